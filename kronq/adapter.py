@@ -1,0 +1,88 @@
+"""A named set of layers and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kronq.delta import ONE, Delta
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where an adapter came from.
+
+    Attributes:
+        format: ``peft``, ``lycoris``, ``factors`` or ``kronq``.
+        path: The file or folder that was read; None for one made in memory.
+        file_bytes: Size of the tensor file on disk, header included.
+        base_model: The base's name as its maker gave it, or None.
+        cropped_by_base: Whether the base may cut ΔW to size (raw factors do not know d_out).
+    """
+
+    format: str
+    path: Path | None = None
+    file_bytes: int = 0
+    base_model: str | None = None
+    cropped_by_base: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How an adapter was quantized, as told in its file.
+
+    Attributes:
+        method: ``fp16``, ``rtn`` or ``balanced``.
+        bits: The bits that were asked for.
+        axis: ``component`` or ``row``: what shares a scale.
+        group_size: Codes a scale serves, or None for a whole channel.
+        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, against what was quantized.
+    """
+
+    method: str
+    bits: int
+    axis: str = "component"
+    group_size: int | None = None
+    relative_error: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter(Mapping[str, Delta]):
+    """Module path of the base (``model.layers.0.self_attn.q_proj``) → its ΔW.
+
+    Attributes:
+        layers: In natural order of their names.
+        origin: Where it came from.
+        recipe: How it was quantized; None when it was not.
+    """
+
+    layers: Mapping[str, Delta]
+    origin: Origin = field(default_factory=lambda: Origin("memory"))
+    recipe: Recipe | None = None
+
+    def __getitem__(self, name: str) -> Delta:
+        return self.layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        return f"<{self.family} adapter, {len(self)} layers, {self.parameters:,} parameters>"
+
+    @property
+    def family(self) -> str:
+        """``kron`` if any layer has an A of its own, else ``lora``."""
+        return "kron" if any(d.a is not ONE for d in self.layers.values()) else "lora"
+
+    @property
+    def parameters(self) -> int:
+        return sum(d.parameters for d in self.layers.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all matrices, without a file's header."""
+        return sum(d.nbytes for d in self.layers.values())

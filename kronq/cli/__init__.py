@@ -1,0 +1,65 @@
+"""The command line: one verb, one file, each imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from kronq.errors import KronqError
+
+VERBS = {
+    "quantize": "Quantize a trained adapter and pack it into one file.",
+    "inspect": "Show what an adapter or a packed file is.",
+    "compare": "Compare adapters over bit widths, and at equal bytes.",
+    "convert": "Write an adapter as a PEFT LoKr or LoRA folder.",
+    "export": "Graft an adapter into an ONNX model.",
+    "run": "Generate text with an exported model.",
+    "base": "Build an ONNX base model from a Hugging Face folder or a GGUF file.",
+}
+
+
+class _Verbs(click.Group):
+    """Finds ``kronq/cli/<verb>.py`` when it is asked for, so that ``--help`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"kronq.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="'kronq VERB --help' has the options of each, with examples.",
+)
+@click.version_option(package_name="kronq", prog_name="kronq")
+def cli() -> None:
+    """Quantize, measure, pack and run Kron-LoRA (LoKr) and LoRA adapters."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
+    try:
+        sys.exit(cli.main(args=args, prog_name="kronq", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KronqError as error:
+        click.echo(f"kronq: error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

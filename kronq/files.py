@@ -1,0 +1,71 @@
+"""Writing outputs: refused where something is there, complete or absent, never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kronq.errors import KronqError, OutputExistsError, StrPath
+
+
+def check_output(path: StrPath, *, force: bool = False) -> Path:
+    """The output path, if it may be written.
+
+    Raises:
+        OutputExistsError: Something is there and ``force`` is not set.
+        KronqError: Its parent is not a folder.
+    """
+    target = Path(path)
+    if (target.exists() or target.is_symlink()) and not force:
+        raise OutputExistsError("the output exists", path=path, hint="--force overwrites it")
+    parent = target.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise KronqError("the output's parent is not a folder", path=path, found=str(parent))
+    return target
+
+
+def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
+    """Writes ``data`` whole: a temporary file beside the target, fsync, atomic rename."""
+    target = check_output(path, force=force)
+    if target.is_dir():
+        raise OutputExistsError("the output is a folder", path=path, expected="a file name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+@contextlib.contextmanager
+def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well, and vanishes otherwise.
+
+    With ``force`` an existing folder is replaced as a whole; a file or a link is never.
+    """
+    target = check_output(path, force=force)
+    if target.is_symlink() or target.is_file():
+        raise OutputExistsError("the output is a file", path=path, expected="a folder name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
+    os.chmod(work, 0o755)
+    try:
+        yield work
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, generation, and the base models they run on."""
