@@ -116,7 +116,7 @@ class Delta:
         return np.kron(a, b)[: self.shape[0], : self.shape[1]].astype(np.float32)
 
     def apply(self, x: F32) -> F32:
-        """x · ΔWᵀ for x [..., d_in], without building ΔW; returns [..., d_out] in float32."""
+        """Computes x · ΔWᵀ without building ΔW: x [..., d_in] in, [..., d_out] out, float32."""
         (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
         lead = x.shape[:-1]
         rows = x.reshape(-1, self.shape[1])
@@ -126,7 +126,7 @@ class Delta:
         if right is not None:
             h = h @ right.T
         a = (self.a.float64() * self.scale).astype(np.float32)
-        y = np.einsum("oi,tir->tor", a, h) @ left.T
+        y: F32 = np.einsum("oi,tir->tor", a, h) @ left.T
         return y.reshape(-1, a_out * b_out)[:, : self.shape[0]].reshape(*lead, self.shape[0])
 
     def blocks(self) -> Iterator[tuple[slice, slice, slice, slice]]:

@@ -42,8 +42,8 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -61,11 +61,11 @@ def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         raise OutputExistsError("the output is a file", path=path, expected="a folder name")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    os.chmod(work, 0o755)
+    work.chmod(0o755)
     try:
         yield work
         if target.exists():
             shutil.rmtree(target)
-        os.replace(work, target)
+        work.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -7,7 +7,7 @@ questions (``shape``, ``nbytes``, ``float32()``), so the algebra never asks whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,18 @@ class Float:
         return np.asarray(self.array, dtype=np.float32)
 
 
+class Codes(Protocol):
+    """int8 codes [rows, cols]: an array, or packed ones that unpack when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None, /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Quantized:
     """Symmetric integer codes: value = code · scale, as ONNX DequantizeLinear computes it.
@@ -59,7 +71,7 @@ class Quantized:
         group_size: How many codes along the other axis share a scale; None for the whole channel.
     """
 
-    codes: NDArray[np.int8]
+    codes: Codes
     scale: NDArray[np.float16]
     bits: int
     axis: int
@@ -89,7 +101,7 @@ class Quantized:
         return repeated.take(range(self.codes.shape[other]), axis=other)
 
     def float32(self) -> F32:
-        return self.codes.astype(np.float32) * self.scale_grid()
+        return np.asarray(self.codes, dtype=np.float32) * self.scale_grid()
 
 
 Matrix = Float | Quantized

@@ -1,1 +1,6 @@
-"""TODO."""
+"""The packed file: one safetensors file, described in formats/SPEC.md."""
+
+from kronq.packed.reader import Location, detect, locate, read
+from kronq.packed.writer import pack, roles, save
+
+__all__ = ["Location", "detect", "locate", "pack", "read", "roles", "save"]

@@ -1,0 +1,217 @@
+"""The packed file back in: checked against its manifest, memory-mapped, unpacked when asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from kronq.adapter import Adapter, Origin, Recipe
+from kronq.delta import ONE, Delta, Product
+from kronq.errors import FormatError, StrPath, UnsupportedError, listing
+from kronq.matrix import Float, Matrix, Quantized, packed_size, scale_shape
+from kronq.naming import expand, natural
+from kronq.packed.codec import PackedCodes
+from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec
+from kronq.tensors import TensorFile, open_tensors
+
+_STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where one matrix of one layer lies in the file, for readers that map it themselves.
+
+    Attributes:
+        offset: Bytes from the start of the file.
+        length: Bytes.
+        dtype: ``float32``, ``float16``, ``bfloat16``, ``int8``, ``int4``, ``int3`` or ``int2``.
+        shape: Of the matrix, or of its scales.
+    """
+
+    offset: int
+    length: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def detect(path: Path) -> bool:
+    """A safetensors file with kronq's manifest."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    return "kronq" in open_tensors(path).metadata
+
+
+def read(path: StrPath) -> Adapter:
+    """Opens a packed file as an adapter.
+
+    Raises:
+        FormatError: The file is damaged, or its tensors are not what its manifest says.
+        UnsupportedError: It is of a later version.
+    """
+    file = open_tensors(path)
+    manifest = read_manifest(file)
+    wanted = dict(_wanted(manifest))
+    if wanted.keys() != file.entries.keys():
+        differing = wanted.keys() ^ file.entries.keys()
+        raise FormatError(
+            "the tensors are not those of the manifest", path=path, found=listing(differing)
+        )
+    for tensor, (dtype, shape) in wanted.items():
+        entry = file.entries[tensor]
+        if (entry.dtype, entry.shape) != (dtype, shape):
+            raise FormatError(
+                f"tensor {tensor!r} is not what the manifest says",
+                path=path,
+                found=f"{entry.dtype} {list(entry.shape)}",
+                expected=f"{dtype} {list(shape)}",
+            )
+    layers: dict[str, Delta] = {}
+    for index, group in enumerate(manifest.groups):
+        for name, delta in _layers(file, index, group):
+            if name in layers:
+                raise FormatError("a layer is there twice", path=path, layer=name)
+            layers[name] = delta
+    if not layers:
+        raise FormatError("no adapted layers", path=path)
+    recipe = Recipe(**manifest.recipe.model_dump()) if manifest.recipe else None
+    origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
+    return Adapter({name: layers[name] for name in sorted(layers, key=natural)}, origin, recipe)
+
+
+def read_manifest(file: TensorFile) -> Manifest:
+    """The manifest of an open packed file.
+
+    Raises:
+        FormatError: There is none, or it is malformed.
+        UnsupportedError: It is of a later version.
+    """
+    text = file.metadata.get("kronq")
+    if text is None:
+        raise FormatError("no kronq manifest in the header", path=file.path)
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        version = _version(text)
+        if isinstance(version, int) and version > VERSION:
+            raise _later(file, version) from None
+        where = ".".join(map(str, first["loc"]))
+        raise FormatError(f"bad manifest at {where!r}: {first['msg']}", path=file.path) from None
+    if manifest.version != VERSION:
+        raise _later(file, manifest.version)
+    return manifest
+
+
+def locate(path: StrPath) -> dict[str, dict[str, Location]]:
+    """Layer → role (``A``, ``A2``, ``B1``, ``B2``, and ``B1.scale`` …) → where it lies.
+
+    Raises:
+        FormatError: As ``read``.
+    """
+    file = open_tensors(path)
+    manifest = read_manifest(file)
+    places: dict[str, dict[str, Location]] = {}
+    for index, group in enumerate(manifest.groups):
+        names = _names(file, group)
+        for role, spec in group.specs().items():
+            stored = f"int{spec.bits}" if spec.bits else str(spec.dtype)
+            parts: list[tuple[str, str, tuple[int, ...]]] = [(role, stored, spec.shape)]
+            if spec.bits:
+                parts.append((f"{role}.scale", "float16", _scale_shape(spec)))
+            for part, dtype, shape in parts:
+                entry = file.entries[f"{index}.{part}"]
+                length = entry.nbytes // len(names)
+                for i, name in enumerate(names):
+                    place = Location(entry.offset + i * length, length, dtype, shape)
+                    places.setdefault(name, {})[part] = place
+    return places
+
+
+def _wanted(manifest: Manifest) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """Every tensor that the manifest asks for: its name, dtype and shape."""
+    for index, group in enumerate(manifest.groups):
+        try:
+            count = len(expand(group.layers))
+        except ValueError:
+            count = 0
+        for role, spec in group.specs().items():
+            name = f"{index}.{role}"
+            if spec.bits is None:
+                yield name, (_STORED.get(str(spec.dtype), "?"), (count, *spec.shape))
+                continue
+            rows, cols = spec.shape
+            slab = packed_size(rows * cols, spec.bits)
+            yield name, (("I8", (count, rows, cols)) if spec.bits == 8 else ("U8", (count, slab)))
+            yield f"{name}.scale", ("F16", (count, *_scale_shape(spec)))
+
+
+def _layers(file: TensorFile, index: int, group: Group) -> Iterator[tuple[str, Delta]]:
+    names = _names(file, group)
+    scales = group.scale if isinstance(group.scale, list) else [group.scale] * len(names)
+    if len(scales) != len(names):
+        raise FormatError(
+            "as many scales as layers", path=file.path, found=len(scales), expected=len(names)
+        )
+    stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in group.specs().items()}
+    for i, name in enumerate(names):
+        matrices = {role: stack[i] for role, stack in stacks.items()}
+        try:
+            a = Product(matrices["A"], matrices.get("A2")) if "A" in matrices else ONE
+            delta = Delta(a, Product(matrices["B1"], matrices.get("B2")), scales[i], group.shape)
+        except ValueError as error:
+            raise FormatError(str(error), path=file.path, layer=name) from None
+        yield name, delta
+
+
+def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
+    array = file.array(name)
+    if spec.bits is None:
+        return [Float(layer) for layer in array]
+    if spec.axis is None:
+        raise FormatError(f"{name!r} has bits and no axis", path=file.path)
+    scale = file.array(f"{name}.scale")
+    if not np.isfinite(scale).all() or (scale < 0).any():
+        raise FormatError(f"{name!r} has scales that are not finite and positive", path=file.path)
+    return [
+        Quantized(
+            codes if spec.bits == 8 else PackedCodes(codes, spec.bits, spec.shape),
+            scales,
+            spec.bits,
+            spec.axis,
+            spec.group_size,
+        )
+        for codes, scales in zip(array, scale, strict=True)
+    ]
+
+
+def _names(file: TensorFile, group: Group) -> list[str]:
+    try:
+        return expand(group.layers)
+    except ValueError as error:
+        raise FormatError(str(error), path=file.path) from None
+
+
+def _scale_shape(spec: MatrixSpec) -> tuple[int, ...]:
+    return scale_shape(spec.shape, spec.axis or 0, spec.group_size)
+
+
+def _version(text: str) -> object:
+    try:
+        return json.loads(text)["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _later(file: TensorFile, version: int) -> UnsupportedError:
+    return UnsupportedError(
+        "the packed file's version is not supported",
+        path=file.path,
+        found=version,
+        expected=VERSION,
+        hint="a newer kronq wrote it: upgrade kronq",
+    )

@@ -1,0 +1,113 @@
+"""An adapter as one safetensors file: deterministic, and small including its header."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as serialize
+
+from kronq.adapter import Adapter
+from kronq.delta import ONE, Delta
+from kronq.errors import FormatError, StrPath
+from kronq.files import write_file
+from kronq.matrix import Float, Matrix, Quantized
+from kronq.naming import compress, natural, template
+from kronq.packed.codec import pack_codes
+from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
+
+SUFFIX = ".safetensors"
+
+
+def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
+    """Packs ``adapter`` into ``path``, whole or not at all.
+
+    Raises:
+        OutputExistsError: The file is there and ``force`` is not set.
+        FormatError: A layer's name cannot be packed, or ``path`` has another suffix.
+    """
+    if Path(path).suffix != SUFFIX:
+        raise FormatError("the packed file's name", path=path, expected=f"a {SUFFIX} file")
+    return write_file(path, pack(adapter), force=force)
+
+
+def pack(adapter: Adapter) -> bytes:
+    """The packed file's bytes: the same adapter gives the same bytes.
+
+    Raises:
+        FormatError: A layer's name has braces, which templates use.
+    """
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in sorted(adapter, key=lambda n: (template(n), natural(n))):
+        if "{" in name or "}" in name or not name:
+            raise FormatError("a layer's name cannot be packed", layer=name, found="braces")
+        groups.setdefault(_signature(adapter[name]), []).append(name)
+    tensors: dict[str, NDArray[Any]] = {}
+    described = []
+    for index, names in enumerate(groups.values()):
+        layers = [adapter[name] for name in names]
+        for role, matrices in _stacks(layers).items():
+            tensors.update(_tensors(f"{index}.{role}", matrices))
+        described.append(_describe(names, layers))
+    recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
+    manifest = Manifest(
+        version=VERSION,
+        base_model=adapter.origin.base_model,
+        cropped_by_base=adapter.origin.cropped_by_base,
+        recipe=recipe,
+        groups=described,
+    )
+    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
+    # ``version`` is a default, and must be told all the same; one metadata key, because the
+    # safetensors library writes several in no fixed order.
+    text = f'{{"version":{VERSION},{text[1:]}'
+    return bytes(serialize(tensors, {"kronq": text}))
+
+
+def roles(delta: Delta) -> dict[str, Matrix]:
+    """The matrices of a layer by their role in the file."""
+    found = {} if delta.a is ONE else dict(zip(("A", "A2"), delta.a.matrices, strict=False))
+    return found | dict(zip(("B1", "B2"), delta.b.matrices, strict=False))
+
+
+def _stacks(layers: list[Delta]) -> dict[str, list[Matrix]]:
+    each = [roles(layer) for layer in layers]
+    return {role: [matrices[role] for matrices in each] for role in each[0]}
+
+
+def _signature(delta: Delta) -> tuple[object, ...]:
+    return (delta.shape, *((role, str(_spec(m))) for role, m in roles(delta).items()))
+
+
+def _spec(matrix: Matrix) -> MatrixSpec:
+    if isinstance(matrix, Quantized):
+        how = {"bits": matrix.bits, "axis": matrix.axis, "group_size": matrix.group_size}
+        return MatrixSpec.model_validate({"shape": matrix.shape, **how})
+    return MatrixSpec.model_validate({"shape": matrix.shape, "dtype": matrix.dtype})
+
+
+def _describe(names: list[str], layers: list[Delta]) -> Group:
+    scales = [layer.scale for layer in layers]
+    specs = {role: _spec(matrix) for role, matrix in roles(layers[0]).items()}
+    return Group(
+        layers=compress(names),
+        shape=layers[0].shape,
+        scale=scales[0] if len(set(scales)) == 1 else scales,
+        **specs,
+    )
+
+
+def _tensors(name: str, matrices: list[Matrix]) -> dict[str, NDArray[Any]]:
+    floats = [m.array for m in matrices if isinstance(m, Float)]
+    if floats:
+        return {name: np.stack(floats)}
+    quantized = [m for m in matrices if isinstance(m, Quantized)]
+    codes = [np.asarray(q.codes, dtype=np.int8) for q in quantized]
+    bits = quantized[0].bits
+    return {
+        name: np.stack(codes if bits == 8 else [pack_codes(c, bits) for c in codes]),
+        f"{name}.scale": np.stack([q.scale for q in quantized]),
+    }

@@ -1,0 +1,62 @@
+"""The scale trap: the same tensors mean different ΔW to different readers.
+
+| rule        | scale                                      | who                     |
+|-------------|--------------------------------------------|-------------------------|
+| ``peft``    | α / r, also when both factors are whole    | PEFT                    |
+| ``rslora``  | α / √r                                     | PEFT ``use_rslora``     |
+| ``lycoris`` | α / rank; 1 when both factors are whole    | LyCORIS, ComfyUI        |
+| ``one``     | 1, α ignored                               | PEFT forks 0.8 to 0.13  |
+
+The rule decides once, in the reader; from there on a scale is a stored value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+from kronq.errors import FormatError, StrPath
+
+ScaleRule = Literal["peft", "rslora", "lycoris", "one"]
+SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
+
+LARGEST_SCALE = 1e4
+"""Above this a scale is a placeholder (ai-toolkit writes α ≈ 1e10), not a setting."""
+
+
+def scale_of(
+    rule: ScaleRule, *, alpha: float | None, rank: int | None, path: StrPath, layer: str
+) -> float:
+    """The scale of one layer.
+
+    Args:
+        rule: Whose convention to follow.
+        alpha: α as stored; None when the source has none, which makes it equal to the rank.
+        rank: The rank that the source divides by; None when both factors are whole.
+        path: For the error.
+        layer: For the error.
+
+    Raises:
+        FormatError: α is not finite, negative or absurd, or the rule needs a rank there is not.
+    """
+    if rule == "one" or (rule == "lycoris" and rank is None):
+        return 1.0
+    if rank is None or rank <= 0:
+        raise FormatError(
+            f"the scale rule {rule!r} divides by a rank and this layer has none",
+            path=path,
+            layer=layer,
+            found=rank,
+            hint="--scale-rule lycoris or one",
+        )
+    value = (rank if alpha is None else alpha) / (math.sqrt(rank) if rule == "rslora" else rank)
+    if not math.isfinite(value) or not 0 <= value <= LARGEST_SCALE:
+        raise FormatError(
+            "the scale is absurd",
+            path=path,
+            layer=layer,
+            found=f"alpha {alpha:g} / rank {rank} by the rule {rule!r}",
+            expected=f"0 to {LARGEST_SCALE:g}",
+            hint="alpha may be a placeholder: try --scale-rule lycoris or one",
+        )
+    return value
