@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,17 +35,28 @@ class Recipe:
 
     Attributes:
         method: ``fp16``, ``rtn`` or ``balanced``.
-        bits: The bits that were asked for.
-        axis: ``component`` or ``row``: what shares a scale.
-        group_size: Codes a scale serves, or None for a whole channel.
-        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, against what was quantized.
+        bits: Of B's codes, as asked for; 16 is float16.
+        axis: What shares a scale: ``component``, a rank component, or ``row`` of each factor.
+        group_size: Codes that share a scale; None for a whole channel.
+        a_bits: Of A, which is small and stays float16 unless asked for.
+        layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
+        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None when it was not measured.
     """
 
     method: str
     bits: int
     axis: str = "component"
     group_size: int | None = None
-    relative_error: float = 0.0
+    a_bits: int = 16
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    relative_error: float | None = None
+
+    def bits_for(self, layer: str) -> int:
+        """The bits that were asked for in this layer."""
+        if self.method == "fp16":
+            return 16
+        matching = [b for expression, b in self.layer_bits.items() if re.search(expression, layer)]
+        return matching[-1] if matching else self.bits
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.i
     """The first ``count`` codes of ``data``, sign-extended to int8."""
     if bits == 8:
         return data[:count].view(np.int8)
-    raw: NDArray[np.uint8]
+    raw: NDArray[Any]
     if 8 % bits == 0:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         raw = ((data[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count]
@@ -68,7 +68,7 @@ class PackedCodes:
     def size(self) -> int:
         return self.shape[0] * self.shape[1]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None, /) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("packed codes cannot be shown without unpacking them")
         codes = unpack_codes(np.asarray(self.data), self.bits, self.size).reshape(self.shape)

@@ -60,7 +60,9 @@ class RecipeSpec(_Strict):
     bits: int
     axis: Literal["component", "row"] = "component"
     group_size: Size | None = None
-    relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    a_bits: int = 16
+    layer_bits: dict[str, int] = Field(default_factory=dict)
+    relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class Manifest(_Strict):

@@ -176,7 +176,7 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
         raise FormatError(f"{name!r} has bits and no axis", path=file.path)
     scale = file.array(f"{name}.scale")
     if not np.isfinite(scale).all() or (scale < 0).any():
-        raise FormatError(f"{name!r} has scales that are not finite and positive", path=file.path)
+        raise FormatError(f"{name!r} has scales that are negative or not finite", path=file.path)
     return [
         Quantized(
             codes if spec.bits == 8 else PackedCodes(codes, spec.bits, spec.shape),

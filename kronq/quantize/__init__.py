@@ -1,1 +1,5 @@
-"""TODO."""
+"""Float adapter → quantized adapter: grids, gauges and the methods made of them."""
+
+from kronq.quantize.methods import BITS, Axis, Method, Progress, quantize
+
+__all__ = ["BITS", "Axis", "Method", "Progress", "quantize"]

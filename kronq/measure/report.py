@@ -1,0 +1,174 @@
+"""The error report: one model, written as JSON (schema in formats/) and shown as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kronq.adapter import Adapter
+from kronq.delta import Delta
+from kronq.errors import MismatchError, listing
+from kronq.matrix import Float
+from kronq.measure.weight import Energies, energies
+from kronq.packed import pack
+
+SCHEMA_VERSION = 1
+_THREADS = 2
+
+
+class Figures(BaseModel):
+    """What is told of a layer, and of all of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parameters: int = Field(description="Trained weights that are stored.")
+    bytes: int = Field(
+        description="A layer: its codes, scales and floats. The total: the whole file on disk."
+    )
+    bytes_before: int = Field(
+        description="The same for the adapter that was measured against, as it is stored."
+    )
+    bits_per_parameter: float = Field(description="8 · bytes / parameters.")
+    relative_error: float = Field(description="‖ΔW − ΔŴ‖ / ‖ΔW‖, Frobenius; 0 where ΔW is zero.")
+    snr_db: float | None = Field(description="−20·log10(relative_error); null without any error.")
+    energy_kept: float = Field(description="‖ΔŴ‖² / ‖ΔW‖²; 1 where ΔW is zero.")
+
+
+class LayerReport(Figures):
+    """One layer."""
+
+    name: str
+    shape: tuple[int, int] = Field(description="[d_out, d_in]")
+    rank: int = Field(description="Inner dimension of B = B1·B2.")
+    bits: int = Field(description="Bits of B's codes; 16 or 32 where B stayed floating point.")
+    kept_float: bool = Field(description="Codes were asked for and would not have been smaller.")
+
+
+class Report(BaseModel):
+    """What quantizing an adapter cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    source: str | None = Field(default=None, description="The adapter that was measured against.")
+    family: str = Field(description="kron or lora.")
+    base_model: str | None = None
+    method: str | None = None
+    bits: int | None = Field(default=None, description="The bits that were asked for.")
+    axis: str | None = None
+    group_size: int | None = None
+    a_bits: int | None = None
+    layer_bits: dict[str, int] = Field(default_factory=dict)
+    total: Figures
+    layers: list[LayerReport]
+
+
+def measure(reference: Adapter, approximation: Adapter) -> Report:
+    """What ``approximation`` lost of ``reference``, exactly, layer by layer.
+
+    The total's bytes are those of the packed file with this very error in its manifest, as
+    ``stamp`` makes it.
+
+    Raises:
+        MismatchError: The two do not have the same layers and shapes.
+    """
+    _check(reference, approximation)
+    pairs = [(reference[name], approximation[name]) for name in reference]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda pair: energies(*pair), pairs))
+    layers = [
+        _layer(name, ref, new, energy, approximation)
+        for name, (ref, new), energy in zip(reference, pairs, found, strict=True)
+    ]
+    summed = Energies(
+        sum(e.reference for e in found),
+        sum(e.approximation for e in found),
+        sum(e.error for e in found),
+    )
+    size = len(pack(stamp(approximation, _relative(summed))))
+    before = reference.origin.file_bytes or reference.nbytes
+    how = asdict(approximation.recipe) if approximation.recipe else {}
+    how.pop("relative_error", None)
+    return Report(
+        **how,
+        source=str(reference.origin.path) if reference.origin.path else None,
+        family=reference.family,
+        base_model=reference.origin.base_model,
+        total=Figures.model_validate(_figures(approximation.parameters, size, before, summed)),
+        layers=layers,
+    )
+
+
+def stamp(adapter: Adapter, relative_error: float) -> Adapter:
+    """The adapter with its measured error in its recipe, which goes into the packed file."""
+    if adapter.recipe is None:
+        return adapter
+    return replace(adapter, recipe=replace(adapter.recipe, relative_error=relative_error))
+
+
+def snr_db(relative_error: float) -> float | None:
+    """Signal-to-noise ratio in dB; None when there is no noise."""
+    return -20 * math.log10(relative_error) if relative_error > 0 else None
+
+
+def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
+    """Layers by falling relative error."""
+    return sorted(layers, key=lambda layer: -layer.relative_error)
+
+
+def layer_bits(delta: Delta) -> int:
+    """Bits of the codes, or floats, that B is stored in."""
+    return max(m.bits for m in delta.b.matrices)
+
+
+def _layer(name: str, ref: Delta, new: Delta, energy: Energies, adapter: Adapter) -> LayerReport:
+    asked = adapter.recipe.bits_for(name) if adapter.recipe else 16
+    return LayerReport.model_validate(
+        {
+            "name": name,
+            "shape": ref.shape,
+            "rank": ref.rank,
+            "bits": layer_bits(new),
+            "kept_float": asked < 16 and isinstance(new.b.left, Float),
+            **_figures(new.parameters, new.nbytes, ref.nbytes, energy),
+        }
+    )
+
+
+def _figures(parameters: int, size: int, before: int, energy: Energies) -> dict[str, Any]:
+    error = _relative(energy)
+    return {
+        "parameters": parameters,
+        "bytes": size,
+        "bytes_before": before,
+        "bits_per_parameter": 8 * size / parameters,
+        "relative_error": error,
+        "snr_db": snr_db(error),
+        "energy_kept": energy.approximation / energy.reference if energy.reference else 1.0,
+    }
+
+
+def _relative(energy: Energies) -> float:
+    if energy.reference == 0:
+        return 0.0 if energy.error == 0 else math.inf
+    return math.sqrt(energy.error / energy.reference)
+
+
+def _check(reference: Adapter, approximation: Adapter) -> None:
+    differing = reference.keys() ^ approximation.keys()
+    if differing:
+        raise MismatchError("the adapters have different layers", found=listing(differing))
+    for name, delta in reference.items():
+        other = approximation[name]
+        if (delta.shape, delta.a.shape) != (other.shape, other.a.shape):
+            raise MismatchError(
+                "the adapters have different shapes",
+                layer=name,
+                found=f"ΔW {list(other.shape)}, A {list(other.a.shape)}",
+                expected=f"ΔW {list(delta.shape)}, A {list(delta.a.shape)}",
+            )
