@@ -14,18 +14,44 @@ if TYPE_CHECKING:
     from kronq.delta import Delta
     from kronq.errors import KronqError
     from kronq.loading import load
+    from kronq.metrics import measure, stamp
+    from kronq.metrics.compare import compare
     from kronq.packed import save
+    from kronq.quantization import quantize
+    from kronq.runtime.session import Session
+    from kronq.targets.onnx import export_onnx
+    from kronq.targets.peft import convert
 
 _HOME = {
     "Adapter": "kronq.adapter",
     "Delta": "kronq.delta",
     "KronqError": "kronq.errors",
+    "Session": "kronq.runtime.session",
+    "compare": "kronq.metrics.compare",
+    "convert": "kronq.targets.peft",
+    "export_onnx": "kronq.targets.onnx",
     "load": "kronq.loading",
+    "measure": "kronq.metrics",
+    "quantize": "kronq.quantization",
     "save": "kronq.packed",
+    "stamp": "kronq.metrics",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Adapter", "Delta", "KronqError", "load", "save"]
+__all__ = [
+    "Adapter",
+    "Delta",
+    "KronqError",
+    "Session",
+    "compare",
+    "convert",
+    "export_onnx",
+    "load",
+    "measure",
+    "quantize",
+    "save",
+    "stamp",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ from kronq.adapter import Adapter
 from kronq.delta import Delta
 from kronq.errors import MismatchError, listing
 from kronq.matrix import Float
-from kronq.measure.weight import Energies, energies
+from kronq.metrics.weight import Energies, energies
+from kronq.naming import compress, template
 from kronq.packed import pack
 
 SCHEMA_VERSION = 1
@@ -46,6 +47,7 @@ class LayerReport(Figures):
     shape: tuple[int, int] = Field(description="[d_out, d_in]")
     rank: int = Field(description="Inner dimension of B = B1·B2.")
     bits: int = Field(description="Bits of B's codes; 16 or 32 where B stayed floating point.")
+    norm: float = Field(description="‖ΔW‖, Frobenius, of the adapter that was measured against.")
     kept_float: bool = Field(description="Codes were asked for and would not have been smaller.")
 
 
@@ -85,12 +87,12 @@ def measure(reference: Adapter, approximation: Adapter) -> Report:
         _layer(name, ref, new, energy, approximation)
         for name, (ref, new), energy in zip(reference, pairs, found, strict=True)
     ]
-    summed = Energies(
+    whole = Energies(
         sum(e.reference for e in found),
         sum(e.approximation for e in found),
         sum(e.error for e in found),
     )
-    size = len(pack(stamp(approximation, _relative(summed))))
+    size = len(pack(stamp(approximation, _relative(whole))))
     before = reference.origin.file_bytes or reference.nbytes
     how = asdict(approximation.recipe) if approximation.recipe else {}
     how.pop("relative_error", None)
@@ -99,7 +101,7 @@ def measure(reference: Adapter, approximation: Adapter) -> Report:
         source=str(reference.origin.path) if reference.origin.path else None,
         family=reference.family,
         base_model=reference.origin.base_model,
-        total=Figures.model_validate(_figures(approximation.parameters, size, before, summed)),
+        total=Figures.model_validate(_figures(approximation.parameters, size, before, whole)),
         layers=layers,
     )
 
@@ -121,6 +123,33 @@ def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
     return sorted(layers, key=lambda layer: -layer.relative_error)
 
 
+def grouped(layers: Iterable[LayerReport]) -> dict[str, list[LayerReport]]:
+    """Layers that differ only in a number, under the name they share, worst group first."""
+    groups: dict[str, list[LayerReport]] = {}
+    for layer in layers:
+        groups.setdefault(f"{template(layer.name)} {layer.shape}", []).append(layer)
+    named = {"".join(compress([m.name for m in g])): g for g in groups.values()}
+    return dict(sorted(named.items(), key=lambda item: -summed(item[1]).relative_error))
+
+
+def summed(layers: Iterable[LayerReport]) -> Figures:
+    """The figures of several layers together, as of one; bytes without any header."""
+    chosen = list(layers)
+    energy = Energies(
+        reference=sum(m.norm**2 for m in chosen),
+        approximation=sum(m.energy_kept * m.norm**2 for m in chosen),
+        error=sum((m.relative_error * m.norm) ** 2 for m in chosen),
+    )
+    return Figures.model_validate(
+        _figures(
+            sum(m.parameters for m in chosen),
+            sum(m.bytes for m in chosen),
+            sum(m.bytes_before for m in chosen),
+            energy,
+        )
+    )
+
+
 def layer_bits(delta: Delta) -> int:
     """Bits of the codes, or floats, that B is stored in."""
     return max(m.bits for m in delta.b.matrices)
@@ -134,6 +163,7 @@ def _layer(name: str, ref: Delta, new: Delta, energy: Energies, adapter: Adapter
             "shape": ref.shape,
             "rank": ref.rank,
             "bits": layer_bits(new),
+            "norm": math.sqrt(energy.reference),
             "kept_float": asked < 16 and isinstance(new.b.left, Float),
             **_figures(new.parameters, new.nbytes, ref.nbytes, energy),
         }

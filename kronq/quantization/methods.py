@@ -21,9 +21,9 @@ from kronq.adapter import Adapter, Recipe
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import F32, Matrix
-from kronq.quantize.gauge import balanced
-from kronq.quantize.grid import Fit, quantize_matrix
-from kronq.quantize.half import half, settle
+from kronq.quantization.gauge import balanced
+from kronq.quantization.grid import Fit, quantize_matrix
+from kronq.quantization.half import half, settle
 
 Method = Literal["balanced", "rtn", "fp16"]
 Axis = Literal["component", "row"]

@@ -1,0 +1,86 @@
+"""``kronq compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kronq.cli import shared
+from kronq.errors import KronqError
+from kronq.files import check_output
+from kronq.metrics.compare import compare
+from kronq.metrics.plot import plot as draw
+from kronq.metrics.tables import comparison_table
+from kronq.quantization import BITS
+
+
+@click.command("compare", short_help="Compare adapters over bit widths, and at equal bytes.")
+@click.argument("adapters", nargs=-1, required=True)
+@click.option(
+    "--bits", default="16,8,4,3,2", show_default=True, help="Widths, with commas between them."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(["balanced", "rtn"]),
+    default=("balanced",),
+    show_default=True,
+    help="May be given twice.",
+)
+@click.option("--plot", metavar="FILE.svg|png", help="Draw error against bytes.")
+@shared.json_option
+@shared.force_option
+@shared.reading_options
+def command(
+    adapters: tuple[str, ...],
+    bits: str,
+    methods: tuple[Any, ...],
+    plot: str | None,
+    as_json: bool,
+    force: bool,
+    **reading: Any,
+) -> None:
+    r"""Compare ADAPTERS over bit widths: parameters, bytes, error; and at equal bytes.
+
+    Each is quantized as 'kronq quantize' would, and sized as the file that it would write. The last
+    column is the best that every other adapter gives in no more bytes.
+
+    \b
+    Examples:
+      kronq compare my-lokr/
+      kronq compare my-lokr/ my-lora/ --bits 8,4,3,2 --plot error.svg
+      kronq compare my-lokr/ --method rtn --method balanced --json
+    """
+    widths = _widths(bits)
+    if plot is not None:
+        check_output(plot, force=force)
+    names = [Path(a).name for a in adapters]
+    labels = names if len(set(names)) == len(names) else list(adapters)
+    if len(set(labels)) != len(labels):
+        raise KronqError("the same adapter is given twice", found=", ".join(labels))
+    loaded = {
+        label: shared.read(path, **reading) for label, path in zip(labels, adapters, strict=True)
+    }
+    with shared.progress_bar("comparing") as progress:
+        comparison = compare(loaded, widths, methods=methods, progress=progress)
+    if as_json:
+        shared.show_json(comparison)
+    else:
+        shared.show(comparison_table(comparison))
+    if plot is not None:
+        draw(comparison, plot, force=force)
+        if not as_json:
+            shared.show(f"wrote {plot}")
+
+
+def _widths(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or any(width not in BITS for width in found):
+        raise KronqError("bad --bits", found=repr(text), expected=f"some of {BITS}")
+    return list(dict.fromkeys(found))

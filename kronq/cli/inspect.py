@@ -1,0 +1,43 @@
+"""``kronq inspect``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kronq.cli import shared
+from kronq.metrics.summary import summarize
+from kronq.metrics.tables import summary_table
+
+
+@click.command("inspect", short_help="Show what an adapter or a packed file is.")
+@click.argument("path")
+@shared.json_option
+@shared.reading_options
+def command(path: str, as_json: bool, **reading: Any) -> None:
+    r"""Show what PATH is: family, layers, shapes, ranks, scales, bytes, how it was quantized.
+
+    Only headers are read, so this is quick however large the adapter is.
+
+    \b
+    Examples:
+      kronq inspect my-lokr/
+      kronq inspect my-lokr-4bit.safetensors --json
+    """
+    summary = summarize(shared.read(path, **reading))
+    if as_json:
+        shared.show_json(summary)
+        return
+    title = f"{summary.path}: {summary.family} adapter ({summary.format})"
+    if summary.base_model:
+        title += f", base {summary.base_model}"
+    shared.show(title)
+    if summary.recipe:
+        told = (
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+            for k, v in summary.recipe.items()
+            if v not in (None, {})
+        )
+        shared.show("quantized: " + ", ".join(told))
+    shared.show(summary_table(summary))

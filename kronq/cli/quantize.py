@@ -1,0 +1,132 @@
+"""``kronq quantize``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kronq.cli import shared
+from kronq.errors import KronqError
+from kronq.files import check_output, write_file
+from kronq.metrics import measure, stamp
+from kronq.metrics.tables import report_notes, report_table
+from kronq.packed import save
+from kronq.quantization import quantize
+
+WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
+
+
+@click.command("quantize", short_help="Quantize a trained adapter and pack it into one file.")
+@click.argument("adapter")
+@click.option("-o", "--output", help="The packed file to write, .safetensors.")
+@click.option("--bits", type=WIDTHS, default="4", show_default=True, help="Width of B's codes.")
+@click.option(
+    "--method",
+    type=click.Choice(["balanced", "rtn", "fp16"]),
+    default="balanced",
+    show_default=True,
+    help="balanced: fitted scales in the better gauge; rtn: plain rounding as trained.",
+)
+@click.option(
+    "--axis",
+    type=click.Choice(["component", "row"]),
+    default="component",
+    show_default=True,
+    help="What shares a scale: a rank component, or a row of each factor.",
+)
+@click.option("--group-size", type=int, help="Codes that share a scale.  [default: a channel]")
+@click.option("--a-bits", type=WIDTHS, default="16", show_default=True, help="Width of A's codes.")
+@click.option(
+    "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
+)
+@click.option("--max-error", metavar="X", help="Exit 1, writing nothing, above it: 0.1 or 10%.")
+@click.option("--report", metavar="FILE.json", help="Write the report.")
+@click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
+@shared.json_option
+@shared.force_option
+@shared.reading_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    adapter: str,
+    output: str | None,
+    bits: str,
+    method: Any,
+    axis: Any,
+    group_size: int | None,
+    a_bits: str,
+    layers: tuple[str, ...],
+    max_error: str | None,
+    report: str | None,
+    dry_run: bool,
+    as_json: bool,
+    force: bool,
+    **reading: Any,
+) -> None:
+    r"""Quantize ADAPTER, say what that cost, and pack it into one file.
+
+    ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
+
+    \b
+    Examples:
+      kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
+      kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
+      kronq quantize my-lokr/ --bits 2 --dry-run
+      kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
+    """
+    if output is None and not dry_run:
+        raise click.UsageError("give an output with -o, or --dry-run")
+    limit = None if max_error is None else _share(max_error)
+    for path in (output, report):
+        if path is not None and not dry_run:
+            check_output(path, force=force)
+    source = shared.read(adapter, **reading)
+    with shared.progress_bar("quantizing") as progress:
+        quantized = quantize(
+            source,
+            int(bits),
+            method=method,
+            axis=axis,
+            group_size=group_size,
+            a_bits=int(a_bits),
+            layer_bits=dict(_layer(text) for text in layers),
+            progress=progress,
+        )
+    result = measure(source, quantized)
+    failed = limit is not None and result.total.relative_error > limit
+    if as_json:
+        shared.show_json(result)
+    else:
+        shared.show(report_table(result), *report_notes(result))
+    if report is not None and not dry_run:
+        write_file(report, (result.model_dump_json(indent=2) + "\n").encode(), force=force)
+    if failed:
+        click.echo(
+            f"kronq: the relative error {result.total.relative_error:.4g} is above {max_error}; "
+            "no adapter was written",
+            err=True,
+        )
+        ctx.exit(1)
+    if output is not None and not dry_run:
+        save(stamp(quantized, result.total.relative_error), output, force=force)
+        if not as_json:
+            shared.show(f"wrote {output}, {result.total.bytes:,} bytes")
+
+
+def _layer(text: str) -> tuple[str, int]:
+    expression, _, bits = text.rpartition("=")
+    if not expression or not bits.isdigit():
+        raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
+    return expression, int(bits)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise KronqError("bad --max-error", found=repr(text), expected="0.1 or 10%")
+    return value

@@ -1,0 +1,77 @@
+"""What several verbs share: options, progress and printing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+
+from kronq.adapter import Adapter
+from kronq.loading import FORMATS, load
+from kronq.sources.scale import SCALE_RULES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout.")
+force_option = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+
+
+def reading_options(command: F) -> F:
+    """``--format``, ``--scale-rule`` and ``--alpha``, for every verb that reads an adapter."""
+    for option in (
+        click.option("--alpha", type=float, help="α, instead of the stored one."),
+        click.option(
+            "--scale-rule",
+            type=click.Choice(SCALE_RULES),
+            help="How α becomes a scale, instead of the source's own rule.",
+        ),
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="The adapter's format, instead of finding it out.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:
+    """The adapter that the reading options describe."""
+    return load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
+
+
+def show(*renderables: RenderableType) -> None:
+    """Prints to stdout; lines are never cut or wrapped when nobody is looking at a terminal."""
+    tty = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if tty else 240)
+    for renderable in renderables:
+        console.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
+
+
+def show_json(model: BaseModel) -> None:
+    """Prints a model as JSON, alone on stdout."""
+    click.echo(model.model_dump_json(indent=2))
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that vanishes when the work is done; silent off a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update

@@ -1,0 +1,134 @@
+"""Reports for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from kronq.metrics.compare import Comparison, Row
+from kronq.metrics.report import Figures, Report, grouped, summed, worst_first
+from kronq.metrics.summary import Summary
+
+WORST = 3
+
+
+def report_table(report: Report) -> Table:
+    """A line per group of layers, worst first, and the total."""
+    table = _table(
+        "layers", "ΔW", "r", "bits", "bit/param", "bytes", "error %", "SNR dB", "energy %"
+    )
+    for name, layers in grouped(report.layers).items():
+        table.add_row(
+            f"{name} ×{len(layers)}" if len(layers) > 1 else name,
+            _shape(layers[0].shape),
+            _same(m.rank for m in layers),
+            _same(m.bits for m in layers),
+            *_figures(summed(layers)),
+        )
+    table.add_section()
+    table.add_row(f"total ×{len(report.layers)}, file", "", "", "", *_figures(report.total))
+    return table
+
+
+def report_notes(report: Report) -> list[str]:
+    """The worst layers, and those that stayed floating point."""
+    worst = worst_first(report.layers)[:WORST]
+    lines = ["worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst)]
+    kept = [m.name for m in report.layers if m.kept_float]
+    if kept:
+        lines.append(f"kept as float16, where codes would be no smaller: {', '.join(kept)}")
+    return lines
+
+
+def summary_table(summary: Summary) -> Table:
+    """A line per group of layers, and the total."""
+    table = _table(
+        "layers", "ΔW", "A", "B", "r", "scale", "stored as", "parameters", "bytes", "bit/param"
+    )
+    for group in summary.groups:
+        table.add_row(
+            f"{group.layers} ×{group.count}" if group.count > 1 else group.layers,
+            _shape(group.shape),
+            _shape(group.a) if group.a else "–",
+            _shape(group.b),
+            str(group.rank),
+            f"{group.scale:g}",
+            ", ".join(dict.fromkeys(group.dtypes)),
+            f"{group.parameters:,}",
+            f"{group.bytes:,}",
+            f"{group.bits_per_parameter:.3f}",
+        )
+    table.add_section()
+    table.add_row(
+        f"total ×{summary.layers}, file",
+        *[""] * 6,
+        f"{summary.parameters:,}",
+        f"{summary.bytes:,}",
+        f"{summary.bits_per_parameter:.3f}",
+    )
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """A line per adapter and width."""
+    several = any(row.equal_bytes for row in comparison.rows)
+    columns = ["adapter", "family", "method", "bits", "parameters", "bytes", "bit/param"]
+    columns += ["error %", "SNR dB"] + ["others in no more bytes"] * several
+    table = _table(*columns)
+    last = None
+    for row in comparison.rows:
+        if last not in (None, row.adapter):
+            table.add_section()
+        last = row.adapter
+        table.add_row(
+            row.adapter,
+            row.family,
+            row.method,
+            str(row.bits),
+            f"{row.parameters:,}",
+            f"{row.bytes:,}",
+            f"{row.bits_per_parameter:.3f}",
+            f"{100 * row.relative_error:.2f}",
+            _db(row.snr_db),
+            *([_others(row)] if several else []),
+        )
+    return table
+
+
+def _others(row: Row) -> str:
+    return "; ".join(
+        f"{name}: {_db(fit.snr_db)} dB ({fit.bits} bit, {fit.bytes:,})" if fit else f"{name}: none"
+        for name, fit in row.equal_bytes.items()
+    )
+
+
+def _figures(figures: Figures) -> list[str]:
+    return [
+        f"{figures.bits_per_parameter:.3f}",
+        f"{figures.bytes_before:,} → {figures.bytes:,}",
+        f"{100 * figures.relative_error:.3f}",
+        _db(figures.snr_db),
+        f"{100 * figures.energy_kept:.2f}",
+    ]
+
+
+def _db(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.2f}"
+
+
+def _shape(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}×{shape[1]}"
+
+
+def _same(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return "/".join(map(str, found))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    left = {"layers", "adapter", "family", "method", "stored as", "others in no more bytes"}
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    return table
