@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 _NUMBER = re.compile(r"\d+")
+_PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
+_RANGES = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
+
+MAX_LAYERS = 100_000
+MAX_NAME = 500
+"""Characters of a template around its numbers, so that a short one cannot become gigabytes."""
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key under which layer 10 comes after layer 9."""
     parts = re.split(r"(\d+)", name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    # Numbers by length and then by digits: any length of them, where int() has a limit.
+    bare = [p.lstrip("0") if i % 2 else p for i, p in enumerate(parts)]
+    return [(0, len(p), p) if i % 2 else (1, 0, p) for i, p in enumerate(bare)]
 
 
 def template(name: str) -> str:
@@ -29,7 +37,7 @@ def compress(names: Sequence[str]) -> list[str]:
     for name in names:
         match = _NUMBER.search(name)
         number = match.group() if match else ""
-        if not match or str(int(number)) != number or "{" in name or "}" in name:
+        if not _PLAIN.fullmatch(number) or "{" in name or "}" in name:
             runs.append((name, []))
         elif runs and runs[-1][1] and runs[-1][0] == template(name):
             runs[-1][1].append(int(number))
@@ -38,26 +46,45 @@ def compress(names: Sequence[str]) -> list[str]:
     return [t.replace("{}", "{" + _ranges(ns) + "}", 1) if ns else t for t, ns in runs]
 
 
-def expand(templates: Iterable[str], *, limit: int = 100_000) -> list[str]:
+def expand(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
     """The names that ``compress`` made the templates of.
 
     Raises:
         ValueError: A template is malformed or stands for more than ``limit`` names.
     """
+    parsed = list(_parse(templates, limit))
     names: list[str] = []
-    for text in templates:
-        match = re.search(r"\{(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\}", text)
-        if match is None:
-            names.append(text)
-            continue
-        head, tail = text[: match.start()], text[match.end() :]
-        for part in match.group(1).split(","):
-            first, _, last = part.partition("-")
-            start, stop = int(first), int(last or first) + 1
-            if len(names) + stop - start > limit or stop <= start:
-                raise ValueError(f"bad layer template {text!r}")
-            names.extend(f"{head}{n}{tail}" for n in range(start, stop))
+    for head, numbers, tail in parsed:
+        names.extend([head] if numbers is None else [f"{head}{n}{tail}" for n in numbers])
     return names
+
+
+def count(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> int:
+    """How many names ``expand`` would give, without making them.
+
+    Raises:
+        ValueError: As ``expand`` does.
+    """
+    return sum(1 if numbers is None else len(numbers) for _, numbers, _ in _parse(templates, limit))
+
+
+def _parse(templates: Iterable[str], limit: int) -> Iterator[tuple[str, range | None, str]]:
+    """Every run of numbers with what stands before and behind it; None for a name as it is."""
+    total = 0
+    for text in templates:
+        match = _RANGES.search(text)
+        runs: list[range | None] = [None]
+        head, tail = text, ""
+        if match is not None:
+            head, tail = text[: match.start()], text[match.end() :]
+            ends = [part.partition("-") for part in match.group(1).split(",")]
+            runs = [range(int(first), int(last or first) + 1) for first, _, last in ends]
+        for run in runs:
+            size = 1 if run is None else run.stop - run.start
+            total += size
+            if size < 1 or total > limit or len(head) + len(tail) > MAX_NAME:
+                raise ValueError(f"bad layer template {text[:MAX_NAME]!r}")
+            yield head, run, tail
 
 
 def _ranges(numbers: list[int]) -> str:

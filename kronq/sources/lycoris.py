@@ -7,6 +7,7 @@ known; what stays joined is matched in its flattened form when it is exported.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def read(path: Path, options: Options) -> Adapter:
         UnsupportedError: Convolutions, DoRA, or tensors of another algorithm.
     """
     file = open_tensors(path)
+    if any(tensor.startswith("base_model.model.") for tensor in file.entries):
+        raise FormatError(
+            "PEFT's weights without their adapter_config.json, which has alpha and the rank",
+            path=path,
+            hint="put both in a folder, the weights named adapter_model.safetensors",
+        )
     names, unknown = {}, []
     for tensor in file.entries:
         match = _KEY.fullmatch(tensor)
@@ -104,4 +111,7 @@ def _scalar(file: TensorFile, tensor: str | None) -> float | None:
             found=f"{entry.dtype} {list(entry.shape)}",
             expected="one floating-point value",
         )
-    return float(file.array(tensor).reshape(-1)[0])
+    value = float(file.array(tensor).reshape(-1)[0])
+    if not math.isfinite(value):
+        raise FormatError(f"{tensor!r} is not finite", path=file.path, found=value)
+    return value

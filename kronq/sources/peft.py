@@ -35,7 +35,12 @@ REFUSED = (
     "kasa_config",
     "monteclora_config",
     "arrow_config",
+    "use_qalora",
+    "alora_invocation_tokens",
 )
+
+# Initializations that take a part of the base into the factors: ΔW is then not B·A alone.
+SHIFTS_BASE = re.compile(r"pissa.*|olora|corda.*|loftq|lora_ga", re.IGNORECASE)
 
 
 def detect(path: Path) -> bool:
@@ -66,13 +71,22 @@ def read(path: Path, options: Options) -> Adapter:
             path=folder / CONFIG,
             found=listing(refused),
         )
+    init = str(config.get("init_lora_weights"))
+    if SHIFTS_BASE.fullmatch(init):
+        raise UnsupportedError(
+            "the adapter belongs to a base that its initialization changed",
+            path=folder / CONFIG,
+            found=f"init_lora_weights {init!r}",
+            hint="save it with PEFT's path_initial_model_for_weight_conversion",
+        )
     kind = config["peft_type"]
     layers = _lokr(file, config, options) if kind == "LOKR" else _lora(file, config, options)
     if not layers:
         raise FormatError("no adapted layers", path=file.path)
     ordered = {name: layers[name] for name in sorted(layers, key=natural)}
-    base = config.get("base_model_name_or_path") or None
-    return Adapter(ordered, Origin("peft", path, file.size, base))
+    base = config.get("base_model_name_or_path")
+    name = base if isinstance(base, str) and base else None
+    return Adapter(ordered, Origin("peft", path, file.size, name))
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -118,7 +132,9 @@ def _lokr(file: TensorFile, config: Mapping[str, Any], options: Options) -> dict
     for name, tensors in groups.items():
         found = lokr.factors(file, name, tensors)
         rule = options.scale_rule or "peft"
-        rank = found.rank if rule == "lycoris" else _setting(config, "rank_pattern", "r", name)
+        rank = found.rank
+        if rule not in ("lycoris", "one"):
+            rank = _rank(file, config, name, found.rank)
         scale = _scale(file, config, options, rule, "alpha", rank, name)
         shape = (
             found.a.shape[0] * found.b.shape[0],
@@ -153,9 +169,30 @@ def _lora(file: TensorFile, config: Mapping[str, Any], options: Options) -> dict
             )
         b = Product(pair["lora_B"], pair["lora_A"])
         rule = options.scale_rule or default
+        if rule not in ("lycoris", "one") and "r" in config:
+            _rank(file, config, name, b.rank)
         scale = _scale(file, config, options, rule, "lora_alpha", b.rank, name)
         layers[name] = Delta(ONE, b, scale, b.shape)
     return layers
+
+
+def _rank(file: TensorFile, config: Mapping[str, Any], layer: str, stored: int | None) -> Any:
+    """The config's rank of a layer, which the scale divides by: that of the tensors, if they tell.
+
+    Raises:
+        FormatError: The two differ, so one of them gives a wrong scale; PEFT cannot load it either.
+    """
+    rank = _setting(file, config, "rank_pattern", "r", layer)
+    if stored not in (None, rank):
+        raise FormatError(
+            "the config's rank is not that of the tensors",
+            path=file.path,
+            layer=layer,
+            found=stored,
+            expected=rank,
+            hint="correct it, or --scale-rule lycoris, which divides by the tensors' rank",
+        )
+    return rank
 
 
 def _scale(
@@ -169,23 +206,30 @@ def _scale(
 ) -> float:
     alpha = options.alpha
     if alpha is None:
-        alpha = _setting(config, "alpha_pattern", key, layer)
+        alpha = _setting(file, config, "alpha_pattern", key, layer)
     return scale_of(rule, alpha=alpha, rank=rank, path=file.path, layer=layer)
 
 
-def _setting(config: Mapping[str, Any], pattern: str, key: str, layer: str) -> Any:
+def _setting(
+    file: TensorFile, config: Mapping[str, Any], pattern: str, key: str, layer: str
+) -> Any:
     """A per-layer setting, matched as PEFT's ``get_pattern_key`` does; else the general one."""
-    for expression, value in (config.get(pattern) or {}).items():
+    path = file.path.parent / CONFIG
+    patterns = config.get(pattern) or {}
+    if not isinstance(patterns, dict):
+        raise FormatError(f"{pattern} is not layer → number", path=path, found=repr(patterns))
+    for expression, value in patterns.items():
         try:
             matches = re.match(rf"(.*\.)?({expression})$", layer)
-        except re.error as error:
-            raise FormatError(f"{pattern} has a bad expression: {error}", path=CONFIG) from None
+        except (re.error, RecursionError, OverflowError) as error:
+            raise FormatError(f"{pattern} has a bad expression: {error}", path=path) from None
         if matches:
-            return _number(value, f"{pattern}[{expression!r}]")
-    return _number(config.get(key), key)
+            return _number(path, value, f"{pattern}[{expression!r}]")
+    return _number(path, config.get(key), key)
 
 
-def _number(value: Any, name: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FormatError(f"{name} is not a number", path=CONFIG, found=repr(value))
+def _number(path: Path, value: Any, name: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (isinstance(value, int) and abs(value) > 2**63):
+        raise FormatError(f"{name} is not a number", path=path, found=repr(value)[:80])
     return value

@@ -1,0 +1,310 @@
+"""What is wrong with a bad input, and where, in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import kronq
+from kronq.errors import FormatError, KronqError, UnsupportedError
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+V = "base_model.model.model.layers.0.self_attn.v_proj"
+LOKR = {"peft_type": "LOKR", "r": 2, "alpha": 4, "target_modules": ["q_proj"]}
+LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def ones(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def lokr(path: Path) -> Path:
+    tensors = {f"{Q}.lokr_w1": ones(4, 4), f"{Q}.lokr_w2_a": ones(15, 2)}
+    return folder(path, LOKR, tensors | {f"{Q}.lokr_w2_b": ones(2, 9)})
+
+
+def lora(path: Path) -> Path:
+    return folder(path, LORA, {f"{Q}.lora_A.weight": ones(2, 9), f"{Q}.lora_B.weight": ones(15, 2)})
+
+
+def folder(path: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, path / "adapter_model.safetensors")
+    return path
+
+
+def change_config(path: Path, **settings: Any) -> Path:
+    config = path / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    return config
+
+
+def change_tensors(path: Path, change: Change) -> Path:
+    weights = path / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    change(tensors)
+    save_file(tensors, weights)
+    return weights
+
+
+def refused(path: Path, **options: Any) -> KronqError:
+    with pytest.raises(KronqError) as error:
+        kronq.load(path, **options)
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+def test_the_untouched_folders_are_read(tmp_path: Path) -> None:
+    assert list(kronq.load(lokr(tmp_path / "a"))) == list(kronq.load(lora(tmp_path / "b")))
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere"
+    assert str(refused(path)) == f"{path}: no such file or folder"
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    assert str(refused(tmp_path)) == (
+        f"{tmp_path}: no adapter in this folder; "
+        "expected adapter_config.json and adapter_model.safetensors"
+    )
+
+
+def test_no_config(tmp_path: Path) -> None:
+    (lokr(tmp_path) / "adapter_config.json").unlink()
+    error = refused(tmp_path)
+    assert error.path == tmp_path
+    assert "no adapter_config.json beside the weights (hint: alpha" in str(error)
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    weights = lokr(tmp_path) / "adapter_model.safetensors"
+    weights.unlink()
+    assert str(refused(tmp_path)) == f"{weights}: no such file"
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40, -1])
+def test_truncated_weights(tmp_path: Path, keep: int) -> None:
+    weights = lokr(tmp_path) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    error = refused(tmp_path)
+    assert isinstance(error, FormatError)
+    assert error.path == weights
+    assert "hint: was the download or the copy complete?" in str(error)
+
+
+def test_header_longer_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    assert "found a header of 4,611,686,018,427,387,904 bytes in a file of 10" in str(refused(path))
+
+
+def test_pickles_are_never_opened(tmp_path: Path) -> None:
+    (lora(tmp_path) / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    error = refused(tmp_path)
+    assert error.path == tmp_path / "adapter_model.bin"
+    assert "a pickle can run code" in str(error)
+    assert "safe_serialization=True" in str(error)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\xff\xfe"])
+def test_config_that_is_not_json(tmp_path: Path, text: str) -> None:
+    config = lokr(tmp_path) / "adapter_config.json"
+    config.write_bytes(text.encode("latin-1"))
+    error = refused(tmp_path)
+    assert isinstance(error, FormatError)
+    assert error.path == config
+    assert "not valid JSON" in str(error)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"peft_type": ["LORA"]}'])
+def test_config_of_another_form(tmp_path: Path, text: str) -> None:
+    (lokr(tmp_path) / "adapter_config.json").write_text(text)
+    assert "the peft_type is not supported" in str(refused(tmp_path))
+
+
+def test_peft_type_of_another_method(tmp_path: Path) -> None:
+    config = change_config(lokr(tmp_path), peft_type="LOHA")
+    assert str(refused(tmp_path)) == (
+        f"{config}: the peft_type is not supported; found LOHA; expected LOKR or LORA"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"], "bias": "all"}, "bias, modules_to_save"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+    ],
+)
+def test_settings_beyond_the_normal_form(
+    tmp_path: Path, settings: dict[str, Any], found: str
+) -> None:
+    config = change_config(lora(tmp_path), **settings)
+    error = refused(tmp_path)
+    assert isinstance(error, UnsupportedError)
+    assert (error.path, error.found) == (config, found)
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_inits_that_change_the_base(tmp_path: Path, init: str) -> None:
+    """Against the base as it was, such an adapter is not B·A: PEFT converts it when asked."""
+    change_config(lora(tmp_path), init_lora_weights=init)
+    assert "path_initial_model_for_weight_conversion" in str(refused(tmp_path))
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal", "mica"])
+def test_inits_that_leave_the_base_alone(tmp_path: Path, init: bool | str) -> None:
+    change_config(lora(tmp_path), init_lora_weights=init)
+    assert len(kronq.load(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": None}, "alpha is not a number; found None"),
+        ({"alpha": "4"}, "alpha is not a number; found '4'"),
+        ({"alpha": 10**400}, "alpha is not a number; found 1000"),
+        ({"r": True}, "r is not a number; found True"),
+        ({"r": 0}, "model.layers.0.self_attn.q_proj: the config's rank is not that of the"),
+        ({"alpha": 1e10}, "model.layers.0.self_attn.q_proj: the scale is absurd"),
+        ({"alpha": float("nan")}, "the scale is absurd; found alpha nan"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern has a bad expression"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern['q_proj'] is not a number; found 'x'"),
+        ({"rank_pattern": [1]}, "rank_pattern is not layer → number; found [1]"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    config = change_config(lokr(tmp_path), **settings)
+    error = refused(tmp_path)
+    assert message in str(error)
+    # What is no setting at all is the config's fault; one that is absurd is the layer's.
+    assert error.path == (
+        config if error.layer is None else config.parent / "adapter_model.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"r": 8}, {"rank_pattern": {"q_proj": 8}}], ids=["r", "rank_pattern"]
+)
+@pytest.mark.parametrize("make", [lokr, lora])
+def test_a_rank_that_is_not_the_tensors(
+    tmp_path: Path, make: Callable[[Path], Path], settings: dict[str, Any]
+) -> None:
+    """α / 8 or α / 2? The user says which."""
+    change_config(make(tmp_path), **settings)
+    error = refused(tmp_path)
+    assert (error.layer, error.found) == ("model.layers.0.self_attn.q_proj", 2)
+    assert "expected 8 (hint: correct it, or --scale-rule lycoris, which divides by" in str(error)
+    (delta,) = kronq.load(tmp_path, scale_rule="lycoris").values()
+    assert delta.scale == 4 / 2
+
+
+def test_whole_factors_need_a_rank(tmp_path: Path) -> None:
+    config = {**LOKR, "r": 0}
+    folder(tmp_path, config, {f"{Q}.lokr_w1": ones(4, 4), f"{Q}.lokr_w2": ones(15, 9)})
+    assert "the scale rule 'peft' divides by a rank and this layer has none" in str(
+        refused(tmp_path)
+    )
+
+
+def test_unknown_tensors_are_all_listed(tmp_path: Path) -> None:
+    extra = {f"{Q}.hada_w1_a": ones(2, 2), "lm_head.weight": ones(2, 2)}
+    weights = change_tensors(lokr(tmp_path), lambda tensors: tensors.update(extra))
+    error = refused(tmp_path)
+    assert isinstance(error, UnsupportedError)
+    assert error.path == weights
+    assert error.found == f"{Q}.hada_w1_a, lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop(f"{Q}.lokr_w2_b"),
+            "incomplete or contradictory factors; found lokr_w2_a; "
+            "expected lokr_w2, or lokr_w2_a and lokr_w2_b",
+        ),
+        (lambda t: t.pop(f"{Q}.lokr_w1"), "incomplete or contradictory factors; found no lokr_w1"),
+        (
+            lambda t: t.update({f"{Q}.lokr_w1_a": ones(4, 2)}),
+            "incomplete or contradictory factors; found lokr_w1, lokr_w1_a",
+        ),
+        (
+            lambda t: t.update({f"{Q}.lokr_w2_b": ones(3, 9)}),
+            "lokr_w2_a and lokr_w2_b do not multiply; found [15, 2] and [3, 9]",
+        ),
+    ],
+)
+def test_lokr_factors_that_do_not_belong_together(
+    tmp_path: Path, change: Change, message: str
+) -> None:
+    weights = change_tensors(lokr(tmp_path), change)
+    error = refused(tmp_path)
+    assert (error.path, error.layer) == (weights, "model.layers.0.self_attn.q_proj")
+    assert message in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda t: t.pop(f"{Q}.lora_A.weight"), "lora_B [15, 2]"),
+        (lambda t: t.update({f"{Q}.lora_A.weight": ones(3, 9)}), "lora_A [3, 9], lora_B [15, 2]"),
+    ],
+)
+def test_lora_factors_that_do_not_belong_together(
+    tmp_path: Path, change: Change, found: str
+) -> None:
+    change_tensors(lora(tmp_path), change)
+    error = refused(tmp_path)
+    assert (error.layer, error.found) == ("model.layers.0.self_attn.q_proj", found)
+
+
+def test_convolutions(tmp_path: Path) -> None:
+    def conv(tensors: dict[str, Any]) -> None:
+        for name in (Q, V):
+            tensors[f"{name}.lora_A.weight"] = ones(2, 9, 3, 3)
+            tensors[f"{name}.lora_B.weight"] = ones(15, 2, 1, 1)
+
+    change_tensors(lora(tmp_path), conv)
+    message = str(refused(tmp_path))
+    assert "LoRA on convolutions is not supported" in message
+    assert Q in message
+    assert V in message
+
+
+@pytest.mark.parametrize(
+    "array", [ones(15), np.ones((15, 2), np.int8), np.ones((15, 2)), ones(0, 2)]
+)
+def test_tensors_that_are_no_matrices(tmp_path: Path, array: np.ndarray) -> None:
+    change_tensors(lokr(tmp_path), lambda tensors: tensors.update({f"{Q}.lokr_w2_a": array}))
+    assert "is not a floating-point matrix; found" in str(refused(tmp_path))
+
+
+def test_no_layers(tmp_path: Path) -> None:
+    folder(tmp_path, LOKR, {})
+    assert "no adapted layers" in str(refused(tmp_path))
+
+
+def test_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"lm_head.weight": ones(2, 2), "norm.weight": ones(2)}, path)
+    message = str(refused(path))
+    assert "not an adapter that kronq knows; found lm_head.weight, norm.weight" in message
+    assert "expected PEFT, LyCORIS LoKr, Kron-LoRA factors or a packed file" in message
+
+
+@pytest.mark.parametrize("name", ["format", "scale_rule"])
+def test_options_that_do_not_exist(tmp_path: Path, name: str) -> None:
+    assert "found tensorflow" in str(refused(lokr(tmp_path), **{name: "tensorflow"}))

@@ -1,0 +1,227 @@
+"""ΔW as kronq reads it is ΔW as LyCORIS computes it.
+
+The reference is what LyCORIS's forward adds to a layer, ``get_weight`` times ``scalar``: its
+``get_diff_weight`` multiplies by the scale twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lycoris import create_lycoris
+from lycoris.modules.lokr import LokrModule
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import kronq
+from kronq.errors import FormatError, UnsupportedError
+from tests.tiny import DTYPES, difference, llama
+
+NAME = "model.layers.0.self_attn.q_proj"
+
+
+def randomize(module: nn.Module, dtype: str = "fp32") -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.3)
+            parameter.copy_(parameter.to(DTYPES[dtype]))
+
+
+def reference(module: LokrModule) -> np.ndarray:
+    with torch.no_grad():
+        return (module.get_weight(module.shape) * module.scalar).float().numpy()
+
+
+def save_network(path: Path, dtype: str = "fp32", **settings: Any) -> dict[str, np.ndarray]:
+    """Saves an adapter of the tiny model through LyCORIS; returns ΔW by flattened name."""
+    base = llama()
+    network = create_lycoris(base, 1.0, algo="lokr", **{"linear_alpha": 3, **settings})
+    network.apply_to()
+    for lora in network.loras:
+        randomize(lora, dtype)
+    network.save_weights(str(path), DTYPES[dtype], {"ss_base_model_version": "tiny"})
+    return {m.lora_name.removeprefix("lycoris_"): reference(m) for m in network.loras}
+
+
+def save_module(path: Path, layer: nn.Module, key: str = "lycoris_proj", **settings: Any) -> Any:
+    module = LokrModule(key, layer, **settings)
+    randomize(module)
+    save_file({f"{key}.{k}": v.detach().contiguous() for k, v in module.state_dict().items()}, path)
+    return module
+
+
+def rename(path: Path, old: str, new: str) -> None:
+    save_file({name.replace(old, new): v for name, v in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"linear_dim": 1, "factor": 4},
+        {"linear_dim": 4, "factor": 4},
+        {"linear_dim": 4, "factor": -1},
+        {"linear_dim": 64, "factor": 8},  # both whole: LyCORIS ignores alpha
+        {"linear_dim": 2, "factor": -1, "decompose_both": True},
+        {"linear_dim": 4, "factor": 4, "full_matrix": True},
+        {"linear_dim": 4, "factor": 4, "unbalanced_factorization": True},
+        {"linear_dim": 4, "factor": 4, "linear_alpha": 0},  # alpha 0 means the rank
+        {"linear_dim": 4, "factor": 4, "use_scalar": True},
+        {"linear_dim": 4, "factor": 4, "dtype": "fp16"},
+        {"linear_dim": 4, "factor": 4, "dtype": "bf16"},
+    ],
+    ids=str,
+)
+def test_network(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = tmp_path / "lokr.safetensors"
+    expected = save_network(path, **settings)
+    adapter = kronq.load(path)
+    assert NAME in adapter
+    assert {name.replace(".", "_") for name in adapter} == set(expected)
+    for name, delta in adapter.items():
+        # Half-precision factors are rounded; a scalar is folded into w1 before that.
+        assert difference(delta.dense(), expected[name.replace(".", "_")]) <= 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_dim": 4, "factor": 2, "alpha": 3, "rs_lora": True},
+        {"lora_dim": 4, "alpha": 3, "decompose_both": True, "unbalanced_factorization": True},
+    ],
+    ids=["rs_lora", "w1 a product, w2 whole"],
+)
+def test_module(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(8, 91), **settings)
+    assert not (module.use_w1 and module.use_w2)
+    assert difference(kronq.load(path)["proj"].dense(), reference(module)) <= 1e-6
+
+
+def test_rs_lora_of_whole_factors(tmp_path: Path) -> None:
+    """LyCORIS trains these at √rank and forgets it when it loads the file: the file is followed."""
+    path, layer = tmp_path / "lokr.safetensors", nn.Linear(8, 91)
+    save_module(path, layer, lora_dim=64, rs_lora=True)
+    with torch.no_grad():
+        weights = LokrModule.extract_state_dict(load_file(path), "lycoris_proj")
+        loaded = LokrModule.make_module_from_state_dict("proj", layer, *weights)
+    assert difference(kronq.load(path)["proj"].dense(), reference(loaded)) <= 1e-6
+
+
+def test_delta_is_what_forward_adds(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    layer = nn.Linear(12, 30)
+    module = save_module(path, layer, lora_dim=2, factor=3, alpha=5)
+    x = torch.randn(7, 12)
+    with torch.no_grad():
+        added = (module(x) - layer(x)).numpy()
+    assert difference(kronq.load(path)["proj"].apply(x.numpy()), added) <= 1e-5
+
+
+def test_a_scalar_that_was_not_folded_in_counts(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3, alpha=5)
+    save_file({**load_file(path), "lycoris_proj.scalar": torch.tensor(-0.5)}, path)
+    assert difference(kronq.load(path)["proj"].dense(), -0.5 * reference(module)) <= 1e-6
+
+
+def test_a_scalar_must_be_finite(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3, alpha=5)
+    save_file({**load_file(path), "lycoris_proj.scalar": torch.tensor(torch.nan)}, path)
+    with pytest.raises(FormatError, match=r"'lycoris_proj\.scalar' is not finite"):
+        kronq.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("lycoris_model_layers_11_mlp_down_proj", "model.layers.11.mlp.down_proj"),
+        ("lycoris_lm_head", "lm_head"),
+        (
+            "lora_unet_down_blocks_1_attentions_0_transformer_blocks_2_attn1_to_out_0",
+            "down_blocks.1.attentions.0.transformer_blocks.2.attn1.to_out.0",
+        ),
+        ("lora_unet_double_blocks_3_img_attn_qkv", "double_blocks.3.img_attn.qkv"),
+        (
+            "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
+            "te1.text_model.encoder.layers.0.self_attn.out_proj",
+        ),
+        ("diffusion_model.double_blocks.3.img_attn.qkv", "double_blocks.3.img_attn.qkv"),
+        ("model.layers.0.self_attn.q_proj", NAME),
+    ],
+)
+def test_names_get_their_dots_back(tmp_path: Path, key: str, name: str) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
+    rename(path, "lycoris_proj", key)
+    assert list(kronq.load(path)) == [name]
+
+
+def test_origin(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_network(path, linear_dim=4, factor=4)
+    origin = kronq.load(path).origin
+    assert (origin.format, origin.base_model) == ("lycoris", "tiny")
+    assert origin.file_bytes == path.stat().st_size
+
+
+def test_placeholder_alpha(tmp_path: Path) -> None:
+    """ai-toolkit writes α = 1e10 where both factors are whole and α means nothing."""
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(12, 30), lora_dim=64, factor=3)
+    whole = load_file(path) | {"lycoris_proj.alpha": torch.tensor(1e10)}
+    save_file(whole, path)
+    assert difference(kronq.load(path)["proj"].dense(), reference(module)) <= 1e-6
+    with pytest.raises(FormatError, match=r"divides by a rank.*hint: --scale-rule lycoris"):
+        kronq.load(path, scale_rule="peft")
+
+
+def test_placeholder_alpha_where_it_counts(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
+    save_file(load_file(path) | {"lycoris_proj.alpha": torch.tensor(1e10)}, path)
+    for rule in (None, "peft", "rslora"):
+        with pytest.raises(FormatError, match=r"proj: the scale is absurd; found alpha 1e\+10"):
+            kronq.load(path, scale_rule=rule)  # type: ignore[arg-type]
+    assert kronq.load(path, scale_rule="one")["proj"].scale == 1.0
+    assert kronq.load(path, alpha=6)["proj"].scale == 3.0
+
+
+@pytest.mark.parametrize("settings", [{"use_tucker": True}, {"full_matrix": True}], ids=str)
+def test_convolutions_are_refused_by_name(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path, tensors = tmp_path / "lokr.safetensors", {}
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=2)
+    tensors.update(load_file(path))
+    for key in ("lycoris_conv_in", "lycoris_conv_out"):
+        save_module(path, nn.Conv2d(16, 24, 3), key, lora_dim=2, factor=2, **settings)
+        tensors.update(load_file(path))
+    save_file(tensors, path)
+    with pytest.raises(UnsupportedError) as error:
+        kronq.load(path)
+    assert str(error.value) == (
+        f"{path}: LoKr on convolutions is not supported; found lycoris_conv_in, lycoris_conv_out"
+    )
+
+
+def test_dora_is_refused_by_name(tmp_path: Path) -> None:
+    path, tensors = tmp_path / "lokr.safetensors", {}
+    for key, dora in (("lycoris_a", True), ("lycoris_b", False), ("lycoris_c", True)):
+        save_module(path, nn.Linear(12, 30), key, lora_dim=2, factor=2, weight_decompose=dora)
+        tensors.update(load_file(path))
+    save_file(tensors, path)
+    with pytest.raises(UnsupportedError, match=r"DoRA layers.*; found lycoris_a, lycoris_c$"):
+        kronq.load(path)
+
+
+def test_peft_weights_without_their_config_are_refused(tmp_path: Path) -> None:
+    """They look like LyCORIS's without α; reading them as such would lose the scale."""
+    path = tmp_path / "renamed.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
+    rename(path, "lycoris_proj", f"base_model.model.{NAME}")
+    with pytest.raises(FormatError, match=r"without their adapter_config\.json"):
+        kronq.load(path)

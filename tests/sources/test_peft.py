@@ -1,0 +1,128 @@
+"""ΔW as kronq reads it is ΔW as PEFT computes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoKrConfig, LoraConfig
+
+import kronq
+from tests.tiny import LINEARS, difference, peft_deltas, save_peft
+
+LAYER = "model.layers.1.mlp.up_proj"
+
+PATTERNS = {
+    "rank_pattern": {"q_proj": 2, "layers.0.mlp.down_proj": 3, "^model.layers.1.mlp.up_proj": 5},
+    "alpha_pattern": {"k_proj": 7, r"layers\.\d+\.mlp\.gate_proj": 1},
+}
+
+
+def assert_same(folder: Path, model: Any) -> kronq.Adapter:
+    adapter, expected = kronq.load(folder), peft_deltas(model)
+    assert set(adapter) == set(expected)
+    for name, delta in expected.items():
+        assert difference(adapter[name].dense(), delta) <= 1e-6, name
+    return adapter
+
+
+def lokr(**settings: Any) -> LoKrConfig:
+    return LoKrConfig(target_modules=LINEARS, **{"alpha": 3, **settings})
+
+
+def lora(**settings: Any) -> LoraConfig:
+    return LoraConfig(target_modules=LINEARS, **{"lora_alpha": 3, **settings})
+
+
+@pytest.mark.parametrize("factor", [-1, 2, 4, 8])
+@pytest.mark.parametrize("rank", [1, 4, 8, 64])
+def test_lokr(tmp_path: Path, rank: int, factor: int) -> None:
+    adapter = assert_same(tmp_path, save_peft(lokr(r=rank, decompose_factor=factor), tmp_path))
+    whole = adapter[LAYER].b.right is None
+    assert whole == (rank >= max(adapter[LAYER].b.shape) / 2)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_lokr_in_every_dtype(tmp_path: Path, dtype: str) -> None:
+    model = save_peft(lokr(r=4, decompose_factor=4), tmp_path, dtype=dtype)
+    adapter = assert_same(tmp_path, model)
+    assert adapter.nbytes == adapter.parameters * (4 if dtype == "fp32" else 2)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_lokr_with_a_decomposed_w1(tmp_path: Path, rank: int) -> None:
+    adapter = assert_same(tmp_path, save_peft(lokr(r=rank, decompose_both=True), tmp_path))
+    assert adapter[LAYER].a.right is not None
+
+
+def test_lokr_with_ranks_and_alphas_of_their_own(tmp_path: Path) -> None:
+    model = save_peft(lokr(r=4, decompose_factor=4, **PATTERNS), tmp_path)
+    adapter = assert_same(tmp_path, model)
+    scales = {name.rpartition(".")[2]: adapter[f"model.layers.0.{name}"].scale for name in (
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj"
+    )}  # fmt: skip
+    assert scales == {"q_proj": 3 / 2, "k_proj": 7 / 4, "v_proj": 3 / 4, "gate_proj": 1 / 4}
+
+
+def test_a_fresh_lokr_is_zero(tmp_path: Path) -> None:
+    """PEFT starts w1 at zero, so ΔW is exactly zero and no layer may divide by its size."""
+    save_peft(lokr(r=4), tmp_path, random=False)
+    assert not any(delta.dense().any() for delta in kronq.load(tmp_path).values())
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_lora(tmp_path: Path, rank: int, rslora: bool) -> None:
+    assert_same(tmp_path, save_peft(lora(r=rank, use_rslora=rslora), tmp_path))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_lora_with_ranks_and_alphas_of_their_own(tmp_path: Path, rslora: bool) -> None:
+    assert_same(tmp_path, save_peft(lora(r=4, use_rslora=rslora, **PATTERNS), tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_lora_in_half_precision(tmp_path: Path, dtype: str) -> None:
+    assert_same(tmp_path, save_peft(lora(r=4), tmp_path, dtype=dtype))
+
+
+def test_the_config_or_the_weights_name_the_folder_too(tmp_path: Path) -> None:
+    save_peft(lora(r=4), tmp_path)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert set(kronq.load(tmp_path / name)) == set(kronq.load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rank", "rule", "scale"),
+    [
+        (4, None, 16 / 4),
+        (4, "lycoris", 16 / 4),
+        (4, "rslora", 16 / 2),
+        (4, "one", 1.0),
+        (64, None, 16 / 64),  # PEFT divides by r though both factors are whole …
+        (64, "lycoris", 1.0),  # … where LyCORIS ignores alpha,
+        (64, "one", 1.0),  # and PEFT's forks always did.
+    ],
+)
+def test_the_scale_rule_decides(tmp_path: Path, rank: int, rule: Any, scale: float) -> None:
+    save_peft(lokr(r=rank, alpha=16, decompose_factor=4), tmp_path)
+    assert {d.scale for d in kronq.load(tmp_path, scale_rule=rule).values()} == {scale}
+
+
+def test_alpha_may_be_given(tmp_path: Path) -> None:
+    save_peft(lokr(r=4, alpha=16, decompose_factor=4), tmp_path)
+    assert {d.scale for d in kronq.load(tmp_path, alpha=2).values()} == {2 / 4}
+
+
+def test_origin(tmp_path: Path) -> None:
+    save_peft(lokr(r=4), tmp_path)
+    config = tmp_path / "adapter_config.json"
+    settings = json.loads(config.read_text()) | {"base_model_name_or_path": "maker/base"}
+    config.write_text(json.dumps(settings))
+    adapter = kronq.load(tmp_path)
+    size = (tmp_path / "adapter_model.safetensors").stat().st_size
+    assert (adapter.origin.format, adapter.origin.file_bytes) == ("peft", size)
+    assert (adapter.family, adapter.origin.base_model) == ("kron", "maker/base")
+    assert next(iter(adapter)) == "model.layers.0.mlp.down_proj"
