@@ -14,9 +14,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HEAD = """\
 # Command line
 
-Results go to stdout, everything else to stderr; `--json` puts JSON alone on stdout. Exit codes: 0 done, 1 a limit that
-you set was missed, 2 something to mend (one line on stderr says what). An output that exists is refused without
-`--force`, and nothing is ever half-written.
+Results go to stdout, everything else to stderr; `--json` puts JSON alone on stdout. Exit codes:
+0 done, 1 a limit that you set was missed, 2 something to mend (one line on stderr says what). An
+output that exists is refused without `--force`, and nothing is ever half-written.
 """
 
 

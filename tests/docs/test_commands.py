@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture()
+@pytest.fixture
 def desk(tmp_path: Path, smollm_base: Path) -> Path:
     """A folder with what a reader of the documentation has: the examples, a GGUF file, a base."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")

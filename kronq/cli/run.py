@@ -1,0 +1,98 @@
+"""``kronq run``: text from a model folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+from kronq.runtime.generation import Generation
+from kronq.runtime.providers import DEVICES
+from kronq.runtime.session import Session
+
+EPILOG = """\b
+Examples:
+  kronq run base/ --prompt "The capital of France is" --max-tokens 12
+  kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
+  cat question.txt | kronq run out/ --chat --prompt - --json
+"""
+
+
+@click.command("run", epilog=EPILOG)
+@click.argument("path")
+@click.option(
+    "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."
+)
+@click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
+@click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
+@click.option(
+    "--temperature",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="T",
+    help="0 takes the likeliest token each time.",
+)
+@click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
+@click.option("--top-k", type=int, metavar="K", help="Only the K likeliest.")
+@click.option("--seed", type=int, metavar="S", help="The same seed gives the same text.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout, at the end.")
+def command(
+    path: str,
+    prompt: str,
+    chat: bool,
+    max_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    seed: int | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Generate text with the model in PATH, as 'kronq base' and 'kronq export' write it.
+
+    The text goes to stdout as it comes; speed and device go to stderr.
+    """
+    text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
+    session = Session(path, device=device, threads=threads)
+    result = session.generate(
+        text,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        chat=chat,
+        stream=None if as_json else lambda piece: click.echo(piece, nl=False),
+    )
+    if as_json:
+        click.echo(json.dumps(as_object(result, threads), ensure_ascii=False))
+        return
+    click.echo()
+    click.echo(summary(result, threads), err=True)
+
+
+def as_object(result: Generation, threads: int | None) -> dict[str, object]:
+    return {
+        **asdict(result),
+        "prefill_tokens_per_second": result.prefill_tokens_per_second,
+        "decode_tokens_per_second": result.decode_tokens_per_second,
+        "threads": threads,
+    }
+
+
+def summary(result: Generation, threads: int | None) -> str:
+    decode = result.decode_tokens_per_second
+    parts = [
+        f"{len(result.tokens)} tokens after {result.prompt_tokens} ({result.stopped})",
+        f"prefill {result.prefill_tokens_per_second:.1f} tokens/s",
+        f"decode {decode:.1f} tokens/s" if decode else "decode not timed",
+        result.provider,
+        f"{threads} threads" if threads else "default threads",
+    ]
+    return ", ".join(parts)

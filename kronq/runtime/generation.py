@@ -1,0 +1,251 @@
+"""Text from a model folder, token by token, through onnxruntime-genai."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
+from kronq.runtime.extras import require
+from kronq.runtime.model_files import GENAI_CONFIG, ModelFiles
+from kronq.runtime.providers import CUDA, EXACT
+
+if TYPE_CHECKING:
+    import onnxruntime_genai as og
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked; None leaves it to the folder's genai_config.json.
+
+    Attributes:
+        temperature: 0 takes the likeliest token each time (greedy).
+        top_p: Only the likeliest tokens that make up this share of the probability.
+        top_k: Only this many of the likeliest tokens.
+        seed: The same seed gives the same text.
+    """
+
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise KronqError("not a temperature", found=self.temperature, expected="0 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise KronqError("not a top-p", found=self.top_p, expected="more than 0, at most 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise KronqError("not a top-k", found=self.top_k, expected="1 or more")
+        if self.temperature == 0 and (self.top_p is not None or self.top_k is not None):
+            raise KronqError(
+                "top-p and top-k do nothing at temperature 0", hint="set a temperature as well"
+            )
+
+    def search_options(self) -> dict[str, Any]:
+        """In onnxruntime-genai's names."""
+        if self.temperature == 0:
+            return {"do_sample": False, "num_beams": 1}
+        options = {
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "random_seed": self.seed,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"do_sample": True, "num_beams": 1, "temperature": self.temperature, **given}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated text and what it took.
+
+    Attributes:
+        text: Without the prompt and without end-of-text tokens.
+        tokens: What was generated, a final end-of-text token included.
+        prompt_tokens: Tokens of the prompt.
+        prefill_seconds: Reading the prompt, up to the first generated token.
+        decode_seconds: Every token after the first.
+        stopped: ``eos`` (the model ended it) or ``length`` (max_tokens, or the context is full).
+        provider: The execution provider the model ran on.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+    stopped: str
+    provider: str
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return self.prompt_tokens / self.prefill_seconds
+
+    @property
+    def decode_tokens_per_second(self) -> float | None:
+        """None when there was no second token to time."""
+        if len(self.tokens) < 2:
+            return None
+        return (len(self.tokens) - 1) / self.decode_seconds
+
+
+def import_genai() -> Any:
+    require("genai", "text", "onnxruntime_genai")
+    import onnxruntime_genai
+
+    return onnxruntime_genai
+
+
+def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
+    """The folder's tokenizer; the model itself is not read.
+
+    Raises:
+        UnsupportedError: The folder is not an onnxruntime-genai model folder.
+        KronqError: Its tokenizer files are missing or damaged.
+    """
+    genai = import_genai()
+    if not files.genai:
+        raise UnsupportedError(
+            f"no text model: no {GENAI_CONFIG} beside the model",
+            path=files.folder,
+            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
+        )
+    try:
+        return genai.Tokenizer(str(files.folder))
+    except RuntimeError as error:
+        raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
+
+
+def load_text_model(
+    files: ModelFiles, device: str, providers: Sequence[str], threads: int | None
+) -> tuple[og.Model, str]:
+    """The model in onnxruntime-genai, and the provider it runs on.
+
+    Args:
+        files: A folder with genai_config.json; ``files.model`` may be any .onnx file in it.
+        device: What was asked for; only ``auto`` may end on the CPU for want of CUDA here.
+        providers: What onnxruntime offers for it, best first.
+        threads: Threads within one operator; None leaves it to ONNX Runtime.
+
+    Raises:
+        MissingDependencyError: CUDA was asked for and this onnxruntime-genai cannot do it.
+        KronqError: The model cannot be loaded, or did not start on the device.
+    """
+    genai = import_genai()
+    cuda = providers[0] == CUDA and (device == "cuda" or genai.is_cuda_available())
+    if cuda and not genai.is_cuda_available():
+        raise MissingDependencyError(
+            "no CUDA in this onnxruntime-genai",
+            hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
+        )
+    # Entries that genai does not know by name go to ONNX Runtime's session configuration.
+    options: dict[str, Any] = dict(EXACT)
+    if threads is not None:
+        options["intra_op_num_threads"] = threads
+    decoder = {"filename": files.model.name, "session_options": options}
+    try:
+        config = genai.Config(str(files.folder))
+        config.overlay(json.dumps({"model": {"decoder": decoder}}))
+        config.clear_providers()
+        if cuda:
+            config.append_provider("cuda")
+        model = genai.Model(config)
+    except RuntimeError as error:
+        raise KronqError(
+            "onnxruntime-genai cannot load the model", path=files.model, found=str(error)
+        ) from error
+    if cuda and model.device_type.upper() != "CUDA":
+        raise KronqError("the model did not start on CUDA", found=model.device_type)
+    return model, CUDA if cuda else "CPUExecutionProvider"
+
+
+def encode_prompt(tokenizer: og.Tokenizer, prompt: str, chat: bool) -> list[int]:
+    """Token ids of a prompt, or of a user's message in the folder's chat template."""
+    text = prompt
+    if chat:
+        message = json.dumps([{"role": "user", "content": prompt}])
+        try:
+            text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
+        except RuntimeError as error:
+            raise UnsupportedError("no usable chat template", found=str(error)) from error
+    ids = [int(token) for token in tokenizer.encode(text)]
+    if not ids:
+        raise KronqError("the prompt is empty")
+    return without_second_bos(ids, tokenizer.bos_token_id) if chat else ids
+
+
+def without_second_bos(ids: list[int], bos: int) -> list[int]:
+    """A chat template may begin with the token that the tokenizer puts first anyway."""
+    return ids[1:] if ids[:2] == [bos, bos] else ids
+
+
+def generate(
+    model: og.Model,
+    tokenizer: og.Tokenizer,
+    ids: list[int],
+    *,
+    max_tokens: int,
+    context: int,
+    sampling: Sampling,
+    provider: str,
+    stream: Callable[[str], None] | None = None,
+) -> Generation:
+    """Generates until the model ends the text or ``max_tokens`` are there.
+
+    Args:
+        model: From ``load_text_model``.
+        tokenizer: From ``load_tokenizer``.
+        ids: The prompt.
+        max_tokens: At most this many new tokens.
+        context: Prompt and new tokens together never exceed this.
+        sampling: How the next token is picked.
+        provider: For the result.
+        stream: Called with each piece of text as it comes.
+
+    Raises:
+        KronqError: The prompt leaves no room, or onnxruntime-genai fails.
+    """
+    genai = import_genai()
+    if max_tokens < 1:
+        raise KronqError("nothing to generate", found=max_tokens, expected="1 token or more")
+    if len(ids) >= context:
+        raise KronqError(
+            "the prompt fills the context", found=f"{len(ids)} tokens", expected=f"under {context}"
+        )
+    ends = set(tokenizer.eos_token_ids)
+    tokens: list[int] = []
+    pieces: list[str] = []
+    try:
+        params = genai.GeneratorParams(model)
+        length = min(len(ids) + max_tokens, context)
+        params.set_search_options(max_length=length, batch_size=1, **sampling.search_options())
+        decoder = tokenizer.create_stream()
+        begin = time.perf_counter()
+        first = begin
+        generator = genai.Generator(model, params)
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+            tokens.append(int(generator.get_next_tokens()[0]))
+            if len(tokens) == 1:
+                first = time.perf_counter()
+            piece = "" if tokens[-1] in ends else decoder.decode(tokens[-1])
+            if piece:
+                pieces.append(piece)
+                if stream is not None:
+                    stream(piece)
+        end = time.perf_counter()
+    except RuntimeError as error:
+        raise KronqError("generation failed", found=str(error)) from error
+    return Generation(
+        text="".join(pieces),
+        tokens=tuple(tokens),
+        prompt_tokens=len(ids),
+        prefill_seconds=first - begin,
+        decode_seconds=end - first,
+        stopped="eos" if tokens and tokens[-1] in ends else "length",
+        provider=provider,
+    )

