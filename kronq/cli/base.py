@@ -14,7 +14,7 @@ from rich.markup import escape
 from kronq.cli import shared
 from kronq.runtime.base import PRECISIONS, Progress, build_base
 
-EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   kronq base SmolLM2-135M-Instruct/ -o base
   kronq base model.Q4_1.gguf -o base --force
@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@click.command("base", epilog=EPILOG)
+@click.command("base", epilog=EXAMPLES)
 @click.argument("source")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
 @click.option(

@@ -15,8 +15,17 @@ from kronq.metrics.plot import plot as draw
 from kronq.metrics.tables import comparison_table
 from kronq.quantization import BITS
 
+EXAMPLES = """\b
+Examples:
+  kronq compare my-lokr/
+  kronq compare my-lokr/ my-lora/ --bits 8,4,3,2 --plot error.svg
+  kronq compare my-lokr/ --method rtn --method balanced --json
+"""
 
-@click.command("compare", short_help="Compare adapters over bit widths, and at equal bytes.")
+
+@click.command(
+    "compare", epilog=EXAMPLES, short_help="Compare adapters over bit widths, and at equal bytes."
+)
 @click.argument("adapters", nargs=-1, required=True)
 @click.option(
     "--bits", default="16,8,4,3,2", show_default=True, help="Widths, with commas between them."
@@ -43,16 +52,10 @@ def command(
     force: bool,
     **reading: Any,
 ) -> None:
-    r"""Compare ADAPTERS over bit widths: parameters, bytes, error; and at equal bytes.
+    """Compare ADAPTERS over bit widths: parameters, bytes, error; and at equal bytes.
 
     Each is quantized as 'kronq quantize' would, and sized as the file that it would write. The last
     column is the best that every other adapter gives in no more bytes.
-
-    \b
-    Examples:
-      kronq compare my-lokr/
-      kronq compare my-lokr/ my-lora/ --bits 8,4,3,2 --plot error.svg
-      kronq compare my-lokr/ --method rtn --method balanced --json
     """
     widths = _widths(bits)
     if plot is not None:

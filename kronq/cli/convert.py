@@ -25,7 +25,18 @@ class Written(BaseModel):
     bytes_before: int
 
 
-@click.command("convert", short_help="Write an adapter as a PEFT LoKr or LoRA folder.")
+EXAMPLES = """\b
+Examples:
+  kronq convert my-lokr-4bit.safetensors --to peft -o my-lokr-again
+  kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
+  kronq convert lycoris.safetensors --to lora -o my-lora --base-model Qwen/Qwen3-0.6B
+  kronq convert factors.safetensors --to lora -o my-lora --alpha 32
+"""
+
+
+@click.command(
+    "convert", epilog=EXAMPLES, short_help="Write an adapter as a PEFT LoKr or LoRA folder."
+)
 @click.argument("path")
 @click.option(
     "--to",
@@ -55,17 +66,10 @@ def command(
     force: bool,
     **reading: Any,
 ) -> None:
-    r"""Write PATH as a folder that PEFT loads.
+    """Write PATH as a folder that PEFT loads.
 
     PATH is any adapter that kronq reads; a packed one is dequantized. Nothing is approximated, but
     for the rounding of --dtype. The LoRA of Kronecker factors has the rank of A times r.
-
-    \b
-    Examples:
-      kronq convert my-lokr-4bit.safetensors --to peft -o my-lokr-again
-      kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
-      kronq convert lycoris.safetensors --to lora -o my-lora --base-model Qwen/Qwen3-0.6B
-      kronq convert factors.safetensors --to lora -o my-lora --alpha 32
     """
     adapter = shared.read(path, **reading)
     convert(adapter, output, to=to, dtype=dtype, base_model=base_model, force=force)

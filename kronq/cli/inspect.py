@@ -10,20 +10,21 @@ from kronq.cli import shared
 from kronq.metrics.summary import summarize
 from kronq.metrics.tables import summary_table
 
+EXAMPLES = """\b
+Examples:
+  kronq inspect my-lokr/
+  kronq inspect my-lokr-4bit.safetensors --json
+"""
 
-@click.command("inspect", short_help="Show what an adapter or a packed file is.")
+
+@click.command("inspect", epilog=EXAMPLES, short_help="Show what an adapter or a packed file is.")
 @click.argument("path")
 @shared.json_option
 @shared.reading_options
 def command(path: str, as_json: bool, **reading: Any) -> None:
-    r"""Show what PATH is: family, layers, shapes, ranks, scales, bytes, how it was quantized.
+    """Show what PATH is: family, layers, shapes, ranks, scales, bytes, how it was quantized.
 
     Only headers are read, so this is quick however large the adapter is.
-
-    \b
-    Examples:
-      kronq inspect my-lokr/
-      kronq inspect my-lokr-4bit.safetensors --json
     """
     summary = summarize(shared.read(path, **reading))
     if as_json:

@@ -11,13 +11,24 @@ from kronq.errors import KronqError
 from kronq.files import check_output, write_file
 from kronq.metrics import measure, stamp
 from kronq.metrics.tables import report_notes, report_table
-from kronq.packed import save
+from kronq.packed import check_name, save
 from kronq.quantization import quantize
 
 WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
 
 
-@click.command("quantize", short_help="Quantize a trained adapter and pack it into one file.")
+EXAMPLES = """\b
+Examples:
+  kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
+  kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
+  kronq quantize my-lokr/ --bits 2 --dry-run
+  kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
+"""
+
+
+@click.command(
+    "quantize", epilog=EXAMPLES, short_help="Quantize a trained adapter and pack it into one file."
+)
 @click.argument("adapter")
 @click.option("-o", "--output", help="The packed file to write, .safetensors.")
 @click.option("--bits", type=WIDTHS, default="4", show_default=True, help="Width of B's codes.")
@@ -40,7 +51,7 @@ WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
 @click.option(
     "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
 )
-@click.option("--max-error", metavar="X", help="Exit 1, writing nothing, above it: 0.1 or 10%.")
+@click.option("--max-error", metavar="X", help="Exit 1, writing no adapter, above it: 0.1 or 10%.")
 @click.option("--report", metavar="FILE.json", help="Write the report.")
 @click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
 @shared.json_option
@@ -65,20 +76,15 @@ def command(
     force: bool,
     **reading: Any,
 ) -> None:
-    r"""Quantize ADAPTER, say what that cost, and pack it into one file.
+    """Quantize ADAPTER, say what that cost, and pack it into one file.
 
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
-
-    \b
-    Examples:
-      kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
-      kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
-      kronq quantize my-lokr/ --bits 2 --dry-run
-      kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
     """
     if output is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
     limit = None if max_error is None else _share(max_error)
+    if output is not None:
+        check_name(output)
     for path in (output, report):
         if path is not None and not dry_run:
             check_output(path, force=force)

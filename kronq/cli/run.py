@@ -12,7 +12,7 @@ from kronq.runtime.generation import Generation
 from kronq.runtime.providers import DEVICES
 from kronq.runtime.session import Session
 
-EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   kronq run base/ --prompt "The capital of France is" --max-tokens 12
   kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
@@ -20,7 +20,7 @@ Examples:
 """
 
 
-@click.command("run", epilog=EPILOG)
+@click.command("run", epilog=EXAMPLES)
 @click.argument("path")
 @click.option(
     "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."
