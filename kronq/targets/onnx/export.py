@@ -1,0 +1,196 @@
+"""An adapter grafted into an ONNX model: match, fit, write, verify."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import onnx_ir as ir
+
+from kronq import packed
+from kronq.adapter import Adapter
+from kronq.errors import KronqError, StrPath
+from kronq.files import check_output, new_folder
+from kronq.targets.onnx import whole
+from kronq.targets.onnx.branch import graft, opset_of, storable
+from kronq.targets.onnx.folder import (
+    DATA,
+    MODEL,
+    bring_data,
+    bring_sidecars,
+    check_apart,
+    find_base,
+    load_base,
+    locations,
+)
+from kronq.targets.onnx.match import Places, fit, match
+from kronq.targets.onnx.merge import merge
+from kronq.targets.onnx.report import ExportReport, Form, Verification
+from kronq.targets.onnx.sites import find_sites
+from kronq.targets.onnx.verify import check_branches, check_weights
+
+ADAPTER = "adapter.safetensors"
+LARGEST_CHECKED = 8 * 2**30
+"""Bases above this are not run whole: it would take their size in memory and on disk."""
+
+Progress = Callable[[str], None]
+
+
+def export_onnx(
+    adapter: Adapter,
+    base: StrPath,
+    out: StrPath,
+    *,
+    form: Form = "branch",
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Writes the base with the adapter in it as a folder of its own.
+
+    ``branch`` puts the factors beside the base's layers and leaves its weights untouched;
+    ``merged`` stores W + ΔW. A onnxruntime-genai model folder stays one.
+
+    Args:
+        adapter: As ``kronq.load`` gives it, quantized or not.
+        base: An .onnx file, or a folder with one.
+        out: The folder to write.
+        form: ``branch`` or ``merged``.
+        force: Replace ``out`` if it is there.
+        verify: Check every layer against the normal form, and the whole model against the other
+            form. Nothing is written when a check fails.
+        progress: Is told what is being done.
+
+    Raises:
+        MismatchError: The adapter does not belong to this base.
+        OutputExistsError: ``out`` is there and ``force`` is not set.
+        FormatError: The base is not a whole ONNX model.
+        UnsupportedError: A base that this form cannot be made of.
+        KronqError: A check failed.
+    """
+    if form not in get_args(Form):
+        raise KronqError("no such form", found=form, expected=" or ".join(get_args(Form)))
+    tell = progress or (lambda _: None)
+    path = find_base(base)
+    check_apart(out, path, adapter.origin.path)
+    check_output(out, force=force)
+    tell("matching layers")
+    model = load_base(path)
+    places = match(adapter, find_sites(model))
+    fitted = fit(adapter, places)
+    labels = {name: places[name][0].label for name in adapter}
+    cropped = [name for name in adapter if fitted[name].shape != adapter[name].shape]
+    with new_folder(out, force=force) as folder:
+        tell(f"writing the {form} form")
+        written = _WRITERS[form](path, fitted, folder)
+        bring_sidecars(path, folder)
+        verification = None
+        if verify:
+            verification = _verify(path, fitted, folder, form, written, tell)
+        files = {
+            file.relative_to(folder).as_posix(): file.stat().st_size
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+    return ExportReport(
+        form=form,
+        output=str(out),
+        files=files,
+        adapter_bytes=files.get(_adapter_file(model), 0) if form == "branch" else 0,
+        nbytes=sum(files.values()),
+        layers=labels,
+        cropped=cropped,
+        verification=verification,
+    )
+
+
+def _open(base: Path, adapter: Adapter) -> tuple[ir.Model, Places]:
+    model = load_base(base)
+    return model, match(adapter, find_sites(model))
+
+
+def _adapter_file(base: ir.Model) -> str:
+    """A name that the base does not use: it may have an adapter of its own already."""
+    taken, name, count = locations(base), ADAPTER, 1
+    while name in taken:
+        count += 1
+        name = f"adapter_{count}.safetensors"
+    return name
+
+
+def _write_branch(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
+    model, places = _open(base, adapter)
+    stored = storable(adapter, opset_of(model))
+    name = _adapter_file(model)
+    file = packed.save(stored, folder / name)
+    bring_data(model, base, folder)
+    nodes = graft(model, stored, places, file, name)
+    ir.save(model, folder / MODEL)
+    return nodes
+
+
+def _write_merged(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
+    model, places = _open(base, adapter)
+    weights = merge(model, adapter, places)
+    ir.save(model, folder / MODEL, external_data=DATA)
+    return weights
+
+
+_WRITERS: dict[Form, Callable[[Path, Adapter, Path], dict[str, str]]] = {
+    "branch": _write_branch,
+    "merged": _write_merged,
+}
+
+
+def _verify(
+    base: Path,
+    adapter: Adapter,
+    folder: Path,
+    form: Form,
+    written: dict[str, str],
+    tell: Progress,
+) -> Verification:
+    """What was written against the normal form, and the whole model against the other form."""
+    tell("checking every layer")
+    model, places = _open(base, adapter)
+    lost = None
+    if form == "branch":
+        layers = check_branches(folder, adapter, written)
+    else:
+        layers, lost = check_weights(folder, adapter, places, written)
+    checker = whole.check_model(folder / MODEL, base)
+    difference, effect, skipped = None, None, None
+    size = sum((base.parent / file).stat().st_size for file in (base.name, *locations(model)))
+    if size > LARGEST_CHECKED:
+        skipped = f"the base has {size:,} bytes, more than {LARGEST_CHECKED:,}"
+    elif any(site.source is None for sites in places.values() for site in sites):
+        tell("running the whole model")
+        _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places))
+        skipped = skipped or "quantized base weights: there is no merged form to compare with"
+    else:
+        tell("checking the whole model")
+        other: Form = "merged" if form == "branch" else "branch"
+        parent = folder.absolute().parent
+        with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
+            reference = Path(name)
+            _WRITERS[other](base, adapter, reference)
+            difference, effect, skipped = whole.check_models(
+                folder / MODEL, reference / MODEL, base, _dtype(places)
+            )
+    return Verification(
+        layers=layers,
+        model=difference,
+        model_skipped=skipped,
+        effect=effect,
+        delta_lost=lost,
+        checker=checker,
+    )
+
+
+def _dtype(places: Places) -> ir.DataType:
+    """The coarsest type that an adapted weight is stored in."""
+    found = {site.source.dtype for sites in places.values() for site in sites if site.source}
+    coarse = [t for t in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16) if t in found]
+    return coarse[0] if coarse else ir.DataType.FLOAT

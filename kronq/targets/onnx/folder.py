@@ -1,0 +1,184 @@
+"""The folder around a model: its weights' files, tokenizer and generation settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path, PurePosixPath
+
+import onnx_ir as ir
+
+from kronq.errors import FormatError, KronqError, StrPath, UnsupportedError
+
+MODEL = "model.onnx"
+DATA = "model.onnx.data"
+GENAI = "genai_config.json"
+
+if sys.platform == "linux":
+    import fcntl
+
+_FICLONE = 0x40049409
+_SIDECARS = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
+_LARGEST_SIDECAR = 64 * 2**20
+
+
+def find_base(base: StrPath) -> Path:
+    """The model file: ``base`` itself, or the one in that folder.
+
+    Raises:
+        FormatError: There is none, or the folder has several and none is ``model.onnx``.
+    """
+    path = Path(base)
+    if path.is_dir():
+        models = sorted(path.glob("*.onnx"))
+        if path / MODEL in models:
+            return path / MODEL
+        if len(models) != 1:
+            found = ", ".join(model.name for model in models) or "no .onnx file"
+            raise FormatError("which model?", path=path, found=found, expected=MODEL)
+        return models[0]
+    if not path.is_file():
+        raise FormatError("no such file or folder", path=path)
+    return path
+
+
+def load_base(path: Path) -> ir.Model:
+    """Opens a model; external weights stay on disk.
+
+    Raises:
+        FormatError: It is not an ONNX model, or its external data is missing.
+        UnsupportedError: Its external data lies outside of its folder.
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
+    sizes = {location: _size(path, location) for location in locations(model)}
+    for tensor in _external(model):
+        stop = (tensor.offset or 0) + (tensor.length or 0)
+        if stop > sizes[str(tensor.location)]:
+            raise FormatError(
+                "the model's external data is truncated",
+                path=path.parent / tensor.location,
+                found=f"{sizes[str(tensor.location)]:,} bytes",
+                expected=f"{stop:,} for {tensor.name!r}",
+            )
+    return model
+
+
+def _size(path: Path, location: str) -> int:
+    """Bytes of a model's data file, which must be a file of its own in the model's folder."""
+    parts = PurePosixPath(location.replace("\\", "/"))
+    file = path.parent / location
+    inside = not parts.is_absolute() and ".." not in parts.parts
+    if not inside or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise UnsupportedError(
+            "the model's external data lies outside of its folder",
+            path=path,
+            found=location,
+            hint="onnx refuses such links: copy the model first, with cp -rL",
+        )
+    if not file.is_file():
+        raise FormatError("the model's external data is missing", path=path, found=location)
+    status = file.stat()
+    if status.st_nlink > 1:
+        raise UnsupportedError(
+            "the model's external data is a hard link, which onnx refuses",
+            path=path,
+            found=location,
+            hint="copy the model first",
+        )
+    return status.st_size
+
+
+def check_apart(out: StrPath, *inputs: Path | None) -> None:
+    """Refuses an output folder that holds what the export reads.
+
+    Raises:
+        KronqError: Replacing ``out`` would delete an input.
+    """
+    target = Path(out).resolve()
+    for path in inputs:
+        if path is None:
+            continue
+        source = path.resolve()
+        if source == target or target in source.parents:
+            raise KronqError(
+                "the output folder holds an input", path=out, found=str(path), hint="another -o"
+            )
+
+
+def locations(model: ir.Model) -> set[str]:
+    """The external data files of a model, as it names them."""
+    return {str(tensor.location) for tensor in _external(model)}
+
+
+def _external(model: ir.Model) -> list[ir.ExternalTensor]:
+    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        tensors += [a.value for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
+    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+
+
+def bring_data(model: ir.Model, base: Path, folder: Path) -> None:
+    """Puts the base's weights beside the new model.
+
+    Copies, which take no room where the file system can share blocks; never links, because onnx
+    and onnx-ir refuse external data with a second name, the base's own from then on included.
+    A base that holds its weights inside its .onnx file gets them as one data file.
+    """
+    files = locations(model)
+    for location in sorted(files):
+        source, target = (base.parent / location).resolve(), folder / location
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy(source, target)
+    if files:
+        return
+    inline = [
+        value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None and value.const_value.nbytes > 256
+    ]
+    if inline:
+        tensors = [value.const_value for value in inline if value.const_value is not None]
+        moved = ir.external_data.convert_tensors_to_external(tensors, folder, DATA)
+        for value, tensor in zip(inline, moved, strict=True):
+            value.const_value = tensor
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file, sharing its blocks where the file system can (btrfs, XFS)."""
+    if sys.platform == "linux":
+        with source.open("rb") as old, target.open("wb") as new:
+            try:
+                fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+            except OSError:
+                shutil.copyfileobj(old, new, 2**24)
+        return
+    shutil.copyfile(source, target)
+
+
+def bring_sidecars(base: Path, folder: Path) -> None:
+    """Copies tokenizer and settings, so that a model folder stays one."""
+    around = base.parent
+    if not any((around / name).is_file() for name in (GENAI, "tokenizer_config.json")):
+        return
+    for file in sorted(around.iterdir()):
+        small = file.is_file() and file.stat().st_size <= _LARGEST_SIDECAR
+        if small and file.suffix in _SIDECARS and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
+    settings = folder / GENAI
+    if settings.is_file():
+        _point_to_model(settings)
+
+
+def _point_to_model(settings: Path) -> None:
+    """Makes onnxruntime-genai open the model that was written."""
+    try:
+        config = json.loads(settings.read_text(encoding="utf-8"))
+        config["model"]["decoder"]["filename"] = MODEL
+    except (ValueError, KeyError, TypeError):
+        raise FormatError("not a genai_config.json with a decoder", path=settings.name) from None
+    settings.write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
