@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ console = Console(highlight=False, width=110)
 
 def kronq_cli(*arguments: str) -> None:
     """Runs ``kronq …`` as a user would, and shows the command."""
-    console.print(f"\n[bold]$ kronq {' '.join(arguments)}[/bold]", soft_wrap=True)
+    console.print(f"\n$ kronq {shlex.join(arguments)}", style="bold", markup=False, soft_wrap=True)
     subprocess.run([sys.executable, "-m", "kronq", *arguments], check=True, cwd=ROOT)
 
 
@@ -75,17 +76,13 @@ def main() -> None:
         models[name] = ROOT / folder
 
     questions = load_questions(QUESTIONS)
-    console.print(
-        f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:"
-    )
+    console.print(f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:")
     answers = {name: score(name, folder, questions) for name, folder in models.items()}
     show_answers(questions, answers)
 
     prompt = "Question: Which gas do plants take in from the air to make food?\nAnswer:"
-    console.print("\n[bold]The base goes on talking:[/bold]")
-    kronq_cli("run", ".demo/base", "--prompt", prompt, "--max-tokens", "24")
-    console.print("\n[bold]The 4-bit adapter answers:[/bold]")
-    kronq_cli("run", ".demo/export", "--prompt", prompt, "--max-tokens", "24")
+    for folder in (".demo/base", ".demo/export"):
+        kronq_cli("run", folder, "--prompt", prompt, "--max-tokens", "16")
     console.print()
     closing_table(answers)
     console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from kronq.errors import KronqError, OutputExistsError, StrPath
 
+_OURS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json")
+"""What tells a folder that kronq writes from one that must not be deleted."""
+
 
 def check_output(path: StrPath, *, force: bool = False) -> Path:
     """The output path, if it may be written.
@@ -54,11 +57,18 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
 def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well, and vanishes otherwise.
 
-    With ``force`` an existing folder is replaced as a whole; a file or a link is never.
+    With ``force`` an existing folder is replaced as a whole, if it is empty or such an output; a
+    file, a link or a folder of other things is never.
     """
     target = check_output(path, force=force)
     if target.is_symlink() or target.is_file():
         raise OutputExistsError("the output is a file", path=path, expected="a folder name")
+    if target.is_dir() and not _replaceable(target):
+        raise OutputExistsError(
+            "the output is a folder of other things, which --force does not replace",
+            path=path,
+            expected=f"an empty folder, or one with {' or '.join(_OURS)}",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
     work.chmod(0o755)
@@ -69,3 +79,10 @@ def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         work.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or flat and with a file that tells it is such an output."""
+    names = {entry.name for entry in folder.iterdir()}
+    flat = all((folder / name).is_file() for name in names)
+    return not names or (flat and not names.isdisjoint(_OURS))

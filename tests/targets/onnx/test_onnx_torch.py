@@ -38,21 +38,21 @@ def encoder() -> torch.nn.Module:
     return AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["dynamo", "torchscript"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("minilm") / "encoder.onnx"
     example = (torch.from_numpy(IDS), torch.from_numpy(MASK))
-    names = ["input_ids", "attention_mask"]
-    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "hidden"]}
+    names, axes = ["input_ids", "attention_mask"], {0: "batch", 1: "sequence"}
+    how = {
+        "dynamo": {"dynamo": True, "dynamic_shapes": dict.fromkeys(names, axes)},
+        "torchscript": {
+            "dynamo": False,
+            "dynamic_axes": dict.fromkeys([*names, "hidden"], axes),
+            "opset_version": 18,
+        },
+    }[request.param]
     torch.onnx.export(
-        Encoder(encoder()),
-        example,
-        path,
-        input_names=names,
-        output_names=["hidden"],
-        dynamic_axes=axes,
-        opset_version=18,
-        dynamo=False,
+        Encoder(encoder()), example, path, input_names=names, output_names=["hidden"], **how
     )
     return path
 
