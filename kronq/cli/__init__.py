@@ -63,3 +63,6 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder without permission
+        click.echo(f"kronq: error: {error}", err=True)
+        sys.exit(2)
