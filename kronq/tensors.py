@@ -121,7 +121,11 @@ def open_tensors(path: StrPath) -> TensorFile:
             hint="save the adapter again with safe_serialization=True",
         )
     size = file.stat().st_size
-    with file.open("rb") as stream:
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise FormatError(f"the file cannot be opened: {error.strerror}", path=path) from None
+    with stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > size - 8 or length > MAX_HEADER:
             raise FormatError(
@@ -135,7 +139,7 @@ def open_tensors(path: StrPath) -> TensorFile:
         with safe_open(file, framework="np") as checked:
             names = list(checked.keys())
             metadata = dict(checked.metadata() or {})
-        described = json.loads(header, object_pairs_hook=_unique)
+        described = json.loads(header, object_pairs_hook=unique)
     except (SafetensorError, ValueError, RecursionError) as error:
         raise FormatError(
             f"not a whole safetensors file: {error}",
@@ -153,8 +157,9 @@ def open_tensors(path: StrPath) -> TensorFile:
     return TensorFile(file, size, metadata, entries)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: an object whose names differ, as JSON asks and Python does not."""
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name occurs twice in the header")
+        raise ValueError("a name occurs twice")
     return result

@@ -11,6 +11,7 @@ from kronq.cli import shared
 from kronq.errors import KronqError
 from kronq.files import check_output
 from kronq.metrics.compare import compare
+from kronq.metrics.plot import check_picture
 from kronq.metrics.plot import plot as draw
 from kronq.metrics.tables import comparison_table
 from kronq.quantization import BITS
@@ -59,8 +60,9 @@ def command(
     """
     widths = _widths(bits)
     if plot is not None:
+        check_picture(plot)
         check_output(plot, force=force)
-    names = [Path(a).name for a in adapters]
+    names = [Path(a).name or a for a in adapters]
     labels = names if len(set(names)) == len(names) else list(adapters)
     if len(set(labels)) != len(labels):
         raise KronqError("the same adapter is given twice", found=", ".join(labels))

@@ -18,9 +18,7 @@ def plot(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
         MissingDependencyError: matplotlib is not installed.
         KronqError: The suffix is neither .svg nor .png.
     """
-    kind = Path(path).suffix.lstrip(".").lower()
-    if kind not in ("svg", "png"):
-        raise KronqError("no such picture format", path=path, expected=".svg or .png")
+    kind = check_picture(path)
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -40,6 +38,18 @@ def plot(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
         data = io.BytesIO()
         figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
     return write_file(path, data.getvalue(), force=force)
+
+
+def check_picture(path: StrPath) -> str:
+    """The format of a picture, by its suffix.
+
+    Raises:
+        KronqError: The suffix is neither .svg nor .png.
+    """
+    kind = Path(path).suffix.lstrip(".").lower()
+    if kind not in ("svg", "png"):
+        raise KronqError("no such picture format", path=path, expected=".svg or .png")
+    return kind
 
 
 def _draw(axes: Any, comparison: Comparison) -> None:

@@ -77,12 +77,16 @@ def measure(reference: Adapter, approximation: Adapter) -> Report:
     ``stamp`` makes it.
 
     Raises:
-        MismatchError: The two do not have the same layers and shapes.
+        MismatchError: The two do not have the same layers and shapes, or a layer is zero in
+            ``reference`` alone, so that no relative error can be told.
     """
     _check(reference, approximation)
     pairs = [(reference[name], approximation[name]) for name in reference]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda pair: energies(*pair), pairs))
+    for name, energy in zip(reference, found, strict=True):
+        if energy.reference == 0 and energy.error > 0:
+            raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
     layers = [
         _layer(name, ref, new, energy, approximation)
         for name, (ref, new), energy in zip(reference, pairs, found, strict=True)
@@ -184,9 +188,7 @@ def _figures(parameters: int, size: int, before: int, energy: Energies) -> dict[
 
 
 def _relative(energy: Energies) -> float:
-    if energy.reference == 0:
-        return 0.0 if energy.error == 0 else math.inf
-    return math.sqrt(energy.error / energy.reference)
+    return math.sqrt(energy.error / energy.reference) if energy.reference else 0.0
 
 
 def _check(reference: Adapter, approximation: Adapter) -> None:

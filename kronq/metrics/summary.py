@@ -51,7 +51,8 @@ def summarize(adapter: Adapter) -> Summary:
     """Counts and shapes; no matrix is read."""
     groups: dict[object, list[str]] = {}
     for name, delta in adapter.items():
-        key = (template(name), delta.shape, delta.a.shape, delta.scale, *_dtypes(delta))
+        shapes = (delta.shape, *(m.shape for m in delta.matrices))
+        key = (template(name), shapes, delta.scale, *_dtypes(delta))
         groups.setdefault(key, []).append(name)
     size = adapter.origin.file_bytes or adapter.nbytes
     return Summary(

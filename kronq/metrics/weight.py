@@ -75,11 +75,9 @@ def _part(pair: Pair, rows: slice, cols: slice) -> Pair:
 
 
 def _energy(pair: Pair) -> float:
-    """‖B1·B2‖² as ⟨B1ᵀ·B1, B2·B2ᵀ⟩: r×r matrices, and nothing to cancel."""
+    """‖B1·B2‖²."""
     left, right = pair
-    if right is None:
-        return float(np.vdot(left, left))
-    return max(0.0, float(np.vdot(left.T @ left, right @ right.T)))
+    return float(np.vdot(left, left)) if right is None else _product_energy(left, right)
 
 
 def _difference(b: Pair, b_hat: Pair, factor: float) -> float:
@@ -98,6 +96,11 @@ def _difference(b: Pair, b_hat: Pair, factor: float) -> float:
         y = np.vstack([b2, b2 - h2 * (factor / c)])
     else:
         x, y = np.hstack([b1, -factor * h1]), np.vstack([b2, h2])
+    return _product_energy(x, y)
+
+
+def _product_energy(x: F64, y: F64) -> float:
+    """‖x·y‖² from two QR factors: as exact as the product, where ⟨xᵀx, y·yᵀ⟩ squares the gauge."""
     rx: F64 = np.linalg.qr(x, mode="r")  # type: ignore[assignment]
     ry: F64 = np.linalg.qr(y.T, mode="r")  # type: ignore[assignment]
     return float(np.linalg.norm(rx @ ry.T) ** 2)

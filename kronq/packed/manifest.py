@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 VERSION = 1
 ROLES = ("A", "A2", "B1", "B2")
@@ -12,6 +13,15 @@ ROLES = ("A", "A2", "B1", "B2")
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
 Scale = Annotated[float, Field(allow_inf_nan=False)]
+Bits = Literal[16, 8, 4, 3, 2]
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
 
 
 class _Strict(BaseModel):
@@ -28,8 +38,18 @@ class MatrixSpec(_Strict):
     shape: Shape
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     bits: Literal[8, 4, 3, 2] | None = None
-    axis: Literal[0, 1] | None = None
+    axis: Annotated[int, Field(ge=0, le=1)] | None = None
     group_size: Size | None = None
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if (self.dtype is None) == (self.bits is None):
+            raise ValueError("a matrix has either a dtype or bits")
+        if (self.bits is None) != (self.axis is None):
+            raise ValueError("a matrix of codes has an axis, and no other has")
+        if self.group_size is not None and self.bits is None:
+            raise ValueError("only a matrix of codes has a group_size")
+        return self
 
 
 class Group(_Strict):
@@ -39,13 +59,19 @@ class Group(_Strict):
     layers. ``scale`` is one value for all of them or one each. Without ``A`` it is a plain LoRA.
     """
 
-    layers: list[str]
+    layers: Annotated[list[str], Field(min_length=1)]
     shape: Shape
     scale: Scale | list[Scale]
     A: MatrixSpec | None = None
     A2: MatrixSpec | None = None
     B1: MatrixSpec
     B2: MatrixSpec | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.A is None and self.A2 is not None:
+            raise ValueError("A2 is there without A")
+        return self
 
     def specs(self) -> dict[str, MatrixSpec]:
         """Role → matrix, for the roles that are there."""
@@ -57,18 +83,20 @@ class RecipeSpec(_Strict):
     """How the adapter was quantized."""
 
     method: str
-    bits: int
+    bits: Bits
     axis: Literal["component", "row"] = "component"
     group_size: Size | None = None
-    a_bits: int = 16
-    layer_bits: dict[str, int] = Field(default_factory=dict)
+    a_bits: Bits = 16
+    layer_bits: dict[Annotated[str, AfterValidator(_expression)], Bits] = Field(
+        default_factory=dict
+    )
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class Manifest(_Strict):
     """Everything about a packed adapter but its numbers."""
 
-    version: int = VERSION
+    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     base_model: str | None = None
     cropped_by_base: bool = False
     recipe: RecipeSpec | None = None

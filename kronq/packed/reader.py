@@ -14,10 +14,10 @@ from kronq.adapter import Adapter, Origin, Recipe
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Float, Matrix, Quantized, packed_size, scale_shape
-from kronq.naming import expand, natural
+from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec
-from kronq.tensors import TensorFile, open_tensors
+from kronq.tensors import TensorFile, open_tensors, unique
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -55,21 +55,7 @@ def read(path: StrPath) -> Adapter:
     """
     file = open_tensors(path)
     manifest = read_manifest(file)
-    wanted = dict(_wanted(manifest))
-    if wanted.keys() != file.entries.keys():
-        differing = wanted.keys() ^ file.entries.keys()
-        raise FormatError(
-            "the tensors are not those of the manifest", path=path, found=listing(differing)
-        )
-    for tensor, (dtype, shape) in wanted.items():
-        entry = file.entries[tensor]
-        if (entry.dtype, entry.shape) != (dtype, shape):
-            raise FormatError(
-                f"tensor {tensor!r} is not what the manifest says",
-                path=path,
-                found=f"{entry.dtype} {list(entry.shape)}",
-                expected=f"{dtype} {list(shape)}",
-            )
+    _check_tensors(file, manifest)
     layers: dict[str, Delta] = {}
     for index, group in enumerate(manifest.groups):
         for name, delta in _layers(file, index, group):
@@ -94,17 +80,23 @@ def read_manifest(file: TensorFile) -> Manifest:
     if text is None:
         raise FormatError("no kronq manifest in the header", path=file.path)
     try:
-        manifest = Manifest.model_validate_json(text)
+        told = json.loads(text, object_pairs_hook=unique)
+        version = told.get("version") if isinstance(told, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            raise UnsupportedError(
+                "the packed file's version is not supported",
+                path=file.path,
+                found=version,
+                expected=VERSION,
+                hint="a newer kronq wrote it: upgrade kronq",
+            )
+        return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        version = _version(text)
-        if isinstance(version, int) and version > VERSION:
-            raise _later(file, version) from None
         where = ".".join(map(str, first["loc"]))
         raise FormatError(f"bad manifest at {where!r}: {first['msg']}", path=file.path) from None
-    if manifest.version != VERSION:
-        raise _later(file, manifest.version)
-    return manifest
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"bad manifest: {error}", path=file.path) from None
 
 
 def locate(path: StrPath) -> dict[str, dict[str, Location]]:
@@ -113,6 +105,7 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
     Raises:
         FormatError: As ``read``.
     """
+    read(path)  # for its checks
     file = open_tensors(path)
     manifest = read_manifest(file)
     places: dict[str, dict[str, Location]] = {}
@@ -132,22 +125,48 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
     return places
 
 
-def _wanted(manifest: Manifest) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    """Every tensor that the manifest asks for: its name, dtype and shape."""
+def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
+    """That the file has the tensors which its manifest asks for, and no other.
+
+    From here on every layer has bytes of its own in the file, so memory is bounded by its size.
+    """
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
+    layers = 0
     for index, group in enumerate(manifest.groups):
         try:
-            count = len(expand(group.layers))
-        except ValueError:
-            count = 0
+            size = count(group.layers, limit=MAX_LAYERS - layers)
+        except ValueError as error:
+            raise FormatError(str(error), path=file.path) from None
+        layers += size
         for role, spec in group.specs().items():
-            name = f"{index}.{role}"
-            if spec.bits is None:
-                yield name, (_STORED.get(str(spec.dtype), "?"), (count, *spec.shape))
-                continue
-            rows, cols = spec.shape
-            slab = packed_size(rows * cols, spec.bits)
-            yield name, (("I8", (count, rows, cols)) if spec.bits == 8 else ("U8", (count, slab)))
-            yield f"{name}.scale", ("F16", (count, *_scale_shape(spec)))
+            wanted.update(_wanted(f"{index}.{role}", spec, size))
+    if wanted.keys() != file.entries.keys():
+        differing = wanted.keys() ^ file.entries.keys()
+        raise FormatError(
+            "the tensors are not those of the manifest", path=file.path, found=listing(differing)
+        )
+    for tensor, (dtype, shape) in wanted.items():
+        entry = file.entries[tensor]
+        if (entry.dtype, entry.shape) != (dtype, shape):
+            raise FormatError(
+                f"tensor {tensor!r} is not what the manifest says",
+                path=file.path,
+                found=f"{entry.dtype} {list(entry.shape)}",
+                expected=f"{dtype} {list(shape)}",
+            )
+
+
+def _wanted(
+    name: str, spec: MatrixSpec, layers: int
+) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """The tensors of one matrix of a group's layers: their names, dtypes and shapes."""
+    if spec.bits is None:
+        yield name, (_STORED[str(spec.dtype)], (layers, *spec.shape))
+        return
+    rows, cols = spec.shape
+    slab = packed_size(rows * cols, spec.bits)
+    yield name, (("I8", (layers, rows, cols)) if spec.bits == 8 else ("U8", (layers, slab)))
+    yield f"{name}.scale", ("F16", (layers, *_scale_shape(spec)))
 
 
 def _layers(file: TensorFile, index: int, group: Group) -> Iterator[tuple[str, Delta]]:
@@ -172,8 +191,6 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
     array = file.array(name)
     if spec.bits is None:
         return [Float(layer) for layer in array]
-    if spec.axis is None:
-        raise FormatError(f"{name!r} has bits and no axis", path=file.path)
     scale = file.array(f"{name}.scale")
     if not np.isfinite(scale).all() or (scale < 0).any():
         raise FormatError(f"{name!r} has scales that are negative or not finite", path=file.path)
@@ -182,7 +199,7 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
             codes if spec.bits == 8 else PackedCodes(codes, spec.bits, spec.shape),
             scales,
             spec.bits,
-            spec.axis,
+            spec.axis or 0,
             spec.group_size,
         )
         for codes, scales in zip(array, scale, strict=True)
@@ -190,28 +207,12 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
 
 
 def _names(file: TensorFile, group: Group) -> list[str]:
-    try:
-        return expand(group.layers)
-    except ValueError as error:
-        raise FormatError(str(error), path=file.path) from None
+    names = expand(group.layers)
+    for name in names:
+        if not name or "{" in name or "}" in name:
+            raise FormatError("a layer's name is empty or has braces", path=file.path, found=name)
+    return names
 
 
 def _scale_shape(spec: MatrixSpec) -> tuple[int, ...]:
     return scale_shape(spec.shape, spec.axis or 0, spec.group_size)
-
-
-def _version(text: str) -> object:
-    try:
-        return json.loads(text)["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _later(file: TensorFile, version: int) -> UnsupportedError:
-    return UnsupportedError(
-        "the packed file's version is not supported",
-        path=file.path,
-        found=version,
-        expected=VERSION,
-        hint="a newer kronq wrote it: upgrade kronq",
-    )

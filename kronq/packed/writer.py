@@ -15,7 +15,7 @@ from kronq.delta import ONE, Delta
 from kronq.errors import FormatError, StrPath
 from kronq.files import write_file
 from kronq.matrix import Float, Matrix, Quantized
-from kronq.naming import compress, natural, template
+from kronq.naming import MAX_NAME, compress, natural, template
 from kronq.packed.codec import pack_codes
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 
@@ -29,21 +29,34 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
         OutputExistsError: The file is there and ``force`` is not set.
         FormatError: A layer's name cannot be packed, or ``path`` has another suffix.
     """
+    check_name(path)
+    return write_file(path, pack(adapter), force=force)
+
+
+def check_name(path: StrPath) -> None:
+    """A packed file is found out by its suffix too.
+
+    Raises:
+        FormatError: It has another.
+    """
     if Path(path).suffix != SUFFIX:
         raise FormatError("the packed file's name", path=path, expected=f"a {SUFFIX} file")
-    return write_file(path, pack(adapter), force=force)
 
 
 def pack(adapter: Adapter) -> bytes:
     """The packed file's bytes: the same adapter gives the same bytes.
 
     Raises:
-        FormatError: A layer's name has braces, which templates use.
+        FormatError: A layer's name is empty, too long or has braces, which templates use.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
-    for name in sorted(adapter, key=lambda n: (template(n), natural(n))):
-        if "{" in name or "}" in name or not name:
-            raise FormatError("a layer's name cannot be packed", layer=name, found="braces")
+    for name in sorted(adapter, key=lambda n: (template(n), natural(n), n)):
+        if not 0 < len(name) <= MAX_NAME or "{" in name or "}" in name:
+            raise FormatError(
+                "a layer's name cannot be packed",
+                layer=name,
+                expected=f"1 to {MAX_NAME} characters and no braces",
+            )
         groups.setdefault(_signature(adapter[name]), []).append(name)
     tensors: dict[str, NDArray[Any]] = {}
     described = []
@@ -61,9 +74,7 @@ def pack(adapter: Adapter) -> bytes:
         groups=described,
     )
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
-    # ``version`` is a default, and must be told all the same; one metadata key, because the
-    # safetensors library writes several in no fixed order.
-    text = f'{{"version":{VERSION},{text[1:]}'
+    # One metadata key, because the safetensors library writes several in no fixed order.
     return bytes(serialize(tensors, {"kronq": text}))
 
 

@@ -75,6 +75,8 @@ def quantize(
     for expression in recipe.layer_bits:
         if not any(re.search(expression, name) for name in adapter):
             raise KronqError("the layer expression matches no layer", found=repr(expression))
+    if method == "fp16":
+        recipe = Recipe(method, 16)
     layers: dict[str, Delta] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         done = pool.map(lambda name: quantize_layer(name, adapter[name], recipe), adapter)

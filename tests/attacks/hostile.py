@@ -1,0 +1,92 @@
+"""Files to attack with: a good packed file, taken apart and put together wrongly."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kronq
+from kronq.errors import KronqError
+from kronq.packed import locate, pack
+from tests import adapters
+
+Header = dict[str, Any]
+
+MOST_BYTES = 4 * 2**20
+MOST_SECONDS = 3.0
+
+
+@cache
+def good(bits: int = 4) -> bytes:
+    """Two groups, kron and lora, of three layers each."""
+    return pack(kronq.quantize(adapters.adapter(kinds=("kron", "lora")), bits))
+
+
+def split(data: bytes) -> tuple[Header, bytes]:
+    """(header, payload)."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def join(header: Header | bytes, payload: bytes) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + payload
+
+
+def with_header(change: Callable[[Header], None], bits: int = 4) -> bytes:
+    """The good file with its safetensors header changed."""
+    header, payload = split(good(bits))
+    change(header)
+    return join(header, payload)
+
+
+def with_manifest(change: Callable[[dict[str, Any]], None], bits: int = 4) -> bytes:
+    """The good file with its manifest changed."""
+
+    def rewrite(header: Header) -> None:
+        manifest = json.loads(header["__metadata__"]["kronq"])
+        change(manifest)
+        header["__metadata__"]["kronq"] = json.dumps(manifest)
+
+    return with_header(rewrite, bits)
+
+
+def with_text(text: str) -> bytes:
+    """The good file with something else for a manifest."""
+    return with_header(lambda header: header["__metadata__"].update(kronq=text))
+
+
+@contextmanager
+def modest(path: Path | None = None) -> Iterator[None]:
+    """Fails when far more than the file is allocated, or more than a few seconds pass."""
+    size = path.stat().st_size if path is not None and path.is_file() else 0
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES + 20 * min(size, 2**22)
+        assert time.perf_counter() - start < MOST_SECONDS
+    finally:
+        tracemalloc.stop()
+
+
+def assert_refused(path: Path, told: str = "") -> KronqError:
+    """Neither read nor mapped; one line that names the file."""
+    for reader in (kronq.load, locate):
+        with modest(path), pytest.raises(KronqError) as error:
+            reader(path)
+        message = str(error.value)
+        assert "\n" not in message
+        assert str(path) in message
+    with pytest.raises(KronqError) as error:
+        kronq.load(path)
+    assert told in str(error.value)
+    return error.value

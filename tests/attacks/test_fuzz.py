@@ -1,0 +1,106 @@
+"""A packed file with anything wrong anywhere is read or refused, and nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kronq
+from kronq.errors import KronqError
+from kronq.metrics.summary import summarize
+from kronq.packed import locate
+from tests.attacks import hostile
+
+GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)}
+HEADER = {bits: 8 + int.from_bytes(data[:8], "little") for bits, data in GOOD.items()}
+
+
+def attempt(data: bytes) -> None:
+    """Reads the file and every value in it, or is refused in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.safetensors")
+        path.write_bytes(data)
+        try:
+            adapter = kronq.load(path)
+        except KronqError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            return
+        locate(path)
+        summarize(adapter)
+        for delta in adapter.values():
+            assert all(m.float32().shape == m.shape for m in delta.matrices)
+            with np.errstate(all="ignore"):
+                delta.apply(np.ones((1, delta.shape[1]), np.float32))
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.data(), bits=st.sampled_from(sorted(GOOD)))
+def test_flipped_bits(data: st.DataObject, bits: int) -> None:
+    """A few of them, most in the header."""
+    file = bytearray(GOOD[bits])
+    places = st.integers(0, HEADER[bits] - 1) | st.integers(0, len(file) - 1)
+    for place, bit in data.draw(
+        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=4)
+    ):
+        file[place] ^= 1 << bit
+    attempt(bytes(file))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), bits=st.sampled_from(sorted(GOOD)))
+def test_bytes_replaced_cut_and_put_in(data: st.DataObject, bits: int) -> None:
+    file = GOOD[bits]
+    start = data.draw(st.integers(0, HEADER[bits]) | st.integers(0, len(file)))
+    length = data.draw(st.integers(0, 20))
+    piece = data.draw(st.binary(max_size=20) | st.sampled_from([b"9" * 20, b"{", b'"', b"[" * 20]))
+    changed = file[:start] + piece + file[start + length :]
+    # With the header's length mended, so that what is inside is looked at.
+    grown = HEADER[bits] - 8 + (len(piece) - length if start >= 8 else 0)
+    if start + length <= HEADER[bits] and grown >= 0:
+        changed = grown.to_bytes(8, "little") + changed[8:]
+    attempt(changed)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_values_of_the_manifest_replaced(data: st.DataObject) -> None:
+    """By any JSON, at any place."""
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers(-3, 2**40) | st.floats() | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["shape", "bits", "layers", "A"]), inner, max_size=3)
+        ),
+        max_leaves=5,
+    )
+
+    def change(manifest: object) -> None:
+        while True:
+            assert isinstance(manifest, dict | list)
+            keys = list(manifest) if isinstance(manifest, dict) else range(len(manifest))
+            key = data.draw(st.sampled_from(keys)) if len(keys) else None
+            inner = manifest[key] if key is not None else None  # type: ignore[index, call-overload]
+            if not inner or not isinstance(inner, dict | list) or data.draw(st.booleans()):
+                if key is not None:
+                    manifest[key] = data.draw(anything)  # type: ignore[index, call-overload]
+                return
+            manifest = inner
+
+    attempt(hostile.with_manifest(change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", sorted(GOOD))
+def test_every_way_to_cut_it(bits: int) -> None:
+    """At each byte of the header's ends, and through the payload."""
+    file = GOOD[bits]
+    for size in {*range(12), *range(12, len(file), 97), *range(len(file) - 9, len(file))}:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "a.safetensors")
+            path.write_bytes(file[:size])
+            with pytest.raises(KronqError):
+                kronq.load(path)

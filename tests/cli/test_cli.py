@@ -1,0 +1,129 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import kronq as package
+from kronq.cli import VERBS
+from tests.cli.command import Kronq
+
+HEAVY = {"torch", "transformers", "peft", "onnxruntime", "onnx", "numpy", "pydantic", "matplotlib"}
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import kronq",
+        "import kronq.cli; kronq.cli.main(['--help'])",
+        "import kronq.cli; kronq.cli.main(['--version'])",
+    ],
+)
+def test_starting_brings_in_nothing_heavy(code: str) -> None:
+    """So that help, completion and mistakes are answered at once."""
+    found = python(
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('loaded', *sys.modules, file=sys.stderr))\n" + code
+    )
+    assert found.returncode == 0
+    loaded = found.stderr.split("loaded ")[1].split()
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("verb", ["quantize", "inspect", "compare"])
+def test_no_verb_of_these_needs_torch(verb: str) -> None:
+    """`pip install kronq` without extras is enough for them."""
+    code = f"import sys, kronq.cli.{verb}; print(*sys.modules)"
+    assert not {"torch", "transformers", "peft", "matplotlib"} & set(python(code).stdout.split())
+
+
+def test_every_public_name_is_there() -> None:
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_help_lists_every_verb(kronq: Kronq) -> None:
+    for flag in ("--help", "-h"):
+        result = kronq(flag)
+        assert result.code == 0
+        assert all(f"  {verb} " in result.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(kronq: Kronq, verb: str) -> None:
+    result = kronq(verb, "--help")
+    assert result.code == 0
+    assert f"kronq {verb} " in result.out.split("Examples:")[1]
+
+
+def test_the_version(kronq: Kronq) -> None:
+    assert kronq("--version").out == f"kronq, version {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--nothing"], "No such option"),
+        (["nothing"], "No such command 'nothing'"),
+        (["quantize"], "Missing argument 'ADAPTER'"),
+        (["quantize", "x", "--nothing"], "No such option"),
+        (["quantize", "x", "-o", "y", "--bits", "5"], "'5' is not one of"),
+        (["quantize", "x", "-o", "y", "--method", "magic"], "'magic' is not one of"),
+        (["quantize", "x", "-o", "y", "--group-size", "many"], "is not a valid integer"),
+        (["inspect"], "Missing argument 'PATH'"),
+        (["inspect", "x", "--format", "zip"], "'zip' is not one of"),
+        (["inspect", "x", "--alpha", "big"], "is not a valid float"),
+        (["compare"], "Missing argument 'ADAPTERS...'"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_with_exit_code_2(kronq: Kronq, args: list[str], told: str) -> None:
+    result = kronq(*args)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+
+
+def test_a_real_process(tmp_path: Path) -> None:
+    """``python -m kronq``: its exit code and its one line."""
+    found = subprocess.run(
+        [sys.executable, "-m", "kronq", "inspect", tmp_path / "nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"kronq: error: {tmp_path}/nothing: no such file or folder\n"
+
+
+def test_a_reader_that_goes_away(trained: Path) -> None:
+    """``kronq … | head -1`` ends without a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kronq", "inspect", trained, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    assert process.wait(60) != 0
+    process.stderr.close()
+
+
+def test_help_is_quick() -> None:
+    start = time.perf_counter()
+    python("import kronq.cli; kronq.cli.main(['--help'])")
+    assert time.perf_counter() - start < 5

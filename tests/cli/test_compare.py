@@ -1,0 +1,90 @@
+"""``kronq compare``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Kronq
+
+
+@pytest.fixture
+def other(trained: Path) -> Path:
+    return Path(shutil.copytree(trained, trained.with_name("other")))
+
+
+def test_one_adapter_over_its_widths(kronq: Kronq, trained: Path) -> None:
+    result = kronq("compare", trained)
+    assert (result.code, result.err) == (0, "")
+    assert "others in no more bytes" not in result.out
+    rows = kronq("compare", trained, "--json").json()["rows"]
+    assert [row["bits"] for row in rows] == [16, 8, 4, 3, 2]
+    assert [row["bytes"] for row in rows] == sorted((row["bytes"] for row in rows), reverse=True)
+    errors = [row["relative_error"] for row in rows]
+    assert errors == sorted(errors)
+
+
+def test_a_row_is_what_quantize_tells(kronq: Kronq, trained: Path) -> None:
+    (row,) = kronq("compare", trained, "--bits", 3, "--method", "rtn", "--json").json()["rows"]
+    total = kronq(
+        "quantize", trained, "--bits", 3, "--method", "rtn", "--dry-run", "--json"
+    ).json()["total"]  # fmt: skip
+    assert {key: row[key] for key in total} == total
+    assert (row["adapter"], row["family"], row["method"]) == ("my-lokr", "kron", "rtn")
+
+
+def test_two_adapters_at_equal_bytes(kronq: Kronq, trained: Path, other: Path) -> None:
+    result = kronq("compare", trained, other, "--bits", "8,4")
+    assert "others in no more bytes" in result.out
+    rows = kronq("compare", trained, other, "--bits", "8,4", "--json").json()["rows"]
+    assert [(row["adapter"], row["bits"]) for row in rows] == [
+        ("my-lokr", 8), ("my-lokr", 4), ("other", 8), ("other", 4)
+    ]  # fmt: skip
+    assert rows[0]["equal_bytes"]["other"]["relative_error"] == rows[2]["relative_error"]
+
+
+def test_two_of_one_name_are_told_by_their_paths(kronq: Kronq, trained: Path, out: Path) -> None:
+    twin = Path(shutil.copytree(trained, out / trained.name))
+    rows = kronq("compare", trained, twin, "--bits", 4, "--json").json()["rows"]
+    assert [row["adapter"] for row in rows] == [str(trained), str(twin)]
+    assert "given twice" in kronq.refuses("compare", trained, trained)
+
+
+def test_the_folder_one_is_in(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    (row,) = kronq("compare", ".", "--bits", 4, "--json").json()["rows"]
+    assert row["adapter"] == "."
+
+
+def test_a_picture(kronq: Kronq, trained: Path, out: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = out / "error.svg"
+    result = kronq("compare", trained, "--bits", "8,4,2", "--plot", picture, "--json")
+    assert result.code == 0
+    result.json()
+    assert picture.read_bytes().startswith(b"<?xml")
+    before = picture.read_bytes()
+    assert "the output exists" in kronq.refuses("compare", trained, "--plot", picture)
+    assert kronq("compare", trained, "--bits", "8,4,2", "--plot", picture, "--force").code == 0
+    assert picture.read_bytes() == before
+    assert [f.name for f in out.iterdir()] == ["error.svg"]
+
+
+@pytest.mark.parametrize("bits", ["5", "4,x", "", "4,,8"])
+def test_widths_that_are_none(kronq: Kronq, trained: Path, bits: str) -> None:
+    assert "bad --bits" in kronq.refuses("compare", trained, "--bits", bits)
+
+
+def test_quantized_ones_are_refused(kronq: Kronq, trained: Path, out: Path) -> None:
+    kronq("quantize", trained, "-o", out / "a.safetensors")
+    assert "quantized already" in kronq.refuses("compare", out / "a.safetensors")
+
+
+def test_a_picture_of_an_unknown_kind_is_refused_before_the_work(
+    kronq: Kronq, trained: Path, out: Path
+) -> None:
+    assert "expected .svg or .png" in kronq.refuses(
+        "compare", trained, "--plot", out / "error.pdf", "--json"
+    )

@@ -1,0 +1,80 @@
+"""formats/ is what readers in other languages go by, so it must be true to the code."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kronq
+from kronq.packed.manifest import ROLES, VERSION, Manifest
+from tests import adapters
+from tests.formats import reader
+from tests.formats.contents import FORMATS, contents, golden
+
+SPEC = (FORMATS / "SPEC.md").read_text()
+
+
+@pytest.mark.parametrize("name", contents())
+def test_is_up_to_date(name: str) -> None:
+    """Schemas as the models have them; golden files as the writer packs them, byte by byte."""
+    expected = contents()[name]
+    assert (FORMATS / name).read_bytes() == expected, "python -m tests.formats writes it anew"
+
+
+@pytest.mark.parametrize("name", golden())
+def test_golden_files_mean_what_is_told(name: str) -> None:
+    """To kronq, and to a reader that was written from the specification alone."""
+    path = FORMATS / "golden" / f"{name}.safetensors"
+    assert path.stat().st_size < 4096
+    expected = json.loads(path.with_suffix(".json").read_text())["layers"]
+    adapter = kronq.load(path)
+    assert list(adapter) == list(expected)
+    for layer, told in expected.items():
+        assert np.array_equal(adapter[layer].dense(), np.array(told["delta"], np.float32))
+    assert reader.read(path) == {layer: told["delta"] for layer, told in expected.items()}
+
+
+@pytest.mark.parametrize("group_size", [None, 7])
+@pytest.mark.parametrize("axis", ["component", "row"])
+@pytest.mark.parametrize("bits", [16, 8, 4, 3, 2])
+def test_the_specification_is_enough_to_read_what_kronq_writes(
+    tmp_path: Path, bits: int, axis: object, group_size: int | None
+) -> None:
+    quantized = kronq.quantize(
+        adapters.adapter(layers=2), bits, axis=axis, group_size=group_size, a_bits=4
+    )  # type: ignore[call-overload]
+    path = kronq.save(quantized, tmp_path / "a.safetensors")
+    found = reader.read(path)
+    assert set(found) == set(quantized)
+    for name, delta in quantized.items():
+        assert np.allclose(found[name], delta.dense(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_example_of_the_specification() -> None:
+    """Its header and its bytes are those of the golden file."""
+    data = (FORMATS / "golden" / "kron-int4.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header, payload = json.loads(data[8 : 8 + size]), data[8 + size :]
+    manifest = json.loads(header["__metadata__"]["kronq"])
+    told = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", SPEC, re.DOTALL)]
+    assert manifest in told
+    assert {name: entry for name, entry in header.items() if name != "__metadata__"} in told
+    table = re.search(r"```hex\n(.*?)```", SPEC, re.DOTALL)
+    assert table is not None
+    rows = [line.split("|")[0].split() for line in table.group(1).strip().splitlines()]
+    assert bytes.fromhex("".join("".join(row[1:]) for row in rows)) == payload
+    for offset, *row in rows:
+        assert payload[int(offset) :].startswith(bytes.fromhex("".join(row)))
+
+
+def test_every_field_is_told() -> None:
+    fields = set(Manifest.model_fields)
+    for model in Manifest.model_json_schema()["$defs"].values():
+        fields |= set(model["properties"])
+    assert {field for field in fields if f"`{field}`" not in SPEC} == set()
+    assert all(f"`{role}`" in SPEC for role in ROLES)
+    assert f"version {VERSION}" in SPEC

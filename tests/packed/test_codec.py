@@ -1,0 +1,56 @@
+"""Codes as bytes: dense, little-endian, and for int4 what ONNX itself writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from kronq.packed.codec import PackedCodes, pack_codes, unpack_codes
+
+WIDTHS = [8, 4, 3, 2]
+
+
+@given(bits=st.sampled_from(WIDTHS), data=st.data())
+def test_every_code_comes_back(bits: int, data: st.DataObject) -> None:
+    ends = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    codes = np.array(data.draw(st.lists(ends, max_size=50)), dtype=np.int8)
+    packed = pack_codes(codes, bits)
+    assert packed.size == -(-len(codes) * bits // 8)
+    assert np.array_equal(unpack_codes(packed, bits, len(codes)), codes)
+
+
+@given(bits=st.sampled_from(WIDTHS), data=st.data())
+def test_the_bytes_are_one_little_endian_number(bits: int, data: st.DataObject) -> None:
+    """Code i is bits i·b to i·b + b - 1 of it, in two's complement; what is left over is zero."""
+    ends = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    codes = data.draw(st.lists(ends, max_size=50))
+    number = sum((code % 2**bits) << (i * bits) for i, code in enumerate(codes))
+    packed = pack_codes(np.array(codes, dtype=np.int8), bits).tobytes()
+    assert int.from_bytes(packed, "little") == number
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16])
+def test_int4_is_laid_out_as_onnx_lays_it_out(count: int) -> None:
+    """Also for an odd number of codes."""
+    codes = np.random.default_rng(count).integers(-8, 8, count).astype(np.int8)
+    theirs = helper.make_tensor("x", TensorProto.INT4, [count], codes.tolist())
+    ours = pack_codes(codes, 4).tobytes()
+    assert ours == bytes(byte & 0xFF for byte in theirs.int32_data)
+
+
+def test_an_example_by_hand() -> None:
+    """As formats/SPEC.md tells it."""
+    assert pack_codes(np.array([1, -2, 7, -8], np.int8), 4).tobytes() == b"\xe1\x87"
+    assert pack_codes(np.array([1, -2, 3, -4], np.int8), 3).tobytes() == b"\xf1\x08"
+    assert pack_codes(np.array([1, -2, 0, -1], np.int8), 2).tobytes() == b"\xc9"
+
+
+def test_packed_codes_unpack_when_they_are_asked_for() -> None:
+    codes = np.array([[1, -2, 3], [-4, 0, 2]], np.int8)
+    packed = PackedCodes(pack_codes(codes, 3), 3, (2, 3))
+    assert (packed.size, packed.data.nbytes) == (6, 3)
+    assert np.array_equal(np.asarray(packed), codes)
+    assert np.asarray(packed, dtype=np.float32).dtype == np.float32

@@ -1,0 +1,96 @@
+"""Where everything lies: other programs map the bytes without kronq."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import kronq
+from kronq.matrix import Quantized
+from kronq.packed import Location, locate, roles
+from kronq.packed.codec import pack_codes
+from tests import adapters
+from tests import onnx_dequantize as by
+
+TYPES = {
+    "int8": TensorProto.INT8,
+    "int4": TensorProto.INT4,
+    "float16": TensorProto.FLOAT16,
+}
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4, 3, 2])
+def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> None:
+    quantized = kronq.quantize(adapters.adapter(), bits, a_bits=8)
+    path = kronq.save(quantized, tmp_path / "a.safetensors")
+    data, places = path.read_bytes(), locate(path)
+    assert set(places) == set(quantized)
+    covered = 0
+    for name, delta in quantized.items():
+        for role, stored in roles(delta).items():
+            place = places[name][role]
+            found = data[place.offset : place.offset + place.length]
+            assert (place.dtype, place.shape) == (stored.dtype, stored.shape)
+            covered += place.length
+            if isinstance(stored, Quantized):
+                scale = places[name][f"{role}.scale"]
+                there = data[scale.offset : scale.offset + scale.length]
+                assert found == pack_codes(np.asarray(stored.codes), stored.bits).tobytes()
+                assert there == stored.scale.tobytes()
+                assert (scale.dtype, scale.shape) == ("float16", stored.scale.shape)
+                covered += scale.length
+            else:
+                assert found == np.asarray(stored.array).tobytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    assert covered == len(data) - header == quantized.nbytes  # every byte, and each once
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_floats_and_scales_are_aligned(tmp_path: Path, bits: int) -> None:
+    """A multiple of their size, whatever the slabs of codes beside them."""
+    path = kronq.save(kronq.quantize(adapters.adapter(), bits), tmp_path / "a.safetensors")
+    for places in locate(path).values():
+        for place in places.values():
+            assert place.offset % {"float16": 2, "float32": 4}.get(place.dtype, 1) == 0
+
+
+def external(name: str, place: Location, file: str) -> TensorProto:
+    """An ONNX initializer that is a part of the packed file."""
+    tensor = TensorProto(name=name, data_type=TYPES[place.dtype], dims=place.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", place.offset), ("length", place.length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+@pytest.mark.parametrize("group_size", [None, 16])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("role", ["B1", "B2"])
+def test_onnxruntime_reads_codes_in_place(
+    tmp_path: Path, role: str, bits: int, group_size: int | None
+) -> None:
+    """Of the last layer of a stack, whose 33·5 int4 codes fill 82 and a half bytes."""
+    rng = np.random.default_rng(0)
+    layers = {f"l.{i}": adapters.lora(rng, 33, 47, 5) for i in range(3)}
+    quantized = kronq.quantize(kronq.Adapter(layers), bits, group_size=group_size)
+    path = kronq.save(quantized, tmp_path / "a.safetensors")
+    stored = roles(quantized["l.2"])[role]
+    assert isinstance(stored, Quantized)
+    places = locate(path)["l.2"]
+    codes = external("codes", places[role], path.name)
+    scale = external("scale", places[f"{role}.scale"], path.name)
+    node = onnx.helper.make_node(
+        "DequantizeLinear", ["codes", "scale32"], ["values"], **by.attributes(stored)
+    )
+    cast = onnx.helper.make_node("Cast", ["scale"], ["scale32"], to=TensorProto.FLOAT)
+    output = onnx.helper.make_tensor_value_info("values", TensorProto.FLOAT, stored.shape)
+    graph = onnx.helper.make_graph([cast, node], "in_place", [], [output], [codes, scale])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10
+    )
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert np.array_equal(by.by_onnxruntime(str(tmp_path / "model.onnx")), stored.float32())
