@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kronq.matrix import F32, Quantized
 
@@ -18,11 +17,11 @@ Fit = Literal["max", "mse"]
 
 # Scales to try, as parts of max|x| / (2^(bits-1) - 1). The range holds the optimum of uniform,
 # Gaussian and Laplacian channels; one least-squares step refines the best of them.
-_TRIALS: dict[int, NDArray[np.float32]] = {
-    8: np.linspace(0.80, 1.0, 6, dtype=np.float32),
-    4: np.linspace(0.55, 1.0, 9, dtype=np.float32),
-    3: np.linspace(0.40, 1.0, 9, dtype=np.float32),
-    2: np.linspace(0.25, 1.0, 9, dtype=np.float32),
+_TRIALS: dict[int, tuple[float, ...]] = {
+    8: tuple(np.linspace(0.70, 1.0, 13)),
+    4: (0.25, 0.40, *np.linspace(0.55, 1.0, 10)),
+    3: (0.20, 0.30, *np.linspace(0.40, 1.0, 10)),
+    2: (0.12, 0.18, *np.linspace(0.25, 1.0, 10)),
 }
 
 
@@ -75,7 +74,7 @@ def _mse_scale(rows: F32, bits: int) -> F32:
     best_gain = np.full(len(rows), -1.0, dtype=np.float32)
     best_ideal = best_scale
     for trial in _TRIALS[bits]:
-        scale = _half(top * trial)
+        scale = _half(top * np.float32(trial))
         gain, ideal = _gain(rows, scale, low, high)
         better = gain > best_gain
         best_gain = np.where(better, gain, best_gain)

@@ -10,7 +10,8 @@ import numpy as np
 
 from kronq.matrix import F32, Float
 
-_COMFORTABLE = 8
+_COMFORTABLE = 6
+"""Powers of two from 1: 2^-7 / 127, an 8-bit scale, is the smallest float16 of full precision."""
 
 
 def settle(x: F32) -> tuple[F32, int]:

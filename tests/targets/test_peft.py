@@ -308,7 +308,9 @@ def test_the_task_type_is_kept_where_it_is_known(tmp_path: Path) -> None:
 def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     adapter = Adapter({"a": random_delta(None, (6, 6), 2)})
     out = tmp_path / "out"
-    (out / "old").mkdir(parents=True)
+    out.mkdir()
+    (out / "adapter_config.json").write_text("{}")
+    (out / "old").write_text("")
     with pytest.raises(OutputExistsError, match="the output exists"):
         convert(adapter, out, to="lora")
     convert(adapter, out, to="lora", force=True)
