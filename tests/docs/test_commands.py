@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(sh|python|)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -30,21 +30,25 @@ def desk(tmp_path: Path, smollm_base: Path) -> Path:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_every_command_of_a_page_works(page: str, desk: Path) -> None:
-    python = ""
+    """A block without a language, after commands, is what they print; a line may be left out: …"""
+    python = printed = ""
     for kind, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        lines = text.strip().splitlines()
         if kind == "python":
             python += text
-            continue
-        for line in text.strip().splitlines():
+        elif kind == "" and printed:
+            absent = [line for line in lines if line != "…" and line not in printed.splitlines()]
+            assert not absent, printed
+        for line in lines if kind == "sh" else ():
             program, verb, *_ = shlex.split(line)
             assert program == "kronq"
-            if verb == "base":  # a minute, and the fixture has done it
-                continue
-            _run([sys.executable, "-m", *shlex.split(line)], desk)
+            if verb != "base":  # that takes a minute, and the fixture has done it
+                printed += _run([sys.executable, "-m", *shlex.split(line)], desk)
     if python:
         _run([sys.executable, "-c", python], desk)
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
