@@ -85,6 +85,13 @@ class Delta:
         if not all(0 < d <= f for d, f in zip(self.shape, full, strict=True)):
             raise ValueError(f"shape {self.shape} does not fit the Kronecker product's {full}")
 
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        return (
+            f"<ΔW {rows}×{cols}, rank {self.rank}, scale {self.scale:g}, "
+            f"{self.parameters:,} parameters>"
+        )
+
     @property
     def full_shape(self) -> tuple[int, int]:
         """(a_out·b_out, a_in·b_in), before cropping."""

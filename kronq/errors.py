@@ -51,7 +51,7 @@ class KronqError(Exception):
             text += f"; expected {self.expected}"
         if self.hint is not None:
             text += f" (hint: {self.hint})"
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
 
 class FormatError(KronqError):
@@ -72,6 +72,11 @@ class OutputExistsError(KronqError):
 
 class MissingDependencyError(KronqError):
     """An optional package that the request needs and that is not installed."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: no file's names may steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def listing(names: Iterable[str]) -> str:

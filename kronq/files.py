@@ -33,6 +33,23 @@ def check_output(path: StrPath, *, force: bool = False) -> Path:
     return target
 
 
+def check_apart(out: StrPath, *inputs: Path | None) -> None:
+    """Refuses an output that is, or is a folder that holds, what it is made from.
+
+    Raises:
+        KronqError: Replacing ``out`` would delete an input.
+    """
+    target = Path(out).resolve()
+    for path in inputs:
+        if path is None:
+            continue
+        source = path.resolve()
+        if source == target or target in source.parents:
+            raise KronqError(
+                "the output is or holds an input", path=out, found=str(path), hint="another -o"
+            )
+
+
 def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
     """Writes ``data`` whole: a temporary file beside the target, fsync, atomic rename."""
     target = check_output(path, force=force)

@@ -71,6 +71,7 @@ def _detect(path: Path) -> str:
             "no adapter in this folder",
             path=path,
             expected="adapter_config.json and adapter_model.safetensors",
+            hint="give a packed file itself" if any(path.glob("*.safetensors")) else None,
         )
     names = sorted(open_tensors(path).entries)
     raise FormatError(

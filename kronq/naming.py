@@ -46,6 +46,11 @@ def compress(names: Sequence[str]) -> list[str]:
     return [t.replace("{}", "{" + _ranges(ns) + "}", 1) if ns else t for t, ns in runs]
 
 
+def together(names: Sequence[str]) -> str:
+    """Names of one kind on one line, for people: a name that is alone stays as it is."""
+    return names[0] if len(names) == 1 else ", ".join(compress(names))
+
+
 def expand(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
     """The names that ``compress`` made the templates of.
 

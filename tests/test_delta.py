@@ -130,3 +130,12 @@ def test_a_shape_that_the_factors_cannot_fill_is_refused(shape: tuple[int, int])
 def test_factors_of_different_ranks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 5\) do not multiply"):
         Product(Float(np.ones((3, 2))), Float(np.ones((4, 5))))
+
+
+def test_a_layer_shows_itself_on_one_line() -> None:
+    """Not as arrays: a look at a layer must not read megabytes of it."""
+    rng = np.random.default_rng(0)
+    layer = Delta(
+        Product(matrix(rng, 2, 2)), Product(matrix(rng, 6, 3), matrix(rng, 3, 4)), 1.5, (12, 8)
+    )
+    assert repr(layer) == "<ΔW 12×8, rank 3, scale 1.5, 34 parameters>"

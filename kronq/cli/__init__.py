@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -50,10 +51,17 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe without Unicode
     try:
         sys.exit(cli.main(args=args, prog_name="kronq", standalone_mode=False))
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"{context.command_path} --help" if context else None
+        click.echo(f"kronq: error: {KronqError(error.format_message(), hint=hint)}", err=True)
         sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(130)

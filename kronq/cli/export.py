@@ -75,7 +75,7 @@ def command(
 
 def summary(report: ExportReport) -> Table:
     """What was written and what the checks found, one fact a row."""
-    table = Table(show_header=False, box=None)
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("form", report.form)
     table.add_row("layers matched", f"{len(report.layers):,}")
     if report.cropped:

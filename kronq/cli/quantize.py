@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError
-from kronq.files import check_output, write_file
+from kronq.files import check_apart, check_output, write_file
 from kronq.metrics import measure, stamp
 from kronq.metrics.tables import report_notes, report_table
 from kronq.packed import check_name, save
 from kronq.quantization import quantize
+from kronq.sources.peft import CONFIG, WEIGHTS
 
 WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
 
@@ -85,8 +87,11 @@ def command(
     limit = None if max_error is None else _share(max_error)
     if output is not None:
         check_name(output)
+    if output is not None and report is not None and _same(output, report):
+        raise KronqError("-o and --report are the same file", path=output)
     for path in (output, report):
         if path is not None and not dry_run:
+            check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
             check_output(path, force=force)
     source = shared.read(adapter, **reading)
     with shared.progress_bar("quantizing") as progress:
@@ -119,6 +124,10 @@ def command(
         save(stamp(quantized, result.total.relative_error), output, force=force)
         if not as_json:
             shared.show(f"wrote {output}, {result.total.bytes:,} bytes")
+
+
+def _same(first: str, second: str) -> bool:
+    return Path(first).resolve() == Path(second).resolve()
 
 
 def _layer(text: str) -> tuple[str, int]:

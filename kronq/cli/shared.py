@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -12,10 +11,14 @@ from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
 from kronq.adapter import Adapter
+from kronq.errors import printable
 from kronq.loading import FORMATS, load
 from kronq.sources.scale import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_WIDEST = 100_000
+"""Columns that no table needs: rich would cut figures to make one fit a terminal."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout.")
 force_option = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
@@ -47,11 +50,13 @@ def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -
 
 
 def show(*renderables: RenderableType) -> None:
-    """Prints to stdout; lines are never cut or wrapped when nobody is looking at a terminal."""
-    tty = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if tty else 240)
+    """Prints to stdout; nothing is ever cut: what is too wide runs on over a terminal's edge."""
+    console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
     for renderable in renderables:
-        console.print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
+        if isinstance(renderable, str):
+            console.print(printable(renderable), soft_wrap=True)
+        else:
+            console.print(renderable)
 
 
 def show_json(model: BaseModel) -> None:

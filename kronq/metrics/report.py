@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,11 +14,10 @@ from kronq.delta import Delta
 from kronq.errors import MismatchError, listing
 from kronq.matrix import Float
 from kronq.metrics.weight import Energies, energies
-from kronq.naming import compress, template
+from kronq.naming import template, together
 from kronq.packed import pack
 
 SCHEMA_VERSION = 1
-_THREADS = 2
 
 
 class Figures(BaseModel):
@@ -82,8 +80,7 @@ def measure(reference: Adapter, approximation: Adapter) -> Report:
     """
     _check(reference, approximation)
     pairs = [(reference[name], approximation[name]) for name in reference]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda pair: energies(*pair), pairs))
+    found = [energies(*pair) for pair in pairs]
     for name, energy in zip(reference, found, strict=True):
         if energy.reference == 0 and energy.error > 0:
             raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
@@ -132,7 +129,7 @@ def grouped(layers: Iterable[LayerReport]) -> dict[str, list[LayerReport]]:
     groups: dict[str, list[LayerReport]] = {}
     for layer in layers:
         groups.setdefault(f"{template(layer.name)} {layer.shape}", []).append(layer)
-    named = {"".join(compress([m.name for m in g])): g for g in groups.values()}
+    named = {together([m.name for m in g]): g for g in groups.values()}
     return dict(sorted(named.items(), key=lambda item: -summed(item[1]).relative_error))
 
 

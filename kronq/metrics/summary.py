@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta
-from kronq.naming import compress, template
+from kronq.naming import template, together
 
 
 class GroupSummary(BaseModel):
@@ -74,7 +74,7 @@ def _group(adapter: Adapter, names: list[str]) -> GroupSummary:
     parameters = sum(adapter[n].parameters for n in names)
     size = sum(adapter[n].nbytes for n in names)
     return GroupSummary(
-        layers=", ".join(compress(names)),
+        layers=together(names),
         count=len(names),
         shape=first.shape,
         a=None if first.a is ONE else first.a.shape,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from kronq.errors import printable
 from kronq.metrics.compare import Comparison, Row
 from kronq.metrics.report import Figures, Report, grouped, summed, worst_first
 from kronq.metrics.summary import Summary
@@ -20,7 +21,7 @@ def report_table(report: Report) -> Table:
     )
     for name, layers in grouped(report.layers).items():
         table.add_row(
-            f"{name} ×{len(layers)}" if len(layers) > 1 else name,
+            printable(f"{name} ×{len(layers)}" if len(layers) > 1 else name),
             _shape(layers[0].shape),
             _same(m.rank for m in layers),
             _same(m.bits for m in layers),
@@ -48,7 +49,7 @@ def summary_table(summary: Summary) -> Table:
     )
     for group in summary.groups:
         table.add_row(
-            f"{group.layers} ×{group.count}" if group.count > 1 else group.layers,
+            printable(f"{group.layers} ×{group.count}" if group.count > 1 else group.layers),
             _shape(group.shape),
             _shape(group.a) if group.a else "–",
             _shape(group.b),

@@ -44,6 +44,13 @@ def find_model(path: StrPath) -> ModelFiles:
         FormatError: genai_config.json is damaged.
     """
     given = Path(path)
+    if given.suffix == ".safetensors":
+        raise KronqError(
+            "weights, not a model that runs",
+            path=path,
+            expected="an .onnx file, or a folder with one",
+            hint="'kronq export' grafts an adapter into a model",
+        )
     if given.is_file():
         return ModelFiles(given, read_genai_config(given.parent))
     if not given.is_dir():

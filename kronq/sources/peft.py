@@ -110,7 +110,11 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _names(file: TensorFile, pattern: str) -> dict[str, tuple[str, str]]:
-    """Tensor name → (layer, part); every tensor that is not one is listed in the error."""
+    """Tensor name → (layer, part); every tensor that is not one is listed in the error.
+
+    Of an adapted ``lm_head`` or ``embed_tokens`` PEFT saves the frozen weight as well
+    (``save_embedding_layers``): it is the base's, and left to the base.
+    """
     names, unknown = {}, []
     for tensor in file.entries:
         match = re.fullmatch(pattern, tensor)
@@ -118,6 +122,8 @@ def _names(file: TensorFile, pattern: str) -> dict[str, tuple[str, str]]:
             names[tensor] = (match["layer"].removeprefix(PREFIX), match["part"])
         else:
             unknown.append(tensor)
+    frozen = {f"{PREFIX}{layer}.base_layer.weight" for layer, _ in names.values()}
+    unknown = [tensor for tensor in unknown if tensor not in frozen]
     if unknown:
         raise UnsupportedError(
             "tensors that belong to no supported layer", path=file.path, found=listing(unknown)

@@ -22,7 +22,7 @@ from safetensors.numpy import save as serialize
 
 from kronq.adapter import Adapter
 from kronq.errors import KronqError, StrPath
-from kronq.files import check_output, new_folder
+from kronq.files import check_apart, check_output, new_folder
 from kronq.sources.peft import CONFIG, PREFIX, WEIGHTS
 from kronq.targets.peft_lokr import lokr_layers
 from kronq.targets.peft_lora import lora_layer, refuse_huge
@@ -73,9 +73,11 @@ def convert(
     Raises:
         UnsupportedError: PEFT's LoKr cannot hold these shapes, or the LoRA would be huge.
         OutputExistsError: Something is there and ``force`` is not set.
+        KronqError: ``out`` is or holds what the adapter was read from.
     """
     if to not in FORMS:
         raise KronqError("no such form", found=to, expected=", ".join(FORMS))
+    check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     build = to_peft if to == "peft" else to_lora
     folder = build(adapter, dtype=dtype, base_model=base_model)

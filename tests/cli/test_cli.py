@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -127,3 +128,29 @@ def test_help_is_quick() -> None:
     start = time.perf_counter()
     python("import kronq.cli; kronq.cli.main(['--help'])")
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["quantise", "x"], "No such command 'quantise'. (hint: kronq --help)"),
+        (["quantize", "x", "--bits", 5], "'5' is not one of '16', '8', '4', '3', '2'."),
+        (["quantize", "x", "--bit", 5], "(hint: kronq quantize --help)"),
+        (["convert", "x", "-o", "y"], "Missing option '--to'. Choose from: peft, lora"),
+    ],
+)
+def test_a_wrong_use_is_one_line(kronq: Kronq, arguments: list[object], told: str) -> None:
+    assert told in kronq.refuses(*arguments)
+
+
+def test_without_unicode(trained: Path) -> None:
+    """Windows pipes and the C locale: what they cannot write is escaped, not a traceback."""
+    found = subprocess.run(
+        [sys.executable, "-m", "kronq", "inspect", str(trained)],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"\u0394W" in found.stdout

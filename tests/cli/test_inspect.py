@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+import safetensors.numpy
+
 from tests.cli.command import Kronq
 
 
@@ -31,9 +35,33 @@ def test_a_packed_one(kronq: Kronq, trained: Path, out: Path) -> None:
     assert {tuple(group["dtypes"]) for group in told["groups"]} == {("float16", "int4", "int4")}
 
 
-def test_a_long_name_is_not_cut(kronq: Kronq, trained: Path) -> None:
-    """In a pipe there is no terminal whose width could matter."""
-    assert "…" not in kronq("inspect", trained).out
+def test_nothing_is_cut(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal a line runs on: half a figure would be worse."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    for verb in (("inspect",), ("quantize", "--dry-run"), ("compare",)):
+        assert "…" not in kronq(*verb, trained).out
+
+
+def test_a_name_that_would_steer_a_terminal(kronq: Kronq, tmp_path: Path) -> None:
+    """A file's names are shown with their control characters escaped, in tables and in errors."""
+    file, name = tmp_path / "raw.safetensors", "layer\x1b[31m\u202e[red]:bee:"
+    factors = {f"{name}.{part}": np.ones((2, 2), np.float32) for part in ("A", "B1", "B2")}
+    safetensors.numpy.save_file(factors, file, {"alpha": "2", "base_model": "base\x1b[2J"})
+    for verb in (("inspect",), ("quantize", "--dry-run")):
+        shown = kronq(*verb, file).out
+        assert r"layer\x1b[31m\u202e[red]:bee:" in shown
+        assert shown.replace("\n", "").isprintable()
+    safetensors.numpy.save_file({name: np.ones(2, np.float32)}, file)
+    assert r"layer\x1b[31m\u202e[red]:bee:" in kronq.refuses("inspect", file)
+
+
+def test_a_layer_alone_is_named_as_it_is(kronq: Kronq, tmp_path: Path) -> None:
+    file = tmp_path / "raw.safetensors"
+    factors = {f"h.0.q.{part}": np.ones((2, 2), np.float32) for part in ("A", "B1", "B2")}
+    safetensors.numpy.save_file(factors, file, {"alpha": "2"})
+    assert "\nh.0.q " in kronq("inspect", file).out
+    assert "\nh.0.q " in kronq("quantize", file, "--dry-run").out
 
 
 def test_nothing_there(kronq: Kronq, tmp_path: Path) -> None:

@@ -232,3 +232,24 @@ def test_an_output_must_be_given(kronq: Kronq, trained: Path) -> None:
     result = kronq("quantize", trained)
     assert (result.code, result.out) == (2, "")
     assert "give an output with -o, or --dry-run" in result.err
+
+
+def test_the_report_may_not_take_the_adapters_place(kronq: Kronq, trained: Path, out: Path) -> None:
+    options = ["-o", out / "a.safetensors", "--report", out / "." / "a.safetensors"]
+    assert "are the same file" in kronq.refuses("quantize", trained, *options, "--force")
+    assert files(out) == []
+
+
+def test_what_was_trained_is_never_overwritten(kronq: Kronq, trained: Path, out: Path) -> None:
+    """Not even with --force: quantizing cannot be undone."""
+    file = out / "float.safetensors"
+    package.save(package.load(trained), file)
+    before = file.read_bytes()
+    assert "is or holds an input" in kronq.refuses("quantize", file, "-o", file, "--force")
+    assert file.read_bytes() == before
+    weights = trained / "adapter_model.safetensors"
+    assert "is or holds an input" in kronq.refuses("quantize", trained, "-o", weights, "--force")
+    for to in ("peft", "lora"):
+        options = ["--to", to, "-o", trained, "--force"]
+        assert "is or holds an input" in kronq.refuses("convert", trained, *options)
+    assert len(package.load(trained)) == 6

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kronq
-from kronq.packed.manifest import ROLES, VERSION, Manifest
+from kronq.packed.manifest import VERSION, Group, Manifest
 from tests import adapters
 from tests.formats import reader
 from tests.formats.contents import FORMATS, contents, golden
@@ -76,5 +76,5 @@ def test_every_field_is_told() -> None:
     for model in Manifest.model_json_schema()["$defs"].values():
         fields |= set(model["properties"])
     assert {field for field in fields if f"`{field}`" not in SPEC} == set()
-    assert all(f"`{role}`" in SPEC for role in ROLES)
+    assert all(f"`{role}`" in SPEC for role in Group.model_fields)
     assert f"version {VERSION}" in SPEC

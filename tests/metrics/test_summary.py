@@ -74,6 +74,6 @@ def test_layers_of_another_rank_or_scale_are_told_apart() -> None:
     groups = summarize(Adapter(layers)).groups
     assert [(g.layers, g.rank, g.scale) for g in groups] == [
         ("layers.{0,2}.q", 4, 2.0),
-        ("layers.{1}.q", 2, 2.0),
-        ("layers.{3}.q", 4, 7.0),
+        ("layers.1.q", 2, 2.0),
+        ("layers.3.q", 4, 7.0),
     ]

@@ -102,6 +102,8 @@ def test_wrong_outputs(doubler):
 def test_nothing_there(tmp_path):
     with pytest.raises(KronqError, match="no such file or folder"):
         Session(tmp_path / "missing")
+    with pytest.raises(KronqError, match="'kronq export' grafts an adapter"):
+        Session(tmp_path / "adapter.safetensors")
     with pytest.raises(KronqError, match="no ONNX model in the folder"):
         Session(tmp_path)
 

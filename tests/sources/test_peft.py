@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from peft import LoKrConfig, LoraConfig
 
 import kronq
@@ -126,3 +128,16 @@ def test_origin(tmp_path: Path) -> None:
     assert (adapter.origin.format, adapter.origin.file_bytes) == ("peft", size)
     assert (adapter.family, adapter.origin.base_model) == ("kron", "maker/base")
     assert next(iter(adapter)) == "model.layers.0.mlp.down_proj"
+
+
+def test_the_frozen_weight_beside_an_adapted_output_layer(tmp_path: Path) -> None:
+    """PEFT saves it when ``lm_head`` is a target; it is the base's, and no part of the adapter."""
+    model = save_peft(lokr(r=4, decompose_factor=4), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    frozen = {f"base_model.model.{LAYER}.base_layer.weight": np.ones((4, 4), np.float32)}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(file) | frozen, file)
+    assert_same(tmp_path, model)
+    stray = {"base_model.model.lm_head.base_layer.weight": np.ones((4, 4), np.float32)}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(file) | stray, file)
+    with pytest.raises(kronq.KronqError, match=r"found base_model\.model\.lm_head"):
+        kronq.load(tmp_path)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from kronq import packed
 from kronq.adapter import Adapter
 from kronq.errors import KronqError, StrPath
-from kronq.files import check_output, new_folder
+from kronq.files import check_apart, check_output, new_folder
 from kronq.targets.onnx import whole
 from kronq.targets.onnx.branch import graft, opset_of, storable
 from kronq.targets.onnx.folder import (
@@ -20,7 +20,6 @@ from kronq.targets.onnx.folder import (
     MODEL,
     bring_data,
     bring_sidecars,
-    check_apart,
     find_base,
     load_base,
     locations,

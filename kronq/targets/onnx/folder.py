@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from kronq.errors import FormatError, KronqError, StrPath, UnsupportedError
+from kronq.errors import FormatError, StrPath, UnsupportedError
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
@@ -90,23 +90,6 @@ def _size(path: Path, location: str) -> int:
             hint="copy the model first",
         )
     return status.st_size
-
-
-def check_apart(out: StrPath, *inputs: Path | None) -> None:
-    """Refuses an output folder that holds what the export reads.
-
-    Raises:
-        KronqError: Replacing ``out`` would delete an input.
-    """
-    target = Path(out).resolve()
-    for path in inputs:
-        if path is None:
-            continue
-        source = path.resolve()
-        if source == target or target in source.parents:
-            raise KronqError(
-                "the output folder holds an input", path=out, found=str(path), hint="another -o"
-            )
 
 
 def locations(model: ir.Model) -> set[str]:

@@ -159,7 +159,7 @@ def _part_shape(name: str, site: Site, delta: Delta, adapter: Adapter) -> tuple[
             layer=name,
             found=f"{list(delta.shape)} in the adapter",
             expected=f"{site.part} of the {list(site.shape)} at {site.label!r}",
-            hint="build the base with --extra_options fuse_qkv=false",
+            hint="build the base with q, k and v apart, as kronq base does",
         )
     return delta.shape[0], site.shape[1]
 
