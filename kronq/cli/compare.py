@@ -55,8 +55,9 @@ def command(
 ) -> None:
     """Compare ADAPTERS over bit widths: parameters, bytes, error; and at equal bytes.
 
-    Each is quantized as 'kronq quantize' would, and sized as the file that it would write. The last
-    column is the best that every other adapter gives in no more bytes.
+    Each is quantized as 'kronq quantize' would, and sized as the file that it would write. 'above
+    bound' is how many bits per parameter that is more than an ideal code of Gaussian factors needs
+    for the same error. The last column is the best that every other adapter gives in no more bytes.
     """
     widths = _widths(bits)
     if plot is not None:

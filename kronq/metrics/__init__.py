@@ -1,5 +1,16 @@
-"""What was lost: exact weight error, reports, tables and plots."""
+"""What was lost: exact weight error, its lower bound, reports, tables and plots."""
 
-from kronq.metrics.report import Figures, LayerReport, Report, measure, snr_db, stamp
+from kronq.metrics.bound import GaussianBound, gaussian_bound
+from kronq.metrics.report import Figures, LayerReport, Report, Total, measure, snr_db, stamp
 
-__all__ = ["Figures", "LayerReport", "Report", "measure", "snr_db", "stamp"]
+__all__ = [
+    "Figures",
+    "GaussianBound",
+    "LayerReport",
+    "Report",
+    "Total",
+    "gaussian_bound",
+    "measure",
+    "snr_db",
+    "stamp",
+]

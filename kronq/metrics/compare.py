@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.adapter import Adapter
-from kronq.metrics.report import Figures, measure
+from kronq.metrics.bound import gaussian_bound
+from kronq.metrics.report import Total, measure
 from kronq.quantization import Method, quantize
 
 
@@ -23,7 +24,7 @@ class Fit(BaseModel):
     snr_db: float | None
 
 
-class Row(Figures):
+class Row(Total):
     """One adapter at one width."""
 
     adapter: str
@@ -68,10 +69,11 @@ def compare(
         for width in bits:
             kinds: Sequence[Method] = ("fp16",) if width == 16 else methods
             jobs.extend((label, method, width) for method in kinds)
+    bounds = {label: gaussian_bound(adapter) for label, adapter in adapters.items()}
     rows = []
     for done, (label, method, width) in enumerate(jobs, 1):
         adapter = adapters[label]
-        report = measure(adapter, quantize(adapter, width, method=method))
+        report = measure(adapter, quantize(adapter, width, method=method), bound=bounds[label])
         rows.append(
             Row(
                 **report.total.model_dump(),

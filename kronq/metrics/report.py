@@ -13,6 +13,7 @@ from kronq.adapter import Adapter
 from kronq.delta import Delta
 from kronq.errors import MismatchError, listing
 from kronq.matrix import Float
+from kronq.metrics.bound import GaussianBound, gaussian_bound
 from kronq.metrics.weight import Energies, energies
 from kronq.naming import template, together
 from kronq.packed import pack
@@ -36,6 +37,19 @@ class Figures(BaseModel):
     relative_error: float = Field(description="‖ΔW − ΔŴ‖ / ‖ΔW‖, Frobenius; 0 where ΔW is zero.")
     snr_db: float | None = Field(description="−20·log10(relative_error); null without any error.")
     energy_kept: float = Field(description="‖ΔŴ‖² / ‖ΔW‖²; 1 where ΔW is zero.")
+
+
+class Total(Figures):
+    """All layers together, as one file."""
+
+    bound_snr_db: float | None = Field(
+        description="The SNR of ΔW that an ideal code of Gaussian factors with the same singular "
+        "components could reach in as many bits; null without any error."
+    )
+    bits_above_bound: float | None = Field(
+        description="bits_per_parameter, less those that such a code needs for the same relative "
+        "error; null without any error."
+    )
 
 
 class LayerReport(Figures):
@@ -64,15 +78,22 @@ class Report(BaseModel):
     group_size: int | None = None
     a_bits: int | None = None
     layer_bits: dict[str, int] = Field(default_factory=dict)
-    total: Figures
+    total: Total
     layers: list[LayerReport]
 
 
-def measure(reference: Adapter, approximation: Adapter) -> Report:
+def measure(
+    reference: Adapter, approximation: Adapter, *, bound: GaussianBound | None = None
+) -> Report:
     """What ``approximation`` lost of ``reference``, exactly, layer by layer.
 
     The total's bytes are those of the packed file with this very error in its manifest, as
     ``stamp`` makes it.
+
+    Args:
+        reference: What is compared to.
+        approximation: What is judged.
+        bound: ``gaussian_bound(reference)``, where it is at hand already.
 
     Raises:
         MismatchError: The two do not have the same layers and shapes, or a layer is zero in
@@ -102,7 +123,10 @@ def measure(reference: Adapter, approximation: Adapter) -> Report:
         source=str(reference.origin.path) if reference.origin.path else None,
         family=reference.family,
         base_model=reference.origin.base_model,
-        total=Figures.model_validate(_figures(approximation.parameters, size, before, whole)),
+        total=_total(
+            _figures(approximation.parameters, size, before, whole),
+            gaussian_bound(reference) if bound is None else bound,
+        ),
         layers=layers,
     )
 
@@ -182,6 +206,14 @@ def _figures(parameters: int, size: int, before: int, energy: Energies) -> dict[
         "snr_db": snr_db(error),
         "energy_kept": energy.approximation / energy.reference if energy.reference else 1.0,
     }
+
+
+def _total(figures: dict[str, Any], bound: GaussianBound) -> Total:
+    parameters, error = figures["parameters"], figures["relative_error"]
+    at_bound = bound.snr_db(8 * figures["bytes"]) if error else None
+    needed = bound.bits(error) / parameters if error else None
+    above = None if needed is None else figures["bits_per_parameter"] - needed
+    return Total(**figures, bound_snr_db=at_bound, bits_above_bound=above)
 
 
 def _relative(energy: Energies) -> float:

@@ -33,12 +33,19 @@ def report_table(report: Report) -> Table:
 
 
 def report_notes(report: Report) -> list[str]:
-    """The worst layers, and those that stayed floating point."""
+    """The worst layers, those that stayed floating point, and how far the bound is."""
     worst = worst_first(report.layers)[:WORST]
     lines = ["worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst)]
     kept = [m.name for m in report.layers if m.kept_float]
     if kept:
         lines.append(f"kept as float16, where codes would be no smaller: {', '.join(kept)}")
+    total = report.total
+    if total.bound_snr_db is not None and total.bits_above_bound is not None:
+        side = "above" if total.bits_above_bound >= 0 else "below"
+        lines.append(
+            f"Gaussian bound: {total.bound_snr_db:.2f} dB in as many bits; "
+            f"this file is {abs(total.bits_above_bound):.2f} bit/param {side} it"
+        )
     return lines
 
 
@@ -75,7 +82,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """A line per adapter and width."""
     several = any(row.equal_bytes for row in comparison.rows)
     columns = ["adapter", "family", "method", "bits", "parameters", "bytes", "bit/param"]
-    columns += ["error %", "SNR dB"] + ["others in no more bytes"] * several
+    columns += ["error %", "SNR dB", "above bound"] + ["others in no more bytes"] * several
     table = _table(*columns)
     last = None
     for row in comparison.rows:
@@ -92,6 +99,7 @@ def comparison_table(comparison: Comparison) -> Table:
             f"{row.bits_per_parameter:.3f}",
             f"{100 * row.relative_error:.2f}",
             _db(row.snr_db),
+            _above(row.bits_above_bound),
             *([_others(row)] if several else []),
         )
     return table
@@ -116,6 +124,10 @@ def _figures(figures: Figures) -> list[str]:
 
 def _db(value: float | None) -> str:
     return "exact" if value is None else f"{value:.2f}"
+
+
+def _above(bits: float | None) -> str:
+    return "–" if bits is None else f"{bits:.2f}"
 
 
 def _shape(shape: tuple[int, int]) -> str:
