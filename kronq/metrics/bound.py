@@ -33,6 +33,9 @@ from kronq.adapter import Adapter
 from kronq.delta import F64, Delta
 from kronq.metrics.weight import energies
 
+_LARGEST = 512
+"""A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
+
 _STEPS = 64
 _DB = 10 / math.log(10)
 _NATS = 2 * math.log(2)
@@ -160,14 +163,12 @@ def _component_energies(delta: Delta) -> F64:
     left, right = delta.b.float32()
     b1 = left[: delta.shape[0]].astype(np.float64)
     if right is None:
-        b = b1[:, : delta.shape[1]]
-        gram = b @ b.T if b.shape[0] <= b.shape[1] else b.T @ b
-        energy = np.linalg.eigvalsh(gram)
+        energy: F64 = _whole(b1[:, : delta.shape[1]])
     else:
         b2 = right[:, : delta.shape[1]].astype(np.float64)
         r1: F64 = np.linalg.qr(b1, mode="r")  # type: ignore[assignment]
         r2: F64 = np.linalg.qr(b2.T, mode="r")  # type: ignore[assignment]
-        energy = np.linalg.svd(r1 @ r2.T, compute_uv=False) ** 2
+        energy = np.asarray(np.linalg.svd(r1 @ r2.T, compute_uv=False), np.float64) ** 2
     energy = energy[energy > energy.max() * 1e-14]
     if delta.shape != delta.full_shape:
         total = energies(delta, delta).reference
@@ -176,3 +177,12 @@ def _component_energies(delta: Delta) -> F64:
         weight = float(np.linalg.norm(delta.a.float64()) * delta.scale) ** 2
     weighted: F64 = energy * weight
     return weighted[weighted > 0]
+
+
+def _whole(b: F64) -> F64:
+    """A whole B's squared singular values; of a large one a flat spectrum: entries always win."""
+    small = min(b.shape)
+    if small > _LARGEST:
+        return np.full(small, float(np.vdot(b, b)) / small)
+    gram: F64 = b @ b.T if b.shape[0] == small else b.T @ b
+    return np.asarray(np.linalg.eigvalsh(gram), np.float64)

@@ -167,6 +167,18 @@ def test_a_whole_matrix_is_coded_by_entries_or_by_components() -> None:
         assert one == pytest.approx(other, abs=0.01)
 
 
+def test_a_large_whole_matrix_is_coded_by_entries() -> None:
+    rng = np.random.default_rng(0)
+    for rows, cols in ((600, 520), (520, 700)):
+        low_rank = (rng.normal(size=(rows, 2)) @ rng.normal(size=(2, cols))).astype(np.float32)
+        bound = gaussian_bound(
+            Adapter({"x": Delta(ONE, Product(Float(low_rank)), 1.0, (rows, cols))})
+        )
+        for rate in (0.01, 0.5, 2.0):
+            told = bound.snr_db(rate * rows * cols)
+            assert told == pytest.approx(rate * 20 * math.log10(2), abs=1e-6)
+
+
 # What it means
 
 
