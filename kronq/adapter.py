@@ -34,8 +34,8 @@ class Recipe:
     """How an adapter was quantized, as told in its file.
 
     Attributes:
-        method: ``fp16``, ``rtn`` or ``balanced``.
-        bits: Of B's codes, as asked for; 16 is float16.
+        method: ``fp16``, ``rtn``, ``balanced`` or ``compact``.
+        bits: Of B's codes, as asked for; 16 is float16. ``compact``: of the file, by parameter.
         axis: What shares a scale: ``component``, a rank component, or ``row`` of each factor.
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Of A, which is small and stays float16 unless asked for.
@@ -44,14 +44,14 @@ class Recipe:
     """
 
     method: str
-    bits: int
+    bits: float
     axis: str = "component"
     group_size: int | None = None
     a_bits: int = 16
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     relative_error: float | None = None
 
-    def bits_for(self, layer: str) -> int:
+    def bits_for(self, layer: str) -> float:
         """The bits that were asked for in this layer."""
         if self.method == "fp16":
             return 16

@@ -1,11 +1,13 @@
-"""One stored matrix: floating point as it came, or integer codes with scales.
+"""One stored matrix: floating point as it came, or integers with scales.
 
-Everything that kronq reads, quantizes, packs or exports is made of these two. Both answer the same
-questions (``shape``, ``nbytes``, ``float32()``), so the algebra never asks which one it has.
+Everything that kronq reads, quantizes, packs or exports is made of these: floats, codes with
+scales, and entropy-coded levels. All answer the same questions (``shape``, ``nbytes``,
+``float32()``), so the algebra never asks which one it has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,7 +106,83 @@ class Quantized:
         return np.asarray(self.codes, dtype=np.float32) * self.scale_grid()
 
 
-Matrix = Float | Quantized
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What a ``Coded`` matrix means, decoded.
+
+    Attributes:
+        levels: int32 [rows, cols]; even ones and odd ones, by the state of the trellis.
+        sizes: int32, of each channel, or one for a whole matrix: 4·log2 of its norm in levels, by
+            which its probabilities and its scale are told; ``ABSENT`` for one that is all zero.
+        scale: float32, of each channel, or one.
+        step: The step of the whole adapter's levels.
+        shifts: In 1/256 of a level: how far code magnitudes 1, 2, and 3 and above are drawn
+            towards zero.
+    """
+
+    levels: NDArray[np.int32]
+    sizes: NDArray[np.int32]
+    scale: F32
+    step: float
+    shifts: tuple[int, int, int]
+
+
+ABSENT = -(2**15)
+"""The size of a channel without any level."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A matrix whose levels are a part of one entropy-coded stream.
+
+    Attributes:
+        shape: (rows, cols).
+        axis: The channel axis: 1 for columns, 0 for rows; None where all is one channel.
+        nbytes: Its share of the stream, by parameters; all shares add up to the stream.
+        decode: Its levels, from the stream; decoded once, when they are first asked for.
+    """
+
+    shape: tuple[int, int]
+    axis: int | None
+    nbytes: int
+    decode: Callable[[], Levels]
+
+    @property
+    def bits(self) -> int:
+        """Whole bits a weight, rounded up; the exact figure is that of the file."""
+        return -(-8 * self.nbytes // (self.shape[0] * self.shape[1]))
+
+    @property
+    def dtype(self) -> str:
+        return "coded"
+
+    def float32(self) -> F32:
+        told = self.decode()
+        value = drawn(told.levels, told.shifts)
+        return value * (
+            told.scale if self.axis is None else np.expand_dims(told.scale, 1 - self.axis)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Levels that need no decoding, for ``Coded.decode``."""
+
+    levels: Levels
+
+    def __call__(self) -> Levels:
+        return self.levels
+
+
+def drawn(levels: NDArray[np.int32], shifts: tuple[int, int, int]) -> F32:
+    """Levels, drawn towards zero, as float32."""
+    table = np.array((0, *shifts), dtype=np.float32) / np.float32(256)
+    code = np.minimum((np.abs(levels) + 1) // 2, 3)
+    value: F32 = levels.astype(np.float32) - np.sign(levels).astype(np.float32) * table[code]
+    return value
+
+
+Matrix = Float | Quantized | Coded
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kronq.cli import shared
 from kronq.errors import KronqError
@@ -17,6 +18,7 @@ from kronq.quantization import quantize
 from kronq.sources.peft import CONFIG, WEIGHTS
 
 WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
+UNITS = {"MB": 10**6, "KB": 10**3, "B": 1}
 
 
 EXAMPLES = """\b
@@ -25,6 +27,7 @@ Examples:
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
   kronq quantize my-lokr/ --bits 2 --dry-run
   kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
+  kronq quantize my-lokr/ -o tiny.safetensors --method compact --size 150KB
 """
 
 
@@ -33,13 +36,20 @@ Examples:
 )
 @click.argument("adapter")
 @click.option("-o", "--output", help="The packed file to write, .safetensors.")
-@click.option("--bits", type=WIDTHS, default="4", show_default=True, help="Width of B's codes.")
+@click.option(
+    "--bits",
+    default="4",
+    show_default=True,
+    help="Width of B's codes: 16, 8, 4, 3 or 2. compact: bits of the file by parameter, as 2.5.",
+)
+@click.option("--size", metavar="150KB", help="compact: the file's size at most; kB is 1000 bytes.")
 @click.option(
     "--method",
-    type=click.Choice(["balanced", "rtn", "fp16"]),
+    type=click.Choice(["balanced", "rtn", "fp16", "compact"]),
     default="balanced",
     show_default=True,
-    help="balanced: fitted scales in the better gauge; rtn: plain rounding as trained.",
+    help="balanced: fitted scales in the better gauge; rtn: plain rounding as trained; "
+    "compact: entropy-coded, the smallest file.",
 )
 @click.option(
     "--axis",
@@ -66,6 +76,7 @@ def command(
     adapter: str,
     output: str | None,
     bits: str,
+    size: str | None,
     method: Any,
     axis: Any,
     group_size: int | None,
@@ -84,6 +95,13 @@ def command(
     """
     if output is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
+    if method != "compact":
+        WIDTHS.convert(bits, next(p for p in ctx.command.params if p.name == "bits"), ctx)
+    if size is not None:
+        if method != "compact":
+            raise click.UsageError("--size needs --method compact")
+        if ctx.get_parameter_source("bits") is not ParameterSource.DEFAULT:
+            raise click.UsageError("give --bits or --size")
     limit = None if max_error is None else _share(max_error)
     if output is not None:
         check_name(output)
@@ -97,8 +115,9 @@ def command(
     with shared.progress_bar("quantizing") as progress:
         quantized = quantize(
             source,
-            int(bits),
+            _bits(bits),
             method=method,
+            size=None if size is None else _size(size),
             axis=axis,
             group_size=group_size,
             a_bits=int(a_bits),
@@ -135,6 +154,27 @@ def _layer(text: str) -> tuple[str, int]:
     if not expression or not bits.isdigit():
         raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
     return expression, int(bits)
+
+
+def _bits(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise KronqError("bad --bits", found=repr(text), expected="a number, as 4 or 2.5") from None
+    return int(value) if value.is_integer() else value
+
+
+def _size(text: str) -> int:
+    unit = next((u for u in UNITS if text.upper().endswith(u)), "")
+    try:
+        value = float(text[: len(text) - len(unit)])
+        if not 1 <= value * UNITS.get(unit, 1) < 2**53:
+            raise ValueError
+    except ValueError:
+        raise KronqError(
+            "bad --size", found=repr(text), expected="bytes, as 150KB, 1.5MB or 150000"
+        ) from None
+    return int(value * UNITS.get(unit, 1))
 
 
 def _share(text: str) -> float:

@@ -73,7 +73,7 @@ class Report(BaseModel):
     family: str = Field(description="kron or lora.")
     base_model: str | None = None
     method: str | None = None
-    bits: int | None = Field(default=None, description="The bits that were asked for.")
+    bits: int | float | None = Field(default=None, description="The bits that were asked for.")
     axis: str | None = None
     group_size: int | None = None
     a_bits: int | None = None

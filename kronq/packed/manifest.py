@@ -7,11 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-VERSION = 1
+VERSION = 2
+"""The latest; a file without coded matrices is version 1."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
 Scale = Annotated[float, Field(allow_inf_nan=False)]
+Shift = Annotated[int, Field(ge=-255, le=255)]
 Bits = Literal[16, 8, 4, 3, 2]
 
 
@@ -31,7 +33,7 @@ class MatrixSpec(_Strict):
     """One matrix of every layer in a group.
 
     A floating-point one has a ``dtype``; a quantized one has ``bits`` and its scales beside it in
-    the tensor ``<group>.<role>.scale``.
+    the tensor ``<group>.<role>.scale``; one with neither is a part of the stream ``codes``.
     """
 
     shape: Shape
@@ -40,9 +42,14 @@ class MatrixSpec(_Strict):
     axis: Annotated[int, Field(ge=0, le=1)] | None = None
     group_size: Size | None = None
 
+    @property
+    def coded(self) -> bool:
+        """Whether its levels are in the stream."""
+        return self.dtype is None and self.bits is None
+
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        if (self.dtype is None) == (self.bits is None):
+        if self.dtype is not None and self.bits is not None:
             raise ValueError("a matrix has either a dtype or bits")
         if (self.bits is None) != (self.axis is None):
             raise ValueError("a matrix of codes has an axis, and no other has")
@@ -70,6 +77,8 @@ class Group(_Strict):
     def _whole(self) -> Self:
         if self.A is None and self.A2 is not None:
             raise ValueError("A2 is there without A")
+        if len({spec.coded for spec in self.specs().values()}) > 1:
+            raise ValueError("a layer is coded as a whole")
         return self
 
     def specs(self) -> dict[str, MatrixSpec]:
@@ -82,7 +91,7 @@ class RecipeSpec(_Strict):
     """How the adapter was quantized."""
 
     method: str
-    bits: Bits
+    bits: Bits | Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
     axis: Literal["component", "row"] = "component"
     group_size: Size | None = None
     a_bits: Bits = 16
@@ -92,11 +101,32 @@ class RecipeSpec(_Strict):
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
+class CodesSpec(_Strict):
+    """What the levels of all coded matrices share.
+
+    ``shifts`` is how far code magnitudes 1, 2, and 3 and above are drawn towards zero, in 1/256 of
+    a level.
+    """
+
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    shifts: tuple[Shift, Shift, Shift] = (0, 0, 0)
+
+
 class Manifest(_Strict):
     """Everything about a packed adapter but its numbers."""
 
-    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
+    version: Annotated[int, Field(ge=1, le=VERSION)]
     base_model: str | None = None
     cropped_by_base: bool = False
     recipe: RecipeSpec | None = None
+    codes: CodesSpec | None = None
     groups: list[Group]
+
+    @model_validator(mode="after")
+    def _of_its_version(self) -> Self:
+        coded = any(spec.coded for group in self.groups for spec in group.specs().values())
+        if coded and self.version == 1:
+            raise ValueError("a matrix has either a dtype or bits")
+        if coded != (self.version == 2) or coded != (self.codes is not None):
+            raise ValueError("coded matrices, a step and version 2 belong together")
+        return self

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from kronq.adapter import Adapter, Origin, Recipe
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
-from kronq.matrix import Float, Matrix, Quantized, packed_size, scale_shape
+from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes
+from kronq.packed.compact import Outline, unpack
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec
 from kronq.tensors import TensorFile, open_tensors, unique
 
@@ -57,8 +58,9 @@ def read(path: StrPath) -> Adapter:
     manifest = read_manifest(file)
     _check_tensors(file, manifest)
     layers: dict[str, Delta] = {}
+    stream = _stream(file, manifest)
     for index, group in enumerate(manifest.groups):
-        for name, delta in _layers(file, index, group):
+        for name, delta in _layers(file, index, group, stream):
             if name in layers:
                 raise FormatError("a layer is there twice", path=path, layer=name)
             layers[name] = delta
@@ -112,6 +114,8 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
     for index, group in enumerate(manifest.groups):
         names = _names(file, group)
         for role, spec in group.specs().items():
+            if spec.coded:
+                continue
             stored = f"int{spec.bits}" if spec.bits else str(spec.dtype)
             parts: list[tuple[str, str, tuple[int, ...]]] = [(role, stored, spec.shape)]
             if spec.bits:
@@ -140,6 +144,9 @@ def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
         layers += size
         for role, spec in group.specs().items():
             wanted.update(_wanted(f"{index}.{role}", spec, size))
+    if manifest.codes is not None:
+        there = file.entries.get("codes")
+        wanted["codes"] = ("U8", there.shape if there and len(there.shape) == 1 else (0,))
     if wanted.keys() != file.entries.keys():
         differing = wanted.keys() ^ file.entries.keys()
         raise FormatError(
@@ -160,6 +167,8 @@ def _wanted(
     name: str, spec: MatrixSpec, layers: int
 ) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
     """The tensors of one matrix of a group's layers: their names, dtypes and shapes."""
+    if spec.coded:
+        return
     if spec.bits is None:
         yield name, (_STORED[str(spec.dtype)], (layers, *spec.shape))
         return
@@ -169,16 +178,59 @@ def _wanted(
     yield f"{name}.scale", ("F16", (layers, *_scale_shape(spec)))
 
 
-def _layers(file: TensorFile, index: int, group: Group) -> Iterator[tuple[str, Delta]]:
-    names = _names(file, group)
-    scales = group.scale if isinstance(group.scale, list) else [group.scale] * len(names)
-    if len(scales) != len(names):
+def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
+    """The coded matrices of every layer that has them, by role, in the order of the manifest."""
+    if manifest.codes is None:
+        return iter(())
+    outlines: list[Outline] = []
+    roles: list[list[tuple[str, ...]]] = []
+    for group in manifest.groups:
+        specs = group.specs()
+        if not specs["B1"].coded:
+            continue
+        pairs: list[tuple[str, ...]] = [("A", "A2"), ("B1", "B2")]
+        products: list[tuple[str, ...]] = [tuple(r for r in pair if r in specs) for pair in pairs]
+        shapes = tuple(tuple(specs[r].shape for r in product) for product in products if product)
+        scales = _scales(file, group, count(group.layers))
+        outlines.extend(Outline(shapes, scale) for scale in scales)
+        roles.extend([products] * len(scales))
+    told = manifest.codes
+    try:
+        data = file.array("codes")
+        found = unpack(data, outlines, told.step, told.shifts, file.path)
+    except ValueError as error:
+        raise FormatError(str(error), path=file.path) from None
+    return iter(
+        {
+            role: matrix
+            for product, matrices in zip(filter(None, products), layer, strict=True)
+            for role, matrix in zip(product, matrices, strict=True)
+        }
+        for products, layer in zip(roles, found, strict=True)
+    )
+
+
+def _scales(file: TensorFile, group: Group, layers: int) -> list[float]:
+    scales = group.scale if isinstance(group.scale, list) else [group.scale] * layers
+    if len(scales) != layers:
         raise FormatError(
-            "as many scales as layers", path=file.path, found=len(scales), expected=len(names)
+            "as many scales as layers", path=file.path, found=len(scales), expected=layers
         )
-    stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in group.specs().items()}
+    return scales
+
+
+def _layers(
+    file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, Coded]]
+) -> Iterator[tuple[str, Delta]]:
+    names = _names(file, group)
+    scales = _scales(file, group, len(names))
+    coded = group.B1.coded
+    specs = {} if coded else group.specs()
+    stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in specs.items()}
     for i, name in enumerate(names):
-        matrices = {role: stack[i] for role, stack in stacks.items()}
+        matrices: dict[str, Matrix] = {role: stack[i] for role, stack in stacks.items()}
+        if coded:
+            matrices.update(next(stream))
         try:
             a = Product(matrices["A"], matrices.get("A2")) if "A" in matrices else ONE
             delta = Delta(a, Product(matrices["B1"], matrices.get("B2")), scales[i], group.shape)

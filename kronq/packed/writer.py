@@ -14,10 +14,11 @@ from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta
 from kronq.errors import FormatError, StrPath
 from kronq.files import write_file
-from kronq.matrix import Float, Matrix, Quantized
+from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.naming import MAX_NAME, compress, natural, template
+from kronq.packed import compact
 from kronq.packed.codec import pack_codes
-from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
+from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec
 
 SUFFIX = ".safetensors"
 
@@ -49,6 +50,38 @@ def pack(adapter: Adapter) -> bytes:
     Raises:
         FormatError: A layer's name is empty, too long or has braces, which templates use.
     """
+    groups = grouped(adapter)
+    tensors: dict[str, NDArray[Any]] = {}
+    described = []
+    for index, names in enumerate(groups):
+        layers = [adapter[name] for name in names]
+        for role, matrices in _stacks(layers).items():
+            tensors.update(_tensors(f"{index}.{role}", matrices))
+        described.append(_describe(names, layers))
+    ordered = [adapter[name] for names in groups for name in names]
+    codes = compact.encode(ordered)
+    if codes is not None:
+        tensors["codes"] = np.frombuffer(codes.data, dtype=np.uint8)
+    recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
+    manifest = Manifest(
+        version=1 if codes is None else 2,
+        base_model=adapter.origin.base_model,
+        cropped_by_base=adapter.origin.cropped_by_base,
+        recipe=recipe,
+        codes=None if codes is None else CodesSpec(step=codes.step, shifts=codes.shifts),
+        groups=described,
+    )
+    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
+    # One metadata key, because the safetensors library writes several in no fixed order.
+    return bytes(serialize(tensors, {"kronq": text}))
+
+
+def grouped(adapter: Adapter) -> list[list[str]]:
+    """The layers' names in the file's order, those of one shape and recipe together.
+
+    Raises:
+        FormatError: A name is empty, too long or has braces, which templates use.
+    """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name in sorted(adapter, key=lambda n: (template(n), natural(n), n)):
         if not 0 < len(name) <= MAX_NAME or "{" in name or "}" in name:
@@ -58,24 +91,7 @@ def pack(adapter: Adapter) -> bytes:
                 expected=f"1 to {MAX_NAME} characters and no braces",
             )
         groups.setdefault(_signature(adapter[name]), []).append(name)
-    tensors: dict[str, NDArray[Any]] = {}
-    described = []
-    for index, names in enumerate(groups.values()):
-        layers = [adapter[name] for name in names]
-        for role, matrices in _stacks(layers).items():
-            tensors.update(_tensors(f"{index}.{role}", matrices))
-        described.append(_describe(names, layers))
-    recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
-    manifest = Manifest(
-        version=VERSION,
-        base_model=adapter.origin.base_model,
-        cropped_by_base=adapter.origin.cropped_by_base,
-        recipe=recipe,
-        groups=described,
-    )
-    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
-    # One metadata key, because the safetensors library writes several in no fixed order.
-    return bytes(serialize(tensors, {"kronq": text}))
+    return list(groups.values())
 
 
 def roles(delta: Delta) -> dict[str, Matrix]:
@@ -94,6 +110,8 @@ def _signature(delta: Delta) -> tuple[object, ...]:
 
 
 def _spec(matrix: Matrix) -> MatrixSpec:
+    if isinstance(matrix, Coded):
+        return MatrixSpec(shape=matrix.shape)
     if isinstance(matrix, Quantized):
         how = {"bits": matrix.bits, "axis": matrix.axis, "group_size": matrix.group_size}
         return MatrixSpec.model_validate({"shape": matrix.shape, **how})
@@ -116,6 +134,8 @@ def _tensors(name: str, matrices: list[Matrix]) -> dict[str, NDArray[Any]]:
     if floats:
         return {name: np.stack(floats)}
     quantized = [m for m in matrices if isinstance(m, Quantized)]
+    if not quantized:
+        return {}
     codes = [np.asarray(q.codes, dtype=np.int8) for q in quantized]
     bits = quantized[0].bits
     return {

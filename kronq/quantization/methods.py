@@ -5,6 +5,7 @@ Methods:
     ``rtn``: plain rounding per channel, as trained: the baseline everyone understands.
     ``balanced``: scales fitted by squared error, in the better, measured, of the gauge as trained
         and the SVD-balanced gauge rotated to equal energy.
+    ``compact``: entropy-coded levels of one step, for a file of an asked size.
 """
 
 from __future__ import annotations
@@ -20,23 +21,27 @@ from kronq.adapter import Adapter, Recipe
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import F32, Matrix
+from kronq.quantization.budget import fill
 from kronq.quantization.gauge import balanced
 from kronq.quantization.grid import Fit, quantize_matrix
 from kronq.quantization.half import half, settle
 
-Method = Literal["balanced", "rtn", "fp16"]
+Method = Literal["balanced", "rtn", "fp16", "compact"]
 Axis = Literal["component", "row"]
 BITS = (16, 8, 4, 3, 2)
 
 Progress = Callable[[int, int], None]
 """Called with (layers done, layers in all)."""
 
+_MOST_BITS = 12
+
 
 def quantize(
     adapter: Adapter,
-    bits: int = 4,
+    bits: float = 4,
     *,
     method: Method = "balanced",
+    size: int | None = None,
     axis: Axis = "component",
     group_size: int | None = None,
     a_bits: int = 16,
@@ -47,8 +52,10 @@ def quantize(
 
     Args:
         adapter: As it was trained.
-        bits: Of B's codes: 8, 4, 3 or 2; 16 leaves float16.
-        method: ``balanced``, ``rtn`` or ``fp16``.
+        bits: Of B's codes: 8, 4, 3 or 2; 16 leaves float16. ``compact``: of the whole file, by
+            parameter; any number up to 12.
+        method: ``balanced``, ``rtn``, ``fp16`` or ``compact``.
+        size: ``compact`` only, instead of ``bits``: the bytes of the file, header included.
         axis: ``component`` for a scale per rank component, ``row`` for one per row of each factor.
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Of A, which is small and stays float16 unless asked for.
@@ -61,7 +68,12 @@ def quantize(
         FormatError: A layer has values that are not finite.
     """
     recipe = Recipe(method, bits, axis, group_size, a_bits, dict(layer_bits or {}))
-    _check(recipe)
+    if method == "compact":
+        recipe = _compact_recipe(recipe, size, adapter.parameters)
+    elif size is not None:
+        raise KronqError("only compact codes fill a size", found=f"method {method}")
+    else:
+        _check(recipe)
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
         raise KronqError(
             "the adapter is quantized already",
@@ -69,6 +81,9 @@ def quantize(
             found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
             hint="quantize the adapter as it was trained",
         )
+    if method == "compact":
+        nbytes = size if size is not None else int(bits * adapter.parameters / 8)
+        return fill(adapter, nbytes, recipe, progress)
     for expression in recipe.layer_bits:
         if not any(re.search(expression, name) for name in adapter):
             raise KronqError("the layer expression matches no layer", found=repr(expression))
@@ -89,7 +104,7 @@ def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
     if not all(np.isfinite(x).all() for x in factors):
         raise FormatError("the layer has values that are not finite", layer=name)
     a, exponent_a = (ONE, 0) if delta.a is ONE else _store(delta.a, recipe.a_bits, recipe)
-    b, exponent_b = _store(delta.b, recipe.bits_for(name), recipe)
+    b, exponent_b = _store(delta.b, int(recipe.bits_for(name)), recipe)
     return replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponent_a + exponent_b)))
 
 
@@ -138,6 +153,27 @@ def rounding_error(factors: list[F32], rounded: Product) -> float:
 
 def _nbytes(product: Product) -> int:
     return sum(m.nbytes for m in product.matrices)
+
+
+def _compact_recipe(recipe: Recipe, size: int | None, parameters: int) -> Recipe:
+    if (recipe.axis, recipe.group_size, recipe.a_bits, recipe.layer_bits) != (
+        "component",
+        None,
+        16,
+        {},
+    ):
+        raise KronqError(
+            "compact codes have no axis, group size or widths of their own",
+            hint="one step for the whole adapter gives every layer the bits it is worth",
+        )
+    bits = recipe.bits if size is None else round(8 * size / parameters, 4)
+    if not 0 < bits <= _MOST_BITS:
+        raise KronqError(
+            "compact codes of so many bits a parameter",
+            found=f"{bits:g}",
+            expected=f"more than 0, at most {_MOST_BITS}",
+        )
+    return replace(recipe, bits=bits)
 
 
 def _check(recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 import kronq
 from kronq.errors import KronqError
 from kronq.metrics.summary import summarize
-from kronq.packed import locate
+from kronq.packed import locate, pack
+from tests import adapters
 from tests.attacks import hostile
 
 GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)}
@@ -104,3 +106,25 @@ def test_every_way_to_cut_it(bits: int) -> None:
             path.write_bytes(file[:size])
             with pytest.raises(KronqError):
                 kronq.load(path)
+
+
+COMPACT = pack(kronq.quantize(adapters.adapter(layers=2), method="compact", size=1600))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    flips=st.lists(
+        st.tuples(st.integers(0, len(COMPACT) - 1), st.integers(0, 7)), min_size=1, max_size=3
+    )
+)
+def test_flipped_bits_of_compact_codes(flips: list[tuple[int, int]]) -> None:
+    """Codes are decoded when they are asked for: they may be refused as late as then."""
+    file = bytearray(COMPACT)
+    for place, bit in flips:
+        file[place] ^= 1 << bit
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.safetensors")
+        path.write_bytes(bytes(file))
+        with contextlib.suppress(KronqError):
+            for delta in kronq.load(path).values():
+                assert all(m.float32().shape == m.shape for m in delta.matrices)

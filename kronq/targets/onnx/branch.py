@@ -12,7 +12,7 @@ from kronq import packed
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import StrPath, UnsupportedError
-from kronq.matrix import Matrix, Quantized
+from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.targets.onnx.function import DOMAIN, Signature, attributes_of, make_function
 from kronq.targets.onnx.match import Places
 from kronq.targets.onnx.sites import Site
@@ -49,13 +49,17 @@ def opset_of(model: ir.Model) -> int:
 
 
 def storable(adapter: Adapter, opset: int) -> Adapter:
-    """The same values in types that ONNX reads in place: 3- and 2-bit codes are widened.
+    """The same values in types that ONNX reads in place.
+
+    3- and 2-bit codes are widened; entropy-coded levels become float32.
 
     Before opset 21 ONNX has no int4; codes are int8 then.
     """
     narrow = 4 if opset >= INT4_OPSET else 8
 
     def widened(matrix: Matrix) -> Matrix:
+        if isinstance(matrix, Coded):
+            return Float(matrix.float32())
         if isinstance(matrix, Quantized) and matrix.bits < 8:
             return replace(matrix, bits=narrow)
         return matrix

@@ -1,0 +1,29 @@
+"""``kronq quantize --method compact``: files of an asked size, adapters like any other after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import kronq as library
+from tests.cli.command import Kronq
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "arc-easy-lokr-r8"
+
+
+def test_a_file_of_an_asked_size_that_converts(kronq: Kronq, tmp_path: Path) -> None:
+    packed, folder = tmp_path / "a.safetensors", tmp_path / "lora"
+    done = kronq("quantize", EXAMPLE, "-o", packed, "--method", "compact", "--size", "100KB")
+    assert done.code == 0, done.err
+    assert 99_000 <= packed.stat().st_size <= 100_000
+    assert kronq("convert", packed, "--to", "lora", "-o", folder).code == 0
+    one, other = library.load(packed), library.load(folder)
+    for name in list(one)[:3]:
+        assert np.allclose(one[name].dense(), other[name].dense(), atol=1e-6)
+
+
+def test_a_size_is_for_compact_codes_alone(kronq: Kronq, tmp_path: Path) -> None:
+    line = kronq.refuses("quantize", EXAMPLE, "-o", tmp_path / "a.safetensors", "--size", "100KB")
+    assert "--method compact" in line
+    assert not list(tmp_path.iterdir())
