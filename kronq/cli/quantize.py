@@ -93,10 +93,10 @@ def command(
 
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
     """
-    if output is None and not dry_run:
-        raise click.UsageError("give an output with -o, or --dry-run")
     if method != "compact":
         WIDTHS.convert(bits, next(p for p in ctx.command.params if p.name == "bits"), ctx)
+    if output is None and not dry_run:
+        raise click.UsageError("give an output with -o, or --dry-run")
     if size is not None:
         if method != "compact":
             raise click.UsageError("--size needs --method compact")
