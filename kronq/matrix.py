@@ -106,6 +106,12 @@ class Quantized:
         return np.asarray(self.codes, dtype=np.float32) * self.scale_grid()
 
 
+Stretch = tuple[int, int, int]
+"""A layer's own step, by what its errors count: 4·log2 of how many steps of the adapter it is, and
+4·log2 of how much larger the levels of B's left and right matrix are than its channels' sizes tell.
+All 0 where every error counts the same."""
+
+
 @dataclass(frozen=True, eq=False)
 class Levels:
     """What a ``Coded`` matrix means, decoded.
@@ -118,6 +124,7 @@ class Levels:
         step: The step of the whole adapter's levels.
         shifts: In 1/256 of a level: how far code magnitudes 1, 2, and 3 and above are drawn
             towards zero.
+        stretch: Of the layer; see ``Stretch``.
     """
 
     levels: NDArray[np.int32]
@@ -125,6 +132,7 @@ class Levels:
     scale: F32
     step: float
     shifts: tuple[int, int, int]
+    stretch: Stretch = (0, 0, 0)
 
 
 ABSENT = -(2**15)

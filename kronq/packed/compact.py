@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kronq.delta import ONE, Delta
 from kronq.errors import FormatError, StrPath
-from kronq.matrix import ABSENT, F32, Coded, Levels
+from kronq.matrix import ABSENT, F32, Coded, Levels, Stretch
 from kronq.packed import entropy
 from kronq.packed.entropy import Run
 
@@ -28,6 +28,7 @@ Shape = tuple[int, int]
 LEAST_KIND = -6
 """A channel whose levels are smaller than 2^(LEAST_KIND/4) or so is absent."""
 MOST_SIZE = 400
+FLAT: Stretch = (0, 0, 0)
 MOST_LEVELS_PER_BYTE = 256
 """Of the stream: what bounds the memory that a small file can ask for."""
 
@@ -57,11 +58,13 @@ class Codes:
         data: The bytes.
         step: Of the levels.
         shifts: See ``Levels``.
+        stretched: Whether layers have steps of their own.
     """
 
     data: bytes
     step: float
     shifts: tuple[int, int, int]
+    stretched: bool
 
 
 def doubled_log2(n: int) -> int:
@@ -96,7 +99,9 @@ def eighths(n: int) -> float:
     return math.ldexp(math.sqrt(math.sqrt(math.sqrt(float(1 << part)))), whole)
 
 
-def scales(outline: Outline, sizes: Sequence[I32], step: float) -> list[F32]:
+def scales(
+    outline: Outline, sizes: Sequence[I32], step: float, stretch: Stretch = FLAT
+) -> list[F32]:
     """What a level of each channel is worth, for every product of a layer."""
     found = []
     for i, (product, each) in enumerate(zip(outline.products, sizes, strict=True)):
@@ -104,7 +109,7 @@ def scales(outline: Outline, sizes: Sequence[I32], step: float) -> list[F32]:
         if i == len(outline.products) - 1:
             if i == 1:  # B beside an A, whose levels carry the step and the size of ΔW
                 worth, exponent = 1.0, -2 * norm_size(sizes[0])
-            worth /= abs(outline.scale) or 1.0
+            worth *= eighths(2 * stretch[0]) / (abs(outline.scale) or 1.0)
         if len(product) == 1:
             values = [worth * eighths(exponent)] * len(each)
         else:
@@ -132,7 +137,9 @@ def encode(layers: Sequence[Delta]) -> Codes | None:
                 raise FormatError("compact layers of different steps cannot share a file")
     outlines = [o for o, _ in coded]
     sizes = [[product[0].sizes for product in products] for _, products in coded]
-    runs, places = arrange(outlines, sizes)
+    stretches = [products[-1][0].stretch for _, products in coded]
+    stretched = any(stretch != FLAT for stretch in stretches)
+    runs, places = arrange(outlines, sizes, stretches)
     flat: list[list[I32]] = [[] for _ in runs]
     for place in places:
         matrix = coded[place.layer][1][place.product][place.side]
@@ -140,13 +147,16 @@ def encode(layers: Sequence[Delta]) -> Codes | None:
         flat[place.run].append(line(matrix.levels, product, place.side, place.channel))
     levels = [np.concatenate(parts) for parts in flat]
     try:
-        data = entropy.encode(_numbers(outlines, sizes), runs, levels)
+        numbers = _numbers(outlines, sizes)
+        if stretched:
+            numbers.append(_steps(stretches))
+        data = entropy.encode(numbers, runs, levels)
     except ValueError:
         raise FormatError(
             "compact layers can be packed only all together, as they were quantized",
             hint="quantize the layers that you want",
         ) from None
-    return Codes(pad(data, outlines), first.step, first.shifts)
+    return Codes(pad(data, outlines), first.step, first.shifts, stretched)
 
 
 def pad(data: bytes, outlines: Sequence[Outline]) -> bytes:
@@ -177,7 +187,9 @@ class Place:
 
 
 def arrange(
-    outlines: Sequence[Outline], sizes: Sequence[Sequence[I32]]
+    outlines: Sequence[Outline],
+    sizes: Sequence[Sequence[I32]],
+    stretches: Sequence[Stretch],
 ) -> tuple[list[Run], list[Place]]:
     """The runs of a stream, and what is in them, in order.
 
@@ -188,8 +200,9 @@ def arrange(
         for p, (product, channel_sizes) in enumerate(
             zip(each.products, product_sizes, strict=True)
         ):
+            own = stretches[layer] if p == len(each.products) - 1 else FLAT
             for side, length in enumerate(lengths(product)):
-                less = doubled_log2(length)
+                less = doubled_log2(length) - own[1 + side]
                 for channel, size in enumerate(channel_sizes.tolist()):
                     if size != ABSENT:
                         key = (side, size - less)
@@ -208,6 +221,8 @@ def unpack(
     step: float,
     shifts: tuple[int, int, int],
     path: StrPath | None = None,
+    *,
+    stretched: bool = False,
 ) -> list[list[list[Coded]]]:
     """The matrices of every layer, by product; the stream is decoded when one is asked for.
 
@@ -220,7 +235,7 @@ def unpack(
             f"{total:,} levels in a stream of {len(data):,} bytes: "
             f"at most {MOST_LEVELS_PER_BYTE} a byte"
         )
-    stream = _Stream(data, outlines, step, shifts, path)
+    stream = _Stream(data, outlines, step, shifts, path, stretched)
     found: list[list[list[Coded]]] = []
     before = 0
     for layer, each in enumerate(outlines):
@@ -260,12 +275,14 @@ class _Stream:
         step: float,
         shifts: tuple[int, int, int],
         path: StrPath | None,
+        stretched: bool,
     ) -> None:
         self._data = data
         self._outlines = outlines
         self._step = step
         self._shifts = shifts
         self._path = path
+        self._stretched = stretched
         self._lock = threading.Lock()
         self._found: list[list[list[Levels]]] | None = None
 
@@ -274,7 +291,11 @@ class _Stream:
             if self._found is None:
                 try:
                     self._found = decode(
-                        self._data.tobytes(), self._outlines, self._step, self._shifts
+                        self._data.tobytes(),
+                        self._outlines,
+                        self._step,
+                        self._shifts,
+                        stretched=self._stretched,
                     )
                 except ValueError as error:
                     raise FormatError(str(error), path=self._path) from None
@@ -282,7 +303,12 @@ class _Stream:
 
 
 def decode(
-    data: bytes, outlines: Sequence[Outline], step: float, shifts: tuple[int, int, int]
+    data: bytes,
+    outlines: Sequence[Outline],
+    step: float,
+    shifts: tuple[int, int, int],
+    *,
+    stretched: bool = False,
 ) -> list[list[list[Levels]]]:
     """The levels of every matrix: by layer, product and side.
 
@@ -290,17 +316,19 @@ def decode(
         ValueError: The stream is damaged.
     """
     slots = [channels(p) for o in outlines for p in o.products]
-    state: list[list[list[I32]]] = []
+    counts = [len(slots), sum(slots) - len(slots)] + [3 * len(outlines)] * stretched
+    sizes: list[list[I32]] = []
+    stretches: list[Stretch] = []
     places: list[Place] = []
 
     def runs_of(numbers: list[I32]) -> list[Run]:
-        state.append(_sizes(outlines, numbers))
-        runs, found = arrange(outlines, state[0])
+        sizes.extend(_sizes(outlines, numbers))
+        stretches.extend(_stretches(numbers[2]) if stretched else [FLAT] * len(outlines))
+        runs, found = arrange(outlines, sizes, stretches)
         places.extend(found)
         return runs
 
-    flat = entropy.decode(data, [len(slots), sum(slots) - len(slots)], runs_of)
-    sizes = state[0]
+    flat = entropy.decode(data, counts, runs_of)
     empty = [
         [[np.zeros(shape, dtype=np.int32) for shape in product] for product in o.products]
         for o in outlines
@@ -316,15 +344,17 @@ def decode(
             matrix[:, place.channel] = part
         else:
             matrix[place.channel] = part
-    worths = [scales(o, each, step) for o, each in zip(outlines, sizes, strict=True)]
+    worths = [
+        scales(o, each, step, own) for o, each, own in zip(outlines, sizes, stretches, strict=True)
+    ]
     if not all(np.isfinite(worth).all() for each in worths for worth in each):
         raise ValueError("the stream of codes is damaged: a scale is not finite")
     return [
         [
-            [Levels(m, s, w, step, shifts) for m in matrices]
+            [Levels(m, s, w, step, shifts, own) for m in matrices]
             for matrices, s, w in zip(products, each, worth, strict=True)
         ]
-        for products, each, worth in zip(empty, sizes, worths, strict=True)
+        for products, each, worth, own in zip(empty, sizes, worths, stretches, strict=True)
     ]
 
 
@@ -354,8 +384,21 @@ def _numbers(outlines: Sequence[Outline], sizes: Sequence[Sequence[I32]]) -> lis
     return [np.array(firsts, dtype=np.int32), np.concatenate(others).astype(np.int32)]
 
 
+def _steps(stretches: Sequence[Stretch]) -> I32:
+    """Every layer's stretch as the difference from that of the layer before."""
+    each = np.array([FLAT, *stretches], dtype=np.int32)
+    return (each[1:] - each[:-1]).reshape(-1)
+
+
+def _stretches(numbers: I32) -> list[Stretch]:
+    total = np.cumsum(numbers.reshape(-1, 3).astype(np.int64), axis=0)
+    if len(total) and np.abs(total).max() > MOST_SIZE:
+        raise ValueError("the stream of codes is damaged: a layer's step is out of range")
+    return [(int(step), int(left), int(right)) for step, left, right in total]
+
+
 def _sizes(outlines: Sequence[Outline], numbers: list[I32]) -> list[list[I32]]:
-    firsts, others = (x.astype(np.int64) for x in numbers)
+    firsts, others = (x.astype(np.int64) for x in numbers[:2])
     last: dict[int, int] = {}
     found = []
     at = start = 0

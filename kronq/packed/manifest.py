@@ -110,6 +110,7 @@ class CodesSpec(_Strict):
 
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     shifts: tuple[Shift, Shift, Shift] = (0, 0, 0)
+    layer_steps: bool = False
 
 
 class Manifest(_Strict):

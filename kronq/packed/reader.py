@@ -197,7 +197,9 @@ def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
     told = manifest.codes
     try:
         data = file.array("codes")
-        found = unpack(data, outlines, told.step, told.shifts, file.path)
+        found = unpack(
+            data, outlines, told.step, told.shifts, file.path, stretched=told.layer_steps
+        )
     except ValueError as error:
         raise FormatError(str(error), path=file.path) from None
     return iter(

@@ -68,7 +68,9 @@ def pack(adapter: Adapter) -> bytes:
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,
-        codes=None if codes is None else CodesSpec(step=codes.step, shifts=codes.shifts),
+        codes=None
+        if codes is None
+        else CodesSpec(step=codes.step, shifts=codes.shifts, layer_steps=codes.stretched),
         groups=described,
     )
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,14 @@ from kronq.adapter import Adapter, Recipe
 from kronq.delta import ONE, Product
 from kronq.errors import KronqError
 from kronq.matrix import Coded, Levels
+from kronq.moments import Moment
 from kronq.naming import natural
 from kronq.packed import grouped, pack
 from kronq.packed.compact import encode, lengths
-from kronq.quantization.compact import Layer, Rounded, Tables, build, prepare, reread, rounded
+from kronq.quantization.compact import build, reread
+from kronq.quantization.levels import Rounded, rounded
+from kronq.quantization.tables import Tables
+from kronq.quantization.targets import Layer, prepare
 
 Progress = Callable[[int, int], None]
 
@@ -30,7 +34,13 @@ _MEASURED = 0.12345678901234567
 """Stands for the relative error in the manifest, whose digits count too."""
 
 
-def fill(adapter: Adapter, size: int, recipe: Recipe, progress: Progress | None = None) -> Adapter:
+def fill(
+    adapter: Adapter,
+    size: int,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    moments: Mapping[str, Moment] | None = None,
+) -> Adapter:
     """The adapter in compact codes of the least error in ``size`` bytes, header included.
 
     Raises:
@@ -39,7 +49,7 @@ def fill(adapter: Adapter, size: int, recipe: Recipe, progress: Progress | None 
     """
     ordered = [name for group in grouped(_outlined(adapter)) for name in group]
     adapter = replace(adapter, layers={name: adapter[name] for name in ordered})
-    layers = prepare(adapter)
+    layers = prepare(adapter, moments)
     step, tables = _learned(adapter, layers, size)
     best: tuple[int, Rounded] | None = None
     tried: list[tuple[float, int]] = []

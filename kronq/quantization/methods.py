@@ -21,6 +21,7 @@ from kronq.adapter import Adapter, Recipe
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import F32, Matrix
+from kronq.moments import Moments
 from kronq.quantization.budget import fill
 from kronq.quantization.gauge import balanced
 from kronq.quantization.grid import Fit, quantize_matrix
@@ -46,6 +47,7 @@ def quantize(
     group_size: int | None = None,
     a_bits: int = 16,
     layer_bits: Mapping[str, int] | None = None,
+    moments: Moments | None = None,
     progress: Progress | None = None,
 ) -> Adapter:
     """Quantizes every layer.
@@ -60,6 +62,7 @@ def quantize(
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Of A, which is small and stays float16 unless asked for.
         layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
+        moments: What calibration saw: errors count as E‖(ΔW − ΔŴ)·x‖², not as ‖ΔW − ΔŴ‖².
         progress: Called with (layers done, layers in all).
 
     Raises:
@@ -83,7 +86,7 @@ def quantize(
         )
     if method == "compact":
         nbytes = size if size is not None else int(bits * adapter.parameters / 8)
-        return fill(adapter, nbytes, recipe, progress)
+        return fill(adapter, nbytes, recipe, progress, moments)
     for expression in recipe.layer_bits:
         if not any(re.search(expression, name) for name in adapter):
             raise KronqError("the layer expression matches no layer", found=repr(expression))

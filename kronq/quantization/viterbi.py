@@ -34,7 +34,9 @@ def _predecessors() -> tuple[NDArray[Any], NDArray[Any]]:
 _FROM, _BRANCH = _predecessors()
 
 
-def search(x: F32, kinds: I32, bits: F32, shifts: F32, weight: float) -> tuple[I32, I32]:
+def search(
+    x: F32, kinds: I32, bits: F32, shifts: F32, weight: float, counts: F32
+) -> tuple[I32, I32]:
     """Levels for ``x``, in lanes.
 
     Args:
@@ -43,16 +45,19 @@ def search(x: F32, kinds: I32, bits: F32, shifts: F32, weight: float) -> tuple[I
         bits: [kinds, 2, magnitudes]: what a magnitude costs in an even state and in an odd one.
         shifts: [2 or more]: how far magnitude 1, 2, … is drawn towards zero when it is read.
         weight: λ: squared steps that a bit is worth.
+        counts: [lanes, LANE]: what a squared error in each counts.
     """
     parts = [slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK)]
     cost = (bits * np.float32(weight)).astype(np.float32)
     with ThreadPoolExecutor(_THREADS) as pool:
-        done = list(pool.map(lambda part: _search(x[part], kinds[part], cost, shifts), parts))
+        done = list(
+            pool.map(lambda part: _search(x[part], kinds[part], cost, shifts, counts[part]), parts)
+        )
     return np.concatenate([d[0] for d in done]), np.concatenate([d[1] for d in done])
 
 
-def _search(x: F32, kinds: I32, cost: F32, shifts: F32) -> tuple[I32, I32]:
-    errors, magnitudes = _branches(np.abs(x), kinds, cost, shifts)
+def _search(x: F32, kinds: I32, cost: F32, shifts: F32, counts: F32) -> tuple[I32, I32]:
+    errors, magnitudes = _branches(np.abs(x), kinds, cost, shifts, counts)
     branches = _path(errors)
     chosen = np.take_along_axis(magnitudes, branches[None], axis=0)[0]
     chosen = levels(chosen, branches >> 1)
@@ -60,11 +65,12 @@ def _search(x: F32, kinds: I32, cost: F32, shifts: F32) -> tuple[I32, I32]:
     return np.where(x.T < 0, -chosen, chosen).T, odd.T
 
 
-def _branches(size: F32, kinds: I32, cost: F32, shifts: F32) -> tuple[F32, I32]:
+def _branches(size: F32, kinds: I32, cost: F32, shifts: F32, counts: F32) -> tuple[F32, I32]:
     """The best code of every branch: its cost and its magnitude, [4, LANE, lanes]."""
     top = cost.shape[2] - 1
     last = len(shifts) - 1
     size = np.ascontiguousarray(size.T)
+    counts = np.ascontiguousarray(counts.T)
     errors = np.empty((4, *size.shape), dtype=np.float32)
     best = np.empty((4, *size.shape), dtype=np.int32)
     row = kinds.astype(np.intp) * (2 * (top + 1))
@@ -80,6 +86,7 @@ def _branches(size: F32, kinds: I32, cost: F32, shifts: F32) -> tuple[F32, I32]:
                 k = 2 * (below + up) + parity
                 level = levels(k, np.array(odd, dtype=np.int32)).astype(np.float32)
                 error = (size - level + shifts[np.minimum(k, last)]) ** 2
+                error *= counts
                 error += flat[row + (odd * (top + 1) + np.minimum(k, top))]
                 if up == 0:
                     at[...], code[...] = error, k

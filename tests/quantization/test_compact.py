@@ -16,7 +16,10 @@ from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import Coded, Float
 from kronq.packed import pack
-from kronq.quantization.compact import Tables, build, prepare, rounded
+from kronq.quantization.compact import build
+from kronq.quantization.levels import rounded
+from kronq.quantization.tables import Tables
+from kronq.quantization.targets import prepare
 from tests import adapters
 from tests.adapters import dense, relative
 
