@@ -56,8 +56,6 @@ def accumulate(
     missing = {name: width for name, width in widths.items() if ready[name] is None}
     groups = list(_groups(missing, memory))
     tokens = sum(batch.tokens for batch in batches)
-    if progress is not None and groups:
-        progress(0, tokens * len(groups))
     for number, group in enumerate(groups):
         told = None if progress is None else _shifted(progress, tokens, number, len(groups))
         sums = _pass(store, group, batches, step_of(group), seconds, told)
@@ -80,19 +78,31 @@ def _pass(
     seconds: float,
     progress: Progress | None,
 ) -> dict[str, F32]:
-    """Σ x·xᵀ over all batches, from the last checkpoint on."""
+    """Σ x·xᵀ over all batches, from the last checkpoint on.
+
+    Whatever stops it, what is complete is kept: Ctrl-C loses the batch at hand.
+    """
     sums, done = store.resume(group)
+    tell = progress or (lambda *_: None)
     saved = time.monotonic()
-    for number, batch in enumerate(batches[done:], done + 1):
-        for name, gram in step(batch):
-            if not np.isfinite(np.trace(gram)):
-                raise KronqError("the model gives values that are not finite", layer=name)
-            sums[name] += gram
-        if progress is not None:
-            progress(sum(b.tokens for b in batches[:number]), 0)
-        if time.monotonic() - saved >= seconds and number < len(batches):
-            store.checkpoint(sums, number)
-            saved = time.monotonic()
+    complete = True
+    try:
+        tell(sum(b.tokens for b in batches[:done]), 0)
+        for batch in batches[done:]:
+            for name, gram in step(batch):
+                complete = False
+                if not np.isfinite(np.trace(gram)):
+                    raise KronqError("the model gives values that are not finite", layer=name)
+                sums[name] += gram
+            done, complete = done + 1, True
+            tell(sum(b.tokens for b in batches[:done]), 0)
+            if time.monotonic() - saved >= seconds and done < len(batches):
+                store.checkpoint(sums, done)
+                saved = time.monotonic()
+    except BaseException:
+        if complete and done:
+            store.checkpoint(sums, done)
+        raise
     return sums
 
 
