@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kronq.adapter import Adapter
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import Factors, factors_of
-from kronq.errors import KronqError, MismatchError, MissingDependencyError
+from kronq.errors import KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.runtime.base import check_hf_folder
 from kronq.runtime.extras import require
 from kronq.targets.onnx.match import canonical, may_crop
@@ -39,7 +39,7 @@ class Attached:
 
 
 def load_model(
-    folder: str | Path, *, device: str = "auto", purpose: str = "this"
+    folder: StrPath, *, device: str = "auto", purpose: str = "this"
 ) -> tuple[Any, Tokenize]:
     """A causal language model in float32, frozen and in evaluation mode, and its tokenizer.
 
@@ -195,10 +195,16 @@ def to_torch(batch: Batch, device: str = "cpu") -> TorchBatch:
     )
 
 
-def answer_logits(model: Any, batch: TorchBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logits(
+    model: Any, batch: TorchBatch, *, everywhere: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the model predicts where an answer's tokens come next, and which tokens those are.
 
-    Only positions before an answer go through the output layer, which is most of a small model.
+    Args:
+        model: As ``load_model`` gives it.
+        batch: Of ``to_torch``.
+        everywhere: Compute the output layer, which is most of a small model, for all positions and
+            not only for those that are asked for.
 
     Returns:
         Logits [answer tokens, vocabulary] and token ids [answer tokens], sequence by sequence.
@@ -206,8 +212,11 @@ def answer_logits(model: Any, batch: TorchBatch) -> tuple[torch.Tensor, torch.Te
     wanted = batch.answers[:, 1:]
     kept = wanted.any(dim=0).nonzero()[:, 0]
     logits = model(
-        input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        use_cache=False,
+        logits_to_keep=0 if everywhere else kept,
     ).logits
-    if logits.shape[1] != len(kept):  # a model that does not know this option gives them all
+    if logits.shape[1] == wanted.shape[1] + 1:  # a model that knows no such option gives all, too
         logits = logits[:, kept]
     return logits[wanted[:, kept]], batch.ids[:, 1:][wanted]
