@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 Step = Callable[[Batch], Iterator[tuple[str, F32]]]
 """What one batch adds: name → Σ x·xᵀ over its positions, one at a time."""
 
-MEMORY = 2**30
+MEMORY = 2**31
 """Bytes that the sums of one pass over the data may take."""
 
 SECONDS = 30.0

@@ -8,17 +8,14 @@ position ("expand" in Eschenhagen et al., arXiv 2311.00636).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from kronq.adapter import Adapter
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, batches, choose
-from kronq.calibration.store import digest_batches, digest_files, open_store
+from kronq.calibration.store import digest_adapter, digest_batches, digest_files, open_store
 from kronq.calibration.torch_factors import Factors
 from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
 from kronq.errors import KronqError, StrPath, UnsupportedError
@@ -232,15 +229,3 @@ def _model_files(folder: Path) -> list[Path]:
     """What the model's numbers depend on."""
     weights = (file for pattern in WEIGHT_FILES for file in folder.glob(pattern))
     return [folder / "config.json", *sorted(weights)]
-
-
-def digest_adapter(adapter: Adapter) -> str:
-    """A hash of every layer's name, scale, shape and factors."""
-    whole = hashlib.blake2b(digest_size=16)
-    for name in sorted(adapter):
-        delta = adapter[name]
-        shapes = [matrix.shape for matrix in delta.matrices]
-        whole.update(repr((name, delta.scale, delta.shape, shapes)).encode())
-        for matrix in delta.matrices:
-            whole.update(np.ascontiguousarray(matrix.float32()).data)
-    return whole.hexdigest()

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
+from kronq.adapter import Adapter
 from kronq.calibration.batches import Batch
 from kronq.errors import FormatError, StrPath
 from kronq.files import write_file
@@ -97,8 +100,16 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]] | None:
 
 
 def _write(path: Path, arrays: Mapping[str, F32], about: Mapping[str, str]) -> None:
-    checksum = {_CHECKSUM: _checksum(arrays)}
-    write_file(path, save(dict(arrays), {**about, **checksum}), force=True)
+    """Array by array: ``safetensors.numpy.save`` would hold all of them a second time."""
+    header: dict[str, Any] = {"__metadata__": {**about, _CHECKSUM: _checksum(arrays)}}
+    stop = 0
+    for name, array in arrays.items():
+        start, stop = stop, stop + array.nbytes
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [start, stop]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    parts = (np.ascontiguousarray(a, np.float32).data.cast("B") for a in arrays.values())
+    write_file(path, itertools.chain([len(text).to_bytes(8, "little"), text], parts), force=True)
 
 
 def _checksum(arrays: Mapping[str, F32]) -> str:
@@ -126,6 +137,18 @@ def digest_batches(batches: Iterable[Batch]) -> str:
         whole.update(repr(batch.ids.shape).encode())
         for array in (batch.ids, batch.mask, batch.answers):
             whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()
+
+
+def digest_adapter(adapter: Adapter) -> str:
+    """A hash of every layer's name, scale, shape and factors."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in sorted(adapter):
+        delta = adapter[name]
+        shapes = [matrix.shape for matrix in delta.matrices]
+        whole.update(repr((name, delta.scale, delta.shape, shapes)).encode())
+        for matrix in delta.matrices:
+            whole.update(np.ascontiguousarray(matrix.float32()).data)
     return whole.hexdigest()
 
 

@@ -65,11 +65,11 @@ def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_of_a_real_model(smollm_base: Path, smollm_hf: Path, tmp_path: Path) -> None:
-    adapter = kronq.load(EXAMPLE)
+    names = [f"model.layers.{i}.{part}" for i in (0, 3) for part in BLOCK]
+    adapter = Adapter({name: delta for name, delta in kronq.load(EXAMPLE).items() if name in names})
     found = calibrate(adapter, smollm_base, EXAMPLES, cache=tmp_path, device="cpu")
     model, to_ids = load_model(smollm_hf, device="cpu")
     texts = [to_ids(example.text) for example in EXAMPLES]
     assert found.tokens == sum(map(len, texts))
-    names = [f"model.layers.{i}.{part}" for i in (0, 29) for part in BLOCK]
     for name, wanted in seen.inputs_of(model, names, texts).items():
         assert tiny.difference(found[name].inputs, wanted) < 1e-4
