@@ -31,6 +31,7 @@ def accumulate(
     batches: Sequence[Batch],
     step_of: Callable[[Collection[str]], Step],
     *,
+    finish: Callable[[str, F32], F32] = lambda _, moment: moment,
     memory: int = MEMORY,
     seconds: float = SECONDS,
     progress: Progress | None = None,
@@ -45,6 +46,7 @@ def accumulate(
         widths: Name → how long x is.
         batches: Always the same ones for the same store.
         step_of: Gets ready for a pass that collects these names.
+        finish: What is made of a name's mean before it is kept.
         memory: In bytes; a single matrix may take more.
         seconds: Between two checkpoints.
         progress: Called with (tokens done, tokens in all).
@@ -61,7 +63,7 @@ def accumulate(
         sums = _pass(store, group, batches, step_of(group), seconds, told)
         for name, total in sums.items():
             total /= tokens
-            store.write(name, total)
+            store.write(name, finish(name, total))
         store.clear()
     found = {name: store.read(name, width) for name, width in widths.items()}
     lost = [name for name, moment in found.items() if moment is None]

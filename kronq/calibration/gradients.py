@@ -1,9 +1,16 @@
 """Both sides of every layer, in torch: what it reads, and what the loss wants of its output.
 
-K-FAC (Martens and Grosse, arXiv 1503.05671) takes the curvature of the loss in ΔW for a Kronecker
-product of M = E[x·xᵀ] of the layer's inputs and G = E[g·gᵀ] of the loss's gradients at its output,
-so that an error E in ΔW costs ½·tr(G·E·M·Eᵀ) for each position. Sequences count position by
-position ("expand" in Eschenhagen et al., arXiv 2311.00636).
+With x what a layer reads at a position and g the loss's gradient at its output there, an error E
+in ΔW raises the loss by ½·E[(gᵀ·E·x)²] for each position, to second order. That is one number for
+every pair of entries of E; as a Kronecker product it is tr(G·E·M·Eᵀ) with two small matrices. K-FAC
+(Martens and Grosse, arXiv 1503.05671) takes M = E[x·xᵀ] and G = E[g·gᵀ], as if x and g were
+independent. They are not: gradients are large where an answer is near. So each side is weighed by
+the other,
+
+    M = E[‖g‖²·x·xᵀ],   G = E[‖x‖²·g·gᵀ] / E[‖x‖²·‖g‖²],
+
+which is a step of the power iteration towards the best Kronecker product, from the identity
+(Morwani et al., arXiv 2406.17748), and exact for errors that are alike in all outputs, or inputs.
 """
 
 from __future__ import annotations
@@ -11,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from kronq.adapter import Adapter
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
@@ -49,10 +58,10 @@ def two_sided(
     memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> Moments:
-    """E[x·xᵀ] and E[g·gᵀ] of every adapted layer, with the adapter in place.
+    """M and G of every adapted layer, with the adapter in place; see this file's head.
 
-    g is the gradient, at the layer's output, of the summed negative log-likelihood of the answers'
-    tokens (of plain text: of all tokens). Both are means over all positions.
+    The loss is the summed negative log-likelihood of the answers' tokens (of plain text: of all
+    tokens). ½ · tokens · tr(G·E·M·Eᵀ) is what E adds to it, by which layers can be compared.
 
     Args:
         adapter: As it was trained.
@@ -83,17 +92,14 @@ def two_sided(
     made = batches(chosen, _BATCH_TOKENS)
     store = open_store(
         cache,
-        f"two-sided {labels} {seed}",
+        f"weighted gradients, {labels} {seed}",
         digest_files(_model_files(Path(model_dir))),
         digest_adapter(adapter),
         digest_batches(made),
     )
     with attach(model, adapter) as attached, _Seen(model, attached.modules) as seen:
-        readers = _readers(model, seen, made[0])
-        _check_sizes(attached.factors)
-        widths = {f"in {readers[n]}": d.shape[1] for n, d in attached.factors.items()}
-        widths |= {f"out {n}": d.shape[0] for n, d in attached.factors.items()}
-
+        widths = {f"in {n}": layer.shape[1] for n, layer in attached.factors.items()}
+        widths |= {f"out {n}": layer.shape[0] for n, layer in attached.factors.items()}
         seeds = {id(batch): seed + 1_000_003 * i for i, batch in enumerate(made)}
 
         def step_of(names: Collection[str]) -> Step:
@@ -102,8 +108,10 @@ def two_sided(
                 model, seen, batch, names, seeds[id(batch)] if labels == "model" else None
             )
 
-        found = accumulate(store, widths, made, step_of, memory=memory, progress=progress)
-    layers = {n: Moment(found[f"in {readers[n]}"], found[f"out {n}"]) for n in adapter}
+        found = accumulate(
+            store, widths, made, step_of, finish=_scaled, memory=memory, progress=progress
+        )
+    layers = {name: Moment(found[f"in {name}"], found[f"out {name}"]) for name in adapter}
     source = Path(data).name if isinstance(data, str | Path) else None
     return Moments(layers, sum(batch.tokens for batch in made), source)
 
@@ -157,14 +165,10 @@ class _Seen:
         return hook
 
 
-def _readers(model: Any, seen: _Seen, batch: Batch) -> dict[str, str]:
-    """Layer → the first layer that reads the very same input, as q, k and v do."""
-    one = Batch(batch.ids[:1], batch.mask[:1], batch.answers[:1])
-    _logits(model, seen, one)
-    first: dict[int, str] = {}
-    readers = {layer: first.setdefault(id(x), layer) for layer, x in seen.inputs.items()}
-    seen.clear()
-    return readers
+def _scaled(name: str, moment: F32) -> F32:
+    """G has a trace of 1: E[‖x‖²·‖g‖²] is the trace of both, and is to count once."""
+    trace = np.trace(moment, dtype=np.float64)
+    return moment / np.float32(trace) if name.startswith("out ") and trace > 0 else moment
 
 
 def _logits(model: Any, seen: _Seen, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,24 +204,23 @@ def _step(
         drawn = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=draw)
         truth = drawn[:, 0].to(truth.device)
     loss = -log_p.gather(1, truth[:, None]).sum()
-    outputs = [name for name in names if name.startswith("out ")]
-    wanted = [seen.outputs[name.removeprefix("out ")] for name in outputs]
-    gradients = dict(zip(outputs, torch.autograd.grad(loss, wanted), strict=True)) if wanted else {}
+    layers = list(dict.fromkeys(name.split(" ", 1)[1] for name in names))
+    gradients = torch.autograd.grad(loss, [seen.outputs[layer] for layer in layers])
     real = torch.from_numpy(batch.mask == 1).to(_device(model))
-    for name in names:
-        rows = gradients.pop(name, None)
-        if rows is None:
-            rows = seen.inputs[name.removeprefix("in ")]
-        yield name, _gram(rows.detach()[real])
+    for layer, gradient in zip(layers, gradients, strict=True):
+        x, g = seen.inputs[layer].detach()[real].float(), gradient[real].float()
+        for name, rows, other in ((f"in {layer}", x, g), (f"out {layer}", g, x)):
+            if name in names:
+                yield name, _gram(rows * other.norm(dim=1, keepdim=True))
     seen.clear()
 
 
 def _gram(rows: torch.Tensor) -> F32:
     """Σ x·xᵀ over rows [n, d]; on the CPU by numpy, which knows that it is symmetric."""
     if rows.is_cuda:
-        found: F32 = (rows.float().T @ rows.float()).cpu().numpy()
+        found: F32 = (rows.T @ rows).cpu().numpy()
         return found
-    x: F32 = rows.float().numpy()
+    x: F32 = rows.numpy()
     return x.T @ x
 
 
