@@ -32,6 +32,10 @@ class GroupSeen(BaseModel):
     count: int
     inputs: Side
     outputs: Side | None = Field(description="Of the loss's gradients; null without them.")
+    sensitivity: float | None = Field(
+        description="tr(M)·tr(G) / (2·d_in·d_out), mean of the layers: what an error of ‖E‖² = 1, "
+        "spread evenly over ΔW, adds to the loss at each position; null without gradients."
+    )
 
 
 class Seen(BaseModel):
@@ -61,12 +65,22 @@ def summarize_moments(moments: Moments) -> Seen:
 
 def _group(moments: Moments, names: list[str]) -> GroupSeen:
     outputs = [m for m in (moments[name].outputs for name in names) if m is not None]
+    inputs = [moments[name].inputs for name in names]
     return GroupSeen(
         layers=together(names),
         count=len(names),
-        inputs=_side([moments[name].inputs for name in names]),
+        inputs=_side(inputs),
         outputs=_side(outputs) if outputs else None,
+        sensitivity=_sensitivity(inputs, outputs) if outputs else None,
     )
+
+
+def _sensitivity(inputs: list[F32], outputs: list[F32]) -> float:
+    means = [
+        float(np.diag(m).mean(dtype=np.float64) * np.diag(g).mean(dtype=np.float64)) / 2
+        for m, g in zip(inputs, outputs, strict=True)
+    ]
+    return float(np.mean(means))
 
 
 def _side(matrices: list[F32]) -> Side:

@@ -35,8 +35,9 @@ def command(adapter: str, calibrating: Calibrating, as_json: bool, **reading: An
     """Collect what ADAPTER's layers see of your text, keep it for later, and show it.
 
     Every verb with --calibration does the same when it has to; this one does only that. 'spread'
-    is among how many directions a layer's inputs, or the loss's gradients at its output, are
-    spread.
+    is among how many directions the inputs of a layer are spread, or the loss's gradients at its
+    outputs; 'loss per ‖E‖²' what an error E in ΔW, the same everywhere, adds to the loss at each
+    token.
     """
     check_calibrating(calibrating)
     moments = collect_moments(calibrating, shared.read(adapter, **reading))
@@ -55,17 +56,19 @@ def seen_table(seen: Seen) -> Table:
     two = any(group.outputs is not None for group in seen.groups)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layers", no_wrap=True)
-    columns = ["inputs", "rms", "spread"] + ["outputs", "gradient rms", "spread"] * two
-    for column in columns:
+    last = ("outputs", "spread", "loss per ‖E‖²") if two else ("rms",)
+    for column in ("inputs", "spread", *last):
         table.add_column(column, justify="right", no_wrap=True)
     for group in seen.groups:
         name = f"{group.layers} ×{group.count}" if group.count > 1 else group.layers
-        sides = (group.inputs, group.outputs) if two else (group.inputs,)
-        table.add_row(printable(name), *(cell for side in sides for cell in _cells(side)))
+        cells = _cells(group.inputs)
+        if group.outputs is None:
+            cells.append(f"{group.inputs.mean_square**0.5:.3g}")
+        else:
+            cells += [*_cells(group.outputs), f"{group.sensitivity:.3g}"]
+        table.add_row(printable(name), *cells)
     return table
 
 
-def _cells(side: Side | None) -> list[str]:
-    if side is None:
-        return ["–"] * 3
-    return [f"{side.width:,}", f"{side.mean_square**0.5:.3g}", f"{side.directions:.1f}"]
+def _cells(side: Side) -> list[str]:
+    return [f"{side.width:,}", f"{side.directions:.1f}"]
