@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kronq.adapter import Adapter
+    from kronq.calibration.collect import calibrate
     from kronq.delta import Delta
     from kronq.errors import KronqError
     from kronq.loading import load
@@ -27,6 +28,7 @@ _HOME = {
     "Delta": "kronq.delta",
     "KronqError": "kronq.errors",
     "Session": "kronq.runtime.session",
+    "calibrate": "kronq.calibration.collect",
     "compare": "kronq.metrics.compare",
     "convert": "kronq.targets.peft",
     "export_onnx": "kronq.targets.onnx",
@@ -43,6 +45,7 @@ __all__ = [
     "Delta",
     "KronqError",
     "Session",
+    "calibrate",
     "compare",
     "convert",
     "export_onnx",

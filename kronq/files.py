@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kronq.errors import KronqError, OutputExistsError, StrPath
@@ -50,8 +50,13 @@ def check_apart(out: StrPath, *inputs: Path | None) -> None:
             )
 
 
-def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
-    """Writes ``data`` whole: a temporary file beside the target, fsync, atomic rename."""
+def write_file(
+    path: StrPath, data: bytes | Iterable[bytes | memoryview], *, force: bool = False
+) -> Path:
+    """Writes ``data``, or its parts one after another, whole.
+
+    A temporary file beside the target, fsync, atomic rename.
+    """
     target = check_output(path, force=force)
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
@@ -59,7 +64,7 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False) -> Path:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            stream.writelines([data] if isinstance(data, bytes) else data)
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)

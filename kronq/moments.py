@@ -4,9 +4,9 @@ An error E in ΔW moves a layer's output by E·x. Over inputs with M = E[x·xᵀ
 
     E‖E·x‖² = tr(E·M·Eᵀ),
 
-the activation error. Where the loss is more sensitive to some outputs than to others, G = E[g·gᵀ]
-of the loss's gradient g at the layer's output weighs them too: tr(G·E·M·Eᵀ), which is what
-Kronecker-factored curvature makes of the loss (K-FAC: Martens and Grosse, arXiv 1503.05671).
+the activation error. Where the loss is more sensitive to some outputs than to others, a second
+moment G of the loss's gradient g at the layer's output weighs them too: tr(G·E·M·Eᵀ), which is what
+Kronecker-factored curvature makes of the loss (kronq/calibration/gradients.py).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ class Moment:
     """Second moments of one layer.
 
     Attributes:
-        inputs: E[x·xᵀ] [d_in, d_in], symmetric; may be a memory map, and shared by layers.
-        outputs: E[g·gᵀ] [d_out, d_out], symmetric; None where only inputs were seen.
+        inputs: M [d_in, d_in], symmetric: E[x·xᵀ], or with ``outputs`` E[‖g‖²·x·xᵀ]; may be a
+            memory map, and shared by layers.
+        outputs: G [d_out, d_out], symmetric, of trace 1: the shape of E[‖x‖²·g·gᵀ]; None where only
+            inputs were seen.
     """
 
     inputs: F32

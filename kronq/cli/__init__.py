@@ -15,6 +15,7 @@ VERBS = {
     "quantize": "Quantize a trained adapter and pack it into one file.",
     "inspect": "Show what an adapter or a packed file is.",
     "compare": "Compare adapters over bit widths, and at equal bytes.",
+    "calibrate": "Run a base on your text, and show what layers see.",
     "convert": "Write an adapter as a PEFT LoKr or LoRA folder.",
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",

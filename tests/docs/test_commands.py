@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -49,6 +50,7 @@ def test_every_command_of_a_page_works(page: str, desk: Path) -> None:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    own = {**os.environ, "KRONQ_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -103,7 +103,7 @@ def fit(adapter: Adapter, places: Places) -> Adapter:
         if site.part is not None:
             shape = _part_shape(name, site, delta, adapter)
         if delta.shape != shape:
-            if not (adapter.origin.cropped_by_base and _may_crop(delta, shape)):
+            if not (adapter.origin.cropped_by_base and may_crop(delta, shape)):
                 raise MismatchError(
                     "the layer has another shape than the base's weight",
                     layer=name,
@@ -164,7 +164,7 @@ def _part_shape(name: str, site: Site, delta: Delta, adapter: Adapter) -> tuple[
     return delta.shape[0], site.shape[1]
 
 
-def _may_crop(delta: Delta, shape: tuple[int, int]) -> bool:
+def may_crop(delta: Delta, shape: tuple[int, int]) -> bool:
     """Whether B is what the paper's rule, ceil(d / a), makes of the base's shape."""
     return all(
         -(-size // a) == b for size, a, b in zip(shape, delta.a.shape, delta.b.shape, strict=True)

@@ -1,0 +1,158 @@
+"""Sums and moments on disk: what is done stays done, and a damaged file counts as not there.
+
+A collection is a folder named by a hash of everything that its numbers depend on. In it lies one
+safetensors file for every finished matrix, and one of the sums so far, with how far they have come.
+Each is written whole or not at all, and carries a checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kronq.adapter import Adapter
+from kronq.calibration.batches import Batch
+from kronq.errors import FormatError, StrPath
+from kronq.files import write_file
+from kronq.matrix import F32
+from kronq.tensors import open_tensors
+
+VERSION = "1"
+_PARTIAL = "partial.safetensors"
+_CHECKSUM = "crc32"
+_DONE = "batches"
+
+
+def cache_folder(path: StrPath | None = None) -> Path:
+    """The folder asked for, or $KRONQ_CACHE, $XDG_CACHE_HOME/kronq or ~/.cache/kronq."""
+    if path is not None:
+        return Path(path)
+    own, common = os.environ.get("KRONQ_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    return Path(common, "kronq") if common else Path.home() / ".cache" / "kronq"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One collection's folder."""
+
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        """The file of a finished matrix; its name may be anything."""
+        digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        return self.folder / f"{digest}.safetensors"
+
+    def read(self, name: str, width: int) -> F32 | None:
+        """A finished matrix [width, width] as a memory map; None if it is absent or damaged."""
+        found = _read(self.path(name))
+        if found is None or found[1].get("name") != name:
+            return None
+        matrix = found[0].get("moment")
+        return matrix if matrix is not None and matrix.shape == (width, width) else None
+
+    def write(self, name: str, moment: F32) -> None:
+        _write(self.path(name), {"moment": moment}, {"name": name})
+
+    def resume(self, widths: Mapping[str, int]) -> tuple[dict[str, F32], int]:
+        """Sums of exactly these matrices and after how many batches; zeros and 0 if there are none.
+
+        Returns:
+            Name → [width, width], writeable.
+        """
+        found = _read(self.folder / _PARTIAL)
+        if found is not None:
+            sums, about = found
+            shapes = {name: (width, width) for name, width in widths.items()}
+            if {name: a.shape for name, a in sums.items()} == shapes:
+                return {name: np.array(a) for name, a in sums.items()}, int(about[_DONE])
+        return {n: np.zeros((width, width), np.float32) for n, width in widths.items()}, 0
+
+    def checkpoint(self, sums: Mapping[str, F32], batches: int) -> None:
+        _write(self.folder / _PARTIAL, sums, {_DONE: str(batches)})
+
+    def clear(self) -> None:
+        """Forgets the sums so far."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / _PARTIAL).unlink()
+
+
+def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]] | None:
+    """A file's matrices and what is written about them; None if it is absent or damaged."""
+    try:
+        file = open_tensors(path)
+        arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
+    except FormatError:
+        return None
+    right = file.metadata.get(_CHECKSUM) == _checksum(arrays)
+    return (arrays, file.metadata) if right else None
+
+
+def _write(path: Path, arrays: Mapping[str, F32], about: Mapping[str, str]) -> None:
+    """Array by array: ``safetensors.numpy.save`` would hold all of them a second time."""
+    header: dict[str, Any] = {"__metadata__": {**about, _CHECKSUM: _checksum(arrays)}}
+    stop = 0
+    for name, array in arrays.items():
+        start, stop = stop, stop + array.nbytes
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [start, stop]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    parts = (np.ascontiguousarray(a, np.float32).data.cast("B") for a in arrays.values())
+    write_file(path, itertools.chain([len(text).to_bytes(8, "little"), text], parts), force=True)
+
+
+def _checksum(arrays: Mapping[str, F32]) -> str:
+    value = 0
+    for name in sorted(arrays):
+        value = zlib.crc32(
+            np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), value)
+        )
+    return f"{value:08x}"
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """A hash of the files' contents in this order, whatever they are called."""
+    whole = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, lambda: hashlib.blake2b()).digest())
+    return whole.hexdigest()
+
+
+def digest_batches(batches: Iterable[Batch]) -> str:
+    """A hash of every token, how they are grouped, and which of them are answers."""
+    whole = hashlib.blake2b(digest_size=16)
+    for batch in batches:
+        whole.update(repr(batch.ids.shape).encode())
+        for array in (batch.ids, batch.mask, batch.answers):
+            whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()
+
+
+def digest_adapter(adapter: Adapter) -> str:
+    """A hash of every layer's name, scale, shape and factors."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in sorted(adapter):
+        delta = adapter[name]
+        shapes = [matrix.shape for matrix in delta.matrices]
+        whole.update(repr((name, delta.scale, delta.shape, shapes)).encode())
+        for matrix in delta.matrices:
+            whole.update(np.ascontiguousarray(matrix.float32()).data)
+    return whole.hexdigest()
+
+
+def open_store(cache: StrPath | None, *parts: str) -> Store:
+    """The collection that depends on ``parts``, and on nothing else."""
+    key = hashlib.blake2b("\n".join((VERSION, *parts)).encode(), digest_size=16).hexdigest()
+    return Store(cache_folder(cache) / "calibration" / key)

@@ -1,0 +1,92 @@
+"""What calibration saw, in a few figures a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from kronq.matrix import F32
+from kronq.moments import Moments
+from kronq.naming import template, together
+
+
+class Side(BaseModel):
+    """One second moment M [width, width], or the mean of several layers' figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    width: int
+    mean_square: float = Field(description="tr(M) / width: of one entry.")
+    directions: float = Field(
+        description="tr(M)² / ‖M‖²: among how many directions the energy is spread, of at most "
+        "width; an error elsewhere costs next to nothing."
+    )
+
+
+class GroupSeen(BaseModel):
+    """Layers that differ only in a number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: str = Field(description="Their names as one template.")
+    count: int
+    inputs: Side
+    outputs: Side | None = Field(description="Of the loss's gradients; null without them.")
+    sensitivity: float | None = Field(
+        description="tr(M)·tr(G) / (2·d_in·d_out), mean of the layers: what an error of ‖E‖² = 1, "
+        "spread evenly over ΔW, adds to the loss at each position; null without gradients."
+    )
+
+
+class Seen(BaseModel):
+    """One calibration."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str | None = Field(description="The data file's name.")
+    tokens: int = Field(description="Positions that were seen.")
+    layers: int
+    groups: list[GroupSeen]
+
+
+def summarize_moments(moments: Moments) -> Seen:
+    """Figures of every kind of layer."""
+    groups: dict[object, list[str]] = {}
+    for name, moment in moments.items():
+        outputs = None if moment.outputs is None else moment.outputs.shape
+        groups.setdefault((template(name), moment.inputs.shape, outputs), []).append(name)
+    return Seen(
+        source=moments.source,
+        tokens=moments.tokens,
+        layers=len(moments),
+        groups=[_group(moments, names) for names in groups.values()],
+    )
+
+
+def _group(moments: Moments, names: list[str]) -> GroupSeen:
+    outputs = [m for m in (moments[name].outputs for name in names) if m is not None]
+    inputs = [moments[name].inputs for name in names]
+    return GroupSeen(
+        layers=together(names),
+        count=len(names),
+        inputs=_side(inputs),
+        outputs=_side(outputs) if outputs else None,
+        sensitivity=_sensitivity(inputs, outputs) if outputs else None,
+    )
+
+
+def _sensitivity(inputs: list[F32], outputs: list[F32]) -> float:
+    means = [
+        float(np.diag(m).mean(dtype=np.float64) * np.diag(g).mean(dtype=np.float64)) / 2
+        for m, g in zip(inputs, outputs, strict=True)
+    ]
+    return float(np.mean(means))
+
+
+def _side(matrices: list[F32]) -> Side:
+    squares = [float(np.trace(m, dtype=np.float64)) for m in matrices]
+    norms = [float(np.linalg.norm(m)) for m in matrices]
+    spread = [(s / n) ** 2 if n else 0.0 for s, n in zip(squares, norms, strict=True)]
+    width = len(matrices[0])
+    mean = float(np.mean(squares)) / width
+    return Side(width=width, mean_square=mean, directions=float(np.mean(spread)))

@@ -1,0 +1,95 @@
+"""An ONNX model cut down to what its layers read: every wanted value becomes an output.
+
+The model is changed in memory only. Its weights stay the base's own external data, and everything
+that no wanted value depends on, the output layer above all, is never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from kronq.errors import KronqError, UnsupportedError
+from kronq.runtime.providers import EXACT, check_provider, choose
+from kronq.targets.onnx.folder import load_base
+from kronq.targets.onnx.sites import Site
+
+
+def read_value(site: Site, layer: str, model: ir.Model) -> str:
+    """The name of the value that a layer multiplies by its weight.
+
+    Raises:
+        UnsupportedError: It is an input of the model, or made in a subgraph: no output can be.
+    """
+    value = site.node.inputs[0]
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or producer.graph is not model.graph:
+        raise UnsupportedError("the layer's input cannot be read", layer=layer, found=site.label)
+    return str(value.name)
+
+
+def tapped(path: Path, names: Collection[str]) -> ir.Model:
+    """The base with these values as its first outputs, and without what they do not need."""
+    model = load_base(path)
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    wanted = [values[name] for name in names]
+    needed = _ancestors(wanted)
+    # An operator's other outputs stay where it stays: a KV cache is not optional to all of them.
+    kept = [v for v in model.graph.outputs if v.producer() in needed and v not in wanted]
+    model.graph.outputs.clear()
+    model.graph.outputs.extend([*wanted, *kept])
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _ancestors(values: Collection[ir.Value]) -> set[ir.Node | None]:
+    """Every node that these values depend on."""
+    found: set[ir.Node | None] = set()
+    waiting = [value.producer() for value in values]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in found:
+            continue
+        found.add(node)
+        inner = [
+            value.producer()
+            for attribute in node.attributes.values()
+            if attribute.type == ir.AttributeType.GRAPH
+            for below in ir.traversal.RecursiveGraphIterator(attribute.as_graph())
+            for value in below.inputs
+            if value is not None
+        ]
+        waiting += [v.producer() for v in node.inputs if v is not None] + inner
+    return found
+
+
+def open_tapped(
+    path: Path, names: Collection[str], device: str = "auto", threads: int | None = None
+) -> ort.InferenceSession:
+    """A session of the tapped base, on its own external data.
+
+    Raises:
+        KronqError: ONNX Runtime cannot load it, or not on this device.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    for key, value in EXACT.items():
+        options.add_session_config_entry(key, value)
+    folder = str(path.parent.resolve())
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers = choose(device)
+    proto = ir.to_proto(tapped(path, names)).SerializeToString()
+    try:
+        session = ort.InferenceSession(proto, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no class of their own
+        raise KronqError(
+            "ONNX Runtime cannot load the model", path=path, found=str(error)
+        ) from error
+    check_provider(session, providers)
+    return session

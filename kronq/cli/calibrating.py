@@ -1,0 +1,171 @@
+"""The options of calibration, for every verb that judges errors by the user's own text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
+
+import click
+from rich.console import Console
+
+from kronq.adapter import Adapter
+from kronq.calibration.batches import LIMIT_TOKENS
+from kronq.errors import KronqError
+from kronq.moments import Moments
+
+F = TypeVar("F", bound=Callable[..., Any])
+Metric = Literal["plain", "input", "two-sided"]
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """What the options say.
+
+    Attributes:
+        calibration: The text; None when nothing is to be calibrated.
+        base: An ONNX model or folder.
+        hf_model: A Hugging Face folder.
+        metric: As given; None where it was left to kronq.
+        cache: Where moments are kept; None for the usual place.
+        calibration_tokens: How much of the text at most; None for the usual limit.
+    """
+
+    calibration: str | None = None
+    base: str | None = None
+    hf_model: str | None = None
+    metric: Metric | None = None
+    cache: str | None = None
+    calibration_tokens: int | None = None
+
+    @property
+    def chosen(self) -> Metric:
+        """Which error counts."""
+        return self.metric or ("plain" if self.calibration is None else "input")
+
+
+def calibration_options(command: F) -> F:
+    """Adds the options; the command gets them as one argument, ``calibrating``."""
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(Calibrating)}
+        return command(*args, **given, calibrating=Calibrating(**own))
+
+    wrapped: Any = gathered
+    for option in (
+        click.option("--cache", metavar="DIR", help="Where moments are kept.  [~/.cache/kronq]"),
+        click.option(
+            "--calibration-tokens",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help=f"How much of the text is read at most.  [default: {LIMIT_TOKENS}]",
+        ),
+        click.option(
+            "--metric",
+            type=click.Choice(get_args(Metric)),
+            help="Which error counts: plain, of ΔW; input, of ΔW·x; two-sided, of the loss.  "
+            "[default: plain, and input with --calibration]",
+        ),
+        click.option("--hf-model", metavar="DIR", help="The base for --metric two-sided."),
+        click.option("--base", metavar="DIR", help="The ONNX base, model file or folder."),
+        click.option(
+            "--calibration", metavar="FILE", help="Your own text, or questions, one JSON a line."
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def check_calibrating(given: Calibrating, *, base_serves: bool = False) -> None:
+    """Refuses what cannot be done, before any work begins.
+
+    Args:
+        given: The options.
+        base_serves: Whether --base is for something else, too.
+
+    Raises:
+        KronqError: A metric lacks its data or its model, or an option would do nothing.
+    """
+    metric = given.chosen
+    if given.calibration is None:
+        if metric != "plain":
+            raise KronqError(
+                f"--metric {metric} judges errors by text, and there is none",
+                hint="add --calibration FILE with text as the adapter will read it",
+            )
+        idle = {
+            "--hf-model": given.hf_model,
+            "--calibration-tokens": given.calibration_tokens,
+            "--base": None if base_serves else given.base,
+        }
+        for option, value in idle.items():
+            if value is not None:
+                raise KronqError(f"{option} does nothing here", hint="add --calibration FILE")
+        return
+    if metric == "input" and given.base is None:
+        raise KronqError(
+            "--calibration runs the base on the text, and there is no base",
+            hint="add --base DIR, as 'kronq base' makes it, or --metric two-sided --hf-model DIR",
+        )
+    if metric == "two-sided" and given.hf_model is None:
+        raise KronqError(
+            "--metric two-sided needs gradients, which an ONNX base does not give",
+            hint="add --hf-model DIR, the base as a Hugging Face folder",
+        )
+    if metric == "plain" and given.base is None and given.hf_model is None:
+        raise KronqError("there is no base to run on the text", hint="add --base DIR")
+
+
+def collect_moments(given: Calibrating, adapter: Adapter) -> Moments | None:
+    """The moments that the options ask for, with a bar on stderr; None without calibration."""
+    if given.calibration is None:
+        return None
+    common: dict[str, Any] = {
+        "limit_tokens": given.calibration_tokens or LIMIT_TOKENS,
+        "cache": given.cache,
+    }
+    with token_bar("calibrating") as progress:
+        if given.chosen == "two-sided" or given.base is None:
+            from kronq.calibration.gradients import two_sided
+
+            return two_sided(
+                adapter, str(given.hf_model), given.calibration, progress=progress, **common
+            )
+        from kronq.calibration.collect import calibrate
+
+        return calibrate(adapter, given.base, given.calibration, progress=progress, **common)
+
+
+def steering(given: Calibrating, moments: Moments | None) -> Moments | None:
+    """What quantizing goes by: with --metric plain moments are for the report alone."""
+    return None if given.chosen == "plain" else moments
+
+
+@contextmanager
+def token_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with tokens, tokens a second and time left; silent off a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    speed = "{task.fields[speed]}"
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        TextColumn(speed),
+        Remaining(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(title, total=None, speed="")
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            rate = bar.tasks[0].speed
+            bar.update(task, speed=f"{rate:,.0f} tokens/s" if rate else "")
+
+        yield update

@@ -1,0 +1,116 @@
+"""``kronq calibrate``, and the options that every calibrated verb has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kronq.adapter import Adapter
+from kronq.calibration.summary import summarize_moments
+from kronq.cli.calibrating import Calibrating, check_calibrating, collect_moments, steering
+from kronq.errors import KronqError
+from kronq.loading import load
+from kronq.moments import Moment, Moments
+from kronq.packed import save
+from tests import adapters
+from tests.cli.command import Kronq
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "arc-easy-lokr-r8"
+
+
+@pytest.fixture
+def kronq(capsys: pytest.CaptureFixture[str]) -> Kronq:
+    return Kronq(capsys)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    adapter = Adapter({"first": adapters.lora(np.random.default_rng(0))})
+    return save(adapter, tmp_path / "small.safetensors")
+
+
+REFUSALS = {
+    "--metric input": "add --calibration FILE",
+    "--metric two-sided --hf-model hf": "add --calibration FILE",
+    "--hf-model hf": "--hf-model does nothing here",
+    "--calibration-tokens 100": "--calibration-tokens does nothing here",
+    "--base base": "--base does nothing here",
+    "--calibration notes.txt": "add --base DIR",
+    "--calibration notes.txt --hf-model hf": "--metric two-sided --hf-model DIR",
+    "--calibration notes.txt --metric two-sided --base base": "add --hf-model DIR",
+    "--calibration notes.txt --metric plain": "add --base DIR",
+    "--calibration nowhere.txt --base base": "cannot read the text",
+    "--calibration notes.txt --base nowhere": "no such file",
+    "--calibration notes.txt --metric two-sided --hf-model base": "no config.json",
+    "": "add --calibration FILE",
+}
+
+
+@pytest.mark.parametrize("options", REFUSALS)
+def test_what_is_missing_is_told_with_a_hint(
+    kronq: Kronq, small: Path, options: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tests.calibration import tokens_onnx
+
+    monkeypatch.chdir(tmp_path)
+    tokens_onnx.build(tmp_path / "base" / "model.onnx")
+    (tmp_path / "notes.txt").write_text("Some text.")
+    line = kronq.refuses("calibrate", small, "--cache", tmp_path / "cache", *options.split())
+    assert REFUSALS[options] in line
+
+
+def test_a_base_may_be_for_something_else() -> None:
+    check_calibrating(Calibrating(base="base"), base_serves=True)
+
+
+def test_which_error_counts() -> None:
+    moments = Moments({}, 0)
+    plain = Calibrating(calibration="notes.txt", base="base", metric="plain")
+    check_calibrating(plain)
+    assert steering(plain, moments) is None, "moments are for the report alone"
+    given = Calibrating(calibration="notes.txt", base="base")
+    assert given.chosen == "input"
+    assert steering(given, moments) is moments
+    assert Calibrating().chosen == "plain"
+    assert collect_moments(Calibrating(), Adapter({})) is None
+
+
+def test_directions_are_counted_by_energy() -> None:
+    even = Moment(np.eye(8, dtype=np.float32) * 3)
+    one = Moment(np.diag([8.0, 0, 0, 0]).astype(np.float32), np.eye(2, dtype=np.float32))
+    seen = summarize_moments(Moments({"a": even, "b": one}, 10))
+    inputs = [group.inputs for group in seen.groups]
+    assert [side.directions for side in inputs] == pytest.approx([8, 1])
+    assert [side.mean_square for side in inputs] == pytest.approx([3, 2])
+    assert seen.groups[0].outputs is None
+    assert seen.groups[1].outputs is not None
+    assert seen.groups[1].outputs.width == 2
+
+
+@pytest.mark.slow
+def test_a_real_base_reads_text_and_the_second_time_remembers(
+    kronq: Kronq, smollm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("Bees make honey.\n\nPlants take in carbon dioxide.")
+    whole = load(EXAMPLE)  # of which two blocks are read quickly
+    part = {name: delta for name, delta in whole.items() if re.search(r"layers\.[01]\.", name)}
+    small = save(Adapter(part), tmp_path / "small.safetensors")
+    words = ["calibrate", small, "--calibration", notes, "--base", smollm_base]
+    words += ["--cache", tmp_path / "cache"]
+    found = kronq(*words)
+    assert (found.code, found.err) == (0, "")
+    assert "model.layers.{0-1}.mlp.down_proj ×2" in found.out
+    assert found.out.strip().endswith("14 layers, 11 tokens of notes.txt")
+    monkeypatch.setattr("kronq.calibration.collect.open_tapped", None)
+    again = kronq(*words, "--json").json()
+    assert again["tokens"] == 11
+    assert {group["inputs"]["width"] for group in again["groups"]} == {576, 1536}
+
+
+def test_an_error_is_a_kronq_error() -> None:
+    with pytest.raises(KronqError, match="no base"):
+        check_calibrating(Calibrating(calibration="notes.txt"))
