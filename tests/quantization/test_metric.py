@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -68,11 +67,10 @@ def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -
         if white == "rows"
         else [np.outer(u, unit) for unit in np.eye(cols)]
     )
-    exact: Callable[[NDArray[np.float64]], float] = lambda error: (
-        activation_energies(  # noqa: E731
-            delta, with_error(delta, error), moment
-        ).error
-    )
+
+    def exact(error: NDArray[np.float64]) -> float:
+        return activation_energies(delta, with_error(delta, error), moment).error
+
     found = sum(counted(delta, moment, error) for error in errors)
     assert found == pytest.approx(sum(map(exact, errors)), rel=1e-3)
 

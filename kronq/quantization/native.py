@@ -1,0 +1,230 @@
+"""Native codes of the least error in a number of bytes: a width for each channel.
+
+Per layer the gauge as trained or the principal one; per channel the bits that save most error per
+byte (``allocation``); codes with error feedback, each factor fitted to what the other became, and
+scales by least squares (``pairs``). Only the product of a component's scales matters, so B1 carries
+them all, and A's too: B2 and a small A are whole numbers and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kronq.adapter import Adapter, Recipe
+from kronq.delta import Delta
+from kronq.errors import FormatError, KronqError
+from kronq.matrix import F32
+from kronq.moments import Moment, Moments
+from kronq.quantization import wholes
+from kronq.quantization.allocation import Choice, Option, choose, joined
+from kronq.quantization.metric import reduced, weight
+from kronq.quantization.pairs import Cost, Pair, options, rounded
+from kronq.quantization.planes import (
+    Rounded,
+    codes_size,
+    file_size,
+    large,
+    layers_of,
+    padding,
+    usual_size,
+)
+
+Progress = Callable[[int, int], None]
+
+_FINE = 5.5
+"""Bits a parameter from which a small A as int8 would show in the error."""
+_CHUNK_BYTES = 2**28
+"""Of moments that are held at once."""
+_TRIES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Layers whose B, or large A, has one shape.
+
+    Attributes:
+        role: ``A`` or ``B``.
+        names: The layers.
+        left: [layers, channels, length]: B1's columns, or a whole matrix's rows.
+        right: [layers, channels, length]: B2's rows, or None.
+    """
+
+    role: str
+    names: list[str]
+    left: F32
+    right: F32 | None
+
+    def part(self, at: slice) -> Batch:
+        right = None if self.right is None else self.right[at]
+        return replace(self, names=self.names[at], left=self.left[at], right=right)
+
+
+def native(
+    adapter: Adapter,
+    bits: float = 4,
+    *,
+    size: int | None = None,
+    moments: Moments | None = None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Quantizes every layer to codes that need no decoding.
+
+    Args:
+        adapter: As it was trained.
+        bits: The file is at most as large as that of ``balanced`` with so many bits: codes of
+            ``bits`` bits on average, their scales and A beside them.
+        size: Instead, the bytes of the file, header included.
+        moments: What calibration saw; the error is then that of the layers' outputs.
+        progress: Called with (layers done, layers in all).
+
+    Raises:
+        KronqError: The size cannot be reached, or calibration did not see a layer.
+        FormatError: A layer has values that are not finite.
+    """
+    _check(adapter, moments)
+    fine = (8 * size / adapter.parameters if size else bits) > _FINE
+    recipe = Recipe("native", round(8 * size / adapter.parameters, 4) if size else bits)
+    blank = replace(adapter, layers=layers_of(adapter, {}, fine), recipe=recipe)
+    skeleton = file_size(blank) - padding(blank)
+    nbytes = size or max(usual_size(adapter, bits), skeleton + codes_size(adapter, bits))
+    if nbytes < skeleton:
+        raise KronqError(
+            "the size is too small for native codes",
+            found=f"{nbytes:,} bytes",
+            expected=f"more than {skeleton:,}",
+            hint="compact codes need fewer",
+        )
+    batches = _batches(adapter)
+    judged = [_judged(batch, adapter, moments) for batch in batches]
+    room = nbytes - skeleton
+    for _ in range(_TRIES):
+        chosen = choose([options for _, options in judged], room)
+        coded: dict[tuple[str, str], Rounded] = {}
+        for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
+            coded |= _coded(batch, pairs, choice, adapter, moments)
+            if progress is not None:
+                progress(len({name for name, _ in coded}), len(adapter))
+        found = replace(adapter, layers=layers_of(adapter, coded, fine), recipe=recipe)
+        over = file_size(found) - nbytes
+        if over <= 0:
+            break
+        room = max(0, room - over)
+    return found
+
+
+def _check(adapter: Adapter, moments: Moments | None) -> None:
+    for name, delta in adapter.items():
+        if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
+            raise FormatError("the layer has values that are not finite", layer=name)
+        if moments is not None and name not in moments:
+            raise KronqError(
+                "calibration did not see the layer",
+                layer=name,
+                hint="was it run with this adapter's base?",
+            )
+
+
+def _batches(adapter: Adapter) -> list[Batch]:
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name, delta in adapter.items():
+        found.setdefault(("B", *(m.shape for m in delta.b.matrices)), []).append(name)
+        if large(delta.a):
+            found.setdefault(("A", delta.a.shape), []).append(name)
+    batches = []
+    for (role, *_), names in found.items():
+        products = [adapter[n].b if role == "B" else adapter[n].a for n in names]
+        factors = [p.float32() for p in products]
+        if products[0].right is None:
+            batches.append(Batch(str(role), names, np.stack([x for x, _ in factors]), None))
+            continue
+        left = np.ascontiguousarray(np.stack([x.T for x, _ in factors]))
+        right = np.stack([y for _, y in factors if y is not None])
+        batches.append(Batch(str(role), names, left, right))
+    return batches
+
+
+def _chunks(batch: Batch, moments: Moments | None) -> Iterator[tuple[slice, Batch]]:
+    """The batch in parts whose moments fit into memory."""
+    step = len(batch.names)
+    if moments is not None:
+        last = batch.left if batch.right is None else batch.right
+        largest = max(batch.left.shape[2], last.shape[2])
+        step = max(1, _CHUNK_BYTES // (32 * largest**2))
+    for start in range(0, len(batch.names), step):
+        at = slice(start, start + step)
+        yield at, batch.part(at)
+
+
+def _costs(batch: Batch, adapter: Adapter, moments: Moments | None) -> tuple[Cost, Cost]:
+    """What errors of B cost, on its left and on its right."""
+    ones = np.ones(len(batch.names))
+    if batch.role == "A":
+        worth = [_worth_of_a(adapter[n], moments[n] if moments else None) for n in batch.names]
+        return Cost(None, ones), Cost(None, np.array(worth))
+    if moments is None:
+        return Cost(None, ones), Cost(None, np.array([weight(adapter[n]) for n in batch.names]))
+    both = [reduced(adapter[n], moments[n]) for n in batch.names]
+    right = Cost.of(np.stack([right for _, right in both]))
+    lefts = [left for left, _ in both]
+    if all(left is None for left in lefts):
+        return Cost(None, ones), right
+    rows = adapter[batch.names[0]].b.shape[0]
+    return Cost.of(np.stack([np.eye(rows) if x is None else x for x in lefts])), right
+
+
+def _worth_of_a(delta: Delta, moment: Moment | None) -> float:
+    """What ‖ΔW‖², or E‖ΔW·x‖², is per ‖A‖²."""
+    b = delta.b.float64()
+    size = float(np.linalg.norm(delta.a.float64()) ** 2)
+    if moment is None or not size:
+        return float(np.linalg.norm(b * delta.scale) ** 2)
+    left, right = reduced(delta, moment)
+    return float(np.vdot((b if left is None else left @ b) @ right, b)) / size
+
+
+def _judged(
+    batch: Batch, adapter: Adapter, moments: Moments | None
+) -> tuple[list[Pair], list[Option]]:
+    """The gauges of a batch (of whole matrices none), and what their channels cost."""
+    parts: list[tuple[list[Pair], list[Option]]] = []
+    for _, part in _chunks(batch, moments):
+        left, right = _costs(part, adapter, moments)
+        if part.right is None:
+            parts.append(([], [wholes.option(part.left, left, right)]))
+        else:
+            parts.append(options(Pair(part.left, part.right), left, right))
+    pairs = [
+        Pair(np.concatenate([p.left for p in each]), np.concatenate([p.right for p in each]))
+        for each in zip(*(pairs for pairs, _ in parts), strict=True)
+    ]
+    return pairs, [joined(each) for each in zip(*(found for _, found in parts), strict=True)]
+
+
+def _coded(
+    batch: Batch, pairs: list[Pair], choice: Choice, adapter: Adapter, moments: Moments | None
+) -> dict[tuple[str, str], Rounded]:
+    """The codes of a batch: (layer, role) → what it became."""
+    found: dict[tuple[str, str], Rounded] = {}
+    for at, part in _chunks(batch, moments):
+        left, right = _costs(part, adapter, moments)
+        widths = tuple(each[at] for each in choice.widths)
+        if part.right is None:
+            codes, scale = wholes.rounded(part.left, widths[0], left, right)
+            both: tuple[F32, ...] = (codes,)
+        else:
+            chosen = choice.option[at]
+            every = np.arange(len(part.names))
+            pair = Pair(
+                np.stack([p.left[at] for p in pairs])[chosen, every],
+                np.stack([p.right[at] for p in pairs])[chosen, every],
+            )
+            *both_, scale = rounded(pair, (widths[0], widths[1]), left, right)
+            both = tuple(both_)
+        for i, name in enumerate(part.names):
+            found[name, batch.role] = Rounded(
+                tuple(c[i] for c in both), tuple(w[i] for w in widths), scale[i]
+            )
+    return found

@@ -1,0 +1,165 @@
+"""Native codes as an adapter's layers: who carries which scale, and what the file weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.adapter import Adapter, Recipe
+from kronq.delta import F64, ONE, Delta, Product
+from kronq.matrix import F32, Matrix, Quantized, mixed
+from kronq.packed import pack
+from kronq.packed.codec import CODES_PER_BYTE
+from kronq.quantization.allocation import U8
+from kronq.quantization.grid import fitted_scale
+from kronq.quantization.half import half, settle
+
+_SMALL_A = 64
+"""Entries of an A that is stored as int8 without scales."""
+_MEASURED = 0.12345678901234567
+"""Stands for numbers of the manifest that are not known yet."""
+_TOP = 14
+"""The power of two that the largest scale is brought to."""
+_RANGE = 14
+"""Powers of two below which a layer's scales get an exponent of their own."""
+
+
+F16 = NDArray[np.float16]
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """One layer's A or B in codes.
+
+    Attributes:
+        codes: Of left and right, [channels, length].
+        widths: Of both, [channels].
+        scale: [channels].
+    """
+
+    codes: tuple[F32, ...]
+    widths: tuple[U8, ...]
+    scale: F64
+
+
+def large(a: Product) -> bool:
+    """Whether A is worth codes of its own widths."""
+    return a is not ONE and a.right is None and a.parameters > _SMALL_A
+
+
+def layers_of(
+    adapter: Adapter, coded: Mapping[tuple[str, str], Rounded], fine: bool
+) -> dict[str, Delta]:
+    """The adapter's layers with these codes; without any, what is left when nothing has bits.
+
+    Args:
+        adapter: As it was trained.
+        coded: (layer, ``A`` or ``B``) → its codes.
+        fine: Whether a small A is float16 instead of int8.
+    """
+    parts = {name: _a(delta, coded.get((name, "A")), fine) for name, delta in adapter.items()}
+    scales = {n: coded[n, "B"].scale * parts[n][1] for n in adapter if (n, "B") in coded}
+    exponents = _exponents(scales)
+    found = {}
+    for name, delta in adapter.items():
+        a = parts[name][0]
+        if name not in scales:
+            b = _empty(delta.b)
+            found[name] = replace(delta, a=a, b=b, scale=delta.scale * _MEASURED)
+            continue
+        scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
+        b = _product(coded[name, "B"], scale)
+        found[name] = replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponents[name])))
+    return found
+
+
+def _a(delta: Delta, coded: Rounded | None, fine: bool) -> tuple[Product, float]:
+    """A as it is stored, and what B's scales have to carry of it."""
+    if delta.a is ONE:
+        return ONE, 1.0
+    if large(delta.a):
+        if coded is None:
+            return _empty(delta.a), 1.0
+        top = float(coded.scale.max(initial=0.0))
+        exponent = int(np.frexp(top)[1]) if top else 0
+        scale = np.ldexp(coded.scale, -exponent).astype(np.float16)
+        return _product(coded, scale), float(np.ldexp(1.0, exponent))
+    if delta.a.right is None and not fine:
+        x = delta.a.left.float32()
+        step = float(fitted_scale(x.reshape(1, -1), 8)[0])
+        codes = np.clip(np.rint(x / (step or 1.0)), -128, 127).astype(np.int8)
+        return Product(Quantized(codes, None, 8, 0)), step
+    return _a_float(delta.a)
+
+
+def _a_float(a: Product) -> tuple[Product, float]:
+    if a is ONE:
+        return ONE, 1.0
+    settled = [settle(x) for x in a.float32() if x is not None]
+    return Product(*(half(x) for x, _ in settled)), float(np.ldexp(1.0, sum(e for _, e in settled)))
+
+
+def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
+    """What brings scales into float16's range: the same for all layers where it serves all."""
+    tops = {name: float(scale.max(initial=0.0)) for name, scale in scales.items()}
+    common = int(np.frexp(max(tops.values(), default=0.0))[1])
+    own = {name: int(np.frexp(top)[1]) if top else common for name, top in tops.items()}
+    return {n: (common if common - e < _RANGE else e) - _TOP for n, e in own.items()}
+
+
+def _product(coded: Rounded, scale: F16) -> Product:
+    """Codes with B1's, or a whole matrix's, scales."""
+    left = coded.codes[0].astype(np.int8)
+    if len(coded.codes) == 1:
+        return Product(mixed(left, coded.widths[0], 0, scale))
+    right = coded.codes[1].astype(np.int8)
+    return Product(
+        mixed(np.ascontiguousarray(left.T), coded.widths[0], 1, scale),
+        mixed(right, coded.widths[1], 0),
+    )
+
+
+def _empty(product: Product) -> Product:
+    """The product without any bits."""
+    channels = product.left.shape[0 if product.right is None else 1]
+    widths = np.zeros(channels, dtype=np.uint8)
+    lengths = [(m.shape[0] * m.shape[1]) // channels for m in product.matrices]
+    codes = tuple(np.zeros((channels, n), dtype=np.float32) for n in lengths)
+    none = Rounded(codes, (widths, widths), np.zeros(channels))
+    return _product(none, none.scale.astype(np.float16))
+
+
+def usual_size(adapter: Adapter, bits: float) -> int:
+    """Bytes of the file with ``bits`` bits a code, two scales a component and A as float16."""
+    blank = replace(adapter, layers={n: _usual(d) for n, d in adapter.items()})
+    blank = replace(blank, recipe=Recipe("balanced", 4))
+    return file_size(blank) + codes_size(adapter, bits) - codes_size(adapter, 4)
+
+
+def _usual(delta: Delta) -> Delta:
+    def codes(matrix: Matrix, axis: int) -> Quantized:
+        zeros = np.broadcast_to(np.int8(0), matrix.shape)
+        return Quantized(zeros, np.zeros(matrix.shape[axis], np.float16), 4, axis)
+
+    b = delta.b
+    coded = [codes(m, axis) for m, axis in zip(b.matrices, (b.right is not None, 0), strict=False)]
+    return replace(delta, a=_a_float(delta.a)[0], b=Product(*coded))
+
+
+def codes_size(adapter: Adapter, bits: float) -> int:
+    return sum(int(-(-d.b.parameters * bits // 8)) for d in adapter.values())
+
+
+def file_size(adapter: Adapter) -> int:
+    """With a measured error in its manifest, whose digits count too."""
+    recipe = replace(adapter.recipe, relative_error=_MEASURED) if adapter.recipe else None
+    return len(pack(replace(adapter, recipe=recipe)))
+
+
+def padding(adapter: Adapter) -> int:
+    """Bytes of filling in a file of codes that have no bits yet; a whole one may be one too few."""
+    codes = [m for d in adapter.values() for m in d.matrices if isinstance(m, Quantized)]
+    return sum(m.codes.size for m in codes if m.widths is not None) // CODES_PER_BYTE
