@@ -8,7 +8,7 @@ them all, and A's too: B2 and a small A are whole numbers and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from kronq.quantization.metric import reduced, weight
 from kronq.quantization.pairs import Cost, Pair, options, rounded
 from kronq.quantization.planes import (
     Rounded,
+    blank,
     codes_size,
     file_size,
     large,
@@ -38,7 +39,9 @@ _FINE = 5.5
 """Bits a parameter from which a small A as int8 would show in the error."""
 _CHUNK_BYTES = 2**28
 """Of moments that are held at once."""
-_TRIES = 4
+_TRIES = 8
+_DIGITS = 16
+"""Bytes by which numbers in the manifest may come out longer than they were taken for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,31 +90,50 @@ def native(
     _check(adapter, moments)
     fine = (8 * size / adapter.parameters if size else bits) > _FINE
     recipe = Recipe("native", round(8 * size / adapter.parameters, 4) if size else bits)
-    blank = replace(adapter, layers=layers_of(adapter, {}, fine), recipe=recipe)
-    skeleton = file_size(blank) - padding(blank)
-    nbytes = size or max(usual_size(adapter, bits), skeleton + codes_size(adapter, bits))
-    if nbytes < skeleton:
-        raise KronqError(
-            "the size is too small for native codes",
-            found=f"{nbytes:,} bytes",
-            expected=f"more than {skeleton:,}",
-            hint="compact codes need fewer",
-        )
     batches = _batches(adapter)
+
+    def built(coded: Mapping[tuple[str, str], Rounded]) -> Adapter:
+        return replace(adapter, layers=layers_of(adapter, coded, fine), recipe=recipe)
+
+    empty = built(_blank(batches, adapter))
+    least = file_size(empty) - padding(empty)
+    nbytes = size or max(usual_size(adapter, bits), least + codes_size(adapter, bits))
     judged = [_judged(batch, adapter, moments) for batch in batches]
-    room = nbytes - skeleton
+    room = nbytes - least
     for _ in range(_TRIES):
+        if room < 0:
+            raise KronqError(
+                "the size is too small for native codes",
+                found=f"{nbytes:,} bytes",
+                expected=f"at least {nbytes - room:,}",
+                hint="compact codes need fewer",
+            )
         chosen = choose([options for _, options in judged], room)
-        coded: dict[tuple[str, str], Rounded] = {}
-        for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
-            coded |= _coded(batch, pairs, choice, adapter, moments)
-            if progress is not None:
-                progress(len({name for name, _ in coded}), len(adapter))
-        found = replace(adapter, layers=layers_of(adapter, coded, fine), recipe=recipe)
-        over = file_size(found) - nbytes
+        over = file_size(built(_blank(batches, adapter, chosen))) + _DIGITS - nbytes
         if over <= 0:
-            break
-        room = max(0, room - over)
+            coded: dict[tuple[str, str], Rounded] = {}
+            for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
+                coded |= _coded(batch, pairs, choice, adapter, moments)
+                if progress is not None:
+                    progress(len({name for name, _ in coded}), len(adapter))
+            found = built(coded)
+            over = file_size(found) - nbytes
+            if over <= 0:
+                return found
+        room -= over + _DIGITS
+    raise AssertionError
+
+
+def _blank(
+    batches: list[Batch], adapter: Adapter, chosen: list[Choice] | None = None
+) -> dict[tuple[str, str], Rounded]:
+    """Codes of these widths, or of none, that weigh in the file what the real ones will."""
+    found = {}
+    for i, batch in enumerate(batches):
+        for at, name in enumerate(batch.names):
+            widths = None if chosen is None else tuple(w[at] for w in chosen[i].widths)
+            product = adapter[name].b if batch.role == "B" else adapter[name].a
+            found[name, batch.role] = blank(product, widths)
     return found
 
 

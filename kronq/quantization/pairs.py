@@ -71,10 +71,8 @@ class Cost:
 
     def between(self, x: F32, y: F32) -> F64:
         """x·M·yᵀ [layers, channels, channels]."""
-        if self.moments is None:
-            return (x @ y.transpose(0, 2, 1)).astype(np.float64)
-        found: F64 = self.applied(x) @ y.transpose(0, 2, 1)
-        return found
+        left = x if self.moments is None else self.applied(x)
+        return (left @ y.transpose(0, 2, 1)).astype(np.float64)
 
 
 def principal(pair: Pair, gram_left: F64, gram_right: F64) -> Pair:

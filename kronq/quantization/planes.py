@@ -19,8 +19,10 @@ from kronq.quantization.half import half, settle
 
 _SMALL_A = 64
 """Entries of an A that is stored as int8 without scales."""
-_MEASURED = 0.12345678901234567
-"""Stands for numbers of the manifest that are not known yet."""
+_MEASURED = 0.00012345678901234567
+"""Stands for the relative error in the manifest, with as many digits as it can have."""
+_SCALE = 1e-9
+"""Stands for a scale that is not known yet."""
 _TOP = 14
 """The power of two that the largest scale is brought to."""
 _RANGE = 14
@@ -53,26 +55,22 @@ def large(a: Product) -> bool:
 def layers_of(
     adapter: Adapter, coded: Mapping[tuple[str, str], Rounded], fine: bool
 ) -> dict[str, Delta]:
-    """The adapter's layers with these codes; without any, what is left when nothing has bits.
+    """The adapter's layers with these codes.
 
     Args:
         adapter: As it was trained.
-        coded: (layer, ``A`` or ``B``) → its codes.
+        coded: (layer, ``B``, or ``A`` where it is large) → its codes.
         fine: Whether a small A is float16 instead of int8.
     """
     parts = {name: _a(delta, coded.get((name, "A")), fine) for name, delta in adapter.items()}
-    scales = {n: coded[n, "B"].scale * parts[n][1] for n in adapter if (n, "B") in coded}
+    scales = {name: coded[name, "B"].scale * parts[name][1] for name in adapter}
     exponents = _exponents(scales)
     found = {}
     for name, delta in adapter.items():
-        a = parts[name][0]
-        if name not in scales:
-            b = _empty(delta.b)
-            found[name] = replace(delta, a=a, b=b, scale=delta.scale * _MEASURED)
-            continue
         scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
         b = _product(coded[name, "B"], scale)
-        found[name] = replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponents[name])))
+        value = float(np.ldexp(delta.scale, exponents[name]))
+        found[name] = replace(delta, a=parts[name][0], b=b, scale=value)
     return found
 
 
@@ -80,9 +78,7 @@ def _a(delta: Delta, coded: Rounded | None, fine: bool) -> tuple[Product, float]
     """A as it is stored, and what B's scales have to carry of it."""
     if delta.a is ONE:
         return ONE, 1.0
-    if large(delta.a):
-        if coded is None:
-            return _empty(delta.a), 1.0
+    if coded is not None:
         top = float(coded.scale.max(initial=0.0))
         exponent = int(np.frexp(top)[1]) if top else 0
         scale = np.ldexp(coded.scale, -exponent).astype(np.float16)
@@ -122,14 +118,13 @@ def _product(coded: Rounded, scale: F16) -> Product:
     )
 
 
-def _empty(product: Product) -> Product:
-    """The product without any bits."""
+def blank(product: Product, widths: tuple[U8, ...] | None = None) -> Rounded:
+    """A product of such widths, or without any bits, before its codes are known."""
     channels = product.left.shape[0 if product.right is None else 1]
-    widths = np.zeros(channels, dtype=np.uint8)
-    lengths = [(m.shape[0] * m.shape[1]) // channels for m in product.matrices]
-    codes = tuple(np.zeros((channels, n), dtype=np.float32) for n in lengths)
-    none = Rounded(codes, (widths, widths), np.zeros(channels))
-    return _product(none, none.scale.astype(np.float16))
+    widths = widths or (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
+    lengths = [m.shape[0] * m.shape[1] // channels for m in product.matrices]
+    codes = tuple(np.broadcast_to(np.float32(0), (channels, n)) for n in lengths)
+    return Rounded(codes, widths, np.full(channels, _SCALE))
 
 
 def usual_size(adapter: Adapter, bits: float) -> int:
