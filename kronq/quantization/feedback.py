@@ -26,6 +26,7 @@ Bounds = tuple[F32, F32]
 """The lowest and the highest code of each channel [layers, channels, 1]."""
 
 _DAMPING = 0.01
+"""Of each moment, for what the sample did not show."""
 _TINY = 1e-7
 
 
@@ -123,11 +124,11 @@ class Lower:
         self.columns = np.ascontiguousarray(lower.transpose(0, 2, 1))
 
 
-def unit_lower(gram: NDArray[Any], damping: float = _TINY) -> tuple[F32, F32]:
-    """(L, D) of L·D·Lᵀ = gram + damping · its mean diagonal, for a batch of them."""
-    size = gram.shape[1]
-    mean = np.einsum("lii->l", gram)[:, None, None] / size
-    root = np.linalg.cholesky(gram.astype(np.float64) + np.eye(size) * (damping * mean + 1e-30))
-    diagonal = np.einsum("lii->li", root)
-    lower = root / diagonal[:, None]
-    return lower.astype(np.float32), (diagonal**2).astype(np.float32)
+def unit_lower(gram: NDArray[Any], damping: float = 0.0) -> tuple[F32, F32]:
+    """(L, D) of L·D·Lᵀ, a batch of them, for matrices with ``damping`` more on their diagonal."""
+    steady = gram.astype(np.float64)
+    diagonal = np.einsum("lii->li", steady)  # a view: writing to it is writing to the matrix
+    diagonal += damping * diagonal + _TINY * diagonal.mean(axis=1, keepdims=True) + 1e-30
+    root = np.linalg.cholesky(steady)
+    own = np.einsum("lii->li", root)
+    return (root / own[:, None]).astype(np.float32), (own**2).astype(np.float32)

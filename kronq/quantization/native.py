@@ -8,6 +8,7 @@ them all, and A's too: B2 and a small A are whole numbers and nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ from kronq.quantization.planes import (
     large,
     layers_of,
     padding,
+    small_as,
     usual_size,
 )
 
@@ -40,8 +42,8 @@ _FINE = 5.5
 _CHUNK_BYTES = 2**28
 """Of moments that are held at once."""
 _TRIES = 8
-_DIGITS = 16
-"""Bytes by which numbers in the manifest may come out longer than they were taken for."""
+_NEAR = 16
+"""Bytes below the limit that are near enough to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,40 +90,70 @@ def native(
         FormatError: A layer has values that are not finite.
     """
     _check(adapter, moments)
-    fine = (8 * size / adapter.parameters if size else bits) > _FINE
-    recipe = Recipe("native", round(8 * size / adapter.parameters, 4) if size else bits)
-    batches = _batches(adapter)
+    if size is not None:
+        bits = min(16.0, round(8 * size / adapter.parameters, 4))
+    fine = bits > _FINE
+    recipe = Recipe("native", bits)
+    batches, stored = _batches(adapter), small_as(adapter, fine=fine)
 
     def built(coded: Mapping[tuple[str, str], Rounded]) -> Adapter:
-        return replace(adapter, layers=layers_of(adapter, coded, fine), recipe=recipe)
+        return replace(adapter, layers=layers_of(adapter, stored, coded), recipe=recipe)
+
+    def sized(chosen: list[Choice]) -> int:
+        return file_size(built(_blank(batches, adapter, chosen)))
 
     empty = built(_blank(batches, adapter))
     least = file_size(empty) - padding(empty)
-    nbytes = size or max(usual_size(adapter, bits), least + codes_size(adapter, bits))
+    limit = float(size or usual_size(adapter, bits))
+    room = int(limit) - least
+    if size is None and room < codes_size(adapter, bits):
+        # Where the header weighs more than codes do, it is not they that pay for it.
+        room, limit = codes_size(adapter, bits), math.inf
     judged = [_judged(batch, adapter, moments) for batch in batches]
-    room = nbytes - least
+    for _ in range(_TRIES):
+        chosen = _chosen([found for _, found in judged], room, limit, sized)
+        coded: dict[tuple[str, str], Rounded] = {}
+        for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
+            coded |= _coded(batch, pairs, choice, adapter, moments)
+            if progress is not None:
+                progress(len({name for name, _ in coded}), len(adapter))
+        found = built(coded)
+        over = file_size(found) - limit
+        if over <= 0:
+            break
+        limit -= over
+    return found
+
+
+def _chosen(
+    judged: list[list[Option]], room: int, limit: float, sized: Callable[[list[Choice]], int]
+) -> list[Choice]:
+    """The choice that fills the file, whose header depends on it a little.
+
+    Raises:
+        KronqError: There is no room for any.
+    """
+    best: list[Choice] | None = None
     for _ in range(_TRIES):
         if room < 0:
-            raise KronqError(
-                "the size is too small for native codes",
-                found=f"{nbytes:,} bytes",
-                expected=f"at least {nbytes - room:,}",
-                hint="compact codes need fewer",
-            )
-        chosen = choose([options for _, options in judged], room)
-        over = file_size(built(_blank(batches, adapter, chosen))) + _DIGITS - nbytes
+            break
+        chosen = choose(judged, room)
+        over = sized(chosen) - limit
         if over <= 0:
-            coded: dict[tuple[str, str], Rounded] = {}
-            for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
-                coded |= _coded(batch, pairs, choice, adapter, moments)
-                if progress is not None:
-                    progress(len({name for name, _ in coded}), len(adapter))
-            found = built(coded)
-            over = file_size(found) - nbytes
-            if over <= 0:
-                return found
-        room -= over + _DIGITS
-    raise AssertionError
+            best = chosen
+            if over > -_NEAR:
+                break
+        if math.isinf(limit):
+            break
+        room -= int(over) + _NEAR // 2
+    if best is None:
+        raise KronqError(
+            "the size is too small for native codes",
+            found=f"{limit:,} bytes",
+            expected=f"at least {limit - room:,}",
+            hint="compact codes need fewer",
+        )
+    return best
 
 
 def _blank(

@@ -7,8 +7,10 @@ cols]. An error E of B costs tr(L·E·S·Eᵀ) with L and S from ``metric``, or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.delta import F64
 from kronq.matrix import F32
@@ -16,7 +18,7 @@ from kronq.quantization.allocation import U8, Option, judge
 from kronq.quantization.feedback import Bounds, Lower, bounds, descend, feed, nearest
 from kronq.quantization.grid import fitted_scale
 
-_SWEEPS = 3
+_SWEEPS = 4
 _TURNS = 2
 _RIDGE = 1e-7
 
@@ -60,19 +62,23 @@ class Cost:
 
     def applied(self, x: F32) -> F64:
         """x·M [layers, channels, n]."""
-        found: F64 = x.astype(np.float64) if self.moments is None else x @ self.moments
+        if self.moments is None:
+            return x.astype(np.float64)
+        found: F64 = np.matmul(x, self.moments)
         return found
 
     def diagonal(self, size: int) -> F64:
         """M's, [layers, n]."""
         if self.moments is None:
             return np.ones((len(self.worth), size))
-        return np.einsum("lii->li", self.moments)
+        found: F64 = np.einsum("lii->li", self.moments)
+        return found
 
     def between(self, x: F32, y: F32) -> F64:
         """x·M·yᵀ [layers, channels, channels]."""
-        left = x if self.moments is None else self.applied(x)
-        return (left @ y.transpose(0, 2, 1)).astype(np.float64)
+        kept: NDArray[Any] = x if self.moments is None else self.applied(x)
+        found: F64 = np.matmul(kept, y.transpose(0, 2, 1)).astype(np.float64)
+        return found
 
 
 def principal(pair: Pair, gram_left: F64, gram_right: F64) -> Pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -52,17 +53,46 @@ def large(a: Product) -> bool:
     return a is not ONE and a.right is None and a.parameters > _SMALL_A
 
 
+Stored = tuple[Product, float]
+"""A as it is stored, and what B's scales have to carry of it."""
+
+
+def small_as(adapter: Adapter, *, fine: bool) -> dict[str, Stored]:
+    """Every A that has no codes of its own widths: int8 without scales, or float16 if ``fine``."""
+    return {
+        name: _float_a(delta.a) if fine or delta.a.right is not None else _int8_a(delta.a)
+        for name, delta in adapter.items()
+        if not large(delta.a)
+    }
+
+
+def _int8_a(a: Product) -> Stored:
+    if a is ONE:
+        return ONE, 1.0
+    x = a.left.float32()
+    step = float(fitted_scale(x.reshape(1, -1), 8)[0])
+    codes = np.clip(np.rint(x / (step or 1.0)), -128, 127).astype(np.int8)
+    return Product(Quantized(codes, None, 8, 0)), step
+
+
+def _float_a(a: Product) -> Stored:
+    if a is ONE:
+        return ONE, 1.0
+    settled = [settle(x) for x in a.float32() if x is not None]
+    return Product(*(half(x) for x, _ in settled)), float(np.ldexp(1.0, sum(e for _, e in settled)))
+
+
 def layers_of(
-    adapter: Adapter, coded: Mapping[tuple[str, str], Rounded], fine: bool
+    adapter: Adapter, stored: Mapping[str, Stored], coded: Mapping[tuple[str, str], Rounded]
 ) -> dict[str, Delta]:
     """The adapter's layers with these codes.
 
     Args:
         adapter: As it was trained.
+        stored: What ``small_as`` made of it.
         coded: (layer, ``B``, or ``A`` where it is large) → its codes.
-        fine: Whether a small A is float16 instead of int8.
     """
-    parts = {name: _a(delta, coded.get((name, "A")), fine) for name, delta in adapter.items()}
+    parts = {n: stored[n] if n in stored else _large_a(coded[n, "A"]) for n in adapter}
     scales = {name: coded[name, "B"].scale * parts[name][1] for name in adapter}
     exponents = _exponents(scales)
     found = {}
@@ -74,28 +104,11 @@ def layers_of(
     return found
 
 
-def _a(delta: Delta, coded: Rounded | None, fine: bool) -> tuple[Product, float]:
-    """A as it is stored, and what B's scales have to carry of it."""
-    if delta.a is ONE:
-        return ONE, 1.0
-    if coded is not None:
-        top = float(coded.scale.max(initial=0.0))
-        exponent = int(np.frexp(top)[1]) if top else 0
-        scale = np.ldexp(coded.scale, -exponent).astype(np.float16)
-        return _product(coded, scale), float(np.ldexp(1.0, exponent))
-    if delta.a.right is None and not fine:
-        x = delta.a.left.float32()
-        step = float(fitted_scale(x.reshape(1, -1), 8)[0])
-        codes = np.clip(np.rint(x / (step or 1.0)), -128, 127).astype(np.int8)
-        return Product(Quantized(codes, None, 8, 0)), step
-    return _a_float(delta.a)
-
-
-def _a_float(a: Product) -> tuple[Product, float]:
-    if a is ONE:
-        return ONE, 1.0
-    settled = [settle(x) for x in a.float32() if x is not None]
-    return Product(*(half(x) for x, _ in settled)), float(np.ldexp(1.0, sum(e for _, e in settled)))
+def _large_a(coded: Rounded) -> Stored:
+    top = float(coded.scale.max(initial=0.0))
+    exponent = int(np.frexp(top)[1])
+    scale = np.ldexp(coded.scale, -exponent).astype(np.float16)
+    return _product(coded, scale), float(np.ldexp(1.0, exponent))
 
 
 def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
@@ -129,9 +142,10 @@ def blank(product: Product, widths: tuple[U8, ...] | None = None) -> Rounded:
 
 def usual_size(adapter: Adapter, bits: float) -> int:
     """Bytes of the file with ``bits`` bits a code, two scales a component and A as float16."""
+    parameters = sum(d.b.parameters for d in adapter.values())
     blank = replace(adapter, layers={n: _usual(d) for n, d in adapter.items()})
     blank = replace(blank, recipe=Recipe("balanced", 4))
-    return file_size(blank) + codes_size(adapter, bits) - codes_size(adapter, 4)
+    return file_size(blank) + int(parameters * (bits - 4) / 8)
 
 
 def _usual(delta: Delta) -> Delta:
@@ -141,11 +155,18 @@ def _usual(delta: Delta) -> Delta:
 
     b = delta.b
     coded = [codes(m, axis) for m, axis in zip(b.matrices, (b.right is not None, 0), strict=False)]
-    return replace(delta, a=_a_float(delta.a)[0], b=Product(*coded))
+    return replace(delta, a=_float_a(delta.a)[0], b=Product(*coded))
 
 
 def codes_size(adapter: Adapter, bits: float) -> int:
-    return sum(int(-(-d.b.parameters * bits // 8)) for d in adapter.values())
+    """Of B's channels, all with so many bits, each in whole bytes and with one scale."""
+    total = 0
+    for delta in adapter.values():
+        pair = delta.b.right is not None
+        channels = delta.b.left.shape[1 if pair else 0]
+        lengths = [m.shape[0] * m.shape[1] // channels for m in delta.b.matrices]
+        total += channels * (2 + sum(math.ceil(n * bits / 8) for n in lengths))
+    return total
 
 
 def file_size(adapter: Adapter) -> int:
