@@ -154,6 +154,8 @@ def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
         outlines.extend(Outline(shapes, scale) for scale in scales)
         roles.extend([products] * len(scales))
     told = manifest.codes
+    if told.layer_steps:
+        raise UnsupportedError("coded layers with steps of their own", path=file.path)
     try:
         data = file.array("codes")
         found = unpack(data, outlines, told.step, told.shifts, file.path)
