@@ -66,7 +66,7 @@ ATTACKS: dict[str, bytes] = {
     "no widths at all, and codes": tensor("0.B1.widths", lambda d: b"\x00" * len(d)),
     "a byte of codes too many": tensor("0.B1", lambda d: d + b"\0"),
     "a byte of codes too few": tensor("0.B1", lambda d: d[:-1]),
-    "no codes": tensor("0.B2", lambda d: b""),
+    "no codes": tensor("0.B2", lambda d: d[:0]),
     "a scale too many": tensor("0.B1.scale", lambda d: d + b"\0\x3c"),
     "a scale too few": tensor("0.B1.scale", lambda d: d[:-2]),
     "a scale that is not a number": tensor("0.B1.scale", lambda d: b"\0\x7e" + d[2:]),
