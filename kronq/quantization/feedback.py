@@ -80,31 +80,44 @@ def feed(target: F32, gram: F32 | None, lower: Lower, scale: F32, limits: Bounds
         limits: Of the codes.
     """
     z = np.take_along_axis(target, lower.order[:, None], axis=2)
-    coupling = None if gram is None else unit_lower(gram)[0]
+    column = _Column(gram, scale, limits)
     errors, codes = np.zeros_like(z), np.zeros_like(z)
     for j in range(z.shape[2] - 1, -1, -1):
         after = slice(j + 1, None)
         fed = z[:, :, j] + (errors[:, :, after] @ lower.columns[:, j, after, None])[..., 0]
-        found = _column(fed, coupling, scale, limits)
+        found = column.rounded(fed)
         codes[:, :, j] = found
         errors[:, :, j] = z[:, :, j] - found * scale[..., 0]
     back = np.argsort(lower.order, axis=1)
     return np.take_along_axis(codes, back[:, None], axis=2)
 
 
-def _column(fed: F32, coupling: F32 | None, scale: F32, limits: Bounds) -> F32:
-    """One entry of every channel [layers, channels], the last channel first."""
-    low, high = limits
-    if coupling is None:
-        return nearest(fed[..., None], scale, limits)[..., 0]
-    rest, codes = np.zeros_like(fed), np.zeros_like(fed)
-    for k in range(fed.shape[1] - 1, -1, -1):
-        aim = fed[:, k] + np.einsum("li,li->l", coupling[:, k + 1 :, k], rest[:, k + 1 :])
-        at = scale[:, k, 0]
-        code = nearest(aim, at, (low[:, k, 0], high[:, k, 0]))
-        codes[:, k] = code
-        rest[:, k] = fed[:, k] - code * at
-    return codes
+class _Column:
+    """Rounds one entry of every channel, the last channel first; H is factored once."""
+
+    def __init__(self, gram: F32 | None, scale: F32, limits: Bounds) -> None:
+        self._scale = scale[..., 0]
+        there = self._scale > 0
+        self._inverse = np.divide(1, self._scale, out=np.zeros_like(self._scale), where=there)
+        self._low, self._high = (limit[..., 0] for limit in limits)
+        self._coupling: list[F32] | None = None
+        if gram is not None:
+            lower, _ = unit_lower(gram)
+            self._coupling = [lower[:, k + 1 :, k].copy() for k in range(lower.shape[1])]
+
+    def rounded(self, aims: F32) -> F32:
+        """Codes of [layers, channels]."""
+        if self._coupling is None:
+            return np.clip(np.rint(aims * self._inverse), self._low, self._high)
+        rest, codes = np.zeros_like(aims), np.zeros_like(aims)
+        for k in range(aims.shape[1] - 1, -1, -1):
+            aim = aims[:, k] + (self._coupling[k] * rest[:, k + 1 :]).sum(axis=1)
+            code = np.rint(aim * self._inverse[:, k])
+            np.maximum(code, self._low[:, k], out=code)
+            np.minimum(code, self._high[:, k], out=code)
+            codes[:, k] = code
+            rest[:, k] = aim - code * self._scale[:, k]
+        return codes
 
 
 class Lower:

@@ -80,7 +80,8 @@ def native(
     Args:
         adapter: As it was trained.
         bits: The file is at most as large as that of ``balanced`` with so many bits: codes of
-            ``bits`` bits on average, their scales and A beside them.
+            ``bits`` bits on average, their scales and A beside them. (Where a header weighs more
+            than that leaves, the codes still have their bits.)
         size: Instead, the bytes of the file, header included.
         moments: What calibration saw; the error is then that of the layers' outputs.
         progress: Called with (layers done, layers in all).
@@ -93,7 +94,8 @@ def native(
     if size is not None:
         bits = min(16.0, round(8 * size / adapter.parameters, 4))
     fine = bits > _FINE
-    recipe = Recipe("native", bits)
+    a_bits = 16 if fine or adapter.family == "lora" else 8
+    recipe = Recipe("native", bits, a_bits=a_bits)
     batches, stored = _batches(adapter), small_as(adapter, fine=fine)
 
     def built(coded: Mapping[tuple[str, str], Rounded]) -> Adapter:
@@ -104,14 +106,15 @@ def native(
 
     empty = built(_blank(batches, adapter))
     least = file_size(empty) - padding(empty)
-    limit = float(size or usual_size(adapter, bits))
+    limit = float(usual_size(adapter, bits) if size is None else size)
     room = int(limit) - least
     if size is None and room < codes_size(adapter, bits):
         # Where the header weighs more than codes do, it is not they that pay for it.
         room, limit = codes_size(adapter, bits), math.inf
     judged = [_judged(batch, adapter, moments) for batch in batches]
+    aim = limit
     for _ in range(_TRIES):
-        chosen = _chosen([found for _, found in judged], room, limit, sized)
+        chosen = _chosen([found for _, found in judged], room, aim, sized)
         coded: dict[tuple[str, str], Rounded] = {}
         for batch, (pairs, _), choice in zip(batches, judged, chosen, strict=True):
             coded |= _coded(batch, pairs, choice, adapter, moments)
@@ -121,7 +124,7 @@ def native(
         over = file_size(found) - limit
         if over <= 0:
             break
-        limit -= over
+        aim -= over
     return found
 
 

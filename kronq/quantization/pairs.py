@@ -18,8 +18,9 @@ from kronq.quantization.allocation import U8, Option, judge
 from kronq.quantization.feedback import Bounds, Lower, bounds, descend, feed, nearest
 from kronq.quantization.grid import fitted_scale
 
-_SWEEPS = 4
-_TURNS = 2
+_SWEEPS = 8
+_FED_SWEEPS = 3
+"""With moments, where each costs more and less is left to gain."""
 _RIDGE = 1e-7
 
 
@@ -163,7 +164,8 @@ def rounded(pair: Pair, widths: tuple[U8, ...], left: Cost, right: Cost) -> tupl
     one = start(pair.left, widths[0], left)
     two = start(pair.right, widths[1], right)
     best = _Best(one, two)
-    for _ in range(_SWEEPS):
+    fed = left.lower is not None or right.lower is not None
+    for _ in range(_FED_SWEEPS if fed else _SWEEPS):
         _fit(one, two)
         _fit(two, one)
         _rescale(one, two)
@@ -183,7 +185,7 @@ def _fit(side: Coding, other: Coding) -> None:
             side.codes,
             side.scale,
             side.limits,
-            _TURNS,
+            1,
         )
         return
     target = np.linalg.solve(_steady(gram), cross).astype(np.float32)
