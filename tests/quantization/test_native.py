@@ -93,13 +93,13 @@ def test_a_weak_component_gets_no_bits() -> None:
 def test_a_large_a_takes_its_share() -> None:
     """As with PEFT's decompose_factor=-1, where A and a whole B are of one size."""
     rng = np.random.default_rng(0)
-    adapter = Adapter({f"h.{i}": adapters.full_b(rng, (24, 20), (26, 30)) for i in range(4)})
+    adapter = Adapter({f"h.{i}": adapters.full_b(rng, (24, 20), (26, 30)) for i in range(40)})
     found = native(adapter, 4)
     for delta in found.values():
         assert {m.dtype for m in delta.matrices} == {"mixed"}
-    balanced = kronq.quantize(adapter, 4, a_bits=4)
-    assert size(found) < 1.02 * size(kronq.quantize(adapter, 4))
-    assert snr(adapter, native(adapter, size=size(balanced))) > snr(adapter, balanced)
+    balanced = kronq.quantize(adapter, 4)
+    assert size(found) <= size(balanced)
+    assert snr(adapter, found) > snr(adapter, balanced)
 
 
 def test_an_adapter_of_zeros(tmp_path: Path) -> None:
