@@ -9,26 +9,24 @@ them all, and A's too: B2 and a small A are whole numbers and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from kronq.adapter import Adapter, Recipe
-from kronq.delta import Delta
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import F32
-from kronq.moments import Moment, Moments
+from kronq.moments import Moments
 from kronq.quantization import wholes
 from kronq.quantization.allocation import Choice, Option, choose, joined
-from kronq.quantization.metric import reduced, weight
-from kronq.quantization.pairs import Cost, Pair, options, rounded
+from kronq.quantization.batches import Batch, batches_of, chunks, costs
+from kronq.quantization.pairs import Pair, options, rounded
 from kronq.quantization.planes import (
     Rounded,
     blank,
     codes_size,
     file_size,
-    large,
     layers_of,
     padding,
     small_as,
@@ -39,32 +37,9 @@ Progress = Callable[[int, int], None]
 
 _FINE = 5.5
 """Bits a parameter from which a small A as int8 would show in the error."""
-_CHUNK_BYTES = 2**28
-"""Of moments that are held at once."""
 _TRIES = 8
 _NEAR = 16
 """Bytes below the limit that are near enough to it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Layers whose B, or large A, has one shape.
-
-    Attributes:
-        role: ``A`` or ``B``.
-        names: The layers.
-        left: [layers, channels, length]: B1's columns, or a whole matrix's rows.
-        right: [layers, channels, length]: B2's rows, or None.
-    """
-
-    role: str
-    names: list[str]
-    left: F32
-    right: F32 | None
-
-    def part(self, at: slice) -> Batch:
-        right = None if self.right is None else self.right[at]
-        return replace(self, names=self.names[at], left=self.left[at], right=right)
 
 
 def native(
@@ -96,7 +71,7 @@ def native(
     fine = bits > _FINE
     a_bits = 16 if fine or adapter.family == "lora" else 8
     recipe = Recipe("native", bits, a_bits=a_bits)
-    batches, stored = _batches(adapter), small_as(adapter, fine=fine)
+    batches, stored = batches_of(adapter), small_as(adapter, fine=fine)
 
     def built(coded: Mapping[tuple[str, str], Rounded]) -> Adapter:
         return replace(adapter, layers=layers_of(adapter, stored, coded), recipe=recipe)
@@ -184,71 +159,13 @@ def _check(adapter: Adapter, moments: Moments | None) -> None:
             )
 
 
-def _batches(adapter: Adapter) -> list[Batch]:
-    found: dict[tuple[object, ...], list[str]] = {}
-    for name, delta in adapter.items():
-        found.setdefault(("B", *(m.shape for m in delta.b.matrices)), []).append(name)
-        if large(delta.a):
-            found.setdefault(("A", delta.a.shape), []).append(name)
-    batches = []
-    for (role, *_), names in found.items():
-        products = [adapter[n].b if role == "B" else adapter[n].a for n in names]
-        factors = [p.float32() for p in products]
-        if products[0].right is None:
-            batches.append(Batch(str(role), names, np.stack([x for x, _ in factors]), None))
-            continue
-        left = np.ascontiguousarray(np.stack([x.T for x, _ in factors]))
-        right = np.stack([y for _, y in factors if y is not None])
-        batches.append(Batch(str(role), names, left, right))
-    return batches
-
-
-def _chunks(batch: Batch, moments: Moments | None) -> Iterator[tuple[slice, Batch]]:
-    """The batch in parts whose moments fit into memory."""
-    step = len(batch.names)
-    if moments is not None:
-        last = batch.left if batch.right is None else batch.right
-        largest = max(batch.left.shape[2], last.shape[2])
-        step = max(1, _CHUNK_BYTES // (32 * largest**2))
-    for start in range(0, len(batch.names), step):
-        at = slice(start, start + step)
-        yield at, batch.part(at)
-
-
-def _costs(batch: Batch, adapter: Adapter, moments: Moments | None) -> tuple[Cost, Cost]:
-    """What errors of B cost, on its left and on its right."""
-    ones = np.ones(len(batch.names))
-    if batch.role == "A":
-        worth = [_worth_of_a(adapter[n], moments[n] if moments else None) for n in batch.names]
-        return Cost(None, ones), Cost(None, np.array(worth))
-    if moments is None:
-        return Cost(None, ones), Cost(None, np.array([weight(adapter[n]) for n in batch.names]))
-    both = [reduced(adapter[n], moments[n]) for n in batch.names]
-    right = Cost.of(np.stack([right for _, right in both]))
-    lefts = [left for left, _ in both]
-    if all(left is None for left in lefts):
-        return Cost(None, ones), right
-    rows = adapter[batch.names[0]].b.shape[0]
-    return Cost.of(np.stack([np.eye(rows) if x is None else x for x in lefts])), right
-
-
-def _worth_of_a(delta: Delta, moment: Moment | None) -> float:
-    """What ‖ΔW‖², or E‖ΔW·x‖², is per ‖A‖²."""
-    b = delta.b.float64()
-    size = float(np.linalg.norm(delta.a.float64()) ** 2)
-    if moment is None or not size:
-        return float(np.linalg.norm(b * delta.scale) ** 2)
-    left, right = reduced(delta, moment)
-    return float(np.vdot((b if left is None else left @ b) @ right, b)) / size
-
-
 def _judged(
     batch: Batch, adapter: Adapter, moments: Moments | None
 ) -> tuple[list[Pair], list[Option]]:
     """The gauges of a batch (of whole matrices none), and what their channels cost."""
     parts: list[tuple[list[Pair], list[Option]]] = []
-    for _, part in _chunks(batch, moments):
-        left, right = _costs(part, adapter, moments)
+    for _, part in chunks(batch, moments):
+        left, right = costs(part, adapter, moments)
         if part.right is None:
             parts.append(([], [wholes.option(part.left, left, right)]))
         else:
@@ -265,8 +182,8 @@ def _coded(
 ) -> dict[tuple[str, str], Rounded]:
     """The codes of a batch: (layer, role) → what it became."""
     found: dict[tuple[str, str], Rounded] = {}
-    for at, part in _chunks(batch, moments):
-        left, right = _costs(part, adapter, moments)
+    for at, part in chunks(batch, moments):
+        left, right = costs(part, adapter, moments)
         widths = tuple(each[at] for each in choice.widths)
         if part.right is None:
             codes, scale = wholes.rounded(part.left, widths[0], left, right)

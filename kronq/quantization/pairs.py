@@ -19,7 +19,7 @@ from kronq.quantization.feedback import Bounds, Lower, bounds, descend, feed, ne
 from kronq.quantization.grid import fitted_scale
 
 _SWEEPS = 8
-_FED_SWEEPS = 3
+_FED_SWEEPS = 4
 """With moments, where each costs more and less is left to gain."""
 _RIDGE = 1e-7
 
@@ -82,23 +82,25 @@ class Cost:
         return found
 
 
-def principal(pair: Pair, gram_left: F64, gram_right: F64) -> Pair:
-    """The same products in the gauge U√s, √s·Vᵀ of the metric: no component leans on another.
+def level(pair: Pair, left: Cost, right: Cost) -> Pair:
+    """Components of one size on both sides, so that a badly scaled gauge costs no precision."""
+    sizes = [
+        np.einsum("lii->li", cost.between(side, side))
+        for side, cost in ((pair.left, left), (pair.right, right))
+    ]
+    there = (sizes[0] > 0) & (sizes[1] > 0)
+    by = np.divide(sizes[1], sizes[0], out=np.ones_like(sizes[0]), where=there)[..., None] ** 0.25
+    return Pair((pair.left * by).astype(np.float32), (pair.right / by).astype(np.float32))
 
-    Args:
-        pair: In any gauge.
-        gram_left: left·L·leftᵀ.
-        gram_right: right·S·rightᵀ.
-    """
-    # Components of one size first, so that a badly scaled gauge costs no precision.
-    size = np.sqrt(np.einsum("lii->li", gram_left))
-    size = np.where(size > 0, size, 1.0)
-    left_root, left_back = _root(gram_left / (size[:, :, None] * size[:, None]))
-    right_root, right_back = _root(gram_right * (size[:, :, None] * size[:, None]))
+
+def principal(pair: Pair, left: Cost, right: Cost) -> Pair:
+    """The same products in the gauge U√s, √s·Vᵀ of the metric: no component leans on another."""
+    left_root, left_back = _root(left.between(pair.left, pair.left))
+    right_root, right_back = _root(right.between(pair.right, pair.right))
     u, s, vt = np.linalg.svd(left_root @ right_root.transpose(0, 2, 1))
     half = np.sqrt(s)[:, :, None]
-    to_left = half * (left_back @ u).transpose(0, 2, 1) / size[:, None]
-    to_right = half * (vt @ right_back.transpose(0, 2, 1)) * size[:, None]
+    to_left = half * (left_back @ u).transpose(0, 2, 1)
+    to_right = half * (vt @ right_back.transpose(0, 2, 1))
     return Pair(
         (to_left @ pair.left).astype(np.float32), (to_right @ pair.right).astype(np.float32)
     )
@@ -115,11 +117,10 @@ def _root(gram: F64) -> tuple[F64, F64]:
 
 def options(pair: Pair, left: Cost, right: Cost) -> tuple[list[Pair], list[Option]]:
     """The gauges worth trying and their judged channels: as trained, and the principal one."""
-    gram_left = left.between(pair.left, pair.left)
-    gram_right = right.between(pair.right, pair.right) * right.factor[:, None, None]
-    turned = principal(pair, gram_left, gram_right)
+    trained = level(pair, left, right)
+    gauges = [trained, principal(trained, left, right)]
     found = []
-    for each in (pair, turned):
+    for each in gauges:
         energy_left = np.einsum("lii->li", left.between(each.left, each.left))
         energy_right = np.einsum("lii->li", right.between(each.right, each.right))
         energy_right = energy_right * right.factor[:, None]
@@ -128,7 +129,7 @@ def options(pair: Pair, left: Cost, right: Cost) -> tuple[list[Pair], list[Optio
             judge(each.right, energy_left * right.worth[:, None], scaled=False),
         )
         found.append(Option(sides, energy_left * energy_right))
-    return [pair, turned], found
+    return gauges, found
 
 
 @dataclass
