@@ -67,17 +67,22 @@ class Quantized:
     Attributes:
         codes: int8 [rows, cols], each within [-2^(bits-1), 2^(bits-1) - 1].
         scale: float16. Per channel: [channels], the size of ``codes`` along ``axis``. Per group:
-            two-dimensional, with ceil(n / group_size) entries along the other axis.
-        bits: 8, 4, 3 or 2: what a code costs when packed.
+            two-dimensional, with ceil(n / group_size) entries along the other axis. None where
+            value = code: what multiplies this matrix carries the scale.
+        bits: 8, 4, 3 or 2: what a code costs when packed; with ``widths`` what one costs on
+            average, rounded.
         axis: The channel axis: 1 gives each column its scale, 0 each row.
         group_size: How many codes along the other axis share a scale; None for the whole channel.
+        widths: uint8 [channels]: the bits of each channel's codes, 2 to 8, or 0 for a channel
+            that is all zero and takes no room; None where all have ``bits``.
     """
 
     codes: Codes
-    scale: NDArray[np.float16]
+    scale: NDArray[np.float16] | None
     bits: int
     axis: int
     group_size: int | None = None
+    widths: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,15 +91,27 @@ class Quantized:
 
     @property
     def dtype(self) -> str:
-        return f"int{self.bits}"
+        return "mixed" if self.widths is not None else f"int{self.bits}"
+
+    @property
+    def widest(self) -> int:
+        """The bits that every code fits into."""
+        return self.bits if self.widths is None else max(2, int(self.widths.max(initial=2)))
 
     @property
     def nbytes(self) -> int:
-        """Bytes when packed: codes, rounded up to whole bytes, and their scales."""
-        return packed_size(self.codes.size, self.bits) + self.scale.size * 2
+        """Bytes when packed: codes, rounded up to whole bytes, and their scales and widths."""
+        if self.widths is None:
+            scales = 0 if self.scale is None else self.scale.size
+            return packed_size(self.codes.size, self.bits) + 2 * scales
+        scales = 0 if self.scale is None else int(np.count_nonzero(self.widths))
+        codes = planes_size(self.widths, self.shape[1 - self.axis])
+        return codes + 2 * scales + packed_size(len(self.widths), WIDTH_BITS)
 
     def scale_grid(self) -> F32:
         """The scales, float32, broadcastable to (per group: repeated to) ``codes``."""
+        if self.scale is None:
+            return np.ones((1, 1), dtype=np.float32)
         scale = self.scale.astype(np.float32)
         if self.group_size is None:
             return np.expand_dims(scale, 1 - self.axis)
@@ -191,6 +208,25 @@ def drawn(levels: NDArray[np.int32], shifts: tuple[int, int, int]) -> F32:
 
 
 Matrix = Float | Quantized | Coded
+
+WIDTHS = (0, 2, 3, 4, 5, 6, 7, 8)
+"""What a channel's codes may have bits."""
+WIDTH_BITS = 4
+"""Bits that a channel's width itself takes when packed."""
+
+
+def mixed(
+    codes: Codes, widths: NDArray[np.uint8], axis: int, scale: NDArray[np.float16] | None = None
+) -> Quantized:
+    """Codes whose channels have widths of their own."""
+    mean = float(widths.mean()) if len(widths) else 0.0
+    return Quantized(codes, scale, round(mean), axis, None, widths)
+
+
+def planes_size(widths: NDArray[np.uint8], length: int) -> int:
+    """Bytes of channels of ``length`` codes when packed, each in whole ones."""
+    counts = np.bincount(widths, minlength=WIDTHS[-1] + 1)
+    return sum(int(counts[bits]) * packed_size(length, bits) for bits in WIDTHS)
 
 
 def packed_size(count: int, bits: int) -> int:

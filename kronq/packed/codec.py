@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.matrix import packed_size
+from kronq.matrix import WIDTH_BITS, packed_size
 
 
 def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
@@ -72,4 +72,64 @@ class PackedCodes:
         if copy is False:
             raise ValueError("packed codes cannot be shown without unpacking them")
         codes = unpack_codes(np.asarray(self.data), self.bits, self.size).reshape(self.shape)
+        return codes if dtype is None else codes.astype(dtype)
+
+
+CODES_PER_BYTE = 256
+"""The most that a tensor of mixed widths may stand for: what bounds the memory of a reader."""
+
+
+def pack_channels(codes: NDArray[np.int8], widths: NDArray[np.uint8], axis: int) -> bytes:
+    """Channel by channel, each in codes of its own width and whole bytes."""
+    channels = codes if axis == 0 else codes.T
+    return b"".join(
+        pack_codes(channel, int(width)).tobytes()
+        for channel, width in zip(channels, widths, strict=True)
+        if width
+    )
+
+
+def pack_widths(widths: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two a byte, low nibble first."""
+    return pack_codes(widths.view(np.int8), WIDTH_BITS)
+
+
+def unpack_widths(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """[layers, count] of [layers, bytes]."""
+    both = np.stack([data & 15, data >> 4], axis=-1)
+    return both.reshape(len(data), -1)[:, :count]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedChannels:
+    """Codes of mixed widths that stay packed until they are asked for.
+
+    Attributes:
+        data: uint8, one matrix's planes; may be a memory map.
+        widths: uint8 [channels].
+        axis: The channel axis.
+        shape: (rows, cols).
+    """
+
+    data: NDArray[np.uint8]
+    widths: NDArray[np.uint8]
+    axis: int
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("packed codes cannot be shown without unpacking them")
+        length = self.shape[1 - self.axis]
+        channels = np.zeros((len(self.widths), length), dtype=np.int8)
+        data, start = np.asarray(self.data), 0
+        for i in np.flatnonzero(self.widths):
+            width = int(self.widths[i])
+            stop = start + packed_size(length, width)
+            channels[i] = unpack_codes(data[start:stop], width, length)
+            start = stop
+        codes = channels if self.axis == 0 else np.ascontiguousarray(channels.T)
         return codes if dtype is None else codes.astype(dtype)

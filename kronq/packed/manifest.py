@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-VERSION = 2
-"""The latest; a file without coded matrices is version 1."""
+VERSION = 3
+"""The latest; a file is of the first version that has all it needs: ``version_of``."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
@@ -32,29 +32,35 @@ class _Strict(BaseModel):
 class MatrixSpec(_Strict):
     """One matrix of every layer in a group.
 
-    A floating-point one has a ``dtype``; a quantized one has ``bits`` and its scales beside it in
-    the tensor ``<group>.<role>.scale``; one with neither is a part of the stream ``codes``.
+    A floating-point one has a ``dtype``; a quantized one has ``bits``, or ``widths`` for bits of
+    each channel in the tensor ``<group>.<role>.widths``, and, where it is ``scaled``, its scales
+    in ``<group>.<role>.scale``; one with none of these is a part of the stream ``codes``.
     """
 
     shape: Shape
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     bits: Literal[8, 4, 3, 2] | None = None
+    widths: bool = False
     axis: Annotated[int, Field(ge=0, le=1)] | None = None
     group_size: Size | None = None
+    scaled: bool = True
 
     @property
     def coded(self) -> bool:
         """Whether its levels are in the stream."""
-        return self.dtype is None and self.bits is None
+        return self.dtype is None and self.bits is None and not self.widths
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        if self.dtype is not None and self.bits is not None:
+        if (self.dtype is not None) + (self.bits is not None) + self.widths > 1:
             raise ValueError("a matrix has either a dtype or bits")
-        if (self.bits is None) != (self.axis is None):
+        integers = self.bits is not None or self.widths
+        if integers != (self.axis is not None):
             raise ValueError("a matrix of codes has an axis, and no other has")
-        if self.group_size is not None and self.bits is None:
-            raise ValueError("only a matrix of codes has a group_size")
+        if self.group_size is not None and (self.bits is None or not self.scaled):
+            raise ValueError("only a matrix of codes of one width, with scales, has a group_size")
+        if not (self.scaled or integers):
+            raise ValueError("only a matrix of codes can be without scales")
         return self
 
 
@@ -105,7 +111,7 @@ class CodesSpec(_Strict):
     """What the levels of all coded matrices share.
 
     ``shifts`` is how far code magnitudes 1, 2, and 3 and above are drawn towards zero, in 1/256 of
-    a level.
+    a level; ``layer_steps`` whether every layer has a step of its own in the stream.
     """
 
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,6 +134,19 @@ class Manifest(_Strict):
         coded = any(spec.coded for group in self.groups for spec in group.specs().values())
         if coded and self.version == 1:
             raise ValueError("a matrix has either a dtype or bits")
-        if coded != (self.version == 2) or coded != (self.codes is not None):
-            raise ValueError("coded matrices, a step and version 2 belong together")
+        if coded != (self.codes is not None):
+            raise ValueError("coded matrices and a step belong together")
+        needed = version_of(self.groups, self.codes)
+        if self.version != needed:
+            raise ValueError(f"what the file has is version {needed}, and it says another")
         return self
+
+
+def version_of(groups: list[Group], codes: CodesSpec | None) -> int:
+    """The first version that has all of this: old readers can read what they know."""
+    specs = [spec for group in groups for spec in group.specs().values()]
+    if any(spec.widths or not spec.scaled for spec in specs):
+        return 3
+    if codes is None:
+        return 1
+    return 3 if codes.layer_steps else 2

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
 from kronq.adapter import Adapter, Origin, Recipe
 from kronq.delta import ONE, Delta, Product
-from kronq.errors import FormatError, StrPath, UnsupportedError, listing
+from kronq.errors import FormatError, StrPath, listing
 from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes
 from kronq.packed.compact import Outline, unpack
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec
+from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
 from kronq.tensors import TensorFile, open_tensors, unique
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where one matrix of one layer lies in the file, for readers that map it themselves.
-
-    Attributes:
-        offset: Bytes from the start of the file.
-        length: Bytes.
-        dtype: ``float32``, ``float16``, ``bfloat16``, ``int8``, ``int4``, ``int3`` or ``int2``.
-        shape: Of the matrix, or of its scales.
-    """
-
-    offset: int
-    length: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def detect(path: Path) -> bool:
@@ -101,34 +83,6 @@ def read_manifest(file: TensorFile) -> Manifest:
         raise FormatError(f"bad manifest: {error}", path=file.path) from None
 
 
-def locate(path: StrPath) -> dict[str, dict[str, Location]]:
-    """Layer → role (``A``, ``A2``, ``B1``, ``B2``, and ``B1.scale`` …) → where it lies.
-
-    Raises:
-        FormatError: As ``read``.
-    """
-    read(path)  # for its checks
-    file = open_tensors(path)
-    manifest = read_manifest(file)
-    places: dict[str, dict[str, Location]] = {}
-    for index, group in enumerate(manifest.groups):
-        names = _names(file, group)
-        for role, spec in group.specs().items():
-            if spec.coded:
-                continue
-            stored = f"int{spec.bits}" if spec.bits else str(spec.dtype)
-            parts: list[tuple[str, str, tuple[int, ...]]] = [(role, stored, spec.shape)]
-            if spec.bits:
-                parts.append((f"{role}.scale", "float16", _scale_shape(spec)))
-            for part, dtype, shape in parts:
-                entry = file.entries[f"{index}.{part}"]
-                length = entry.nbytes // len(names)
-                for i, name in enumerate(names):
-                    place = Location(entry.offset + i * length, length, dtype, shape)
-                    places.setdefault(name, {})[part] = place
-    return places
-
-
 def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
     """That the file has the tensors which its manifest asks for, and no other.
 
@@ -145,8 +99,7 @@ def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
         for role, spec in group.specs().items():
             wanted.update(_wanted(f"{index}.{role}", spec, size))
     if manifest.codes is not None:
-        there = file.entries.get("codes")
-        wanted["codes"] = ("U8", there.shape if there and len(there.shape) == 1 else (0,))
+        wanted["codes"] = ("U8", ANY)
     if wanted.keys() != file.entries.keys():
         differing = wanted.keys() ^ file.entries.keys()
         raise FormatError(
@@ -154,6 +107,8 @@ def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
         )
     for tensor, (dtype, shape) in wanted.items():
         entry = file.entries[tensor]
+        if shape == ANY and len(entry.shape) == 1:
+            shape = entry.shape
         if (entry.dtype, entry.shape) != (dtype, shape):
             raise FormatError(
                 f"tensor {tensor!r} is not what the manifest says",
@@ -169,13 +124,17 @@ def _wanted(
     """The tensors of one matrix of a group's layers: their names, dtypes and shapes."""
     if spec.coded:
         return
+    if spec.widths:
+        yield from mixed_tensors(name, spec, layers)
+        return
     if spec.bits is None:
         yield name, (_STORED[str(spec.dtype)], (layers, *spec.shape))
         return
     rows, cols = spec.shape
     slab = packed_size(rows * cols, spec.bits)
     yield name, (("I8", (layers, rows, cols)) if spec.bits == 8 else ("U8", (layers, slab)))
-    yield f"{name}.scale", ("F16", (layers, *_scale_shape(spec)))
+    if spec.scaled:
+        yield f"{name}.scale", ("F16", (layers, *scale_shape_of(spec)))
 
 
 def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
@@ -224,7 +183,7 @@ def _scales(file: TensorFile, group: Group, layers: int) -> list[float]:
 def _layers(
     file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, Coded]]
 ) -> Iterator[tuple[str, Delta]]:
-    names = _names(file, group)
+    names = names_of(file, group)
     scales = _scales(file, group, len(names))
     coded = group.B1.coded
     specs = {} if coded else group.specs()
@@ -242,12 +201,12 @@ def _layers(
 
 
 def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
+    if spec.widths:
+        return list(mixed_stack(file, name, spec))
     array = file.array(name)
     if spec.bits is None:
         return [Float(layer) for layer in array]
-    scale = file.array(f"{name}.scale")
-    if not np.isfinite(scale).all() or (scale < 0).any():
-        raise FormatError(f"{name!r} has scales that are negative or not finite", path=file.path)
+    scale = scales_of(file, name) if spec.scaled else [None] * len(array)
     return [
         Quantized(
             codes if spec.bits == 8 else PackedCodes(codes, spec.bits, spec.shape),
@@ -260,7 +219,7 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
     ]
 
 
-def _names(file: TensorFile, group: Group) -> list[str]:
+def names_of(file: TensorFile, group: Group) -> list[str]:
     names = expand(group.layers)
     for name in names:
         if not name or "{" in name or "}" in name:
@@ -268,5 +227,5 @@ def _names(file: TensorFile, group: Group) -> list[str]:
     return names
 
 
-def _scale_shape(spec: MatrixSpec) -> tuple[int, ...]:
+def scale_shape_of(spec: MatrixSpec) -> tuple[int, ...]:
     return scale_shape(spec.shape, spec.axis or 0, spec.group_size)

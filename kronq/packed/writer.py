@@ -17,8 +17,15 @@ from kronq.files import write_file
 from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.naming import MAX_NAME, compress, natural, template
 from kronq.packed import compact
-from kronq.packed.codec import pack_codes
-from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec
+from kronq.packed.codec import CODES_PER_BYTE, pack_channels, pack_codes, pack_widths
+from kronq.packed.manifest import (
+    CodesSpec,
+    Group,
+    Manifest,
+    MatrixSpec,
+    RecipeSpec,
+    version_of,
+)
 
 SUFFIX = ".safetensors"
 
@@ -63,14 +70,17 @@ def pack(adapter: Adapter) -> bytes:
     if codes is not None:
         tensors["codes"] = np.frombuffer(codes.data, dtype=np.uint8)
     recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
+    stream = (
+        None
+        if codes is None
+        else CodesSpec(step=codes.step, shifts=codes.shifts, layer_steps=codes.stretched)
+    )
     manifest = Manifest(
-        version=1 if codes is None else 2,
+        version=version_of(described, stream),
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,
-        codes=None
-        if codes is None
-        else CodesSpec(step=codes.step, shifts=codes.shifts, layer_steps=codes.stretched),
+        codes=stream,
         groups=described,
     )
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
@@ -115,7 +125,9 @@ def _spec(matrix: Matrix) -> MatrixSpec:
     if isinstance(matrix, Coded):
         return MatrixSpec(shape=matrix.shape)
     if isinstance(matrix, Quantized):
-        how = {"bits": matrix.bits, "axis": matrix.axis, "group_size": matrix.group_size}
+        how: dict[str, object] = {"axis": matrix.axis, "group_size": matrix.group_size}
+        how |= {"widths": True} if matrix.widths is not None else {"bits": matrix.bits}
+        how |= {"scaled": matrix.scale is not None}
         return MatrixSpec.model_validate({"shape": matrix.shape, **how})
     return MatrixSpec.model_validate({"shape": matrix.shape, "dtype": matrix.dtype})
 
@@ -138,9 +150,26 @@ def _tensors(name: str, matrices: list[Matrix]) -> dict[str, NDArray[Any]]:
     quantized = [m for m in matrices if isinstance(m, Quantized)]
     if not quantized:
         return {}
+    if quantized[0].widths is not None:
+        return _mixed(name, quantized)
     codes = [np.asarray(q.codes, dtype=np.int8) for q in quantized]
     bits = quantized[0].bits
-    return {
-        name: np.stack(codes if bits == 8 else [pack_codes(c, bits) for c in codes]),
-        f"{name}.scale": np.stack([q.scale for q in quantized]),
-    }
+    found = {name: np.stack(codes if bits == 8 else [pack_codes(c, bits) for c in codes])}
+    scales = [q.scale for q in quantized if q.scale is not None]
+    return found | ({f"{name}.scale": np.stack(scales)} if scales else {})
+
+
+def _mixed(name: str, matrices: list[Quantized]) -> dict[str, NDArray[Any]]:
+    """Planes, widths and scales of channels of mixed widths; nothing for those of no bits."""
+    planes, widths, scales = [], [], []
+    for m in matrices:
+        assert m.widths is not None  # noqa: S101
+        planes.append(pack_channels(np.asarray(m.codes, dtype=np.int8), m.widths, m.axis))
+        widths.append(pack_widths(m.widths))
+        if m.scale is not None:
+            scales.append(m.scale[m.widths > 0])
+    least = -(-sum(m.codes.size for m in matrices) // CODES_PER_BYTE)
+    data = b"".join(planes).ljust(least, b"\0")
+    found: dict[str, NDArray[Any]] = {name: np.frombuffer(data, dtype=np.uint8)}
+    found[f"{name}.widths"] = np.stack(widths)
+    return found | ({f"{name}.scale": np.concatenate(scales)} if scales else {})

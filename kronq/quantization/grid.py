@@ -19,6 +19,9 @@ Fit = Literal["max", "mse"]
 # Gaussian and Laplacian channels; one least-squares step refines the best of them.
 _TRIALS: dict[int, tuple[float, ...]] = {
     8: tuple(np.linspace(0.70, 1.0, 13)),
+    7: tuple(np.linspace(0.65, 1.0, 13)),
+    6: tuple(np.linspace(0.60, 1.0, 13)),
+    5: (0.40, *np.linspace(0.55, 1.0, 12)),
     4: (0.25, 0.40, *np.linspace(0.55, 1.0, 10)),
     3: (0.20, 0.30, *np.linspace(0.40, 1.0, 10)),
     2: (0.12, 0.18, *np.linspace(0.25, 1.0, 10)),
@@ -32,7 +35,7 @@ def quantize_matrix(
 
     Args:
         x: Finite values, within float16's range.
-        bits: 8, 4, 3 or 2.
+        bits: 8 to 2.
         axis: The channel axis: 1 for a scale a column, 0 for a scale a row.
         group_size: Codes that share a scale along the other axis; None for the whole channel.
         fit: How the scales are chosen.
@@ -45,7 +48,7 @@ def quantize_matrix(
     rows = np.zeros((count, groups * size), dtype=np.float32)
     rows[:, :length] = channels
     rows = rows.reshape(count * groups, size)
-    scale = _max_scale(rows, bits) if fit == "max" else _mse_scale(rows, bits)
+    scale = _max_scale(rows, bits) if fit == "max" else mse_scale(rows, bits)
     low = 1 - 2 ** (bits - 1) if fit == "max" else -(2 ** (bits - 1))
     codes = _round(rows, scale, low, 2 ** (bits - 1) - 1).astype(np.int8)
     codes = codes.reshape(count, groups * size)[:, :length]
@@ -66,7 +69,7 @@ def _max_scale(rows: F32, bits: int) -> F32:
     return _half(np.abs(rows).max(axis=1) / np.float32(2 ** (bits - 1) - 1))
 
 
-def _mse_scale(rows: F32, bits: int) -> F32:
+def mse_scale(rows: F32, bits: int) -> F32:
     """The scale of each row [n, size] with the least squared error found, as float16 has it."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     top = np.abs(rows).max(axis=1) / np.float32(high)
@@ -83,6 +86,14 @@ def _mse_scale(rows: F32, bits: int) -> F32:
     scale = _half(best_ideal)
     gain, _ = _gain(rows, scale, low, high)
     return np.where(gain > best_gain, scale, best_scale)
+
+
+def fitted_scale(rows: F32, bits: int) -> F32:
+    """The same for rows of any size, which float16 need not hold."""
+    top = np.abs(rows).max(axis=1)
+    unit = np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0)
+    scale: F32 = top * mse_scale(unit, bits)
+    return scale
 
 
 def _gain(rows: F32, scale: F32, low: int, high: int) -> tuple[F32, F32]:

@@ -17,8 +17,10 @@ from kronq.metrics.summary import summarize
 from kronq.packed import locate, pack
 from tests import adapters
 from tests.attacks import hostile
+from tests.attacks import test_widths as widths
 
-GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)}
+NATIVE = 0
+GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)} | {NATIVE: widths.GOOD}
 HEADER = {bits: 8 + int.from_bytes(data[:8], "little") for bits, data in GOOD.items()}
 
 

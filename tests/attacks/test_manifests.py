@@ -11,6 +11,7 @@ import pytest
 
 import kronq
 from kronq.errors import UnsupportedError
+from kronq.packed.manifest import VERSION
 from tests.attacks import hostile
 from tests.attacks.hostile import assert_refused, with_manifest, with_text
 
@@ -58,6 +59,10 @@ ATTACKS: dict[str, bytes] = {
     "version 0": top(version=0),
     "version as text": top(version="1"),
     "version true": top(version=True),
+    "version 2 without coded matrices": top(version=2),
+    "version 3 without anything new": top(version=3),
+    "widths in version 1": role("B1", bits=None, widths=True),
+    "no scales in version 1": role("B1", scaled=False),
     "an unknown field": top(comment="hello"),
     "an unknown field in a group": group(KRON, comment="hello"),
     "an unknown field in a matrix": role("B1", zero_point=0),
@@ -138,12 +143,14 @@ def test_is_refused(tmp_path: Path, data: bytes) -> None:
     assert_refused(path)
 
 
-@pytest.mark.parametrize("version", [3, 10**20])
+@pytest.mark.parametrize("version", [VERSION + 1, 10**20])
 def test_a_later_version_is_told_as_one(tmp_path: Path, version: int) -> None:
     """Even where it has fields that this one does not know."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(top(version=version, planes="many"))
-    error = assert_refused(path, f"found {version}; expected 2 (hint: a newer kronq wrote it")
+    error = assert_refused(
+        path, f"found {version}; expected {VERSION} (hint: a newer kronq wrote it"
+    )
     assert isinstance(error, UnsupportedError)
 
 

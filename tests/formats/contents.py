@@ -8,6 +8,7 @@ writes it anew, after a change that is meant; the tests check that it is up to d
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,16 @@ from pydantic import BaseModel
 
 from kronq.adapter import Adapter, Origin, Recipe
 from kronq.delta import ONE, Delta, Product
-from kronq.matrix import Float, Quantized, scale_shape
+from kronq.matrix import ABSENT, Float, Quantized, mixed, scale_shape
 from kronq.metrics.report import Report
+from kronq.naming import natural
 from kronq.packed import pack
+from kronq.packed.compact import Outline, arrange, line
+from kronq.packed.entropy import LANE
 from kronq.packed.manifest import Manifest
+from kronq.packed.trellis import NEXT
+from kronq.packed.trellis import levels as levels_of
+from kronq.quantization.compact import Layer, Rounded, build
 from tests.adapters import dense
 
 FORMATS = Path(__file__).parents[2] / "formats"
@@ -35,12 +42,12 @@ def contents() -> dict[str, bytes]:
     }
     for name, adapter in golden().items():
         found[f"golden/{name}.safetensors"] = pack(adapter)
-        found[f"golden/{name}.json"] = _expected(adapter)
+        found[f"golden/{name}.json"] = _expected(adapter, exact=name != "coded")
     return found
 
 
 def golden() -> dict[str, Adapter]:
-    """Adapters of small whole numbers and powers of two: every ΔW is exact in float64."""
+    """Small adapters. But for ``coded``, of whole numbers and powers of two: ΔW is exact."""
     two = {f"h.{i}.attn": _small_kron(i) for i in range(2)}
     lora = {
         f"layers.{i}.q_proj": Delta(
@@ -68,7 +75,97 @@ def golden() -> dict[str, Adapter]:
         "kron-int4": Adapter(two, Origin("memory"), Recipe("rtn", 4)),
         "lora-int8": Adapter(lora, Origin("memory", base_model="maker/base")),
         "mixed": Adapter(mixed, Origin("memory", cropped_by_base=True)),
+        "coded": coded(),
+        "widths": Adapter(_of_widths(), Origin("memory"), Recipe("native", 2.5)),
     }
+
+
+def _of_widths() -> dict[str, Delta]:
+    """Channels of every width and of none, a layer without any bits, a whole B, and an int8 A."""
+    a = Quantized(np.array([[100, -50], [3, 127]], np.int8), None, 8, 0)
+    told = {
+        "h.0": ([5, 0, 3], [2, 0, 8]),
+        "h.1": ([0, 0, 0], [0, 0, 0]),
+        "h.2": ([7, 6, 4], [3, 2, 4]),
+    }
+    found = {
+        name: Delta(
+            Product(a),
+            Product(channels(5, 3, left, axis=1), channels(3, 7, right, axis=0, scaled=False)),
+            0.0625,
+            (9, 14),
+        )
+        for name, (left, right) in told.items()
+    }
+    whole = channels(3, 5, [8, 0, 3], axis=0)
+    return found | {"lm_head": Delta(ONE, Product(whole), -2.0, (3, 5))}
+
+
+def channels(
+    rows: int, cols: int, widths: list[int], *, axis: int, scaled: bool = True
+) -> Quantized:
+    """Codes that run through the range of each channel's width."""
+    values = np.zeros((rows, cols), dtype=np.int8)
+    by_channel = values if axis == 0 else values.T
+    for i, bits in enumerate(widths):
+        if bits:
+            by_channel[i] = (np.arange(by_channel.shape[1]) * 5 + 2) % 2**bits - 2 ** (bits - 1)
+    scale = (2.0 ** (np.arange(len(widths)) % 5 - 3)).astype(np.float16)
+    told = np.array(widths, dtype=np.uint8)
+    scale[told == 0] = 0
+    return mixed(values, told, axis, scale if scaled else None)
+
+
+def coded() -> Adapter:
+    """Levels that someone made up: a stream with every kind of product, escapes among them."""
+    shapes = {
+        "h.0.attn": (((2, 2),), ((9, 3), (3, 8))),
+        "h.1.attn": (((2, 2),), ((9, 3), (3, 8))),
+        "h.0.mlp": (((2, 1), (1, 3)), ((5, 4),)),
+        "lm_head": (((70, 2), (2, 3)),),
+    }
+    layers = [
+        Layer(Outline(each, scale), ())
+        for each, scale in zip(shapes.values(), (2.0, 2.0, -0.5, 1.0), strict=True)
+    ]
+    sizes = [
+        [np.array(s, dtype=np.int32) for s in each]
+        for each in ([[9], [20, ABSENT, 7]], [[9], [15, 12, ABSENT]], [[8], [14]], [[14, 14]])
+    ]
+    runs, places = arrange([layer.outline for layer in layers], sizes)
+    flat = [
+        _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
+        for run in runs
+    ]
+    levels = [[[np.zeros(s, np.int32) for s in p] for p in each] for each in shapes.values()]
+    at = [0] * len(runs)
+    for place in places:
+        part = flat[place.run][at[place.run] : at[place.run] + place.size]
+        at[place.run] += place.size
+        matrix = levels[place.layer][place.product][place.side]
+        product = list(shapes.values())[place.layer][place.product]
+        line(matrix, product, place.side, place.channel)[...] = part
+    adapter = Adapter({n: _like(layer.outline) for n, layer in zip(shapes, layers, strict=True)})
+    found = Rounded(1 / 64, (20, 10, -5), sizes, levels)
+    return replace(adapter, layers=build(adapter, layers, found), recipe=Recipe("compact", 1.5))
+
+
+def _path(codes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The levels that codes mean along their lanes."""
+    out, state = np.zeros(len(codes), dtype=np.int32), 0
+    for i, code in enumerate(codes):
+        state = 0 if i % LANE == 0 else state
+        out[i] = levels_of(code, np.int64(state & 1))
+        state = int(NEXT[state, code & 1])
+    return out
+
+
+def _like(outline: Outline) -> Delta:
+    """A layer of such factors."""
+    *first, b = [Product(*(floats(*s, np.float32) for s in p)) for p in outline.products]
+    a = first[0] if first else ONE
+    shape = (a.shape[0] * b.shape[0], a.shape[1] * b.shape[1])
+    return Delta(a, b, outline.scale, shape)
 
 
 def _small_kron(index: int) -> Delta:
@@ -104,8 +201,10 @@ def codes(
     )
 
 
-def _expected(adapter: Adapter) -> bytes:
-    layers = {name: {"delta": _rows(dense(delta))} for name, delta in adapter.items()}
+def _expected(adapter: Adapter, *, exact: bool) -> bytes:
+    """Where sums are not exact, 7 digits: the rest is the order in which they were taken."""
+    ordered = sorted(adapter.items(), key=lambda item: natural(item[0]))
+    layers = {name: {"delta": _rows(dense(delta), exact)} for name, delta in ordered}
     lines = [
         f'    {json.dumps(name)}: {{"delta": [\n'
         + ",\n".join(f"      {json.dumps(row)}" for row in layer["delta"])
@@ -115,8 +214,8 @@ def _expected(adapter: Adapter) -> bytes:
     return ('{\n  "layers": {\n' + ",\n".join(lines) + "\n  }\n}\n").encode()
 
 
-def _rows(values: NDArray[np.float64]) -> list[list[float]]:
-    return [[float(x) + 0.0 for x in row] for row in values]
+def _rows(values: NDArray[np.float64], exact: bool) -> list[list[float]]:
+    return [[(float(x) if exact else float(f"{x:.7g}")) + 0.0 for x in row] for row in values]
 
 
 def _schema(model: type[BaseModel], mode: Any) -> bytes:

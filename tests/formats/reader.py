@@ -1,5 +1,7 @@
 """A reader of the packed file written from formats/SPEC.md alone: nothing but Python's own library.
 
+Version 2's stream is ``stream.py``'s.
+
 It is what somebody would write in another language, so it uses no kronq, no safetensors, no numpy.
 """
 
@@ -8,8 +10,11 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.formats import stream
 
 Rows = list[list[float]]
 
@@ -21,20 +26,58 @@ def read(path: Path) -> dict[str, Rows]:
     header = json.loads(data[8 : 8 + size])
     payload = data[8 + size :]
     manifest = json.loads(header.pop("__metadata__")["kronq"])
-    assert manifest["version"] == 1
+    assert manifest["version"] in (1, 2, 3)
     tensors = {name: _bytes(entry, payload) for name, entry in header.items()}
+    coded = _coded(manifest, tensors)
     deltas: dict[str, Rows] = {}
     for g, group in enumerate(manifest["groups"]):
-        names = [name for template in group["layers"] for name in _expand(template)]
+        names = _names(group)
         for i, name in enumerate(names):
-            factors = {
-                role: _matrix(tensors, f"{g}.{role}", group[role], i, len(names))
-                for role in ("A", "A2", "B1", "B2")
-                if role in group
-            }
-            scale = group["scale"][i] if isinstance(group["scale"], list) else group["scale"]
-            deltas[name] = _delta(factors, scale, *group["shape"])
+            if _is_coded(group["B1"]):
+                factors = next(coded)
+            else:
+                factors = {
+                    role: _matrix(tensors, f"{g}.{role}", group[role], i, len(names))
+                    for role in ("A", "A2", "B1", "B2")
+                    if role in group
+                }
+            deltas[name] = _delta(factors, _scale(group, i), *group["shape"])
     return deltas
+
+
+def _names(group: dict[str, Any]) -> list[str]:
+    return [name for template in group["layers"] for name in _expand(template)]
+
+
+def _scale(group: dict[str, Any], index: int) -> float:
+    return group["scale"][index] if isinstance(group["scale"], list) else group["scale"]
+
+
+def _is_coded(spec: dict[str, Any]) -> bool:
+    return not {"dtype", "bits", "widths"} & spec.keys()
+
+
+def _coded(manifest: dict[str, Any], tensors: dict[str, bytes]) -> Iterator[dict[str, Rows]]:
+    """The factors of every coded layer, in order."""
+    layers, names = [], []
+    for group in manifest["groups"]:
+        if not _is_coded(group["B1"]):
+            continue
+        pairs = [[role for role in pair if role in group] for pair in (("A", "A2"), ("B1", "B2"))]
+        shapes = [[tuple(group[role]["shape"]) for role in pair] for pair in pairs if pair]
+        for i, _ in enumerate(_names(group)):
+            layers.append((shapes, _scale(group, i)))
+            names.append([pair for pair in pairs if pair])
+    if layers:
+        codes = manifest["codes"]
+        shifts = codes.get("shifts", [0, 0, 0])
+        found = stream.decode(tensors["codes"], layers, codes["step"], shifts)
+        for roles, products in zip(names, found, strict=True):
+            yield {
+                role: matrix
+                for pair, matrices in zip(roles, products, strict=True)
+                for role, matrix in zip(pair, matrices, strict=True)
+            }
 
 
 def _bytes(entry: dict[str, Any], payload: bytes) -> bytes:
@@ -63,11 +106,16 @@ def _matrix(
     tensors: dict[str, bytes], name: str, spec: dict[str, Any], index: int, layers: int
 ) -> Rows:
     rows, cols = spec["shape"]
+    if spec.get("widths"):
+        return _mixed(tensors, name, spec, index, layers)
     slab = _slab(tensors[name], index, layers)
     if "dtype" in spec:
         values = _floats(slab, spec["dtype"])
     else:
-        scales = _floats(_slab(tensors[f"{name}.scale"], index, layers), "float16")
+        scaled = spec.get("scaled", True)
+        scales = _floats(
+            _slab(tensors[f"{name}.scale"], index, layers) if scaled else b"", "float16"
+        )
         codes, values = _codes(slab, spec["bits"], rows * cols), []
         group = spec.get("group_size")
         for i, code in enumerate(codes):
@@ -79,8 +127,32 @@ def _matrix(
                 place = other // group * cols + channel
             else:
                 place = channel * -(-cols // group) + other // group
-            values.append(code * scales[place])
+            values.append(code * (scales[place] if scaled else 1.0))
     return [values[r * cols : (r + 1) * cols] for r in range(rows)]
+
+
+def _mixed(
+    tensors: dict[str, bytes], name: str, spec: dict[str, Any], index: int, layers: int
+) -> Rows:
+    """Channel by channel, after those of the layers before."""
+    by_rows = spec["axis"] == 0
+    channels, length = spec["shape"] if by_rows else spec["shape"][::-1]
+    scaled = spec.get("scaled", True)
+    scales = iter(_floats(tensors[f"{name}.scale"] if scaled else b"", "float16"))
+    data, found = tensors[name], list[list[float]]()
+    for layer in range(index + 1):
+        nibbles = _slab(tensors[f"{name}.widths"], layer, layers)
+        found = []
+        for channel in range(channels):
+            bits = nibbles[channel // 2] >> (4 if channel % 2 else 0) & 15
+            if not bits:
+                found.append([0.0] * length)
+                continue
+            size = -(-length * bits // 8)
+            scale = next(scales) if scaled else 1.0
+            found.append([code * scale for code in _codes(data[:size], bits, length)])
+            data = data[size:]
+    return found if by_rows else [list(row) for row in zip(*found, strict=True)]
 
 
 def _codes(slab: bytes, bits: int, count: int) -> list[int]:

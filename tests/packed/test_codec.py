@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from kronq.packed.codec import PackedCodes, pack_codes, unpack_codes
+from kronq.packed.codec import (
+    PackedChannels,
+    PackedCodes,
+    pack_channels,
+    pack_codes,
+    pack_widths,
+    unpack_codes,
+    unpack_widths,
+)
 
-WIDTHS = [8, 4, 3, 2]
+WIDTHS = [8, 7, 6, 5, 4, 3, 2]
 
 
 @given(bits=st.sampled_from(WIDTHS), data=st.data())
@@ -54,3 +62,32 @@ def test_packed_codes_unpack_when_they_are_asked_for() -> None:
     assert (packed.size, packed.data.nbytes) == (6, 3)
     assert np.array_equal(np.asarray(packed), codes)
     assert np.asarray(packed, dtype=np.float32).dtype == np.float32
+
+
+@given(
+    widths=st.lists(st.sampled_from([0, *WIDTHS]), min_size=1, max_size=6),
+    length=st.integers(1, 20),
+    axis=st.sampled_from([0, 1]),
+    seed=st.integers(0, 99),
+)
+def test_channels_of_mixed_widths_come_back(
+    widths: list[int], length: int, axis: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    told = np.array(widths, dtype=np.uint8)
+    high = np.ldexp(0.5, told)[:, None] * (told > 0)[:, None]
+    codes = np.floor(rng.uniform(-high, high, size=(len(told), length))).astype(np.int8)
+    codes = codes if axis == 0 else np.ascontiguousarray(codes.T)
+    data = np.frombuffer(pack_channels(codes, told, axis), dtype=np.uint8)
+    assert data.size == sum(-(-length * width // 8) for width in widths)
+    packed = PackedChannels(data, told, axis, (codes.shape[0], codes.shape[1]))
+    assert np.array_equal(np.asarray(packed), codes)
+    assert np.array_equal(unpack_widths(pack_widths(told)[None], len(told))[0], told)
+
+
+def test_mixed_widths_by_hand() -> None:
+    """As formats/SPEC.md tells it: the middle column has no bits."""
+    codes = np.array([[1, 0, 1], [-2, 0, -2], [15, 0, 3], [-16, 0, -4]], np.int8)
+    widths = np.array([5, 0, 3], dtype=np.uint8)
+    assert pack_channels(codes, widths, axis=1) == b"\xc1\x3f\x08\xf1\x08"
+    assert pack_widths(widths).tobytes() == b"\x05\x03"

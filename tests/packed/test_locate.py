@@ -12,7 +12,8 @@ from onnx import TensorProto
 import kronq
 from kronq.matrix import Quantized
 from kronq.packed import Location, locate, roles
-from kronq.packed.codec import pack_codes
+from kronq.packed.codec import pack_channels, pack_codes
+from kronq.quantization.native import native
 from tests import adapters
 from tests import onnx_dequantize as by
 
@@ -47,6 +48,36 @@ def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> Non
                 assert found == np.asarray(stored.array).tobytes()
     header = 8 + int.from_bytes(data[:8], "little")
     assert covered == len(data) - header == quantized.nbytes  # every byte, and each once
+
+
+def test_channels_of_mixed_widths_lie_one_behind_the_other(tmp_path: Path) -> None:
+    adapter = native(adapters.adapter(kinds=("kron", "lora", "full_b", "cropped")), 3)
+    path = kronq.save(adapter, tmp_path / "a.safetensors")
+    data, places = path.read_bytes(), locate(path)
+    covered = 0
+    for name, delta in adapter.items():
+        for part, place in places[name].items():
+            found = data[place.offset : place.offset + place.length]
+            covered += place.length
+            role, _, what = part.partition(".")
+            stored = roles(delta)[role]
+            assert isinstance(stored, Quantized)
+            if stored.widths is None:
+                assert (what, place.dtype) == ("", "int8")
+                assert found == np.asarray(stored.codes).tobytes()
+            elif what == "widths":
+                assert (place.dtype, place.shape) == ("uint4", stored.widths.shape)
+                nibbles = [n for byte in found for n in (byte & 15, byte >> 4)]
+                assert nibbles[: len(stored.widths)] == stored.widths.tolist()
+            elif what == "scale":
+                assert stored.scale is not None
+                there = stored.scale[stored.widths > 0]
+                assert (found, place.shape) == (there.tobytes(), there.shape)
+            else:
+                assert (place.dtype, place.shape) == ("mixed", stored.shape)
+                assert found == pack_channels(np.asarray(stored.codes), stored.widths, stored.axis)
+    header = 8 + int.from_bytes(data[:8], "little")
+    assert covered == len(data) - header == adapter.nbytes
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])

@@ -23,6 +23,7 @@ from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import KronqError, OutputExistsError, UnsupportedError
 from kronq.matrix import Float
+from kronq.quantization.native import native
 from kronq.targets.peft import convert, to_lora, to_peft
 from kronq.targets.peft_lokr import factorization, find_factors
 from tests import tiny
@@ -216,6 +217,16 @@ def test_quantized(tmp_path: Path, to: str) -> None:
     lokr(tmp_path / "in", **LOKR["factor 4"])
     path = tmp_path / "packed.safetensors"
     kronq.save(kronq.quantize(kronq.load(tmp_path / "in"), bits=4), path)
+    quantized = kronq.load(path)
+    convert(quantized, tmp_path / "out", to=to)
+    assert difference(through_peft(tmp_path / "out"), through_weights(quantized)) <= 1e-5
+
+
+@pytest.mark.parametrize("to", ["peft", "lora"])
+def test_native(tmp_path: Path, to: str) -> None:
+    """Channels of mixed widths, some of none."""
+    lokr(tmp_path / "in", **LOKR["factor 4"])
+    path = kronq.save(native(kronq.load(tmp_path / "in"), 2), tmp_path / "packed.safetensors")
     quantized = kronq.load(path)
     convert(quantized, tmp_path / "out", to=to)
     assert difference(through_peft(tmp_path / "out"), through_weights(quantized)) <= 1e-5

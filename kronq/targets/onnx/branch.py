@@ -51,7 +51,7 @@ def opset_of(model: ir.Model) -> int:
 def storable(adapter: Adapter, opset: int) -> Adapter:
     """The same values in types that ONNX reads in place.
 
-    3- and 2-bit codes are widened; entropy-coded levels become float32.
+    Codes of other widths than ONNX has are widened; entropy-coded levels become float32.
 
     Before opset 21 ONNX has no int4; codes are int8 then.
     """
@@ -60,8 +60,8 @@ def storable(adapter: Adapter, opset: int) -> Adapter:
     def widened(matrix: Matrix) -> Matrix:
         if isinstance(matrix, Coded):
             return Float(matrix.float32())
-        if isinstance(matrix, Quantized) and matrix.bits < 8:
-            return replace(matrix, bits=narrow)
+        if isinstance(matrix, Quantized):
+            return replace(matrix, bits=narrow if matrix.widest <= narrow else 8, widths=None)
         return matrix
 
     def product(p: Product) -> Product:

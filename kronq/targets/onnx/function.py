@@ -29,7 +29,7 @@ class Operand:
     Attributes:
         role: ``A``, ``A2``, ``B1`` or ``B2``.
         dtype: Of the stored matrix.
-        axis: Of its scales, or None when it is a float.
+        axis: Of its scales, or None when it has none.
         group: (rows, columns, group size) when codes share scales in groups.
     """
 
@@ -40,7 +40,7 @@ class Operand:
 
     @classmethod
     def of(cls, role: str, matrix: Matrix) -> Operand:
-        if not isinstance(matrix, Quantized):
+        if not isinstance(matrix, Quantized) or matrix.scale is None:
             return cls(role, matrix.dtype)
         size = matrix.group_size
         group = None if size is None else (*matrix.shape, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from kronq.adapter import Adapter
+from kronq.delta import Product
 from kronq.errors import FormatError, KronqError, MismatchError, OutputExistsError, UnsupportedError
+from kronq.matrix import Float, Matrix
 from kronq.packed import read, save
+from kronq.quantization.native import native
 from kronq.targets.onnx import export_onnx
 from kronq.targets.onnx import verify as checks
 from tests.targets.onnx import tiny_onnx as tiny
@@ -104,6 +108,37 @@ def test_quantized_families(tmp_path: Path, family: str, bits: int) -> None:
     x = x_for("gemm_t")
     wanted = tiny.expected(stored, dense(adapter), x, "gemm_t")
     assert relative(run(tmp_path / "out" / "model.onnx", x), wanted) < 1e-6
+
+
+@pytest.mark.parametrize("opset", [13, 22])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_native_codes_are_widened_and_stay_integers(
+    tmp_path: Path, family: str, opset: int
+) -> None:
+    """Mixed widths, B2 without scales, components and a layer without any bits."""
+    stored = tiny.build(tmp_path / "base.onnx", opset=opset)
+    trained = tiny.adapter(family)
+    first = next(iter(trained))
+    silent = replace(trained[first], b=Product(*(zeros(m) for m in trained[first].b.matrices)))
+    trained = replace(trained, layers={**trained.layers, first: silent})
+    adapter = read(save(native(trained, 3), tmp_path / "a.safetensors"))
+    export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out")
+    x = x_for("matmul")
+    wanted = tiny.expected(stored, dense(adapter), x)
+    model = tmp_path / "out" / "model.onnx"
+    assert relative(run(model, x), wanted) < 1e-6
+    assert relative(ReferenceEvaluator(onnx.load(model)).run(None, {"x": x})[0], wanted) < 1e-6
+    factors = [
+        onnx.TensorProto.DataType.Name(i.data_type)
+        for i in onnx.load(model, load_external_data=False).graph.initializer
+        if i.name.endswith((".B1", ".B2"))
+    ]
+    assert set(factors) <= {"INT4", "INT8"}
+    assert ("INT4" in factors) == (opset == 22)
+
+
+def zeros(matrix: Matrix) -> Float:
+    return Float(np.zeros(matrix.shape, dtype=np.float32))
 
 
 def test_stored_halves_are_widened_in_the_graph(tmp_path: Path) -> None:

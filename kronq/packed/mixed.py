@@ -1,0 +1,103 @@
+"""Matrices whose channels have widths of their own: planes in the file, matrices when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.errors import FormatError
+from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, mixed, packed_size, planes_size
+from kronq.packed.codec import CODES_PER_BYTE, PackedChannels, unpack_widths
+from kronq.packed.manifest import MatrixSpec
+from kronq.tensors import TensorFile
+
+ANY = (-1,)
+"""The shape of a tensor of one dimension whose length something else in the file tells."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Where each layer's part of a group's planes and scales is.
+
+    Attributes:
+        widths: uint8 [layers, channels].
+        codes: [layers + 1]: bytes before each layer, and in all.
+        scales: [layers + 1]: scales before each layer, and in all.
+    """
+
+    widths: NDArray[np.uint8]
+    codes: NDArray[np.int64]
+    scales: NDArray[np.int64]
+
+
+def mixed_tensors(
+    name: str, spec: MatrixSpec, layers: int
+) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """The tensors of such a matrix: their names, dtypes and shapes."""
+    yield name, ("U8", ANY)
+    yield f"{name}.widths", ("U8", (layers, packed_size(spec.shape[spec.axis or 0], WIDTH_BITS)))
+    if spec.scaled:
+        yield f"{name}.scale", ("F16", ANY)
+
+
+def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
+    """The layout of a group's matrices, checked: their memory is bounded by the file from here on.
+
+    Raises:
+        FormatError: A width is none, or there are not as many codes or scales as the widths say.
+    """
+    axis = spec.axis or 0
+    widths = unpack_widths(file.array(f"{name}.widths"), spec.shape[axis])
+    if not np.isin(widths, WIDTHS).all():
+        raise FormatError(
+            f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
+        )
+    sizes = [planes_size(each, spec.shape[1 - axis]) for each in widths]
+    codes = np.cumsum([0, *sizes])
+    scales = np.cumsum([0, *np.count_nonzero(widths, axis=1)])
+    least = -(-len(widths) * spec.shape[0] * spec.shape[1] // CODES_PER_BYTE)
+    _expect(file, name, max(sum(sizes), least))
+    if spec.scaled:
+        _expect(file, f"{name}.scale", int(scales[-1]))
+    return Planes(widths, codes, scales)
+
+
+def _expect(file: TensorFile, tensor: str, size: int) -> None:
+    found = file.entries[tensor].shape[0]
+    if found != size:
+        raise FormatError(
+            f"tensor {tensor!r} is not what the widths of its channels say",
+            path=file.path,
+            found=found,
+            expected=size,
+        )
+
+
+def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Iterator[Quantized]:
+    """The matrix of every layer of a group."""
+    planes = planes_of(file, name, spec)
+    data, axis = file.array(name), spec.axis or 0
+    scales = scales_of(file, name) if spec.scaled else None
+    for i, widths in enumerate(planes.widths):
+        part = data[planes.codes[i] : planes.codes[i + 1]]
+        scale = None
+        if scales is not None:
+            scale = np.zeros(len(widths), dtype=np.float16)
+            scale[widths > 0] = scales[planes.scales[i] : planes.scales[i + 1]]
+        yield mixed(PackedChannels(part, widths, axis, spec.shape), widths, axis, scale)
+
+
+def scales_of(file: TensorFile, name: str) -> NDArray[Any]:
+    """The scales of a group's matrices.
+
+    Raises:
+        FormatError: One is negative or not finite.
+    """
+    scale = file.array(f"{name}.scale")
+    if not np.isfinite(scale).all() or (scale < 0).any():
+        raise FormatError(f"{name!r} has scales that are negative or not finite", path=file.path)
+    return scale
