@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kronq.adapter import Adapter, Origin, Recipe
 from kronq.delta import ONE, Delta, Product
-from kronq.errors import FormatError, StrPath, listing
+from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes

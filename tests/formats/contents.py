@@ -23,12 +23,14 @@ from kronq.matrix import ABSENT, Float, Quantized, mixed, scale_shape
 from kronq.metrics.report import Report
 from kronq.naming import natural
 from kronq.packed import pack
-from kronq.packed.compact import Outline, arrange, line
+from kronq.packed.compact import FLAT, Outline, arrange, line
 from kronq.packed.entropy import LANE
 from kronq.packed.manifest import Manifest
 from kronq.packed.trellis import NEXT
 from kronq.packed.trellis import levels as levels_of
-from kronq.quantization.compact import Layer, Rounded, build
+from kronq.quantization.compact import build
+from kronq.quantization.levels import Rounded
+from kronq.quantization.targets import Layer
 from tests.adapters import dense
 
 FORMATS = Path(__file__).parents[2] / "formats"
@@ -132,7 +134,7 @@ def coded() -> Adapter:
         [np.array(s, dtype=np.int32) for s in each]
         for each in ([[9], [20, ABSENT, 7]], [[9], [15, 12, ABSENT]], [[8], [14]], [[14, 14]])
     ]
-    runs, places = arrange([layer.outline for layer in layers], sizes)
+    runs, places = arrange([layer.outline for layer in layers], sizes, [FLAT] * len(layers))
     flat = [
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
         for run in runs
