@@ -1,0 +1,1 @@
+"""The user's own task: scoring adapters on it, and the smallest file that still does it."""
