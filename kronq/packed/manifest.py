@@ -7,13 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-VERSION = 2
-"""The latest; a file without coded matrices is version 1."""
+VERSION = 3
+"""The latest; every file is of the first version that has what is in it."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
 Scale = Annotated[float, Field(allow_inf_nan=False)]
 Shift = Annotated[int, Field(ge=-255, le=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Bits = Literal[16, 8, 4, 3, 2]
 
 
@@ -87,6 +88,18 @@ class Group(_Strict):
         return {role: spec for role, spec in found.items() if spec is not None}
 
 
+class TaskSpec(_Strict):
+    """What the file lost of the task that its size was chosen by, on held-out examples."""
+
+    data: str
+    examples: Size
+    max_loss_increase: Scale
+    loss_increase: Scale
+    interval: tuple[Scale, Scale]
+    accuracy: Share | None = None
+    accuracy_before: Share | None = None
+
+
 class RecipeSpec(_Strict):
     """How the adapter was quantized."""
 
@@ -99,6 +112,7 @@ class RecipeSpec(_Strict):
         default_factory=dict
     )
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    task: TaskSpec | None = None
 
 
 class CodesSpec(_Strict):
@@ -127,6 +141,15 @@ class Manifest(_Strict):
         coded = any(spec.coded for group in self.groups for spec in group.specs().values())
         if coded and self.version == 1:
             raise ValueError("a matrix has either a dtype or bits")
-        if coded != (self.version == 2) or coded != (self.codes is not None):
-            raise ValueError("coded matrices, a step and version 2 belong together")
+        if coded != (self.codes is not None):
+            raise ValueError("coded matrices and a step belong together")
+        if self.version != version_of(coded, self.recipe):
+            raise ValueError("the version is not the first that has what is in the file")
         return self
+
+
+def version_of(coded: bool, recipe: RecipeSpec | None) -> int:
+    """The version of a file with such parts."""
+    if recipe is not None and recipe.task is not None:
+        return 3
+    return 2 if coded else 1

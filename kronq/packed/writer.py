@@ -18,7 +18,7 @@ from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.naming import MAX_NAME, compress, natural, template
 from kronq.packed import compact
 from kronq.packed.codec import pack_codes
-from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec
+from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec, version_of
 
 SUFFIX = ".safetensors"
 
@@ -64,7 +64,7 @@ def pack(adapter: Adapter) -> bytes:
         tensors["codes"] = np.frombuffer(codes.data, dtype=np.uint8)
     recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
     manifest = Manifest(
-        version=1 if codes is None else 2,
+        version=version_of(codes is not None, recipe),
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,

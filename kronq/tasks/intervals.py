@@ -35,9 +35,7 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(p, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
-def relative_change(
-    found: Sequence[float], reference: Sequence[float], seed: int = 0
-) -> Interval:
+def relative_change(found: Sequence[float], reference: Sequence[float], seed: int = 0) -> Interval:
     """Σ found / Σ reference − 1 with a paired bootstrap interval (percentiles) over examples.
 
     Args:

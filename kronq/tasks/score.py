@@ -18,7 +18,7 @@ from kronq.matrix import F32
 from kronq.runtime.token_inputs import IntArray
 from kronq.texts import Example
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Of one run, padding included: more is no faster, and its activations take memory."""
 
 Progress = Callable[[int, int], None]
