@@ -32,7 +32,8 @@ def wilson(successes: int, n: int) -> Interval:
     p = successes / n
     middle = (p + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
     half = _Z * math.sqrt(p * (1 - p) / n + _Z * _Z / (4 * n * n)) / (1 + _Z * _Z / n)
-    return Interval(p, max(middle - half, 0.0), min(middle + half, 1.0))
+    # At 0 and at 1 an end is the share itself, but for rounding.
+    return Interval(p, min(max(middle - half, 0.0), p), max(min(middle + half, 1.0), p))
 
 
 def relative_change(found: Sequence[float], reference: Sequence[float], seed: int = 0) -> Interval:
