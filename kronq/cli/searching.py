@@ -90,5 +90,6 @@ def missed(result: TaskResult) -> str:
     """Why no adapter was written."""
     return (
         f"kronq: on held-out examples the loss grew by {percent(result.change.loss_increase)}, "
-        f"more than {100 * result.max_loss_increase:g} %; no adapter was written"
+        f"more than {100 * result.max_loss_increase:g} %; no adapter was written "
+        "(hint: more questions make the choice surer, a larger budget the file smaller)"
     )

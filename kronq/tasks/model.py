@@ -120,7 +120,9 @@ class TaskModel:
             open_branches(model, adapter, match(adapter, find_sites(model)))
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        where = {"session.model_external_initializers_file_folder_path": str(self.files.folder)}
+        where = {
+            "session.model_external_initializers_file_folder_path": str(self.files.folder.resolve())
+        }
         for key, value in {**EXACT, **where}.items():
             options.add_session_config_entry(key, value)
         if self.threads is not None:
