@@ -4,7 +4,7 @@ from kronq.tasks.cache import Cache, Scorer
 from kronq.tasks.model import TaskModel
 from kronq.tasks.report import TaskReport, score_all
 from kronq.tasks.result import TaskResult
-from kronq.tasks.score import Score, nll_per_token, score
+from kronq.tasks.score import Score, nll_per_token
 from kronq.tasks.search import Dial, Fixed, Found, smallest
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "TaskReport",
     "TaskResult",
     "nll_per_token",
-    "score",
     "score_all",
     "smallest",
 ]
