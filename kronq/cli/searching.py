@@ -17,8 +17,9 @@ from kronq.quantization import quantize
 from kronq.tasks.cache import Cache, Scorer, default_folder
 from kronq.tasks.model import TaskModel
 from kronq.tasks.result import TaskResult
-from kronq.tasks.search import Dial, Fixed, Found, smallest
+from kronq.tasks.search import Found, smallest
 from kronq.tasks.tables import percent, result_line, result_table, trial_line
+from kronq.tasks.trials import Dial, Fixed
 from kronq.texts import read_examples
 
 WIDTHS = (8, 4, 3, 2)

@@ -5,7 +5,8 @@ from kronq.tasks.model import TaskModel
 from kronq.tasks.report import TaskReport, score_all
 from kronq.tasks.result import TaskResult
 from kronq.tasks.score import Score, nll_per_token
-from kronq.tasks.search import Dial, Fixed, Found, smallest
+from kronq.tasks.search import Found, smallest
+from kronq.tasks.trials import Dial, Fixed
 
 __all__ = [
     "Cache",

@@ -1,7 +1,7 @@
 """What was measured once, by what it was measured of: an interrupted search goes on where it was.
 
-Every key is a hash of contents, so nothing in the folder is ever wrong, only unused; a damaged file
-is measured again.
+Every key is a hash of what a number depends on, so that nothing in the folder is ever wrong, only
+unused; a damaged file is made again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import kronq
@@ -23,6 +24,7 @@ from kronq.tasks.model import TaskModel
 from kronq.tasks.score import Progress, Score, score
 from kronq.texts import Example
 
+_MAKERS = ("quantization", "packed", "calibration", "tuning")
 _SAMPLES = 64
 _BLOCK = 2**18
 
@@ -40,6 +42,14 @@ def digest(*parts: bytes | str) -> str:
         data = part.encode() if isinstance(part, str) else part
         found.update(len(data).to_bytes(8, "little") + data)
     return found.hexdigest()[:40]
+
+
+@cache
+def code() -> str:
+    """Of the rooms that make candidates: another version of them may make others."""
+    root = Path(kronq.__file__).parent
+    files = sorted(file for room in _MAKERS for file in (root / room).glob("*.py"))
+    return digest(kronq.__version__, *(file.read_bytes() for file in files))
 
 
 def fingerprint(files: ModelFiles) -> str:
@@ -101,17 +111,17 @@ class Scorer:
 
     Args:
         model: The base.
-        cache: Where scores are kept.
+        kept: Where scores are.
         progress: Called with (texts done, texts in all) while one adapter is scored.
     """
 
     def __init__(
-        self, model: TaskModel, cache: Cache | None = None, progress: Progress | None = None
+        self, model: TaskModel, kept: Cache | None = None, progress: Progress | None = None
     ) -> None:
         self.model = model
-        self.cache = cache or Cache(None)
+        self.kept = kept or Cache(None)
         self.progress = progress
-        self._base = fingerprint(model.files) if self.cache.folder is not None else ""
+        self._base = fingerprint(model.files) if self.kept.folder is not None else ""
 
     def __call__(
         self, adapter: Adapter | None, examples: Sequence[Example], *, choices: bool = False
@@ -122,12 +132,12 @@ class Scorer:
             self.model.use(adapter)
             return score(self.model, examples, choices=choices, progress=self.progress)
 
-        if self.cache.folder is None:
+        if self.kept.folder is None:
             return make()
         key = digest(
             "scores", kronq.__version__, self._base, content(adapter), repr(examples), str(choices)
         )
-        return self.cache.scores(key, make)
+        return self.kept.scores(key, make)
 
 
 def content(adapter: Adapter | None) -> bytes:

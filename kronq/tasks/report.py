@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.adapter import Adapter
 from kronq.tasks.result import Change, Standing, change, standing
 from kronq.tasks.score import agreement
-from kronq.tasks.search import Scores
+from kronq.tasks.trials import Scores
 from kronq.texts import Example
 
 

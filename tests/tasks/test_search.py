@@ -17,8 +17,9 @@ from kronq.matrix import Float
 from kronq.packed import pack
 from kronq.tasks.cache import Cache
 from kronq.tasks.score import Score
-from kronq.tasks.search import STEPS, Dial, Fixed, Found, smallest
+from kronq.tasks.search import Found, smallest
 from kronq.tasks.split import split
+from kronq.tasks.trials import STEPS, Dial, Fixed
 from kronq.texts import Example
 
 EXAMPLES = [Example(f"{i}:", (" yes", " no"), i % 2) for i in range(100)]

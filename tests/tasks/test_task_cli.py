@@ -14,7 +14,7 @@ from kronq.tasks import search
 from kronq.tasks.intervals import relative_change
 from kronq.tasks.result import Change
 from kronq.tasks.score import Score
-from kronq.tasks.search import Dial
+from kronq.tasks.trials import Dial
 from kronq.texts import Example
 from tests.cli.command import Kronq
 from tests.tasks.tiny import tiny_adapter
