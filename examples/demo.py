@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -16,13 +15,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from score import Answer, accuracy, agreement, answer_all, load_questions, nll_per_token
+from score import answer_all, load_questions
 
-import kronq
+from kronq.tasks.score import Score, agreement, nll_per_token
+from kronq.texts import Example
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
 ADAPTER = ROOT / "examples" / "arc-easy-lokr-r8"
+TRAINED = "adapter, as trained"
 QUESTIONS = 10
 console = Console(highlight=False, width=110)
 
@@ -43,18 +44,6 @@ def base_model() -> Path:
     return folder
 
 
-def score(name: str, folder: Path, questions: list[dict]) -> list[Answer]:
-    start = time.time()
-    with console.status(f"{name} answers …"):
-        answers = answer_all(kronq.Session(folder), questions)
-    right, _, _ = accuracy(answers)
-    console.print(
-        f"  {name:<22} {right * len(answers):.0f} of {len(answers)} right, "
-        f"NLL {nll_per_token(answers):.3f} a token   [dim]{time.time() - start:.0f} s[/dim]"
-    )
-    return answers
-
-
 def main() -> None:
     start = time.time()
     DEMO.mkdir(exist_ok=True)
@@ -66,18 +55,21 @@ def main() -> None:
         report = f".demo/adapter-{bits}bit.report.json"
         kronq_cli("quantize", adapter, "-o", out, "--bits", bits, "--report", report, "--force")
 
-    models = {"base": base}
-    for name, source, folder in (
-        ("adapter, as trained", adapter, ".demo/export-trained"),
-        ("adapter, 8 bit", ".demo/adapter-8bit.safetensors", ".demo/export-8bit"),
-        ("adapter, 4 bit", ".demo/adapter-4bit.safetensors", ".demo/export"),
-    ):
-        kronq_cli("export", source, "--onnx", ".demo/base/model.onnx", "-o", folder, "--force")
-        models[name] = ROOT / folder
-
+    small = DEMO / "adapter-4bit.safetensors"
+    kronq_cli(
+        "export", ".demo/" + small.name, "--onnx", ".demo/base/model.onnx", "-o", ".demo/export",
+        "--force",
+    )  # fmt: skip
     questions = load_questions(QUESTIONS)
     console.print(f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:")
-    answers = {name: score(name, folder, questions) for name, folder in models.items()}
+    adapters = {
+        "base": None,
+        TRAINED: ADAPTER,
+        "adapter, 8 bit": DEMO / "adapter-8bit.safetensors",
+        "adapter, 4 bit": small,
+    }
+    with console.status("answering …"):
+        answers = answer_all(base, adapters, questions)
     show_answers(questions, answers)
 
     prompt = "Question: Which gas do plants take in from the air to make food?\nAnswer:"
@@ -86,11 +78,9 @@ def main() -> None:
     console.print()
     closing_table(answers)
     console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")
-    shutil.rmtree(DEMO / "export-trained", ignore_errors=True)
-    shutil.rmtree(DEMO / "export-8bit", ignore_errors=True)
 
 
-def show_answers(questions: list[dict], answers: dict[str, list[Answer]]) -> None:
+def show_answers(questions: list[Example], answers: dict[str, list[Score]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("question", max_width=52, no_wrap=True)
     table.add_column("answer", max_width=20, no_wrap=True)
@@ -98,15 +88,16 @@ def show_answers(questions: list[dict], answers: dict[str, list[Answer]]) -> Non
         table.add_column(name.removeprefix("adapter, "), justify="center")
     for i, question in enumerate(questions):
         marks = [("✓" if a[i].right else "✗") + f" {a[i].nll:.1f}" for a in answers.values()]
-        table.add_row(question["question"], question["choices"][question["answer"]], *marks)
+        asked = question.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
+        table.add_row(asked, question.choices[question.answer].strip(), *marks)
     console.print(table)
     console.print("[dim]✓ or ✗, and −log-likelihood of the right answer: lower is surer[/dim]")
 
 
-def closing_table(answers: dict[str, list[Answer]]) -> None:
-    trained = answers["adapter, as trained"]
-    files = {"adapter, as trained": (ADAPTER / "adapter_model.safetensors").stat().st_size}
-    errors = {"adapter, as trained": "–"}
+def closing_table(answers: dict[str, list[Score]]) -> None:
+    trained = answers[TRAINED]
+    files = {TRAINED: (ADAPTER / "adapter_model.safetensors").stat().st_size}
+    errors = {TRAINED: "–"}
     for bits in ("8", "4"):
         report = json.loads((DEMO / f"adapter-{bits}bit.report.json").read_text())["total"]
         files[f"adapter, {bits} bit"] = report["bytes"]

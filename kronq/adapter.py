@@ -29,6 +29,30 @@ class Origin:
     cropped_by_base: bool = False
 
 
+@dataclass(frozen=True)
+class TaskCheck:
+    """What a packed file lost of the task that its size was chosen by, on held-out examples.
+
+    Attributes:
+        data: Name of the file of examples.
+        examples: How many were held out.
+        max_loss_increase: What was allowed.
+        loss_increase: Of the answers' negative log-likelihood per token, relative to the
+            unquantized adapter's.
+        interval: The paired 95 % interval of that.
+        accuracy: Share of questions answered rightly; None without choices.
+        accuracy_before: The same of the unquantized adapter.
+    """
+
+    data: str
+    examples: int
+    max_loss_increase: float
+    loss_increase: float
+    interval: tuple[float, float]
+    accuracy: float | None = None
+    accuracy_before: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """How an adapter was quantized, as told in its file.
@@ -41,6 +65,7 @@ class Recipe:
         a_bits: Of A, which is small and stays float16 unless asked for.
         layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
         relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None when it was not measured.
+        task: What it cost a task, where its size was chosen by one.
     """
 
     method: str
@@ -50,6 +75,7 @@ class Recipe:
     a_bits: int = 16
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     relative_error: float | None = None
+    task: TaskCheck | None = None
 
     def bits_for(self, layer: str) -> float:
         """The bits that were asked for in this layer."""

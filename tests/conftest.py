@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_llama import tiny_base, tiny_build, tiny_hf
+
+__all__ = ["tiny_base", "tiny_build", "tiny_hf"]
+
 CACHE = Path(__file__).parents[1] / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

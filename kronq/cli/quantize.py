@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from kronq.cli import shared
+from kronq.cli import shared, task_options
 from kronq.errors import KronqError
 from kronq.files import check_apart, check_output, write_file
 from kronq.metrics import measure, stamp
@@ -28,6 +28,7 @@ Examples:
   kronq quantize my-lokr/ --bits 2 --dry-run
   kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
   kronq quantize my-lokr/ -o tiny.safetensors --method compact --size 150KB
+  kronq quantize my-lokr/ -o b.safetensors --base base/ --tasks dev.jsonl --max-loss-increase 1%
 """
 
 
@@ -64,6 +65,7 @@ Examples:
     "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
 )
 @click.option("--max-error", metavar="X", help="Exit 1, writing no adapter, above it: 0.1 or 10%.")
+@task_options.options
 @click.option("--report", metavar="FILE.json", help="Write the report.")
 @click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
 @shared.json_option
@@ -87,12 +89,13 @@ def command(
     dry_run: bool,
     as_json: bool,
     force: bool,
-    **reading: Any,
+    **others: Any,
 ) -> None:
     """Quantize ADAPTER, say what that cost, and pack it into one file.
 
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
     """
+    asked = task_options.asked(ctx)
     if method != "compact":
         WIDTHS.convert(bits, next(p for p in ctx.command.params if p.name == "bits"), ctx)
     if output is None and not dry_run:
@@ -102,7 +105,7 @@ def command(
             raise click.UsageError("--size needs --method compact")
         if ctx.get_parameter_source("bits") is not ParameterSource.DEFAULT:
             raise click.UsageError("give --bits or --size")
-    limit = None if max_error is None else _share(max_error)
+    limit = None if max_error is None else shared.share(max_error, "--max-error")
     if output is not None:
         check_name(output)
     if output is not None and report is not None and _same(output, report):
@@ -111,22 +114,31 @@ def command(
         if path is not None and not dry_run:
             check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
             check_output(path, force=force)
-    source = shared.read(adapter, **reading)
-    with shared.progress_bar("quantizing") as progress:
-        quantized = quantize(
-            source,
-            _bits(bits),
-            method=method,
-            size=None if size is None else _size(size),
-            axis=axis,
-            group_size=group_size,
-            a_bits=int(a_bits),
-            layer_bits=dict(_layer(text) for text in layers),
-            progress=progress,
-        )
+    source = shared.read(adapter, **shared.reading(others))
+    found = None
+    if asked is not None:
+        from kronq.cli import searching
+
+        found = searching.search(source, asked)
+        quantized = found.adapter
+    else:
+        with shared.progress_bar("quantizing") as progress:
+            quantized = quantize(
+                source,
+                _bits(bits),
+                method=method,
+                size=None if size is None else _size(size),
+                axis=axis,
+                group_size=group_size,
+                a_bits=int(a_bits),
+                layer_bits=dict(_layer(text) for text in layers),
+                progress=progress,
+            )
     result = measure(source, quantized)
     failed = limit is not None and result.total.relative_error > limit
-    if as_json:
+    if found is not None:
+        searching.show(found, result, as_json=as_json)
+    elif as_json:
         shared.show_json(result)
     else:
         shared.show(report_table(result), *report_notes(result))
@@ -138,6 +150,9 @@ def command(
             "no adapter was written",
             err=True,
         )
+        ctx.exit(1)
+    if found is not None and not found.result.within:
+        click.echo(searching.missed(found.result), err=True)
         ctx.exit(1)
     if output is not None and not dry_run:
         save(stamp(quantized, result.total.relative_error), output, force=force)
@@ -175,13 +190,3 @@ def _size(text: str) -> int:
             "bad --size", found=repr(text), expected="bytes, as 150KB, 1.5MB or 150000"
         ) from None
     return int(value * UNITS.get(unit, 1))
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise KronqError("bad --max-error", found=repr(text), expected="0.1 or 10%")
-    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
 from kronq.adapter import Adapter
-from kronq.errors import printable
+from kronq.errors import KronqError, printable
 from kronq.loading import FORMATS, load
 from kronq.sources.scale import SCALE_RULES
 
@@ -47,6 +47,22 @@ def reading_options(command: F) -> F:
 def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:
     """The adapter that the reading options describe."""
     return load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
+
+
+def reading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The reading options among others."""
+    return {name: options[name] for name in ("format_", "scale_rule", "alpha")}
+
+
+def share(text: str, option: str) -> float:
+    """A share as people write it: 0.1 or 10%."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise KronqError(f"bad {option}", found=repr(text), expected="0.1 or 10%")
+    return value
 
 
 def show(*renderables: RenderableType) -> None:

@@ -14,6 +14,7 @@ Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
 Scale = Annotated[float, Field(allow_inf_nan=False)]
 Shift = Annotated[int, Field(ge=-255, le=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Bits = Literal[16, 8, 4, 3, 2]
 
 
@@ -93,6 +94,18 @@ class Group(_Strict):
         return {role: spec for role, spec in found.items() if spec is not None}
 
 
+class TaskSpec(_Strict):
+    """What the file lost of the task that its size was chosen by, on held-out examples."""
+
+    data: str
+    examples: Size
+    max_loss_increase: Scale
+    loss_increase: Scale
+    interval: tuple[Scale, Scale]
+    accuracy: Share | None = None
+    accuracy_before: Share | None = None
+
+
 class RecipeSpec(_Strict):
     """How the adapter was quantized."""
 
@@ -105,6 +118,7 @@ class RecipeSpec(_Strict):
         default_factory=dict
     )
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    task: TaskSpec | None = None
 
 
 class CodesSpec(_Strict):
@@ -136,16 +150,18 @@ class Manifest(_Strict):
             raise ValueError("a matrix has either a dtype or bits")
         if coded != (self.codes is not None):
             raise ValueError("coded matrices and a step belong together")
-        needed = version_of(self.groups, self.codes)
+        needed = version_of(self.groups, self.codes, self.recipe)
         if self.version != needed:
             raise ValueError(f"what the file has is version {needed}, and it says another")
         return self
 
 
-def version_of(groups: list[Group], codes: CodesSpec | None) -> int:
+def version_of(groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec | None) -> int:
     """The first version that has all of this: old readers can read what they know."""
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):
+        return 3
+    if recipe is not None and recipe.task is not None:
         return 3
     if codes is None:
         return 1

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kronq.adapter import Adapter, Origin, Recipe
+from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes
 from kronq.packed.compact import Outline, unpack
-from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec
+from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
 from kronq.tensors import TensorFile, open_tensors, unique
 
@@ -48,9 +48,15 @@ def read(path: StrPath) -> Adapter:
             layers[name] = delta
     if not layers:
         raise FormatError("no adapted layers", path=path)
-    recipe = Recipe(**manifest.recipe.model_dump()) if manifest.recipe else None
+    recipe = _recipe(manifest.recipe) if manifest.recipe else None
     origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
     return Adapter({name: layers[name] for name in sorted(layers, key=natural)}, origin, recipe)
+
+
+def _recipe(spec: RecipeSpec) -> Recipe:
+    told = spec.model_dump()
+    task = None if spec.task is None else TaskCheck(**told["task"])
+    return Recipe(**{**told, "task": task})
 
 
 def read_manifest(file: TensorFile) -> Manifest:

@@ -76,7 +76,7 @@ def pack(adapter: Adapter) -> bytes:
         else CodesSpec(step=codes.step, shifts=codes.shifts, layer_steps=codes.stretched)
     )
     manifest = Manifest(
-        version=version_of(described, stream),
+        version=version_of(described, stream, recipe),
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,

@@ -35,6 +35,13 @@ def recipe(**fields: Any) -> bytes:
     return with_manifest(lambda m: m["recipe"].update(fields))
 
 
+def task(version: int = 3, **fields: Any) -> bytes:
+    """A manifest with the check of a task, whole but for ``fields``."""
+    told = {"data": "dev.jsonl", "examples": 60, "max_loss_increase": 0.01, "loss_increase": 0.005}
+    told |= {"interval": [0.0, 0.01], **fields}
+    return change(lambda m: (m.update(version=version), m["recipe"].update(task=told)))
+
+
 def names(*templates: str) -> bytes:
     return group(KRON, layers=list(templates))
 
@@ -131,6 +138,14 @@ ATTACKS: dict[str, bytes] = {
     "recipe with a bad expression": recipe(layer_bits={"(": 4}),
     "recipe with an error below zero": recipe(relative_error=-1.0),
     "recipe with an unknown axis": recipe(axis="diagonal"),
+    "a task in version 1": task(version=1),
+    "version 3 without a task": top(version=3),
+    "a task with another field": task(comment="hello"),
+    "a task with an interval of one": task(interval=[0.0]),
+    "a task without examples": task(examples=0),
+    "a task with a loss of NaN": task(loss_increase=float("nan")),
+    "a task with an accuracy above 1": task(accuracy=1.5),
+    "a task with an accuracy of NaN": task(accuracy=float("nan")),
     "base_model that is not text": top(base_model=["a"]),
 }  # fmt: skip
 
@@ -200,3 +215,12 @@ def test_tiny_factors_of_a_huge_matrix_cost_nothing_until_they_are_multiplied(
     with hostile.modest():
         adapter = kronq.load(path)
         assert adapter["x"].shape == (side, side)
+
+
+def test_a_whole_task_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(task())
+    recipe = kronq.load(path).recipe
+    assert recipe is not None
+    assert recipe.task is not None
+    assert recipe.task.interval == (0.0, 0.01)

@@ -87,10 +87,6 @@ def graft(
     Returns:
         Branch node → its layer.
     """
-    opset = opset_of(model)
-    if any(_rank(site) is None for sites in places.values() for site in sites):
-        ShapeInferencePass()(model)
-    functions = _Functions(model, opset)
     located = packed.locate(file)
     taken = set(model.graph.initializers)
     values: dict[str, dict[str, ir.Value]] = {}
@@ -118,6 +114,30 @@ def graft(
         )
         model.graph.register_initializer(value)
         values.setdefault(layer, {})[part] = value
+    return attach(model, adapter, places, values)
+
+
+def attach(
+    model: ir.Model,
+    adapter: Adapter,
+    places: Places,
+    values: Mapping[str, Mapping[str, ir.Value]],
+) -> dict[str, str]:
+    """Adds every layer's branch to ``model``, in place, its factors being ``values``.
+
+    Args:
+        model: The base.
+        adapter: Its shapes and how its matrices are stored.
+        places: Where each layer goes.
+        values: Layer → part (``A``, ``B1``, ``B1.scale`` …) → an initializer or an input.
+
+    Returns:
+        Branch node → its layer.
+    """
+    opset = opset_of(model)
+    if any(_rank(site) is None for sites in places.values() for site in sites):
+        ShapeInferencePass()(model)
+    functions = _Functions(model, opset)
     nodes = {node.name or "" for node in model.graph.all_nodes()}
     grafted: dict[str, str] = {}
     for layer, delta in adapter.items():

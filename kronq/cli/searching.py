@@ -1,0 +1,96 @@
+"""``kronq quantize --tasks``: the candidates and what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from kronq.adapter import Adapter
+from kronq.cli import shared
+from kronq.cli.task_options import Asked
+from kronq.errors import KronqError
+from kronq.metrics.report import Report
+from kronq.quantization import quantize
+from kronq.tasks.cache import Cache, Scorer, default_folder
+from kronq.tasks.model import TaskModel
+from kronq.tasks.result import TaskResult
+from kronq.tasks.search import Found, smallest
+from kronq.tasks.tables import percent, result_line, result_table, trial_line
+from kronq.tasks.trials import Dial, Fixed
+from kronq.texts import read_examples
+
+WIDTHS = (8, 4, 3, 2)
+
+
+class Searched(BaseModel):
+    """What ``--json`` prints: what the task lost, and what the weights did."""
+
+    task: TaskResult
+    report: Report
+
+
+def search(adapter: Adapter, asked: Asked) -> Found:
+    """The smallest file; a line on stderr for every trial."""
+    if adapter.recipe is not None and adapter.recipe.method != "fp16":
+        raise KronqError(
+            "the adapter is quantized already",
+            path=adapter.origin.path,
+            hint="quantize the adapter as it was trained",
+        )
+    examples = read_examples(asked.tasks)
+    kept = Cache(default_folder() if asked.cache is None else Path(asked.cache))
+    model = TaskModel(asked.base)
+    with shared.progress_bar("scoring") as progress:
+        return smallest(
+            adapter,
+            Scorer(model, kept, progress),
+            examples,
+            asked.budget,
+            candidates(adapter, asked.method),
+            judge=asked.judge,
+            data=Path(asked.tasks).name,
+            cache=kept,
+            progress=lambda trial: click.echo(trial_line(trial), err=True),
+        )
+
+
+def candidates(adapter: Adapter, method: Any = None) -> list[Dial | Fixed]:
+    """Compact codes of any size and native ones of every width, or those of one method."""
+
+    def filled(size: int) -> Adapter:
+        return quantize(adapter, method="compact", size=size)
+
+    def width(name: Any, bits: int) -> Fixed:
+        return Fixed(f"{name} {bits} bit", lambda: quantize(adapter, bits, method=name))
+
+    found: list[Dial | Fixed] = []
+    if method in (None, "compact"):
+        found.append(Dial("compact", filled))
+    if method == "fp16":
+        found.append(Fixed("fp16", lambda: quantize(adapter, method="fp16")))
+    elif method != "compact":
+        found += [width(method or "balanced", bits) for bits in WIDTHS]
+    return found
+
+
+def show(found: Found, report: Report, *, as_json: bool) -> None:
+    """The check, and what the weights lost."""
+    if as_json:
+        shared.show_json(Searched(task=found.result, report=report))
+        return
+    total = report.total
+    shared.show(
+        result_table(found.result, total.bytes, total.bytes_before), result_line(found.result)
+    )
+
+
+def missed(result: TaskResult) -> str:
+    """Why no adapter was written."""
+    return (
+        f"kronq: on held-out examples the loss grew by {percent(result.change.loss_increase)}, "
+        f"more than {100 * result.max_loss_increase:g} %; no adapter was written "
+        "(hint: more questions make the choice surer, a larger budget the file smaller)"
+    )
