@@ -71,6 +71,8 @@ class Quantized:
         bits: 8, 4, 3 or 2: what a code costs when packed.
         axis: The channel axis: 1 gives each column its scale, 0 each row.
         group_size: How many codes along the other axis share a scale; None for the whole channel.
+        clipped: How many values lay beyond the cell of an outermost code when they were rounded;
+            None where that is not known, as for codes from a file.
     """
 
     codes: Codes
@@ -78,6 +80,7 @@ class Quantized:
     bits: int
     axis: int
     group_size: int | None = None
+    clipped: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
