@@ -25,8 +25,8 @@ class CodeFigures:
         zeros: How many of them are zero.
         clipped: How many values lay beyond the outermost code's cell; None where nobody knows, as
             of codes from a file, and of compact ones, which have no outermost code.
-        dead: Rank components of B̂ that add nothing: a zero column of B̂1 or a zero row of B̂2; None
-            for a whole B.
+        dead: Rank components of B̂ that add nothing: a zero column of B̂1 or a zero row of B̂2, or all
+            of them beside a zero Â; None for a whole B.
         histogram: ``int4`` or ``levels`` → code → how often.
     """
 
@@ -76,6 +76,8 @@ def _counted(matrix: Matrix) -> Iterator[tuple[str, dict[int, int]]]:
 def _dead(delta: Delta) -> int | None:
     if delta.b.right is None:
         return None
+    if not all(m.float32().any() for m in delta.a.matrices):
+        return delta.rank
     left, right = (_nonzero(m, axis) for m, axis in zip(delta.b.matrices, (0, 1), strict=True))
     return int(np.count_nonzero(~(left & right)))
 

@@ -61,7 +61,7 @@ class Figures(BaseModel):
     dead_components: int | None = Field(
         default=None,
         description="Rank components of B that add nothing: all codes of a column of B1 or of a "
-        "row of B2 are zero; null where no B has components.",
+        "row of B2 are zero, or all of A; null where no B has components.",
     )
 
 
