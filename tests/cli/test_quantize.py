@@ -275,7 +275,7 @@ def test_a_page(kronq: Kronq, trained: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "told"), [("rtn", "rtn, 3 bit"), ("compact", "compact, 1 bit"), ("fp16", "fp16")]
+    ("method", "told"), [("rtn", "rtn, 3 bit"), ("compact", "compact at 4 bits"), ("fp16", "fp16")]
 )
 def test_a_page_of_another_method(
     kronq: Kronq, trained: Path, out: Path, method: str, told: str
