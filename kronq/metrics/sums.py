@@ -11,6 +11,9 @@ from kronq.metrics.codes import CodeFigures
 from kronq.metrics.models import LayerReport
 from kronq.metrics.weight import Energies
 
+_NOTHING = 1e-24
+"""Less than this part of ‖ΔW‖² is the rounding of a ΔŴ that is zero."""
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -131,9 +134,9 @@ def _squares(norm: float | None, error: float | None) -> tuple[float, float] | N
 
 def _cosine(weight: Energies) -> float | None:
     """2·⟨a,b⟩ = ‖a‖² + ‖b‖² − ‖a − b‖², of which every term is exact."""
-    size = math.sqrt(weight.reference) * math.sqrt(weight.approximation)
-    if not size:
+    if weight.approximation <= _NOTHING * weight.reference:
         return None
+    size = math.sqrt(weight.reference) * math.sqrt(weight.approximation)
     inner = (weight.reference + weight.approximation - weight.error) / 2
     return min(max(inner / size, -1.0), 1.0)
 

@@ -158,6 +158,20 @@ def test_dead_components() -> None:
     assert measure(whole, kronq.quantize(whole, 4)).total.dead_components is None
 
 
+def test_components_that_only_together_are_zero() -> None:
+    """B1 has the first, B2 the others: ΔŴ is nothing, and has no direction."""
+    delta = adapters.lora(np.random.default_rng(0), 40, 30, rank=4)
+    left, right = (m.float32().copy() for m in delta.b.matrices)
+    left[:, 1:] = 0
+    right[0] = 0
+    nothing = Adapter({"x": replace(delta, b=Product(Float(left), Float(right)))})
+    (told,) = measure(Adapter({"x": delta}), nothing).layers
+    assert (told.dead_components, told.relative_error, told.cosine) == (4, 1, None)
+    zero_a = adapters.kron(np.random.default_rng(0))
+    mute = replace(zero_a, a=Product(Float(zero_a.a.left.float32() * 0)))
+    assert measure(Adapter({"x": zero_a}), Adapter({"x": mute})).total.dead_components == 4
+
+
 def test_faint_components_of_a_compact_file_are_dead() -> None:
     rng = np.random.default_rng(0)
     delta = adapters.lora(rng, 300, 300, rank=4)
