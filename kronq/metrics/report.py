@@ -10,10 +10,11 @@ from typing import Any
 from kronq import __version__
 from kronq.adapter import Adapter
 from kronq.delta import Delta
-from kronq.errors import MismatchError, listing
+from kronq.errors import MismatchError
 from kronq.matrix import Float
 from kronq.metrics.activation import seen_energies
 from kronq.metrics.bound import Bound, gaussian_bound
+from kronq.metrics.checks import check_alike, check_seen
 from kronq.metrics.codes import CodeFigures, code_figures, merged
 from kronq.metrics.frames import framed
 from kronq.metrics.models import (
@@ -74,9 +75,9 @@ def measure(
             ``reference`` alone, so that no relative error can be told, or calibration did not see
             every layer.
     """
-    _check(reference, approximation)
+    check_alike(reference, approximation)
     if moments is not None:
-        _check_moments(reference, moments)
+        check_seen(reference, moments)
     spent = bits_spent(approximation)
     sizes = dict(zip(spent, whole_bytes([*spent.values()]), strict=True))
     parts: dict[str, Sums] = {}
@@ -217,35 +218,3 @@ def _histograms(parts: Iterable[CodeFigures]) -> list[CodeCounts]:
         CodeCounts(kind=kind, codes=sorted(counts), counts=[counts[c] for c in sorted(counts)])
         for kind, counts in merged(parts).items()
     ]
-
-
-def _check(reference: Adapter, approximation: Adapter) -> None:
-    differing = reference.keys() ^ approximation.keys()
-    if differing:
-        raise MismatchError("the adapters have different layers", found=listing(differing))
-    for name, delta in reference.items():
-        other = approximation[name]
-        if (delta.shape, delta.a.shape) != (other.shape, other.a.shape):
-            raise MismatchError(
-                "the adapters have different shapes",
-                layer=name,
-                found=f"ΔW {list(other.shape)}, A {list(other.a.shape)}",
-                expected=f"ΔW {list(delta.shape)}, A {list(delta.a.shape)}",
-            )
-
-
-def _check_moments(reference: Adapter, moments: Moments) -> None:
-    missing = reference.keys() - moments.keys()
-    if missing:
-        raise MismatchError("calibration did not see every layer", found=listing(missing))
-    for name, delta in reference.items():
-        moment, (rows, cols) = moments[name], delta.shape
-        found = [m.shape for m in (moment.inputs, moment.outputs) if m is not None]
-        expected = [(cols, cols), (rows, rows)][: len(found)]
-        if found != expected:
-            raise MismatchError(
-                "calibration saw a layer of another shape",
-                layer=name,
-                found=", ".join(str(list(shape)) for shape in found),
-                expected=", ".join(str(list(shape)) for shape in expected),
-            )

@@ -23,7 +23,8 @@ def report_table(report: Report) -> Table:
             printable(f"{name} ×{len(layers)}" if len(layers) > 1 else name),
             _shape(layers[0].shape),
             _same(m.rank for m in layers),
-            _same(m.bits for m in layers),
+            # Entropy-coded codes have no width.
+            "–" if report.method == "compact" else _same(m.bits for m in layers),
             *_figures(summed(layers), report),
         )
     table.add_section()

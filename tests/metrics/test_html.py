@@ -139,21 +139,23 @@ def test_a_lines_points_are_the_comparisons(
         assert (np.diff(places, axis=0) > 0).all()
 
 
-def test_other_tools_are_points_without_a_line(
+def test_other_tools_have_marks_and_a_line_of_their_own(
     report: Report, comparison: Comparison, tmp_path: Path
 ) -> None:
+    """One a tool, whatever its settings."""
     rows = [
-        row.model_copy(update={"method": f"olive int{row.bits}", "source": "baseline"})
+        row.model_copy(update={"method": f"olive int{row.bits} b32", "source": "baseline"})
         for row in comparison.rows
         if row.method == "rtn"
     ]
     told = comparison.model_copy(update={"rows": rows})
     root = parsed(write_html(report, tmp_path / "a.html", comparison=told))
-    assert not list(root.iter("polyline"))
-    assert len(list(root.iter("polygon"))) == sum(
-        8 * row.bytes / report.total.parameters <= 10 for row in rows
-    )
-    assert "olive int2" in words(root)
+    (group,) = (g for g in root.iter("g") if g.get("class") == "series s-baseline")
+    shown = [row for row in rows if 8 * row.bytes / report.total.parameters <= 10]
+    assert len(list(group.iter("polygon"))) == len(shown) > 1
+    assert len(list(group.iter("polyline"))) == 1
+    assert f"olive int2 b32, 2 bit, {rows[-1].bytes:,} bytes" in words(root)
+    assert [t.text for t in root.iter("text") if t.get("class") == "label s-baseline"] == ["olive"]
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -12,16 +12,18 @@ WIDTH, HEIGHT = 1040, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 16, 60
 _GAP = 15
 """Pixels between two labels, one above the other."""
+_LAYERS = {"bound": 0, "baseline": 1, "file": 3}
+"""What is drawn over what."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one line, or points without a line.
+    """Points of one line.
 
     Attributes:
         label: Stands beside its end.
         points: (bits per parameter, relative error), by rising bits.
-        style: ``bound``, ``file``, ``baseline``, or a number that picks a colour.
+        style: ``bound``, ``file``, ``baseline`` (another tool's), or a number that picks a colour.
         names: What each point is, for its tooltip.
     """
 
@@ -55,7 +57,7 @@ def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
         "svg",
         tag("title", title),
         _grid(axes, parameters),
-        [_drawn(each, axes) for each in series],
+        [_drawn(each, axes) for each in sorted(series, key=lambda s: _LAYERS.get(s.style, 2))],
         labels,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -67,7 +69,7 @@ def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
 def _drawn(series: Series, axes: _Axes) -> Markup:
     places = [(axes.x(bits), axes.y(error)) for bits, error in series.points]
     parts = []
-    if series.style not in ("file", "baseline") and len(places) > 1:
+    if series.style != "file" and len(places) > 1:
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(tag("polyline", points=line, class_="line"))
     if series.style != "bound":

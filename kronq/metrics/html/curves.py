@@ -77,10 +77,10 @@ def curves(report: Report, comparison: Comparison | None, bound: Bound | None) -
 
 
 def _kind(row: Row, adapters: int) -> tuple[str, bool]:
-    """A line's label, and whether it is another tool's."""
+    """A line's label, and whether it is another tool's: the first word of what it is called."""
     other = getattr(row, "source", "kronq") == "baseline"
-    label = row.method if adapters == 1 else f"{row.adapter}, {row.method}"
-    return label, other
+    label = row.method.split()[0] if other else row.method
+    return label if adapters == 1 else f"{row.adapter}, {label}", other
 
 
 def _bound(bound: Bound, parameters: int, found: list[Series]) -> Series:

@@ -9,8 +9,9 @@ from pathlib import Path
 from kronq.metrics.bound import Bound
 from kronq.metrics.compare import Comparison
 from kronq.metrics.html.bars import histogram
-from kronq.metrics.html.chart import chart, percent, size
+from kronq.metrics.html.chart import chart, percent
 from kronq.metrics.html.curves import curves
+from kronq.metrics.html.header import cosine, header
 from kronq.metrics.html.heat import heat_map
 from kronq.metrics.html.markup import Child, Markup, joined, table, tag
 from kronq.metrics.models import Figures, LayerReport, Report
@@ -30,7 +31,7 @@ def page(report: Report, comparison: Comparison | None, bound: Bound | None) -> 
     """The whole document."""
     name = title_of(report)
     sections = [
-        _header(report, name),
+        header(report, name),
         _curve(report, comparison, bound),
         _maps(report),
         _layers(report),
@@ -57,48 +58,6 @@ def page(report: Report, comparison: Comparison | None, bound: Bound | None) -> 
 def title_of(report: Report) -> str:
     """The adapter's folder or file, or what it is."""
     return Path(report.source).name if report.source else f"a {report.family} adapter"
-
-
-def _header(report: Report, name: str) -> Markup:
-    total = report.total
-    how = f"{report.method} at {report.bits:g} bits" if report.method and report.bits else "as is"
-    lead = (
-        f"{report.family} adapter, {len(report.layers)} layers, {total.parameters:,} parameters, "
-        f"quantized: {how}."
-    )
-    rate = f"{total.bits_per_parameter:.2f} bit/parameter, was {size(total.bytes_before)}"
-    tiles: list[tuple[str, str, str]] = [
-        ("Whole file", size(total.bytes), rate),
-        ("Error of ΔW", percent(total.relative_error), f"{_db(total.snr_db)} SNR"),
-        ("Cosine", _cosine(total.cosine), f"{percent(total.energy_kept)} of the energy kept"),
-        ("Spectral error", percent(total.spectral_error), "of the largest singular value"),
-    ]
-    if total.activation_error is not None:
-        told = f"{_db(total.activation_snr_db)} SNR, on calibrated inputs"
-        tiles.insert(2, ("Activation error", percent(total.activation_error), told))
-    if total.loss_error is not None:
-        tiles.insert(3, ("Error as the loss sees it", percent(total.loss_error), "to first order"))
-    if total.bits_above_bound is not None and total.bound_snr_db is not None:
-        side = "above" if total.bits_above_bound >= 0 else "below"
-        told = f"bit/parameter {side} it; {_db(total.bound_snr_db)} in as many bits"
-        tiles.append(("Gaussian bound", f"{abs(total.bits_above_bound):.2f}", told))
-    if total.activation_bits_above_bound is not None:
-        told = f"bit/parameter above it; {_db(total.activation_bound_snr_db)} in as many bits"
-        above = f"{total.activation_bits_above_bound:.2f}"
-        tiles.append(("The bound of activations", above, told))
-    worst = worst_first(report.layers)[0]
-    tiles.append(("Worst layer", percent(worst.relative_error), worst.name))
-    return tag(
-        "header",
-        tag("h1", name),
-        tag("p", lead),
-        tag(
-            "dl",
-            [tag("div", tag("dt", label), tag("dd", value, tag("small", told)))
-             for label, value, told in tiles],
-            class_=f"tiles across-{3 if len(tiles) in (5, 6, 9) else 4}",
-        ),
-    )  # fmt: skip
 
 
 def _curve(report: Report, comparison: Comparison | None, bound: Bound | None) -> Markup:
@@ -191,7 +150,7 @@ def _figures(figures: Figures, bits: str, columns: Sequence[str]) -> list[str]:
         "error": percent(figures.relative_error),
         "activation": percent(figures.activation_error),
         "spectral": percent(figures.spectral_error),
-        "cosine": _cosine(figures.cosine),
+        "cosine": cosine(figures.cosine),
         "zero codes": percent(figures.zero_share),
         "clipped": percent(figures.clipped_share),
         "dead": "–" if dead is None else str(dead),
@@ -251,11 +210,3 @@ def _section(heading: str, told: str | None, *children: Child) -> Markup:
 
 def _shape(layer: LayerReport) -> str:
     return f"{layer.shape[0]}×{layer.shape[1]}"
-
-
-def _db(value: float | None) -> str:
-    return "exact" if value is None else f"{value:.1f} dB"
-
-
-def _cosine(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
