@@ -75,6 +75,8 @@ class Quantized:
         group_size: How many codes along the other axis share a scale; None for the whole channel.
         widths: uint8 [channels]: the bits of each channel's codes, 2 to 8, or 0 for a channel
             that is all zero and takes no room; None where all have ``bits``.
+        clipped: How many values lay beyond the cell of an outermost code when they were rounded;
+            None where that is not known, as for codes from a file.
     """
 
     codes: Codes
@@ -83,6 +85,7 @@ class Quantized:
     axis: int
     group_size: int | None = None
     widths: NDArray[np.uint8] | None = None
+    clipped: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from click.core import ParameterSource
 from kronq.cli import shared, task_options
 from kronq.errors import KronqError
 from kronq.files import check_apart, check_output, write_file
-from kronq.metrics import measure, stamp
+from kronq.metrics import gaussian_bound, measure, stamp
+from kronq.metrics.html import check_page, other_widths, write_html
 from kronq.metrics.tables import report_notes, report_table
 from kronq.packed import check_name, save
 from kronq.quantization import quantize
@@ -29,6 +30,7 @@ Examples:
   kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
   kronq quantize my-lokr/ -o tiny.safetensors --method compact --size 150KB
   kronq quantize my-lokr/ -o b.safetensors --base base/ --tasks dev.jsonl --max-loss-increase 1%
+  kronq quantize my-lokr/ -o a.safetensors --html a.html
 """
 
 
@@ -67,6 +69,7 @@ Examples:
 @click.option("--max-error", metavar="X", help="Exit 1, writing no adapter, above it: 0.1 or 10%.")
 @task_options.options
 @click.option("--report", metavar="FILE.json", help="Write the report.")
+@click.option("--html", metavar="FILE.html", help="Write the report as a page, with other widths.")
 @click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
 @shared.json_option
 @shared.force_option
@@ -86,6 +89,7 @@ def command(
     layers: tuple[str, ...],
     max_error: str | None,
     report: str | None,
+    html: str | None,
     dry_run: bool,
     as_json: bool,
     force: bool,
@@ -108,9 +112,10 @@ def command(
     limit = None if max_error is None else shared.share(max_error, "--max-error")
     if output is not None:
         check_name(output)
-    if output is not None and report is not None and _same(output, report):
-        raise KronqError("-o and --report are the same file", path=output)
-    for path in (output, report):
+    if html is not None:
+        check_page(html)
+    _check_apart(("-o", output), ("--report", report), ("--html", html))
+    for path in (output, report, html):
         if path is not None and not dry_run:
             check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
             check_output(path, force=force)
@@ -134,7 +139,8 @@ def command(
                 layer_bits=dict(_layer(text) for text in layers),
                 progress=progress,
             )
-    result = measure(source, quantized)
+    bound = gaussian_bound(source)
+    result = measure(source, quantized, bound=bound)
     failed = limit is not None and result.total.relative_error > limit
     if found is not None:
         searching.show(found, result, as_json=as_json)
@@ -144,6 +150,10 @@ def command(
         shared.show(report_table(result), *report_notes(result))
     if report is not None and not dry_run:
         write_file(report, (result.model_dump_json(indent=2) + "\n").encode(), force=force)
+    if html is not None and not dry_run:
+        with shared.progress_bar("other widths") as progress:
+            widths = other_widths(source, method, progress)
+        write_html(result, html, comparison=widths, bound=bound, force=force)
     if failed:
         click.echo(
             f"kronq: the relative error {result.total.relative_error:.4g} is above {max_error}; "
@@ -160,8 +170,15 @@ def command(
             shared.show(f"wrote {output}, {result.total.bytes:,} bytes")
 
 
-def _same(first: str, second: str) -> bool:
-    return Path(first).resolve() == Path(second).resolve()
+def _check_apart(*outputs: tuple[str, str | None]) -> None:
+    """Refuses two outputs that are one file."""
+    found: dict[Path, str] = {}
+    for option, path in outputs:
+        if path is None:
+            continue
+        other = found.setdefault(Path(path).resolve(), option)
+        if other != option:
+            raise KronqError(f"{other} and {option} are the same file", path=path)
 
 
 def _layer(text: str) -> tuple[str, int]:

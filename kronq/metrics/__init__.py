@@ -1,9 +1,10 @@
 """What was lost: exact weight error, its lower bound, reports, tables and plots."""
 
-from kronq.metrics.bound import GaussianBound, gaussian_bound
+from kronq.metrics.bound import Bound, GaussianBound, gaussian_bound
 from kronq.metrics.report import Figures, LayerReport, Report, Total, measure, snr_db, stamp
 
 __all__ = [
+    "Bound",
     "Figures",
     "GaussianBound",
     "LayerReport",

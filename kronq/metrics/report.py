@@ -1,89 +1,62 @@
-"""The error report: one model, written as JSON (schema in formats/) and shown as tables."""
+"""The error report: what quantizing cost, layer by layer and in all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from kronq import __version__
 from kronq.adapter import Adapter
 from kronq.delta import Delta
-from kronq.errors import MismatchError, listing
+from kronq.errors import MismatchError
 from kronq.matrix import Float
-from kronq.metrics.bound import GaussianBound, gaussian_bound
-from kronq.metrics.weight import Energies, energies
+from kronq.metrics.activation import seen_energies
+from kronq.metrics.bound import Bound, gaussian_bound
+from kronq.metrics.checks import check_alike, check_seen
+from kronq.metrics.codes import CodeFigures, code_figures, merged
+from kronq.metrics.frames import framed
+from kronq.metrics.models import (
+    SCHEMA_VERSION,
+    Calibration,
+    CodeCounts,
+    Figures,
+    LayerReport,
+    Report,
+    Total,
+)
+from kronq.metrics.spectral import spectral_norm
+from kronq.metrics.spent import bits_spent, whole_bytes
+from kronq.metrics.sums import Sums, added, figures, relative, snr_db, sums_of
+from kronq.metrics.weight import Energies, framed_energies
+from kronq.moments import Moment, Moments
 from kronq.naming import template, together
 from kronq.packed import pack
 
-SCHEMA_VERSION = 1
-
-
-class Figures(BaseModel):
-    """What is told of a layer, and of all of them."""
-
-    model_config = ConfigDict(frozen=True)
-
-    parameters: int = Field(description="Trained weights that are stored.")
-    bytes: int = Field(
-        description="A layer: its codes, scales and floats. The total: the whole file on disk."
-    )
-    bytes_before: int = Field(
-        description="The same for the adapter that was measured against, as it is stored."
-    )
-    bits_per_parameter: float = Field(description="8 · bytes / parameters.")
-    relative_error: float = Field(description="‖ΔW − ΔŴ‖ / ‖ΔW‖, Frobenius; 0 where ΔW is zero.")
-    snr_db: float | None = Field(description="−20·log10(relative_error); null without any error.")
-    energy_kept: float = Field(description="‖ΔŴ‖² / ‖ΔW‖²; 1 where ΔW is zero.")
-
-
-class Total(Figures):
-    """All layers together, as one file."""
-
-    bound_snr_db: float | None = Field(
-        description="The SNR of ΔW that an ideal code of Gaussian factors with the same singular "
-        "components could reach in as many bits; null without any error."
-    )
-    bits_above_bound: float | None = Field(
-        description="bits_per_parameter, less those that such a code needs for the same relative "
-        "error; null without any error."
-    )
-
-
-class LayerReport(Figures):
-    """One layer."""
-
-    name: str
-    shape: tuple[int, int] = Field(description="[d_out, d_in]")
-    rank: int = Field(description="Inner dimension of B = B1·B2.")
-    bits: int = Field(description="Bits of B's codes; 16 or 32 where B stayed floating point.")
-    norm: float = Field(description="‖ΔW‖, Frobenius, of the adapter that was measured against.")
-    kept_float: bool = Field(description="Codes were asked for and would not have been smaller.")
-
-
-class Report(BaseModel):
-    """What quantizing an adapter cost."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    source: str | None = Field(default=None, description="The adapter that was measured against.")
-    family: str = Field(description="kron or lora.")
-    base_model: str | None = None
-    method: str | None = None
-    bits: int | float | None = Field(default=None, description="The bits that were asked for.")
-    axis: str | None = None
-    group_size: int | None = None
-    a_bits: int | None = None
-    layer_bits: dict[str, int] = Field(default_factory=dict)
-    total: Total
-    layers: list[LayerReport]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Figures",
+    "LayerReport",
+    "Report",
+    "Total",
+    "grouped",
+    "layer_bits",
+    "measure",
+    "snr_db",
+    "stamp",
+    "summed",
+    "worst_first",
+]
 
 
 def measure(
-    reference: Adapter, approximation: Adapter, *, bound: GaussianBound | None = None
+    reference: Adapter,
+    approximation: Adapter,
+    *,
+    moments: Moments | None = None,
+    bound: Bound | None = None,
+    activation_bound: Bound | None = None,
 ) -> Report:
     """What ``approximation`` lost of ``reference``, exactly, layer by layer.
 
@@ -93,42 +66,42 @@ def measure(
     Args:
         reference: What is compared to.
         approximation: What is judged.
+        moments: What calibration saw of every layer; without it there is no activation error.
         bound: ``gaussian_bound(reference)``, where it is at hand already.
+        activation_bound: ``gaussian_bound(reference, moments)``, likewise.
 
     Raises:
-        MismatchError: The two do not have the same layers and shapes, or a layer is zero in
-            ``reference`` alone, so that no relative error can be told.
+        MismatchError: The two do not have the same layers and shapes, a layer is zero in
+            ``reference`` alone, so that no relative error can be told, or calibration did not see
+            every layer.
     """
-    _check(reference, approximation)
-    pairs = [(reference[name], approximation[name]) for name in reference]
-    found = [energies(*pair) for pair in pairs]
-    for name, energy in zip(reference, found, strict=True):
-        if energy.reference == 0 and energy.error > 0:
-            raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
-    layers = [
-        _layer(name, ref, new, energy, approximation)
-        for name, (ref, new), energy in zip(reference, pairs, found, strict=True)
-    ]
-    whole = Energies(
-        sum(e.reference for e in found),
-        sum(e.approximation for e in found),
-        sum(e.error for e in found),
-    )
-    size = len(pack(stamp(approximation, _relative(whole))))
+    check_alike(reference, approximation)
+    if moments is not None:
+        check_seen(reference, moments)
+    spent = bits_spent(approximation)
+    sizes = dict(zip(spent, whole_bytes([*spent.values()]), strict=True))
+    parts: dict[str, Sums] = {}
+    for name, ref in reference.items():
+        moment = None if moments is None else moments[name]
+        parts[name] = _sums(name, ref, approximation[name], moment, spent[name], sizes[name])
+    whole = added(parts.values())
+    error = relative(whole.weight.error, whole.weight.reference) or 0.0
+    size = len(pack(stamp(approximation, error)))
     before = reference.origin.file_bytes or reference.nbytes
+    told = figures(replace(whole, bytes=size, bytes_before=before, bits=8.0 * size))
     how = asdict(approximation.recipe) if approximation.recipe else {}
     for told_elsewhere in ("relative_error", "task"):
         how.pop(told_elsewhere, None)
     return Report(
         **how,
+        kronq_version=__version__,
         source=str(reference.origin.path) if reference.origin.path else None,
         family=reference.family,
         base_model=reference.origin.base_model,
-        total=_total(
-            _figures(approximation.parameters, size, before, whole),
-            gaussian_bound(reference) if bound is None else bound,
-        ),
-        layers=layers,
+        calibration=_calibration(moments),
+        total=_total(told, reference, moments, bound, activation_bound),
+        layers=[_layer(name, reference[name], approximation, part) for name, part in parts.items()],
+        histograms=_histograms(part.codes for part in parts.values()),
     )
 
 
@@ -137,11 +110,6 @@ def stamp(adapter: Adapter, relative_error: float) -> Adapter:
     if adapter.recipe is None:
         return adapter
     return replace(adapter, recipe=replace(adapter.recipe, relative_error=relative_error))
-
-
-def snr_db(relative_error: float) -> float | None:
-    """Signal-to-noise ratio in dB; None when there is no noise."""
-    return -20 * math.log10(relative_error) if relative_error > 0 else None
 
 
 def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
@@ -160,20 +128,7 @@ def grouped(layers: Iterable[LayerReport]) -> dict[str, list[LayerReport]]:
 
 def summed(layers: Iterable[LayerReport]) -> Figures:
     """The figures of several layers together, as of one; bytes without any header."""
-    chosen = list(layers)
-    energy = Energies(
-        reference=sum(m.norm**2 for m in chosen),
-        approximation=sum(m.energy_kept * m.norm**2 for m in chosen),
-        error=sum((m.relative_error * m.norm) ** 2 for m in chosen),
-    )
-    return Figures.model_validate(
-        _figures(
-            sum(m.parameters for m in chosen),
-            sum(m.bytes for m in chosen),
-            sum(m.bytes_before for m in chosen),
-            energy,
-        )
-    )
+    return Figures.model_validate(figures(added(sums_of(layer) for layer in layers)))
 
 
 def layer_bits(delta: Delta) -> int:
@@ -181,56 +136,86 @@ def layer_bits(delta: Delta) -> int:
     return max(m.bits for m in delta.b.matrices)
 
 
-def _layer(name: str, ref: Delta, new: Delta, energy: Energies, adapter: Adapter) -> LayerReport:
-    asked = adapter.recipe.bits_for(name) if adapter.recipe else 16
+def _sums(name: str, ref: Delta, new: Delta, moment: Moment | None, bits: float, size: int) -> Sums:
+    pair = framed(ref, new, frames=moment is not None)
+    weight = framed_energies(pair)
+    if weight.reference == 0 and weight.error > 0:
+        raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
+    activation = loss = None
+    if moment is not None:
+        activation = _ends(seen_energies(pair, replace(moment, outputs=None)))
+        loss = None if moment.outputs is None else _ends(seen_energies(pair, moment))
+    wrong = spectral_norm(pair.error) if weight.error else 0.0
+    return Sums(
+        new.parameters, size, ref.nbytes, bits, weight,
+        (spectral_norm(pair.reference), wrong), activation, loss, code_figures(new),
+    )  # fmt: skip
+
+
+def _ends(energy: Energies) -> tuple[float, float]:
+    return energy.reference, energy.error
+
+
+def _layer(name: str, ref: Delta, approximation: Adapter, part: Sums) -> LayerReport:
+    new, recipe = approximation[name], approximation.recipe
+    asked = recipe.bits_for(name) if recipe else 16
     return LayerReport.model_validate(
         {
             "name": name,
             "shape": ref.shape,
             "rank": ref.rank,
             "bits": layer_bits(new),
-            "norm": math.sqrt(energy.reference),
+            "norm": math.sqrt(part.weight.reference),
+            "spectral_norm": part.spectral[0],
+            "activation_norm": None if part.activation is None else math.sqrt(part.activation[0]),
+            "loss_norm": None if part.loss is None else math.sqrt(part.loss[0]),
+            "codes": part.codes.codes,
             "kept_float": asked < 16 and isinstance(new.b.left, Float),
-            **_figures(new.parameters, new.nbytes, ref.nbytes, energy),
+            **figures(part),
         }
     )
 
 
-def _figures(parameters: int, size: int, before: int, energy: Energies) -> dict[str, Any]:
-    error = _relative(energy)
-    return {
-        "parameters": parameters,
-        "bytes": size,
-        "bytes_before": before,
-        "bits_per_parameter": 8 * size / parameters,
-        "relative_error": error,
-        "snr_db": snr_db(error),
-        "energy_kept": energy.approximation / energy.reference if energy.reference else 1.0,
-    }
+def _total(
+    told: Mapping[str, Any],
+    reference: Adapter,
+    moments: Moments | None,
+    bound: Bound | None,
+    activation_bound: Bound | None,
+) -> Total:
+    plain = gaussian_bound(reference) if bound is None else bound
+    at, above = _against(plain, told, told["relative_error"])
+    weighted: tuple[float | None, float | None] = None, None
+    if moments is not None:
+        seen = activation_bound or gaussian_bound(reference, moments)
+        weighted = _against(seen, told, told["activation_error"])
+    return Total(
+        **told,
+        bound_snr_db=at,
+        bits_above_bound=above,
+        activation_bound_snr_db=weighted[0],
+        activation_bits_above_bound=weighted[1],
+    )
 
 
-def _total(figures: dict[str, Any], bound: GaussianBound) -> Total:
-    parameters, error = figures["parameters"], figures["relative_error"]
-    at_bound = bound.snr_db(8 * figures["bytes"]) if error else None
-    needed = bound.bits(error) / parameters if error else None
-    above = None if needed is None else figures["bits_per_parameter"] - needed
-    return Total(**figures, bound_snr_db=at_bound, bits_above_bound=above)
+def _against(
+    bound: Bound | None, told: Mapping[str, Any], error: float | None
+) -> tuple[float | None, float | None]:
+    """The bound's SNR in as many bits, and how many bits per parameter less it needs."""
+    if bound is None or not error:
+        return None, None
+    needed = bound.bits(error) / told["parameters"]
+    return bound.snr_db(8 * told["bytes"]), told["bits_per_parameter"] - needed
 
 
-def _relative(energy: Energies) -> float:
-    return math.sqrt(energy.error / energy.reference) if energy.reference else 0.0
+def _calibration(moments: Moments | None) -> Calibration | None:
+    if moments is None:
+        return None
+    return Calibration(source=moments.source, tokens=moments.tokens, gradients=moments.two_sided)
 
 
-def _check(reference: Adapter, approximation: Adapter) -> None:
-    differing = reference.keys() ^ approximation.keys()
-    if differing:
-        raise MismatchError("the adapters have different layers", found=listing(differing))
-    for name, delta in reference.items():
-        other = approximation[name]
-        if (delta.shape, delta.a.shape) != (other.shape, other.a.shape):
-            raise MismatchError(
-                "the adapters have different shapes",
-                layer=name,
-                found=f"ΔW {list(other.shape)}, A {list(other.a.shape)}",
-                expected=f"ΔW {list(delta.shape)}, A {list(delta.a.shape)}",
-            )
+def _histograms(parts: Iterable[CodeFigures]) -> list[CodeCounts]:
+    return [
+        CodeCounts(kind=kind, codes=sorted(counts), counts=[counts[c] for c in sorted(counts)])
+        for kind, counts in merged(parts).items()
+    ]

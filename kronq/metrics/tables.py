@@ -8,7 +8,7 @@ from rich.table import Table
 
 from kronq.errors import printable
 from kronq.metrics.compare import Comparison, Row
-from kronq.metrics.report import Figures, Report, grouped, summed, worst_first
+from kronq.metrics.report import Figures, Report, Total, grouped, summed, worst_first
 from kronq.metrics.summary import Summary
 
 WORST = 3
@@ -16,37 +16,64 @@ WORST = 3
 
 def report_table(report: Report) -> Table:
     """A line per group of layers, worst first, and the total."""
-    table = _table(
-        "layers", "ΔW", "r", "bits", "bit/param", "bytes", "error %", "SNR dB", "energy %"
-    )
+    columns = ["layers", "ΔW", "r", "bits", "bit/param", "bytes", "error %", "SNR dB", "energy %"]
+    table = _table(*columns, *(["activation %"] if report.calibration else []))
     for name, layers in grouped(report.layers).items():
         table.add_row(
             printable(f"{name} ×{len(layers)}" if len(layers) > 1 else name),
             _shape(layers[0].shape),
             _same(m.rank for m in layers),
-            _same(m.bits for m in layers),
-            *_figures(summed(layers)),
+            # Entropy-coded codes have no width.
+            "–" if report.method == "compact" else _same(m.bits for m in layers),
+            *_figures(summed(layers), report),
         )
     table.add_section()
-    table.add_row(f"total ×{len(report.layers)}, file", "", "", "", *_figures(report.total))
+    table.add_row(f"total ×{len(report.layers)}, file", "", "", "", *_figures(report.total, report))
     return table
 
 
 def report_notes(report: Report) -> list[str]:
-    """The worst layers, those that stayed floating point, and how far the bound is."""
+    """The worst layers, those that stayed floating point, further figures, and the bounds."""
     worst = worst_first(report.layers)[:WORST]
     lines = ["worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst)]
     kept = [m.name for m in report.layers if m.kept_float]
     if kept:
         lines.append(f"kept as float16, where codes would be no smaller: {', '.join(kept)}")
     total = report.total
-    if total.bound_snr_db is not None and total.bits_above_bound is not None:
-        side = "above" if total.bits_above_bound >= 0 else "below"
+    lines.append(", ".join(_further(total)))
+    if total.activation_snr_db is not None and report.calibration is not None:
+        source = f" of {report.calibration.source}" if report.calibration.source else ""
         lines.append(
-            f"Gaussian bound: {total.bound_snr_db:.2f} dB in as many bits; "
-            f"this file is {abs(total.bits_above_bound):.2f} bit/param {side} it"
+            f"activations: {total.activation_snr_db:.2f} dB SNR on the inputs of "
+            f"{report.calibration.tokens:,} tokens{source}"
         )
+    lines += _bound("Gaussian bound", total.bound_snr_db, total.bits_above_bound)
+    lines += _bound(
+        "the same of activations", total.activation_bound_snr_db, total.activation_bits_above_bound
+    )
     return lines
+
+
+def _further(total: Total) -> list[str]:
+    """What of the codes and of ΔW the table has no column for."""
+    parts = [f"spectral error {100 * total.spectral_error:.2f} %"]
+    if total.cosine is not None:
+        parts.append(f"cosine {total.cosine:.5f}")
+    if total.zero_share is not None:
+        parts.append(f"{100 * total.zero_share:.1f} % of codes zero")
+    if total.clipped_share is not None:
+        parts.append(f"{100 * total.clipped_share:.2f} % of values clipped")
+    if total.dead_components:
+        parts.append(f"{total.dead_components:,} dead components")
+    return parts
+
+
+def _bound(name: str, snr: float | None, above: float | None) -> list[str]:
+    if snr is None or above is None:
+        return []
+    side = "above" if above >= 0 else "below"
+    told = f"{snr:.2f} dB in as many bits; this file is {abs(above):.2f} bit/param {side} it"
+    return [f"{name}: {told}"]
 
 
 def summary_table(summary: Summary) -> Table:
@@ -112,13 +139,16 @@ def _others(row: Row) -> str:
     )
 
 
-def _figures(figures: Figures) -> list[str]:
+def _figures(figures: Figures, report: Report) -> list[str]:
+    activation = figures.activation_error
+    seen = "–" if activation is None else f"{100 * activation:.3f}"
     return [
         f"{figures.bits_per_parameter:.3f}",
         f"{figures.bytes_before:,} → {figures.bytes:,}",
         f"{100 * figures.relative_error:.3f}",
         _db(figures.snr_db),
         f"{100 * figures.energy_kept:.2f}",
+        *([seen] if report.calibration else []),
     ]
 
 

@@ -62,6 +62,7 @@ def quantize_matrix(
         bits,
         axis,
         size if grouped else None,
+        clipped=_clipped(rows, scale, low, 2 ** (bits - 1) - 1),
     )
 
 
@@ -110,6 +111,14 @@ def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
     np.rint(q, out=q)
     np.clip(q, low, high, out=q)
     return q
+
+
+def _clipped(rows: F32, scale: F32, low: int, high: int) -> int:
+    """How many values lie beyond the outermost codes' cells."""
+    beyond = (rows.max(axis=1) > scale * (high + 0.5)) | (rows.min(axis=1) < scale * (low - 0.5))
+    chosen, of_each = rows[beyond], scale[beyond, None]
+    outside = (chosen > of_each * (high + 0.5)) | (chosen < of_each * (low - 0.5))
+    return int(np.count_nonzero(outside & (of_each > 0)))
 
 
 def _half(scale: F32) -> F32:

@@ -253,3 +253,42 @@ def test_what_was_trained_is_never_overwritten(kronq: Kronq, trained: Path, out:
         options = ["--to", to, "-o", trained, "--force"]
         assert "is or holds an input" in kronq.refuses("convert", trained, *options)
     assert len(package.load(trained)) == 6
+
+
+def test_a_page(kronq: Kronq, trained: Path, out: Path) -> None:
+    """Of the same figures, with the adapter at other widths; and only where it is asked for."""
+    page = out / "a.html"
+    options = ["-o", out / "a.safetensors", "--html", page]
+    assert kronq("quantize", trained, *options, "--dry-run").code == 0
+    assert files(out) == []
+    result = kronq("quantize", trained, *options, "--json")
+    assert (result.code, result.err) == (0, "")
+    assert files(out) == ["a.html", "a.safetensors"]
+    text = page.read_text(encoding="utf-8")
+    assert "this file" in text
+    assert "balanced, 3 bit" in text
+    before = page.read_bytes()
+    (out / "a.safetensors").unlink()
+    assert "the output exists" in kronq.refuses("quantize", trained, *options)
+    assert kronq("quantize", trained, *options, "--force").code == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("rtn", "rtn, 3 bit"), ("compact", "compact at 4 bits"), ("fp16", "fp16")]
+)
+def test_a_page_of_another_method(
+    kronq: Kronq, trained: Path, out: Path, method: str, told: str
+) -> None:
+    options = ["-o", out / "a.safetensors", "--html", out / "a.html", "--method", method]
+    assert kronq("quantize", trained, *options).code == 0
+    assert told in (out / "a.html").read_text(encoding="utf-8")
+
+
+def test_outputs_that_are_one_file_or_no_page(kronq: Kronq, trained: Path, out: Path) -> None:
+    options = ["-o", out / "a.safetensors", "--report", out / "a.html", "--html", out / "a.html"]
+    line = kronq.refuses("quantize", trained, *options)
+    assert "--report and --html are the same file" in line
+    line = kronq.refuses("quantize", trained, *options[:2], "--html", out / "a.txt")
+    assert "expected an .html file" in line
+    assert files(out) == []
