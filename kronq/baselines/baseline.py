@@ -119,7 +119,7 @@ def by_factor(adapter: Adapter, codec: Codec, *, prefix: str = "") -> BaselineRe
             factors.append(Float(stored.value))
             stem = f"{prefix}{name}.{names.get(side, side)}"
             # PEFT's LoKr factors are parameters of their own, not the weights of a module.
-            ends = {end if delta.a is ONE or end != WEIGHT else "" : end for end in stored.tensors}
+            ends = {end if delta.a is ONE or end != WEIGHT else "": end for end in stored.tensors}
             tensors |= {stem + end: stored.tensors[kept] for end, kept in ends.items()}
         a, halves = half_a(delta)
         tensors |= {f"{prefix}{name}.{role}": array for role, array in halves.items()}
@@ -137,23 +137,6 @@ def half(matrix: F32) -> Stored:
     """A factor in float16: what a tool leaves alone."""
     kept = matrix.astype(np.float16)
     return Stored(kept.astype(np.float32), {WEIGHT: kept})
-
-
-def by_component(matrix: F32, side: Side, group: int) -> F32 | None:
-    """[groups, group], each group within a rank component or of neighbours; None if it is uneven.
-
-    Tools group along rows, and the rows of B1 (of lora_B) are too short for most: r weights of all
-    components. Laying a factor out by component is the kindest there is to them.
-    """
-    rows = matrix.T if side == "left" else matrix
-    return None if rows.size % group else np.ascontiguousarray(rows).reshape(-1, group)
-
-
-def from_components(rows: F32, side: Side, shape: tuple[int, ...]) -> F32:
-    """Back to the factor's own shape."""
-    if side == "left":
-        return np.ascontiguousarray(rows.reshape(shape[::-1]).T)
-    return rows.reshape(shape)
 
 
 def half_a(delta: Delta) -> tuple[Product, Tensors]:

@@ -1,6 +1,6 @@
-"""Plain float16, as PEFT writes it; and fewer rank components of it, which is the other way to save.
+"""Plain float16, as PEFT writes it; and fewer rank components of it.
 
-Truncated is the singular value decomposition of B, which is the best approximation of its rank.
+What is truncated is the singular value decomposition of B: its best approximation of that rank.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def _truncated(delta: Delta, eighths: int) -> Delta:
 SETTINGS = (
     Baseline("fp16 as PEFT writes it", 16, "numpy", fp16),
     *(
-        Baseline(
-            f"rank {n}/{EIGHTHS} fp16", 16, "numpy's SVD of B", partial(truncate, eighths=n)
-        )
+        Baseline(f"rank {n}/{EIGHTHS} fp16", 16, "numpy's SVD of B", partial(truncate, eighths=n))
         for n in range(EIGHTHS - 1, 0, -1)
     ),
 )

@@ -1,10 +1,10 @@
 """HQQ, half-quadratic quantization, by its own package ``hqq``.
 
 Its ``Quantizer`` with the defaults of its ``BaseQuantizeConfig``: asymmetric, groups along rows
-(axis 1), zeros rounded at 4 bits, scales and zeros in float16; values are (code − zero) · scale.
-Kinder than hqq itself, the file has densely packed codes, scales and zeros alone (hqq's own has a
-dozen more tensors a matrix, for settings, and refuses some numbers of groups), and factors are laid
-out by rank component first: the rows of lora_B are r weights of all components.
+(axis 1) that run on from row to row, zeros rounded at 4 bits, scales and zeros in float16; values
+are (code − zero) · scale. A matrix that groups do not divide stays float16. Kinder than hqq itself,
+the file has densely packed codes, scales and zeros alone: hqq's own has a dozen more tensors a
+matrix, for settings, and it refuses to pack some numbers of groups.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from kronq.baselines.baseline import (
     BaselineResult,
     Side,
     Stored,
-    by_component,
     by_factor,
-    from_components,
     half,
     packed,
 )
 from kronq.matrix import F32
 
 WIDTHS = ((4, 64), (3, 64), (2, 64), (2, 16))
-"""Bits and group sizes; 64 is hqq's default, 16 what its makers use at 2 bits."""
+"""Bits and group sizes: 64 is hqq's default; 2 bits are better served by 16."""
 
 
 def hqq(adapter: Adapter, bits: int, group: int) -> BaselineResult:
@@ -36,15 +34,14 @@ def hqq(adapter: Adapter, bits: int, group: int) -> BaselineResult:
     return by_factor(adapter, partial(_codec, bits=bits, group=group))
 
 
-def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:
+def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:  # noqa: ARG001
     import torch
     from hqq.core.quantize import Quantizer
 
-    rows = by_component(matrix, side, group)
-    if rows is None:
+    if matrix.size % group:
         return half(matrix)
     codes, meta = Quantizer.quantize(
-        torch.from_numpy(rows),
+        torch.from_numpy(matrix),
         nbits=bits,
         group_size=group,
         round_zero=bits == 4,
@@ -56,7 +53,7 @@ def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:
     read = meta | {"scale": scale.float(), "zero": zero.float(), "compute_dtype": torch.float32}
     value = Quantizer.dequantize(codes, read).numpy().astype(np.float32)
     return Stored(
-        from_components(value, side, matrix.shape),
+        value,
         {".W_q": packed(codes.numpy(), bits), ".scale": scale.numpy(), ".zero": zero.numpy()},
     )
 

@@ -54,8 +54,9 @@ class Codes:
         scale = _spread(self.scale.astype(np.float32), self.codes.shape[1])
         codes = self.codes.astype(np.float32)
         if self.zero is None:
-            return (2 * codes - 1) * scale
-        return (codes - _spread(self.zero.astype(np.float32), self.codes.shape[1])) * scale
+            return np.asarray((2 * codes - 1) * scale, np.float32)
+        zero = _spread(self.zero.astype(np.float32), self.codes.shape[1])
+        return np.asarray((codes - zero) * scale, np.float32)
 
     def bytes(self, bits: int) -> list[NDArray[np.uint8]]:
         zero = [] if self.zero is None else [packed(self.zero, bits)]
@@ -73,8 +74,7 @@ def loraquant(adapter: Adapter, bits: int, share: float) -> BaselineResult:
         high = [round_to_nearest(x, bits) for x in fitted[name]]
         low = [signs(x) for x in _pair(split[name], slice(count[name], None))]
         left, right = (
-            np.concatenate((h.float32(), one.float32()))
-            for h, one in zip(high, low, strict=True)
+            np.concatenate((h.float32(), one.float32())) for h, one in zip(high, low, strict=True)
         )
         parts = [np.array([count[name]], np.uint16).view(np.uint8)]
         parts += [part for x in high for part in x.bytes(bits)]
@@ -156,7 +156,7 @@ def _fit_together(pairs: dict[str, tuple[F32, F32]], bits: int) -> dict[str, tup
     shapes: dict[tuple[int, int], list[str]] = {}
     for name, (left, right) in pairs.items():
         shapes.setdefault((left.shape[1], right.shape[1]), []).append(name)
-    fitted = {}
+    fitted: dict[str, tuple[F32, F32]] = {}
     for names in shapes.values():
         ends = np.cumsum([len(pairs[name][0]) for name in names])[:-1]
         stacked = [np.concatenate([pairs[name][i] for name in names]) for i in (0, 1)]
@@ -186,7 +186,7 @@ def _spread(groups: NDArray[Any], n: int) -> NDArray[Any]:
 
 
 def _dot(x: F32, y: F32) -> F32:
-    return np.einsum("ki,ki->k", x, y)[:, None]
+    return np.asarray(np.einsum("ki,ki->k", x, y)[:, None], np.float32)
 
 
 SETTINGS = tuple(

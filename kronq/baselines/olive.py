@@ -43,9 +43,7 @@ def _codec(matrix: F32, side: Side, *, block: int, symmetric: bool) -> Stored:  
     tensors = {".quant.weight": codes, ".quant.scale": scale}
     if not symmetric:
         tensors[".quant.zero_point"] = zero
-    return Stored(
-        np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors
-    )
+    return Stored(np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors)
 
 
 def _nibbles(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
