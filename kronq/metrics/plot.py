@@ -35,7 +35,7 @@ def plot(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
         ) from None
     # Without these two an SVG differs from run to run.
     with rc_context({"svg.hashsalt": "kronq"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(7, 5.5), layout="constrained")
         axes = figure.subplots()
         _draw(axes, comparison)
         for axis in (axes.xaxis, axes.yaxis):
@@ -83,7 +83,7 @@ def _draw(axes: Any, comparison: Comparison) -> None:
     )
     axes.grid(visible=True, which="both", alpha=0.25)
     if shown:
-        axes.legend(frameon=False, fontsize=8)
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def _has_a_place(row: Row) -> bool:
