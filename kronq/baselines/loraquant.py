@@ -191,7 +191,7 @@ def _dot(x: F32, y: F32) -> F32:
 
 SETTINGS = tuple(
     Baseline(
-        f"loraquant {bits}@{share}",
+        f"loraquant {bits}@{share} (our code)",
         bits,
         "our re-implementation of the paper and its released code",
         partial(loraquant, bits=bits, share=share),

@@ -69,7 +69,7 @@ def tinygemm(rows: F32) -> tuple[F32, F32, F32]:
 
 SETTINGS = tuple(
     Baseline(
-        f"torchao int4 g{group}",
+        f"torchao int4 g{group} (its formula)",
         4,
         "torchao's tinygemm formula, in numpy",
         partial(int4, group=group),

@@ -43,6 +43,7 @@ class Row(Total):
     method: str = Field(description="Of kronq; or a baseline, and its setting.")
     bits: int | float = Field(description="As asked for. A baseline: of its codes, without scales.")
     source: Literal["kronq", "baseline"] = "kronq"
+    how: str | None = Field(default=None, description="Whose code computed a baseline.")
     equal_bytes: dict[str, Fit | None] = Field(
         default_factory=dict,
         description="Every other adapter → its best in no more bytes; null if nothing fits.",
@@ -144,15 +145,16 @@ def _suiting(width: float, methods: Sequence[Method]) -> Sequence[Method]:
 
 def _row(job: _Job, adapter: Adapter, bound: GaussianBound) -> Row:
     if isinstance(job.method, Baseline):
-        source, method, made = "baseline", job.method.name, job.method.run(adapter)
+        made = job.method.run(adapter)
         total = measure(adapter, made.adapter, bound=bound).total
         total = _resized(total, adapter, made.nbytes, bound)
+        told = {"method": job.method.name, "source": "baseline", "how": job.method.how}
     else:
-        source, method = "kronq", job.method
         quantized = quantize(adapter, job.bits, method=job.method)
         total = measure(adapter, quantized, bound=bound).total
-    how = {"adapter": job.adapter, "family": adapter.family, "bits": job.bits}
-    return Row.model_validate({**total.model_dump(), **how, "method": method, "source": source})
+        told = {"method": job.method}
+    told |= {"adapter": job.adapter, "family": adapter.family}
+    return Row.model_validate({**total.model_dump(), **told, "bits": job.bits})
 
 
 def _resized(total: Total, adapter: Adapter, nbytes: int, bound: GaussianBound) -> Total:
