@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
+from kronq.baselines import installed, missing
 from kronq.cli import shared
 from kronq.errors import KronqError
 from kronq.files import check_output
@@ -21,6 +23,8 @@ Examples:
   kronq compare my-lokr/
   kronq compare my-lokr/ my-lora/ --bits 8,4,3,2 --plot error.svg
   kronq compare my-lokr/ --method rtn --method balanced --json
+  kronq compare my-lokr/ --method balanced --method compact --bits 4,2,1,0.5
+  kronq compare my-lokr/ --baselines --plot error.svg
 """
 
 
@@ -29,17 +33,21 @@ Examples:
 )
 @click.argument("adapters", nargs=-1, required=True)
 @click.option(
-    "--bits", default="16,8,4,3,2", show_default=True, help="Widths, with commas between them."
+    "--bits",
+    default="16,8,4,3,2",
+    show_default=True,
+    help="Widths, with commas between them. compact: any, as 2.5.",
 )
 @click.option(
     "--method",
     "methods",
     multiple=True,
-    type=click.Choice(["balanced", "rtn"]),
+    type=click.Choice(["balanced", "rtn", "compact"]),
     default=("balanced",),
     show_default=True,
-    help="May be given twice.",
+    help="May be given more than once.",
 )
+@click.option("--baselines", is_flag=True, help="Other tools too, at the bytes of their files.")
 @click.option("--plot", metavar="FILE.svg|png", help="Draw error against bytes.")
 @shared.json_option
 @shared.force_option
@@ -48,6 +56,7 @@ def command(
     adapters: tuple[str, ...],
     bits: str,
     methods: tuple[Any, ...],
+    baselines: bool,
     plot: str | None,
     as_json: bool,
     force: bool,
@@ -58,8 +67,12 @@ def command(
     Each is quantized as 'kronq quantize' would, and sized as the file that it would write. 'above
     bound' is how many bits per parameter that is more than an ideal code of Gaussian factors needs
     for the same error. The last column is the best that every other adapter gives in no more bytes.
+
+    --baselines adds float16 as PEFT writes it, ranks cut short, Olive's int4, torchao's, HQQ's and
+    LoRAQuant's codes, each with whole files as that tool would store them: docs/benchmarks.md says
+    how. Those that are not installed are named on stderr.
     """
-    widths = _widths(bits)
+    widths = _widths(bits, methods)
     if plot is not None:
         check_picture(plot)
         check_output(plot, force=force)
@@ -70,8 +83,16 @@ def command(
     loaded = {
         label: shared.read(path, **reading) for label, path in zip(labels, adapters, strict=True)
     }
+    for line in missing() if baselines else ():
+        click.echo(f"kronq: {line}", err=True)
     with shared.progress_bar("comparing") as progress:
-        comparison = compare(loaded, widths, methods=methods, progress=progress)
+        comparison = compare(
+            loaded,
+            widths,
+            methods=methods,
+            baselines=installed() if baselines else (),
+            progress=progress,
+        )
     if as_json:
         shared.show_json(comparison)
     else:
@@ -82,11 +103,15 @@ def command(
             shared.show(f"wrote {plot}")
 
 
-def _widths(text: str) -> list[int]:
+def _widths(text: str, methods: tuple[Any, ...]) -> list[int | float]:
     try:
-        found = [int(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or any(width not in BITS for width in found):
-        raise KronqError("bad --bits", found=repr(text), expected=f"some of {BITS}")
-    return list(dict.fromkeys(found))
+    wrong = any(
+        not 0 < width < math.inf if "compact" in methods else width not in BITS for width in found
+    )
+    if not found or wrong:
+        expected = f"some of {BITS}, or for compact any above 0"
+        raise KronqError("bad --bits", found=repr(text), expected=expected)
+    return list(dict.fromkeys(int(width) if width.is_integer() else width for width in found))

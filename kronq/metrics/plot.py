@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kronq.errors import KronqError, MissingDependencyError, StrPath
 from kronq.files import write_file
-from kronq.metrics.compare import Comparison
+from kronq.metrics.compare import Comparison, Row
+
+_EXACT = 0.01
+"""Below it, floats count as exact; truncating a rank costs more."""
 
 
 def plot(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
-    """Draws relative error over file size, one line an adapter and method, both axes logarithmic.
+    """Draws relative error over file size, both axes logarithmic.
+
+    One line an adapter and method, one an adapter and baseline, and each adapter's Gaussian bound.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -29,7 +35,7 @@ def plot(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
         ) from None
     # Without these two an SVG differs from run to run.
     with rc_context({"svg.hashsalt": "kronq"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(7, 5.5), layout="constrained")
         axes = figure.subplots()
         _draw(axes, comparison)
         for axis in (axes.xaxis, axes.yaxis):
@@ -53,25 +59,22 @@ def check_picture(path: StrPath) -> str:
 
 
 def _draw(axes: Any, comparison: Comparison) -> None:
-    # float16 has no place on the curve of codes: exact factors have no error to draw at all.
-    coded = [row for row in comparison.rows if row.relative_error > 0 and row.bits < 16]
-    for label in dict.fromkeys((row.adapter, row.method) for row in coded):
-        rows = [row for row in coded if (row.adapter, row.method) == label]
-        rows.sort(key=lambda row: row.bytes)
-        axes.plot(
-            [row.bytes / 1000 for row in rows],
-            [100 * row.relative_error for row in rows],
-            marker="o",
-            label=f"{label[0]} ({rows[0].family}, {label[1]})",
-        )
-        for row in rows:
-            axes.annotate(
-                f"{row.bits} bit",
-                (row.bytes / 1000, 100 * row.relative_error),
-                textcoords="offset points",
-                xytext=(5, 5),
-                fontsize=8,
-            )
+    shown = [row for row in comparison.rows if _has_a_place(row)]
+    for (adapter, method), rows in _curves(shown, "kronq").items():
+        at = _line(axes, rows, f"{adapter} ({rows[0].family}, {method})", marker="o")
+        for row, point in zip(rows, at, strict=True):
+            note = f"{row.bits:g} bit"
+            axes.annotate(note, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
+    for (adapter, tool), rows in _curves(shown, "baseline").items():
+        _line(axes, rows, f"{adapter} ({tool})", marker="x", linestyle=":", alpha=0.7)
+    least = min((row.relative_error for row in shown), default=1.0)
+    for adapter, points in comparison.bounds.items():
+        bound = [(p.bytes / 1000, 100 * 10 ** (-p.snr_db / 20)) for p in points]
+        # Without codes' errors to measure it by, it would fall to nothing and flatten all else.
+        drawn = [point for point in bound if point[1] >= 100 * least / 2]
+        if shown and drawn:
+            label = f"{adapter}: Gaussian bound"
+            axes.plot(*zip(*drawn, strict=True), "--", color="0.4", linewidth=1, label=label)
     axes.set(
         xscale="log",
         yscale="log",
@@ -79,8 +82,31 @@ def _draw(axes: Any, comparison: Comparison) -> None:
         ylabel="relative error of ΔW, %",
     )
     axes.grid(visible=True, which="both", alpha=0.25)
-    if coded:
-        axes.legend(frameon=False)
+    if shown:
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+
+
+def _has_a_place(row: Row) -> bool:
+    """float16 has none on the curve of codes: exact factors have no error to draw at all."""
+    return row.relative_error > 0 and (row.bits < 16 or row.relative_error > _EXACT)
+
+
+def _curves(rows: Sequence[Row], source: str) -> dict[tuple[str, str], list[Row]]:
+    """(Adapter, kronq's method or the tool) → its rows, by rising bytes."""
+    curves: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.bytes):
+        if row.source == source:
+            name = row.method if source == "kronq" else row.method.split()[0]
+            curves.setdefault((row.adapter, name), []).append(row)
+    order = list(dict.fromkeys(row.adapter for row in rows))
+    return dict(sorted(curves.items(), key=lambda item: order.index(item[0][0])))
+
+
+def _line(axes: Any, rows: Sequence[Row], label: str, **style: Any) -> list[tuple[float, float]]:
+    """Draws one curve; its points, kB and %."""
+    at = [(row.bytes / 1000, 100 * row.relative_error) for row in rows]
+    axes.plot(*zip(*at, strict=True), label=label, **style)
+    return at
 
 
 def _leading(value: float, _: int) -> str:

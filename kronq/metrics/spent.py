@@ -44,7 +44,8 @@ def _costs(layers: Sequence[Delta]) -> F64:
     outlines = [outline(delta) for delta in layers]
     matrices = [told(delta) for delta in layers]
     sizes = [[product[0].sizes for product in each] for each in matrices]
-    runs, places = arrange(outlines, sizes)
+    stretches = [each[-1][0].stretch for each in matrices]
+    runs, places = arrange(outlines, sizes, stretches)
     levels: list[list[I32]] = [[] for _ in runs]
     owners: list[list[I32]] = [[] for _ in runs]
     for place in places:

@@ -120,7 +120,7 @@ def comparison_table(comparison: Comparison) -> Table:
             row.adapter,
             row.family,
             row.method,
-            str(row.bits),
+            f"{row.bits:g}",
             f"{row.parameters:,}",
             f"{row.bytes:,}",
             f"{row.bits_per_parameter:.3f}",
@@ -134,7 +134,9 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _others(row: Row) -> str:
     return "; ".join(
-        f"{name}: {_db(fit.snr_db)} dB ({fit.bits} bit, {fit.bytes:,})" if fit else f"{name}: none"
+        f"{name}: {_db(fit.snr_db)} dB ({fit.bits:g} bit, {fit.bytes:,})"
+        if fit
+        else f"{name}: none"
         for name, fit in row.equal_bytes.items()
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,32 @@ def test_the_folder_one_is_in(kronq: Kronq, trained: Path, monkeypatch: pytest.M
     assert row["adapter"] == "."
 
 
+def test_baselines_and_those_that_are_not_installed(
+    kronq: Kronq, trained: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "hqq" else there(n))
+    result = kronq(
+        "compare", trained, "--bits", 4, "--baselines", "--json", "--plot", out / "a.svg"
+    )  # fmt: skip
+    assert result.code == 0
+    line = "kronq: hqq is not compared: no hqq (pip install 'kronq[baselines]')"
+    assert result.err.strip() == line
+    rows = result.json()["rows"]
+    assert [row["method"] for row in rows if row["source"] == "kronq"] == ["balanced"]
+    tools = {row["method"].split()[0] for row in rows if row["source"] == "baseline"}
+    assert tools == {"fp16", "rank", "olive", "torchao", "loraquant"}
+    assert "olive int4 b32" in kronq("compare", trained, "--bits", 4, "--baselines").out
+
+
+def test_compact_at_any_width(kronq: Kronq, trained: Path) -> None:
+    rows = kronq(
+        "compare", trained, "--method", "compact", "--bits", "12,8.5", "--json"
+    ).json()["rows"]  # fmt: skip
+    assert [(row["method"], row["bits"]) for row in rows] == [("compact", 12), ("compact", 8.5)]
+    assert all(row["bits_per_parameter"] <= row["bits"] for row in rows)
+
+
 def test_a_picture(kronq: Kronq, trained: Path, out: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = out / "error.svg"
@@ -72,7 +99,7 @@ def test_a_picture(kronq: Kronq, trained: Path, out: Path) -> None:
     assert [f.name for f in out.iterdir()] == ["error.svg"]
 
 
-@pytest.mark.parametrize("bits", ["5", "4,x", "", "4,,8"])
+@pytest.mark.parametrize("bits", ["5", "4,x", "", "4,,8", "2.5", "nan"])
 def test_widths_that_are_none(kronq: Kronq, trained: Path, bits: str) -> None:
     assert "bad --bits" in kronq.refuses("compare", trained, "--bits", bits)
 
