@@ -58,14 +58,16 @@ class Recipe:
     """How an adapter was quantized, as told in its file.
 
     Attributes:
-        method: ``fp16``, ``rtn``, ``balanced`` or ``compact``.
-        bits: Of B's codes, as asked for; 16 is float16. ``compact``: of the file, by parameter.
+        method: ``fp16``, ``rtn``, ``balanced``, ``native``, ``compact`` or ``tuned``.
+        bits: Of B's codes, as asked for; 16 is float16. ``compact`` and ``tuned``: of the file, by
+            parameter.
         axis: What shares a scale: ``component``, a rank component, or ``row`` of each factor.
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Of A, which is small and stays float16 unless asked for.
         layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
         relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None when it was not measured.
         task: What it cost a task, where its size was chosen by one.
+        refit: ``fit``, or ``unbiased`` where ΔŴ was stretched to the size of ΔW.
     """
 
     method: str
@@ -76,6 +78,7 @@ class Recipe:
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     relative_error: float | None = None
     task: TaskCheck | None = None
+    refit: str = "fit"
 
     def bits_for(self, layer: str) -> float:
         """The bits that were asked for in this layer."""

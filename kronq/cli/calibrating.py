@@ -79,17 +79,22 @@ def calibration_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]
 
 
-def check_calibrating(given: Calibrating, *, base_serves: bool = False) -> None:
+def check_calibrating(
+    given: Calibrating, *, base_serves: bool = False, tuned: bool = False
+) -> None:
     """Refuses what cannot be done, before any work begins.
 
     Args:
         given: The options.
         base_serves: Whether --base is for something else, too.
+        tuned: Whether text and model are there to tune with, and a metric only if it is named.
 
     Raises:
         KronqError: A metric lacks its data or its model, or an option would do nothing.
     """
     metric = given.chosen
+    if tuned and given.metric is None:
+        return
     if given.calibration is None:
         if metric != "plain":
             raise KronqError(
@@ -119,9 +124,9 @@ def check_calibrating(given: Calibrating, *, base_serves: bool = False) -> None:
         raise KronqError("there is no base to run on the text", hint="add --base DIR")
 
 
-def collect_moments(given: Calibrating, adapter: Adapter) -> Moments | None:
+def collect_moments(given: Calibrating, adapter: Adapter, *, tuned: bool = False) -> Moments | None:
     """The moments that the options ask for, with a bar on stderr; None without calibration."""
-    if given.calibration is None:
+    if given.calibration is None or (tuned and given.metric is None):
         return None
     common: dict[str, Any] = {
         "limit_tokens": given.calibration_tokens or LIMIT_TOKENS,

@@ -6,29 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from kronq.cli import shared, task_options
+from kronq.cli.calibrating import (
+    Calibrating,
+    calibration_options,
+    check_calibrating,
+    collect_moments,
+    steering,
+)
+from kronq.cli.making import Making, check_making, make
 from kronq.errors import KronqError
 from kronq.files import check_apart, check_output, write_file
 from kronq.metrics import gaussian_bound, measure, stamp
 from kronq.metrics.html import check_page, other_widths, write_html
 from kronq.metrics.tables import report_notes, report_table
 from kronq.packed import check_name, save
-from kronq.quantization import quantize
 from kronq.sources.peft import CONFIG, WEIGHTS
 
 WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
-UNITS = {"MB": 10**6, "KB": 10**3, "B": 1}
 
-
+METHODS = ("auto", "native", "compact", "tuned", "balanced", "rtn", "fp16")
 EXAMPLES = """\b
 Examples:
   kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
   kronq quantize my-lokr/ --bits 2 --dry-run
   kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
-  kronq quantize my-lokr/ -o tiny.safetensors --method compact --size 150KB
+  kronq quantize my-lokr/ -o tiny.safetensors --size 150KB --refit unbiased
+  kronq quantize my-lokr/ -o b.safetensors --bits 2.5 --calibration notes.txt --base base/
+  kronq quantize my-lokr/ -o c.safetensors --size 40KB --method tuned \\
+      --calibration train.jsonl --hf-model SmolLM2-135M-Instruct/
   kronq quantize my-lokr/ -o b.safetensors --base base/ --tasks dev.jsonl --max-loss-increase 1%
   kronq quantize my-lokr/ -o a.safetensors --html a.html
 """
@@ -41,19 +49,35 @@ Examples:
 @click.option("-o", "--output", help="The packed file to write, .safetensors.")
 @click.option(
     "--bits",
-    default="4",
-    show_default=True,
-    help="Width of B's codes: 16, 8, 4, 3 or 2. compact: bits of the file by parameter, as 2.5.",
+    help="8, 4, 3 or 2: a native file with codes of so many bits on average. Any other number, as "
+    "2.5: a compact file of so many by parameter.  [default: 4]",
 )
-@click.option("--size", metavar="150KB", help="compact: the file's size at most; kB is 1000 bytes.")
+@click.option("--size", metavar="150KB", help="The file's size at most; kB is 1000 bytes.")
+@click.option(
+    "--max-error",
+    metavar="X",
+    help="The smallest file of an error of ΔW within it, 0.1 or 10%. Beside --bits or --size, or "
+    "with fixed widths, a check: exit 1, writing no adapter, above it.",
+)
 @click.option(
     "--method",
-    type=click.Choice(["balanced", "rtn", "fp16", "compact"]),
-    default="balanced",
+    type=click.Choice(METHODS),
+    default="auto",
     show_default=True,
-    help="balanced: fitted scales in the better gauge; rtn: plain rounding as trained; "
-    "compact: entropy-coded, the smallest file.",
+    help="native: a width for each channel, nothing to decode; compact: entropy-coded, the "
+    "smallest file; tuned: compact, and distilled on --calibration with --hf-model; balanced: one "
+    "width, fitted scales; rtn: plain rounding. auto: native for --bits 8, 4, 3 or 2, else "
+    "compact.",
 )
+@click.option(
+    "--refit",
+    type=click.Choice(["fit", "unbiased"]),
+    default="fit",
+    show_default=True,
+    help="fit: least error. unbiased: ΔŴ as large as ΔW, which keeps more of a task at few bits.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="tuned: how many batches.  [default: 60]")
+@click.option("--seed", type=int, help="tuned: of the order of examples.  [default: 0]")
 @click.option(
     "--axis",
     type=click.Choice(["component", "row"]),
@@ -66,7 +90,7 @@ Examples:
 @click.option(
     "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
 )
-@click.option("--max-error", metavar="X", help="Exit 1, writing no adapter, above it: 0.1 or 10%.")
+@calibration_options
 @task_options.options
 @click.option("--report", metavar="FILE.json", help="Write the report.")
 @click.option("--html", metavar="FILE.html", help="Write the report as a page, with other widths.")
@@ -80,14 +104,18 @@ def command(
     /,
     adapter: str,
     output: str | None,
-    bits: str,
+    bits: str | None,
     size: str | None,
-    method: Any,
+    max_error: str | None,
+    method: str,
+    refit: Any,
+    steps: int | None,
+    seed: int | None,
     axis: Any,
     group_size: int | None,
     a_bits: str,
     layers: tuple[str, ...],
-    max_error: str | None,
+    calibrating: Calibrating,
     report: str | None,
     html: str | None,
     dry_run: bool,
@@ -100,16 +128,23 @@ def command(
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
     """
     asked = task_options.asked(ctx)
-    if method != "compact":
-        WIDTHS.convert(bits, next(p for p in ctx.command.params if p.name == "bits"), ctx)
     if output is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
-    if size is not None:
-        if method != "compact":
-            raise click.UsageError("--size needs --method compact")
-        if ctx.get_parameter_source("bits") is not ParameterSource.DEFAULT:
-            raise click.UsageError("give --bits or --size")
-    limit = None if max_error is None else shared.share(max_error, "--max-error")
+    making = Making(
+        method,
+        shared.number(bits, "--bits"),
+        shared.nbytes(size, "--size"),
+        None if max_error is None else shared.share(max_error, "--max-error"),
+        refit,
+        axis,
+        group_size,
+        int(a_bits),
+        dict(_layer(text) for text in layers),
+        steps,
+        seed,
+    )
+    check_making(making, calibrating)
+    check_calibrating(calibrating, base_serves=asked is not None, tuned=method == "tuned")
     if output is not None:
         check_name(output)
     if html is not None:
@@ -120,28 +155,18 @@ def command(
             check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
             check_output(path, force=force)
     source = shared.read(adapter, **shared.reading(others))
+    moments = collect_moments(calibrating, source, tuned=method == "tuned")
     found = None
     if asked is not None:
         from kronq.cli import searching
 
-        found = searching.search(source, asked)
+        found = searching.search(source, asked, steering(calibrating, moments))
         quantized = found.adapter
     else:
-        with shared.progress_bar("quantizing") as progress:
-            quantized = quantize(
-                source,
-                _bits(bits),
-                method=method,
-                size=None if size is None else _size(size),
-                axis=axis,
-                group_size=group_size,
-                a_bits=int(a_bits),
-                layer_bits=dict(_layer(text) for text in layers),
-                progress=progress,
-            )
+        quantized = make(source, making, calibrating, steering(calibrating, moments))
     bound = gaussian_bound(source)
-    result = measure(source, quantized, bound=bound)
-    failed = limit is not None and result.total.relative_error > limit
+    result = measure(source, quantized, bound=bound, moments=moments)
+    failed = making.limit is not None and result.total.relative_error > making.limit
     if found is not None:
         searching.show(found, result, as_json=as_json)
     elif as_json:
@@ -152,7 +177,7 @@ def command(
         write_file(report, (result.model_dump_json(indent=2) + "\n").encode(), force=force)
     if html is not None and not dry_run:
         with shared.progress_bar("other widths") as progress:
-            widths = other_widths(source, method, progress)
+            widths = other_widths(source, str(result.method), progress)
         write_html(result, html, comparison=widths, bound=bound, force=force)
     if failed:
         click.echo(
@@ -186,24 +211,3 @@ def _layer(text: str) -> tuple[str, int]:
     if not expression or not bits.isdigit():
         raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
     return expression, int(bits)
-
-
-def _bits(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise KronqError("bad --bits", found=repr(text), expected="a number, as 4 or 2.5") from None
-    return int(value) if value.is_integer() else value
-
-
-def _size(text: str) -> int:
-    unit = next((u for u in UNITS if text.upper().endswith(u)), "")
-    try:
-        value = float(text[: len(text) - len(unit)])
-        if not 1 <= value * UNITS.get(unit, 1) < 2**53:
-            raise ValueError
-    except ValueError:
-        raise KronqError(
-            "bad --size", found=repr(text), expected="bytes, as 150KB, 1.5MB or 150000"
-        ) from None
-    return int(value * UNITS.get(unit, 1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from pydantic import BaseModel
 
 from kronq.adapter import Adapter
@@ -13,6 +15,7 @@ from kronq.cli import shared
 from kronq.cli.task_options import Asked
 from kronq.errors import KronqError
 from kronq.metrics.report import Report
+from kronq.moments import Moments
 from kronq.quantization import quantize
 from kronq.tasks.cache import Cache, Scorer, default_folder
 from kronq.tasks.model import TaskModel
@@ -32,7 +35,7 @@ class Searched(BaseModel):
     report: Report
 
 
-def search(adapter: Adapter, asked: Asked) -> Found:
+def search(adapter: Adapter, asked: Asked, moments: Moments | None = None) -> Found:
     """The smallest file; a line on stderr for every trial."""
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
         raise KronqError(
@@ -49,7 +52,7 @@ def search(adapter: Adapter, asked: Asked) -> Found:
             Scorer(model, kept, progress),
             examples,
             asked.budget,
-            candidates(adapter, asked.method),
+            candidates(adapter, asked.method, moments),
             judge=asked.judge,
             data=Path(asked.tasks).name,
             cache=kept,
@@ -57,23 +60,47 @@ def search(adapter: Adapter, asked: Asked) -> Found:
         )
 
 
-def candidates(adapter: Adapter, method: Any = None) -> list[Dial | Fixed]:
-    """Compact codes of any size and native ones of every width, or those of one method."""
+def candidates(
+    adapter: Adapter, method: Any = None, moments: Moments | None = None
+) -> list[Dial | Fixed]:
+    """Compact codes of any size and native ones of every width, or those of one method.
 
-    def filled(size: int) -> Adapter:
-        return quantize(adapter, method="compact", size=size)
+    Unbiased compact codes come first: they keep most of a task. With calibration the others are
+    judged by it.
+    """
+
+    def dial(name: str, refit: Any, seen: Moments | None) -> Dial:
+        def filled(size: int) -> Adapter:
+            return quantize(adapter, method="compact", size=size, refit=refit, moments=seen)
+
+        return Dial(name, filled, key="" if seen is None else identity(seen))
 
     def width(name: Any, bits: int) -> Fixed:
         return Fixed(f"{name} {bits} bit", lambda: quantize(adapter, bits, method=name))
 
     found: list[Dial | Fixed] = []
-    if method in (None, "compact"):
-        found.append(Dial("compact", filled))
+    if method in (None, "auto", "compact"):
+        found.append(dial("compact, unbiased", "unbiased", None))
+        if moments is not None:
+            found.append(dial("compact, calibrated, unbiased", "unbiased", moments))
+        found.append(dial("compact", "fit", None))
     if method == "fp16":
         found.append(Fixed("fp16", lambda: quantize(adapter, method="fp16")))
     elif method != "compact":
-        found += [width(method or "balanced", bits) for bits in WIDTHS]
+        found += [width("native" if method in (None, "auto") else method, n) for n in WIDTHS]
     return found
+
+
+def identity(moments: Moments) -> str:
+    """What tells one calibration from another, for a cache."""
+    digest = hashlib.blake2b(digest_size=16)
+    seen: set[int] = set()
+    for moment in moments.values():
+        for array in (moment.inputs, moment.outputs):
+            if array is not None and id(array) not in seen:
+                seen.add(id(array))
+                digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def show(found: Found, report: Report, *, as_json: bool) -> None:

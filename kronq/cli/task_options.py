@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from kronq.cli import shared
 
-_OF_A_SEARCH = ("base", "max_loss_increase", "judge", "task_cache")
-_CHOSEN = ("bits", "size", "axis", "group_size", "a_bits", "layers")
+_OF_A_SEARCH = ("max_loss_increase", "judge", "task_cache")
+_CHOSEN = ("bits", "size", "max_error", "axis", "group_size", "a_bits", "layers", "refit")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="X",
             help="How much more NLL per answer token --tasks may cost: 0.01 or 1%.",
         ),
-        click.option("--base", metavar="DIR", help="The base model's folder."),
         click.option(
             "--tasks",
             metavar="FILE.jsonl",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kronq.algebra.energies import Energies
+from kronq.algebra.frames import Framed, framed
+from kronq.algebra.small import Small
 from kronq.delta import F64, Delta
-from kronq.metrics.frames import Framed, framed
-from kronq.metrics.small import Small
-from kronq.metrics.weight import Energies
 from kronq.moments import Moment
 
 

@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.adapter import Adapter
+from kronq.algebra.energies import energies
 from kronq.delta import F64, Delta
-from kronq.metrics.weight import energies
 from kronq.metrics.weighted_bound import weighted_bound
 from kronq.moments import Moments
 

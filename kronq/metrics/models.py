@@ -140,6 +140,7 @@ class Report(BaseModel):
     group_size: int | None = None
     a_bits: int | None = None
     layer_bits: dict[str, int] = Field(default_factory=dict)
+    refit: str | None = None
     calibration: Calibration | None = Field(
         default=None, description="Null where nothing was calibrated."
     )

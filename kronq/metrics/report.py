@@ -9,6 +9,8 @@ from typing import Any
 
 from kronq import __version__
 from kronq.adapter import Adapter
+from kronq.algebra.energies import Energies, framed_energies
+from kronq.algebra.frames import framed
 from kronq.delta import Delta
 from kronq.errors import MismatchError
 from kronq.matrix import Float
@@ -16,7 +18,6 @@ from kronq.metrics.activation import seen_energies
 from kronq.metrics.bound import Bound, gaussian_bound
 from kronq.metrics.checks import check_alike, check_seen
 from kronq.metrics.codes import CodeFigures, code_figures, merged
-from kronq.metrics.frames import framed
 from kronq.metrics.models import (
     SCHEMA_VERSION,
     Calibration,
@@ -29,7 +30,6 @@ from kronq.metrics.models import (
 from kronq.metrics.spectral import spectral_norm
 from kronq.metrics.spent import bits_spent, whole_bytes
 from kronq.metrics.sums import Sums, added, figures, relative, snr_db, sums_of
-from kronq.metrics.weight import Energies, framed_energies
 from kronq.moments import Moment, Moments
 from kronq.naming import template, together
 from kronq.packed import pack

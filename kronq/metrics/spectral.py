@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kronq.algebra.small import Small
 from kronq.delta import F64
-from kronq.metrics.small import Small
 
 _EXACT = 256
 """Rows or columns up to which all singular values are found."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kronq.algebra.energies import Energies
 from kronq.metrics.codes import CodeFigures
 from kronq.metrics.models import LayerReport
-from kronq.metrics.weight import Energies
 
 _NOTHING = 1e-24
 """Less than this part of ‖ΔW‖² is the rounding of a ΔŴ that is zero."""

@@ -119,6 +119,7 @@ class RecipeSpec(_Strict):
     )
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     task: TaskSpec | None = None
+    refit: Literal["fit", "unbiased"] = "fit"
 
 
 class CodesSpec(_Strict):
@@ -161,7 +162,7 @@ def version_of(groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec 
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):
         return 3
-    if recipe is not None and recipe.task is not None:
+    if recipe is not None and (recipe.task is not None or recipe.refit != "fit"):
         return 3
     if codes is None:
         return 1

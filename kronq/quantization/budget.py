@@ -30,7 +30,7 @@ _SAMPLE = 400_000
 _HEADER = 1200
 _ENOUGH = 0.998
 """Of the budget: nearer is not worth another pass."""
-_MEASURED = 0.12345678901234567
+_MEASURED = 0.00012345678901234567
 """Stands for the relative error in the manifest, whose digits count too."""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta, Product
 from kronq.matrix import Coded, Known, Levels
-from kronq.packed.compact import axis_of, encode, scales, unpack
+from kronq.packed.compact import axis_of, encode, outline, scales, told, unpack
 from kronq.quantization.levels import Rounded
 from kronq.quantization.targets import Layer
 
@@ -55,6 +55,28 @@ def reread(adapter: Adapter, layers: Sequence[Layer], found: Rounded) -> dict[st
         name: _with(delta, products)
         for (name, delta), products in zip(adapter.items(), every, strict=True)
     }
+
+
+def rescaled(adapter: Adapter, by: float) -> dict[str, Delta]:
+    """The layers of a coded adapter with ΔW ``by`` times as large, by the step of all levels."""
+    layers = {}
+    for name, delta in adapter.items():
+        levels = told(delta)
+        first = levels[-1][0]
+        step = first.step * by
+        sizes = [product[0].sizes for product in levels]
+        worths = scales(outline(delta), sizes, step, first.stretch)
+        kept = [product.matrices for product in (delta.a, delta.b) if product is not ONE]
+        products = [
+            [
+                replace(matrix, decode=Known(replace(each, step=step, scale=worth)))
+                for matrix, each in zip(matrices, product, strict=True)
+                if isinstance(matrix, Coded)
+            ]
+            for matrices, product, worth in zip(kept, levels, worths, strict=True)
+        ]
+        layers[name] = _with(delta, products)
+    return layers
 
 
 def _with(delta: Delta, products: Sequence[Sequence[Coded]]) -> Delta:

@@ -1,11 +1,16 @@
-"""A float adapter in, a quantized adapter out.
+"""A float adapter in, a quantized adapter out: presets over three choices.
+
+Which error counts (``moments``: plain without them), which codes (``method``), and what is refitted
+afterwards (``refit``) do not know of each other.
 
 Methods:
     ``fp16``: every factor rounded to float16; what the others are measured against.
     ``rtn``: plain rounding per channel, as trained: the baseline everyone understands.
     ``balanced``: scales fitted by squared error, in the better, measured, of the gauge as trained
         and the SVD-balanced gauge rotated to equal energy.
-    ``compact``: entropy-coded levels of one step, for a file of an asked size.
+    ``native``: a width for each channel, with error feedback, that nothing need decode.
+    ``compact``: entropy-coded levels of one step, the smallest file of a given error.
+    ``auto``: ``native`` for whole widths, ``compact`` for a size, an error or any other bits.
 """
 
 from __future__ import annotations
@@ -15,68 +20,73 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
-import numpy as np
-
+from kronq import packed
 from kronq.adapter import Adapter, Recipe
-from kronq.delta import ONE, Delta, Product
-from kronq.errors import FormatError, KronqError
-from kronq.matrix import F32, Matrix
+from kronq.delta import Delta
+from kronq.errors import KronqError
 from kronq.moments import Moments
-from kronq.quantization.budget import fill
-from kronq.quantization.gauge import balanced
-from kronq.quantization.grid import Fit, quantize_matrix
-from kronq.quantization.half import half, settle
+from kronq.quantization.budget import fill, stamped
+from kronq.quantization.native import native
+from kronq.quantization.refit import unbiased
+from kronq.quantization.uniform import quantize_layer
+from kronq.quantization.within import MOST_BITS, within
 
-Method = Literal["balanced", "rtn", "fp16", "compact"]
+Method = Literal["auto", "native", "compact", "balanced", "rtn", "fp16"]
 Axis = Literal["component", "row"]
+Refit = Literal["fit", "unbiased"]
 BITS = (16, 8, 4, 3, 2)
+SIZED = ("native", "compact")
+"""Methods that fill any size."""
 
 Progress = Callable[[int, int], None]
-"""Called with (layers done, layers in all)."""
+"""Called with (steps done, steps in all): of layers, or of passes over all of them."""
 
-_MOST_BITS = 12
+_USUAL = 4
 
 
 def quantize(
     adapter: Adapter,
-    bits: float = 4,
+    bits: float | None = None,
     *,
-    method: Method = "balanced",
+    method: Method = "auto",
     size: int | None = None,
+    max_error: float | None = None,
     axis: Axis = "component",
     group_size: int | None = None,
     a_bits: int = 16,
     layer_bits: Mapping[str, int] | None = None,
     moments: Moments | None = None,
+    refit: Refit = "fit",
     progress: Progress | None = None,
 ) -> Adapter:
     """Quantizes every layer.
 
     Args:
         adapter: As it was trained.
-        bits: Of B's codes: 8, 4, 3 or 2; 16 leaves float16. ``compact``: of the whole file, by
-            parameter; any number up to 12.
-        method: ``balanced``, ``rtn``, ``fp16`` or ``compact``.
-        size: ``compact`` only, instead of ``bits``: the bytes of the file, header included.
+        bits: Of B's codes: 8, 4, 3 or 2; 16 leaves float16; 4 if nothing else is asked for.
+            ``compact``: of the whole file, by parameter; any number up to 12. ``native``: of its
+            codes on average.
+        method: See this module; ``auto`` picks by what is asked for.
+        size: Instead of ``bits``: the bytes of the file, header included; never more, and less by
+            1 % at the most. ``native`` and ``compact`` only.
+        max_error: Instead of ``bits``: the smallest file whose ‖ΔW − ΔŴ‖ / ‖ΔW‖ is at most this.
+            ``native`` and ``compact`` only.
         axis: ``component`` for a scale per rank component, ``row`` for one per row of each factor.
+            This and the next three for ``balanced`` and ``rtn`` only.
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Of A, which is small and stays float16 unless asked for.
         layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
         moments: What calibration saw: errors count as E‖(ΔW − ΔŴ)·x‖², not as ‖ΔW − ΔŴ‖².
-        progress: Called with (layers done, layers in all).
+            ``native`` and ``compact`` only.
+        refit: ``fit`` leaves the least squared error; ``unbiased`` then stretches ΔŴ, which that
+            shrinks, until ⟨ΔW, ΔŴ⟩ = ‖ΔW‖²: more error, and at few bits much less lost of a task.
+        progress: Called with (steps done, steps in all).
 
     Raises:
-        KronqError: A setting is out of range, ``layer_bits`` matches no layer, or the adapter is
-            quantized already.
+        KronqError: A setting is out of range or not for this method, ``layer_bits`` matches no
+            layer, the adapter is quantized already, or it does not fit.
         FormatError: A layer has values that are not finite.
     """
-    recipe = Recipe(method, bits, axis, group_size, a_bits, dict(layer_bits or {}))
-    if method == "compact":
-        recipe = _compact_recipe(recipe, size, adapter.parameters)
-    elif size is not None:
-        raise KronqError("only compact codes fill a size", found=f"method {method}")
-    else:
-        _check(recipe)
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
         raise KronqError(
             "the adapter is quantized already",
@@ -84,14 +94,69 @@ def quantize(
             found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
             hint="quantize the adapter as it was trained",
         )
-    if method == "compact":
-        nbytes = size if size is not None else int(bits * adapter.parameters / 8)
-        return fill(adapter, nbytes, recipe, progress, moments)
+    budgets = {"bits": bits, "size": size, "max_error": max_error}
+    if sum(value is not None for value in budgets.values()) > 1:
+        given = ", ".join(name for name, value in budgets.items() if value is not None)
+        raise KronqError("one budget at a time", found=given, expected="bits, size or max_error")
+    layer_bits = dict(layer_bits or {})
+    own = (axis, group_size, a_bits, layer_bits) != ("component", None, 16, {})
+    method = pick(method, bits, sized=size is not None or max_error is not None, uniform=own)
+    recipe = Recipe(
+        method, _USUAL if bits is None else bits, axis, group_size, a_bits, layer_bits, refit=refit
+    )
+    _check(recipe)
+    if method not in SIZED:
+        if size is not None or max_error is not None:
+            raise KronqError(
+                f"{method} has fixed widths, and fills no size or error",
+                expected=" or ".join(SIZED),
+            )
+        if moments is not None:
+            raise KronqError(f"{method} knows no calibration", expected=" or ".join(SIZED))
+        return _refitted(adapter, _uniform(adapter, recipe, progress), recipe)
+    if own:
+        raise KronqError(
+            f"{method} codes have no axis, group size or widths of their own",
+            hint="every channel gets the bits that it is worth; --method balanced has them",
+        )
+    if max_error is not None:
+        return within(adapter, max_error, lambda n: _sized(adapter, recipe, n, moments), progress)
+    if size is None and method == "native":
+        found = native(adapter, recipe.bits, moments=moments, progress=progress)
+        return _refitted(adapter, found, recipe)
+    nbytes = int(recipe.bits * adapter.parameters / 8) if size is None else size
+    return _sized(adapter, recipe, nbytes, moments, progress)
+
+
+def pick(method: str, bits: float | None, *, sized: bool, uniform: bool) -> Method:
+    """The method that ``auto`` stands for.
+
+    Args:
+        method: Any; all but ``auto`` stay.
+        bits: As asked for.
+        sized: Whether a size or an error is asked for.
+        uniform: Whether something is asked for that only ``balanced`` and ``rtn`` have.
+
+    Raises:
+        KronqError: No such method.
+    """
+    if method not in get_args(Method):
+        raise KronqError("no such method", found=method, expected=", ".join(get_args(Method)))
+    if method != "auto":
+        return method  # type: ignore[return-value]
+    if uniform:
+        return "balanced"
+    if bits == 16:
+        return "fp16"
+    return "compact" if sized or (bits is not None and bits not in BITS) else "native"
+
+
+def _uniform(adapter: Adapter, recipe: Recipe, progress: Progress | None) -> Adapter:
     for expression in recipe.layer_bits:
         if not any(re.search(expression, name) for name in adapter):
             raise KronqError("the layer expression matches no layer", found=repr(expression))
-    if method == "fp16":
-        recipe = Recipe(method, 16)
+    if recipe.method == "fp16":
+        recipe = Recipe("fp16", 16)
     # One thread: the matrices are small, and two only wait for each other (measured).
     layers: dict[str, Delta] = {}
     for name, delta in adapter.items():
@@ -101,95 +166,51 @@ def quantize(
     return replace(adapter, layers=layers, recipe=recipe)
 
 
-def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
-    """One layer, its factors as codes where those are smaller than float16."""
-    factors = [m.float32() for m in delta.matrices]
-    if not all(np.isfinite(x).all() for x in factors):
-        raise FormatError("the layer has values that are not finite", layer=name)
-    a, exponent_a = (ONE, 0) if delta.a is ONE else _store(delta.a, recipe.a_bits, recipe)
-    b, exponent_b = _store(delta.b, int(recipe.bits_for(name)), recipe)
-    return replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponent_a + exponent_b)))
-
-
-def _store(product: Product, bits: int, recipe: Recipe) -> tuple[Product, int]:
-    """A or B as codes, or as float16 where codes would be no smaller; and the scale's exponent."""
-    factors = [x for x in product.float32() if x is not None]
-    settled = [settle(x) for x in factors]
-    plain = Product(*(half(x) for x, _ in settled))
-    exponent = sum(e for _, e in settled)
-    if bits == 16 or recipe.method == "fp16":
-        return plain, exponent
-    fit: Fit = "max" if recipe.method == "rtn" else "mse"
-    codes = _codes([x for x, _ in settled], bits, recipe, fit)
-    if _nbytes(codes) >= _nbytes(plain):
-        return plain, exponent
-    if recipe.method == "balanced" and len(factors) == 2:
-        other = [settle(x) for x in balanced(*factors)]
-        turned = _codes([x for x, _ in other], bits, recipe, fit)
-        as_trained = rounding_error([x for x, _ in settled], codes) * 4.0**exponent
-        exponent_other = sum(e for _, e in other)
-        if rounding_error([x for x, _ in other], turned) * 4.0**exponent_other < as_trained:
-            return turned, exponent_other
-    return codes, exponent
-
-
-def _codes(factors: list[F32], bits: int, recipe: Recipe, fit: Fit) -> Product:
-    axes = [0, 0] if len(factors) == 1 or recipe.axis == "row" else [1, 0]
-    matrices: list[Matrix] = [
-        quantize_matrix(x, bits, axis=axis, group_size=recipe.group_size, fit=fit)
-        for x, axis in zip(factors, axes, strict=False)
-    ]
-    return Product(*matrices)
-
-
-def rounding_error(factors: list[F32], rounded: Product) -> float:
-    """‖B1·B2 − B̂1·B̂2‖² of a pair in one gauge, from r×r matrices.
-
-    B1·B2 − B̂1·B̂2 = D1·B2 + B̂1·D2 with D the rounding of each factor.
-    """
-    b1, b2 = factors
-    r1, r2 = (m.float32() for m in rounded.matrices)
-    d1, d2 = b1 - r1, b2 - r2
-    own = np.vdot(d1.T @ d1, b2 @ b2.T) + np.vdot(r1.T @ r1, d2 @ d2.T)
-    return float(own + 2 * np.vdot(d1.T @ r1, b2 @ d2.T))
-
-
-def _nbytes(product: Product) -> int:
-    return sum(m.nbytes for m in product.matrices)
-
-
-def _compact_recipe(recipe: Recipe, size: int | None, parameters: int) -> Recipe:
-    if (recipe.axis, recipe.group_size, recipe.a_bits, recipe.layer_bits) != (
-        "component",
-        None,
-        16,
-        {},
-    ):
-        raise KronqError(
-            "compact codes have no axis, group size or widths of their own",
-            hint="one step for the whole adapter gives every layer the bits it is worth",
-        )
-    bits = recipe.bits if size is None else round(8 * size / parameters, 4)
-    if not 0 < bits <= _MOST_BITS:
+def _sized(
+    adapter: Adapter,
+    recipe: Recipe,
+    size: int,
+    moments: Moments | None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """A file of ``size`` bytes."""
+    bits = round(8 * size / adapter.parameters, 4)
+    if recipe.method == "native":
+        filled = native(adapter, size=size, moments=moments, progress=progress)
+        found = _refitted(adapter, filled, recipe)
+        over = len(packed.pack(stamped(found))) - size
+        if over <= 0:
+            return found
+        return _refitted(adapter, native(adapter, size=size - over, moments=moments), recipe)
+    if not 0 < bits <= MOST_BITS:
         raise KronqError(
             "compact codes of so many bits a parameter",
             found=f"{bits:g}",
-            expected=f"more than 0, at most {_MOST_BITS}",
+            expected=f"more than 0, at most {MOST_BITS}",
         )
-    return replace(recipe, bits=bits)
+    recipe = replace(recipe, bits=bits)
+    return _refitted(adapter, fill(adapter, size, recipe, progress, moments), recipe)
+
+
+def _refitted(adapter: Adapter, quantized: Adapter, recipe: Recipe) -> Adapter:
+    if recipe.refit == "fit" or quantized.recipe is None:
+        return quantized
+    told = replace(quantized.recipe, refit=recipe.refit)
+    return replace(unbiased(adapter, quantized), recipe=told)
 
 
 def _check(recipe: Recipe) -> None:
-    for name, bits in (
-        ("bits", recipe.bits),
-        ("a_bits", recipe.a_bits),
-        *recipe.layer_bits.items(),
-    ):
-        if bits not in BITS:
-            raise KronqError(f"{name}: no such width", found=repr(bits), expected=BITS)
+    if recipe.method not in SIZED:
+        for name, bits in (
+            ("bits", recipe.bits),
+            ("a_bits", recipe.a_bits),
+            *recipe.layer_bits.items(),
+        ):
+            if bits not in BITS:
+                raise KronqError(f"{name}: no such width", found=repr(bits), expected=BITS)
     for name, value, allowed in (
-        ("method", recipe.method, get_args(Method)),
         ("axis", recipe.axis, get_args(Axis)),
+        ("refit", recipe.refit, get_args(Refit)),
     ):
         if value not in allowed:
             raise KronqError(f"no such {name}", found=value, expected=", ".join(allowed))

@@ -15,7 +15,6 @@ import numpy as np
 
 from kronq.adapter import Adapter, Recipe
 from kronq.matrix import F32, Coded, drawn
-from kronq.metrics.weight import energies
 from kronq.moments import Moment
 from kronq.naming import natural
 from kronq.packed import pack
@@ -23,6 +22,7 @@ from kronq.packed.compact import scales
 from kronq.quantization.budget import fill, in_order, stamped
 from kronq.quantization.compact import build, reread
 from kronq.quantization.levels import Plan, Rounded, code, no_levels, plan, rounded
+from kronq.quantization.refit import stretch
 from kronq.quantization.tables import Tables
 from kronq.quantization.targets import left_levels, prepare, right_levels
 from kronq.quantization.viterbi import I32
@@ -31,7 +31,6 @@ Key = tuple[int, int, int]
 """A layer, a product of it (A's before B's), and the side of one of its matrices."""
 
 _LEARNING = 3
-_LARGEST_GAIN = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +84,13 @@ def start(
         for p, product in enumerate(layer.outline.products)
         if side < len(product)
     }
-    return Latents(adapter, recipe, how, _gain(adapter, filled), values)
+    return Latents(adapter, recipe, how, stretch(adapter, filled), values)
 
 
 def _step(filled: Adapter) -> float:
     first = next(iter(filled.values())).b.left
     assert isinstance(first, Coded)  # noqa: S101
     return first.decode().step
-
-
-def _gain(adapter: Adapter, filled: Adapter) -> float:
-    """‖ΔW‖² / ⟨ΔW, ΔŴ⟩ over all layers."""
-    found = [energies(adapter[name], filled[name]) for name in adapter]
-    whole = sum(e.reference for e in found)
-    common = sum(e.reference + e.approximation - e.error for e in found) / 2
-    return min(max(whole / common, 1.0), _LARGEST_GAIN) if common > 0 else 1.0
 
 
 def rounding(latents: Latents, weight: float) -> Rounded:

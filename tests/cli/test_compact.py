@@ -23,7 +23,7 @@ def test_a_file_of_an_asked_size_that_converts(kronq: Kronq, tmp_path: Path) -> 
         assert np.allclose(one[name].dense(), other[name].dense(), atol=1e-6)
 
 
-def test_a_size_is_for_compact_codes_alone(kronq: Kronq, tmp_path: Path) -> None:
-    line = kronq.refuses("quantize", EXAMPLE, "-o", tmp_path / "a.safetensors", "--size", "100KB")
-    assert "--method compact" in line
+def test_fixed_widths_fill_no_size(kronq: Kronq, tmp_path: Path) -> None:
+    asked = ("quantize", EXAMPLE, "-o", tmp_path / "a.safetensors", "--size", "100KB")
+    assert "--method native or compact, not rtn" in kronq.refuses(*asked, "--method", "rtn")
     assert not list(tmp_path.iterdir())

@@ -48,7 +48,7 @@ def test_what_the_report_has(kronq: Kronq, trained: Path) -> None:
     told = kronq("quantize", trained, "--dry-run", "--json").json()
     source = package.load(trained)
     assert told["source"] == str(trained)
-    assert (told["method"], told["bits"], told["family"]) == ("balanced", 4, "kron")
+    assert (told["method"], told["bits"], told["family"]) == ("native", 4, "kron")
     assert told["total"].keys() >= FIGURES
     assert [layer["name"] for layer in told["layers"]] == list(source)
     for layer in told["layers"]:
@@ -94,10 +94,12 @@ def test_a_dry_run_writes_nothing(kronq: Kronq, trained: Path, out: Path) -> Non
 
 
 @pytest.mark.parametrize(("limit", "code"), [("50%", 0), ("0.5", 0), ("0.1%", 1), ("0", 1)])
-def test_max_error(kronq: Kronq, trained: Path, out: Path, limit: str, code: int) -> None:
+def test_max_error_beside_bits_is_a_check(
+    kronq: Kronq, trained: Path, out: Path, limit: str, code: int
+) -> None:
     """Above it there is a report that says so, and no adapter."""
     result = kronq(
-        "quantize", trained, "-o", out / "a.safetensors", "--max-error", limit,
+        "quantize", trained, "-o", out / "a.safetensors", "--max-error", limit, "--bits", 4,
         "--report", out / "a.json", "--json",
     )  # fmt: skip
     assert result.code == code

@@ -18,7 +18,7 @@ from kronq.metrics.report import summed
 from kronq.moments import Moment, Moments
 from tests import adapters
 from tests.adapters import dense
-from tests.metrics.test_frames import moment
+from tests.algebra.test_frames import moment
 
 
 def seen(adapter: Adapter, *, gradients: bool = False) -> Moments:
@@ -138,7 +138,7 @@ def _shift(before: Delta, after: Delta) -> int:
 
 def test_codes_from_a_file_do_not_know_what_was_clipped(tmp_path: object) -> None:
     adapter = adapters.adapter()
-    path = kronq.save(kronq.quantize(adapter, 2), f"{tmp_path}/a.safetensors")
+    path = kronq.save(kronq.quantize(adapter, 2, method="balanced"), f"{tmp_path}/a.safetensors")
     total = measure(adapter, kronq.load(path)).total
     assert total.clipped_share is None
     assert total.zero_share is not None

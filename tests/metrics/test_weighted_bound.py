@@ -22,8 +22,8 @@ from kronq.metrics.activation import activation_energies
 from kronq.metrics.weighted_bound import WeightedBound, bound_of
 from kronq.moments import Moment, Moments
 from tests import adapters
+from tests.algebra.test_frames import moment
 from tests.metrics.test_bound import EXAMPLE, entropy_coded
-from tests.metrics.test_frames import moment
 
 F64 = NDArray[np.float64]
 

@@ -83,7 +83,9 @@ def test_channels_of_mixed_widths_lie_one_behind_the_other(tmp_path: Path) -> No
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_floats_and_scales_are_aligned(tmp_path: Path, bits: int) -> None:
     """A multiple of their size, whatever the slabs of codes beside them."""
-    path = kronq.save(kronq.quantize(adapters.adapter(), bits), tmp_path / "a.safetensors")
+    path = kronq.save(
+        kronq.quantize(adapters.adapter(), bits, method="balanced"), tmp_path / "a.safetensors"
+    )
     for places in locate(path).values():
         for place in places.values():
             assert place.offset % {"float16": 2, "float32": 4}.get(place.dtype, 1) == 0
@@ -107,7 +109,9 @@ def test_onnxruntime_reads_codes_in_place(
     """Of the last layer of a stack, whose 33·5 int4 codes fill 82 and a half bytes."""
     rng = np.random.default_rng(0)
     layers = {f"l.{i}": adapters.lora(rng, 33, 47, 5) for i in range(3)}
-    quantized = kronq.quantize(kronq.Adapter(layers), bits, group_size=group_size)
+    quantized = kronq.quantize(
+        kronq.Adapter(layers), bits, group_size=group_size, method="balanced"
+    )
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     stored = roles(quantized["l.2"])[role]
     assert isinstance(stored, Quantized)

@@ -112,7 +112,8 @@ def test_a_file_that_was_read_is_packed_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_any_safetensors_reader_opens_it(tmp_path: Path, bits: int) -> None:
-    quantized = kronq.quantize(adapters.adapter(layers=4, kinds=("kron", "lora")), bits)
+    adapter = adapters.adapter(layers=4, kinds=("kron", "lora"))
+    quantized = kronq.quantize(adapter, bits, method="balanced")
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     tensors = safetensors.numpy.load_file(path)
     with safetensors.safe_open(path, framework="np") as file:

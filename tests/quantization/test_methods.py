@@ -16,8 +16,8 @@ from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
 from kronq.matrix import Float, Quantized
 from kronq.packed import pack
-from kronq.quantization import methods
-from kronq.quantization.methods import quantize_layer
+from kronq.quantization import uniform
+from kronq.quantization.uniform import quantize_layer
 from tests import adapters
 from tests.adapters import relative
 
@@ -29,7 +29,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/arc-easy-lokr-r8"
 )
 def test_the_published_figures(bits: int, most_bytes: int, least_db: float) -> None:
     adapter = kronq.load(EXAMPLE)
-    total = kronq.measure(adapter, kronq.quantize(adapter, bits)).total
+    total = kronq.measure(adapter, kronq.quantize(adapter, bits, method="balanced")).total
     assert total.bytes <= most_bytes
     assert total.snr_db is not None
     assert total.snr_db >= least_db
@@ -46,7 +46,7 @@ def test_balanced_is_the_better_of_two_gauges(
         best = quantize_layer("x", delta, Recipe("balanced", bits))
         plain = quantize_layer("x", delta, Recipe("rtn", bits))
         with monkeypatch.context() as patch:
-            patch.setattr(methods, "balanced", lambda b1, b2: (b1, b2))
+            patch.setattr(uniform, "balanced", lambda b1, b2: (b1, b2))
             as_trained = quantize_layer("x", delta, Recipe("balanced", bits))
         assert relative(delta, best) <= relative(delta, as_trained) * (1 + 1e-4)
         assert relative(delta, best) <= relative(delta, plain) * (1 + 1e-4)
@@ -119,15 +119,15 @@ def test_codes_that_would_not_be_smaller_are_not_used() -> None:
     """A 4×2 LoRA of rank 2 and 4 bits: 4 + 4 bytes of codes, but 8 of scales."""
     tiny = adapters.lora(np.random.default_rng(0), rows=2, cols=2, rank=2)
     for bits, dtype in ((8, "float16"), (2, "int2")):
-        quantized = kronq.quantize(Adapter({"x": tiny}), bits)["x"]
+        quantized = kronq.quantize(Adapter({"x": tiny}), bits, method="balanced")["x"]
         assert {m.dtype for m in quantized.b.matrices} == {dtype}
         assert quantized.nbytes <= 2 * tiny.parameters
 
 
 def test_a_stays_float16_unless_asked_for() -> None:
     adapter = Adapter({"x": adapters.kron(np.random.default_rng(0), a=(16, 16))})
-    assert kronq.quantize(adapter, 4)["x"].a.left.dtype == "float16"
-    assert kronq.quantize(adapter, 4, a_bits=8)["x"].a.left.dtype == "int8"
+    assert kronq.quantize(adapter, 4, method="balanced")["x"].a.left.dtype == "float16"
+    assert kronq.quantize(adapter, 4, method="balanced", a_bits=8)["x"].a.left.dtype == "int8"
 
 
 def test_scales_per_component_or_per_row() -> None:
@@ -150,7 +150,7 @@ def test_the_last_layer_expression_that_matches_wins() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"bits": 5}, "bits: no such width; found 5"),
+        ({"bits": 5, "method": "balanced"}, "bits: no such width; found 5"),
         ({"a_bits": 1}, "a_bits: no such width; found 1"),
         ({"layer_bits": {"kron": 7}}, "kron: no such width; found 7"),
         ({"layer_bits": {"nothing": 8}}, "matches no layer; found 'nothing'"),
@@ -168,7 +168,7 @@ def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
 
 
 def test_quantizing_twice_is_refused() -> None:
-    once = kronq.quantize(adapters.adapter(), 4)
+    once = kronq.quantize(adapters.adapter(), 4, method="balanced")
     with pytest.raises(KronqError, match="quantized already; found balanced at 4 bits"):
         kronq.quantize(once, 4)
     kronq.quantize(kronq.quantize(adapters.adapter(), method="fp16"), 4)  # that is lossless enough
@@ -199,6 +199,8 @@ def test_the_same_adapter_gives_the_same_bytes(method: object) -> None:
 def test_progress_counts_every_layer() -> None:
     seen: list[tuple[int, int]] = []
     kronq.quantize(
-        adapters.adapter(layers=2), progress=lambda done, total: seen.append((done, total))
+        adapters.adapter(layers=2),
+        method="balanced",
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(i, 10) for i in range(1, 11)]

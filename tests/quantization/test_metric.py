@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kronq.algebra.energies import energies
 from kronq.delta import Delta, Product
 from kronq.matrix import Float
 from kronq.metrics.activation import activation_energies
-from kronq.metrics.weight import energies
 from kronq.moments import Moment
 from kronq.quantization.metric import reduced, weight
 from tests.adapters import KINDS, Rng, dense

@@ -97,7 +97,7 @@ def test_a_large_a_takes_its_share() -> None:
     found = native(adapter, 4)
     for delta in found.values():
         assert {m.dtype for m in delta.matrices} == {"mixed"}
-    balanced = kronq.quantize(adapter, 4)
+    balanced = kronq.quantize(adapter, 4, method="balanced")
     assert size(found) <= size(balanced)
     assert snr(adapter, found) > snr(adapter, balanced)
 

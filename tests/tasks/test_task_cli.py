@@ -96,11 +96,12 @@ def test_only_the_asked_method(
 
 def test_candidates() -> None:
     adapter = tiny_adapter()
-    widths = [f"balanced {bits} bit" for bits in (8, 4, 3, 2)]
     names = [candidate.name for candidate in candidates(adapter)]
-    assert names == ["compact", *widths]
-    assert [c.name for c in candidates(adapter, "balanced")] == widths
-    (dial,) = candidates(adapter, "compact")
+    assert names[:2] == ["compact, unbiased", "compact"]
+    assert names[2:] == [f"native {bits} bit" for bits in (8, 4, 3, 2)]
+    fixed = [f"balanced {bits} bit" for bits in (8, 4, 3, 2)]
+    assert [c.name for c in candidates(adapter, "balanced")] == fixed
+    _, dial = candidates(adapter, "compact")
     assert isinstance(dial, Dial)
     assert 1900 < len(pack(dial.make(2000))) <= 2000
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kronq.adapter import Recipe
+from kronq.algebra.energies import energies
 from kronq.delta import ONE, Delta, Product
 from kronq.matrix import Float
-from kronq.metrics.weight import energies
-from kronq.quantization.methods import quantize_layer
+from kronq.quantization.uniform import quantize_layer
 from tests import adapters
 from tests.adapters import KINDS, dense
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kronq.algebra.frames import Framed, framed
 from kronq.delta import Delta
-from kronq.metrics.frames import Framed, framed
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kronq.algebra.small import Block, Small
 from kronq.delta import F64, Delta
 from kronq.matrix import F32
-from kronq.metrics.small import Block, Small
 
 _ROWS = 256
 """Rows of a moment that are in float64 at a time."""

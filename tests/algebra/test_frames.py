@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kronq.adapter import Recipe
+from kronq.algebra.frames import framed
 from kronq.delta import Delta, Product
 from kronq.matrix import Float
 from kronq.metrics.activation import activation_energies
-from kronq.metrics.frames import framed
 from kronq.metrics.spectral import TOLERANCE, spectral_norm
 from kronq.moments import Moment
-from kronq.quantization.methods import quantize_layer
+from kronq.quantization.uniform import quantize_layer
 from tests import adapters
 from tests.adapters import KINDS, dense
 
