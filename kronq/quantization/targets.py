@@ -18,15 +18,10 @@ from kronq.delta import F64, ONE, Delta, Product
 from kronq.errors import FormatError
 from kronq.matrix import ABSENT, F32, Stretch
 from kronq.moments import Moment
-from kronq.packed.compact import (
-    FLAT,
-    LEAST_KIND,
-    Outline,
-    doubled_log2,
-    lengths,
-    norm_size,
-    outline,
-)
+from kronq.packed.compact import outline
+from kronq.packed.layout import FLAT, Outline
+from kronq.packed.sizes import least_size
+from kronq.packed.worth import norm_size
 from kronq.quantization.metric import reduced, weight
 from kronq.quantization.viterbi import I32
 
@@ -183,7 +178,7 @@ def sizes_of(layer: Layer, step: float) -> list[I32]:
         sizes = np.full(len(target.norms), ABSENT, dtype=np.int32)
         there = target.norms > 0
         sizes[there] = np.rint(4 * np.log2(target.norms[there] / step))
-        sizes[sizes < LEAST_KIND + doubled_log2(min(lengths(product)))] = ABSENT
+        sizes[sizes < least_size(product)] = ABSENT
         found.append(sizes)
     if any((sizes == ABSENT).all() for sizes in found):
         return [np.full_like(sizes, ABSENT) for sizes in found]

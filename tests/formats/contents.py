@@ -24,8 +24,8 @@ from kronq.matrix import ABSENT, Float, Quantized, Stretch, mixed, scale_shape
 from kronq.metrics.report import Report
 from kronq.naming import natural
 from kronq.packed import pack
-from kronq.packed.compact import FLAT, Outline, arrange, line
 from kronq.packed.entropy import LANE
+from kronq.packed.layout import FLAT, Outline, arrange, no_levels, put
 from kronq.packed.manifest import Manifest
 from kronq.packed.trellis import NEXT
 from kronq.packed.trellis import levels as levels_of
@@ -164,14 +164,8 @@ def _made_up(
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
         for run in runs
     ]
-    levels = [[[np.zeros(s, np.int32) for s in p] for p in o.products] for o in outlines.values()]
-    at = [0] * len(runs)
-    for place in places:
-        part = flat[place.run][at[place.run] : at[place.run] + place.size]
-        at[place.run] += place.size
-        matrix = levels[place.layer][place.product][place.side]
-        product = layers[place.layer].outline.products[place.product]
-        line(matrix, product, place.side, place.channel)[...] = part
+    levels = no_levels([*outlines.values()])
+    put(places, flat, [*outlines.values()], levels)
     adapter = Adapter({name: _like(outline) for name, outline in outlines.items()})
     found = Rounded(1 / 64, (20, 10, -5), sizes, levels)
     return replace(adapter, layers=build(adapter, layers, found))
