@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kronq.errors import FormatError
 from kronq.matrix import ABSENT, Stretch
 from kronq.packed.layout import FLAT, I32, Outline, Shape, channels, doubled_log2, lengths
 
@@ -35,8 +36,14 @@ def size_numbers(outlines: Sequence[Outline], sizes: Sequence[Sequence[I32]]) ->
 
 
 def stretch_numbers(stretches: Sequence[Stretch]) -> I32:
-    """Every layer's stretch as the difference from that of the layer before."""
+    """Every layer's stretch as the difference from that of the layer before.
+
+    Raises:
+        FormatError: One is out of range.
+    """
     each = np.array([FLAT, *stretches], dtype=np.int32)
+    if np.abs(each).max() > MOST_SIZE:
+        raise FormatError("a layer's errors count far too much or too little to be told")
     return (each[1:] - each[:-1]).reshape(-1)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kronq.matrix import F32, drawn
-from kronq.packed.entropy import LANE, Run
+from kronq.packed.entropy import LANE, LOUDEST, Run, too_loud
 from kronq.packed.layout import Place, arrange, line, no_levels, put
 from kronq.quantization.tables import Shifts, Tables
 from kronq.quantization.targets import Layer, left_levels, right_levels, sizes_of
@@ -40,10 +40,16 @@ class Plan:
 
 
 def plan(layers: Sequence[Layer], step: float, tables: Tables) -> Plan:
-    """How ``layers`` are coded at ``step``."""
+    """How ``layers`` are coded at ``step``.
+
+    Raises:
+        FormatError: One would have levels that are too large to be told.
+    """
     sizes = [sizes_of(layer, step) for layer in layers]
     stretches = [layer.stretch for layer in layers]
     runs, places = arrange([layer.outline for layer in layers], sizes, stretches)
+    if any(run.kind > LOUDEST for run in runs):
+        raise too_loud()
     return Plan(layers, step, sizes, runs, places, tables)
 
 
