@@ -46,5 +46,6 @@ def scales(
                 0.0 if s == ABSENT else math.sqrt(worth * eighths(exponent - 2 * s))
                 for s in each.tolist()
             ]
-        found.append(np.array(values, dtype=np.float32))
+        with np.errstate(over="ignore"):  # a reader refuses what is not finite
+            found.append(np.array(values, dtype=np.float32))
     return found

@@ -131,7 +131,7 @@ def coded() -> Adapter:
         "lm_head": Outline((((70, 2), (2, 3)),), 1.0),
     }
     sizes = [[[9], [20, ABSENT, 7]], [[9], [15, 12, ABSENT]], [[8], [14]], [[14, 14]]]
-    return replace(_made_up(outlines, sizes), recipe=Recipe("compact", 1.5))
+    return replace(made_up(outlines, sizes), recipe=Recipe("compact", 1.5))
 
 
 def layer_steps() -> Adapter:
@@ -149,10 +149,10 @@ def layer_steps() -> Adapter:
     stretches = [(3, -2, 5), (-6, 0, 9), (-11, 4, -4), (0, 0, 0), (7, 3, 2), (40, -1, 0)]
     task = TaskCheck("dev.jsonl", 60, 0.01, 0.0042, (-0.0015, 0.0099), 0.55, 0.5625)
     recipe = Recipe("compact", 2.5, task=task)
-    return replace(_made_up(outlines, sizes, stretches), recipe=recipe)
+    return replace(made_up(outlines, sizes, stretches), recipe=recipe)
 
 
-def _made_up(
+def made_up(
     outlines: dict[str, Outline], told: list[list[list[int]]], stretches: Sequence[Stretch] = ()
 ) -> Adapter:
     """Layers of such sizes, whose levels run through a few codes and now and then a large one."""
