@@ -63,7 +63,7 @@ def _sum(*numbers: int | None) -> int:
 
 def _counted(matrix: Matrix) -> Iterator[tuple[str, dict[int, int]]]:
     if isinstance(matrix, Quantized):
-        low = -(2 ** (matrix.bits - 1))
+        low = -(2 ** (matrix.widest - 1))
         codes = np.asarray(matrix.codes).reshape(-1).view(np.uint8)  # bincount takes no negatives
         found = np.bincount(codes, minlength=256)
         yield matrix.dtype, {c: int(found[c % 256]) for c in range(low, -low) if found[c % 256]}
