@@ -48,8 +48,7 @@ def fill(
         KronqError: The header alone is larger.
         FormatError: A layer has values that are not finite.
     """
-    ordered = [name for group in grouped(_outlined(adapter)) for name in group]
-    adapter = replace(adapter, layers={name: adapter[name] for name in ordered})
+    adapter = in_order(adapter)
     layers = prepare(adapter, moments)
     step, tables = _learned(adapter, layers, size)
     best: tuple[int, Rounded] | None = None
@@ -58,7 +57,7 @@ def fill(
     for done in range(_PASSES):
         found, _ = rounded(layers, step, tables, learn=False)
         whole = replace(adapter, layers=build(adapter, layers, found), recipe=recipe)
-        nbytes = len(pack(_stamped(whole)))
+        nbytes = len(pack(stamped(whole)))
         tried.append((math.log2(step), nbytes))
         if nbytes <= size and (best is None or nbytes > best[0]):
             best = nbytes, found
@@ -77,7 +76,7 @@ def fill(
             hint="ask for more",
         )
     quantized = replace(adapter, layers=reread(adapter, layers, best[1]), recipe=recipe)
-    layers_found = {name: quantized[name] for name in sorted(ordered, key=natural)}
+    layers_found = {name: quantized[name] for name in sorted(adapter, key=natural)}
     return replace(quantized, layers=layers_found)
 
 
@@ -103,6 +102,12 @@ def _learned(adapter: Adapter, layers: Sequence[Layer], size: int) -> tuple[floa
     return step, tables
 
 
+def in_order(adapter: Adapter) -> Adapter:
+    """The adapter with its layers in the order in which a file has them when they are coded."""
+    ordered = [name for group in grouped(_outlined(adapter)) for name in group]
+    return replace(adapter, layers={name: adapter[name] for name in ordered})
+
+
 def _outlined(adapter: Adapter) -> Adapter:
     """Coded matrices without any levels: the order of the file depends on nothing else."""
 
@@ -119,7 +124,8 @@ def _no_levels() -> Levels:
     raise AssertionError
 
 
-def _stamped(adapter: Adapter) -> Adapter:
+def stamped(adapter: Adapter) -> Adapter:
+    """The adapter with as long an error in its recipe as it will have, for the file's size."""
     if adapter.recipe is None:
         return adapter
     return replace(adapter, recipe=replace(adapter.recipe, relative_error=_MEASURED))

@@ -96,8 +96,8 @@ def code(
     side: int,
     values: Sequence[Sequence[F32]],
     levels: list[list[list[I32]]],
-    weight: float,
-    learned: Tables | None,
+    weight: float = WEIGHT,
+    learned: Tables | None = None,
 ) -> None:
     """Rounds one side of every product, into ``levels``.
 
