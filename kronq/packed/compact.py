@@ -29,8 +29,8 @@ from kronq.packed.layout import (
     axis_of,
     channels,
     line,
-    no_levels,
     put,
+    zeros,
 )
 from kronq.packed.sizes import size_numbers, sizes_of, stretch_numbers, stretches_of
 from kronq.packed.worth import scales
@@ -218,7 +218,7 @@ def decode(
         return runs
 
     flat = entropy.decode(data, counts, runs_of)
-    levels = no_levels(outlines)
+    levels = zeros(outlines)
     put(places, flat, outlines, levels)
     worths = [
         scales(o, each, step, own) for o, each, own in zip(outlines, sizes, stretches, strict=True)

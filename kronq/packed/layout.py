@@ -104,7 +104,7 @@ def line(levels: NDArray[Any], product: Sequence[Shape], side: int, channel: int
     return levels[:, channel] if side == 0 else levels[channel]
 
 
-def no_levels(outlines: Sequence[Outline]) -> list[list[list[I32]]]:
+def zeros(outlines: Sequence[Outline]) -> list[list[list[I32]]]:
     """Zeros in the shape of all matrices: [layer][product][side]."""
     return [
         [[np.zeros(shape, dtype=np.int32) for shape in product] for product in o.products]

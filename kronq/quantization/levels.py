@@ -9,7 +9,7 @@ import numpy as np
 
 from kronq.matrix import F32, drawn
 from kronq.packed.entropy import LANE, LOUDEST, Run, too_loud
-from kronq.packed.layout import Place, arrange, line, no_levels, put
+from kronq.packed.layout import Place, arrange, line, put, zeros
 from kronq.quantization.tables import Shifts, Tables
 from kronq.quantization.targets import Layer, left_levels, right_levels, sizes_of
 from kronq.quantization.viterbi import I32, search
@@ -78,7 +78,7 @@ def rounded(
     """
     how = plan(layers, step, tables)
     learned = Tables() if learn else None
-    levels = no_levels([layer.outline for layer in layers])
+    levels = no_levels(layers)
     lefts = [left_levels(layer, each, step) for layer, each in zip(layers, how.sizes, strict=True)]
     code(how, 0, lefts, levels, weight, learned)
     rights = [
@@ -89,6 +89,11 @@ def rounded(
     if learned is not None:
         learned.draw()
     return Rounded(step, tables.shifts, how.sizes, levels), learned or Tables()
+
+
+def no_levels(layers: Sequence[Layer]) -> list[list[list[I32]]]:
+    """Zeros in the shape of all matrices: [layer][product][side]."""
+    return zeros([layer.outline for layer in layers])
 
 
 def code(

@@ -25,7 +25,7 @@ from kronq.metrics.report import Report
 from kronq.naming import natural
 from kronq.packed import pack
 from kronq.packed.entropy import LANE
-from kronq.packed.layout import FLAT, Outline, arrange, no_levels, put
+from kronq.packed.layout import FLAT, Outline, arrange, put, zeros
 from kronq.packed.manifest import Manifest
 from kronq.packed.trellis import NEXT
 from kronq.packed.trellis import levels as levels_of
@@ -164,7 +164,7 @@ def made_up(
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
         for run in runs
     ]
-    levels = no_levels([*outlines.values()])
+    levels = zeros([*outlines.values()])
     put(places, flat, [*outlines.values()], levels)
     adapter = Adapter({name: _like(outline) for name, outline in outlines.items()})
     found = Rounded(1 / 64, (20, 10, -5), sizes, levels)
