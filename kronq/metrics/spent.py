@@ -15,8 +15,9 @@ import numpy as np
 from kronq.adapter import Adapter
 from kronq.delta import F64, Delta
 from kronq.matrix import Coded
-from kronq.packed.compact import I32, arrange, line, outline, told
+from kronq.packed.compact import outline, told
 from kronq.packed.entropy import LANE, Run
+from kronq.packed.layout import I32, arrange, line
 from kronq.packed.trellis import NEXT, codes_of
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import MissingDependencyError
+from kronq.errors import FormatError, MissingDependencyError
 from kronq.packed.trellis import NEXT, codes_of, levels
 
 I32 = NDArray[np.int32]
@@ -29,6 +29,8 @@ PRECISION = 24
 _PRIOR = 64
 _LARGEST_CLASS = 40
 _ESCAPE_BITS = 20
+LOUDEST = 100
+"""The highest class that a writer tries: levels near 2^25, which fit into 32 bits all the same."""
 
 
 def steps(quarters: int, bits: int) -> int:
@@ -246,6 +248,8 @@ def _escape(encoder: Any, rest: int) -> None:
     """What a magnitude is above the width: the length of rest + 1 in bits, and its lower bits."""
     uniform = _constriction().stream.model.Uniform
     length = (rest + 1).bit_length() - 1
+    if length >= _ESCAPE_BITS:
+        raise too_loud()
     encoder.encode(length, uniform(_ESCAPE_BITS))
     if length:
         encoder.encode(rest + 1 - (1 << length), uniform(1 << length))
@@ -255,6 +259,13 @@ def _unescape(decoder: Any) -> int:
     uniform = _constriction().stream.model.Uniform
     length = int(decoder.decode(uniform(_ESCAPE_BITS)))
     return (1 << length) + (int(decoder.decode(uniform(1 << length))) if length else 0) - 1
+
+
+def too_loud() -> FormatError:
+    return FormatError(
+        "a layer is too loud beside the others for compact codes of one step",
+        hint="quantize to native codes, or with fewer bits",
+    )
 
 
 def _constriction() -> Any:

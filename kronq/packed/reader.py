@@ -14,7 +14,8 @@ from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import PackedCodes
-from kronq.packed.compact import Outline, unpack
+from kronq.packed.compact import unpack
+from kronq.packed.layout import Outline
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
 from kronq.tensors import TensorFile, open_tensors, unique

@@ -15,7 +15,8 @@ from kronq.matrix import Coded, Levels
 from kronq.moments import Moment
 from kronq.naming import natural
 from kronq.packed import grouped, pack
-from kronq.packed.compact import encode, lengths
+from kronq.packed.compact import encode
+from kronq.packed.layout import lengths
 from kronq.quantization.compact import build, reread
 from kronq.quantization.levels import Rounded, rounded
 from kronq.quantization.tables import Tables

@@ -15,7 +15,9 @@ import numpy as np
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta, Product
 from kronq.matrix import Coded, Known, Levels
-from kronq.packed.compact import axis_of, encode, outline, scales, told, unpack
+from kronq.packed.compact import encode, outline, told, unpack
+from kronq.packed.layout import axis_of
+from kronq.packed.worth import scales
 from kronq.quantization.levels import Rounded
 from kronq.quantization.targets import Layer
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kronq.matrix import F32, drawn
-from kronq.packed.compact import Outline, Place, arrange, line
-from kronq.packed.entropy import LANE, Run
+from kronq.packed.entropy import LANE, LOUDEST, Run, too_loud
+from kronq.packed.layout import Place, arrange, line, put, zeros
 from kronq.quantization.tables import Shifts, Tables
 from kronq.quantization.targets import Layer, left_levels, right_levels, sizes_of
 from kronq.quantization.viterbi import I32, search
@@ -40,10 +40,16 @@ class Plan:
 
 
 def plan(layers: Sequence[Layer], step: float, tables: Tables) -> Plan:
-    """How ``layers`` are coded at ``step``."""
+    """How ``layers`` are coded at ``step``.
+
+    Raises:
+        FormatError: One would have levels that are too large to be told.
+    """
     sizes = [sizes_of(layer, step) for layer in layers]
     stretches = [layer.stretch for layer in layers]
     runs, places = arrange([layer.outline for layer in layers], sizes, stretches)
+    if any(run.kind > LOUDEST for run in runs):
+        raise too_loud()
     return Plan(layers, step, sizes, runs, places, tables)
 
 
@@ -87,10 +93,7 @@ def rounded(
 
 def no_levels(layers: Sequence[Layer]) -> list[list[list[I32]]]:
     """Zeros in the shape of all matrices: [layer][product][side]."""
-    return [
-        [[np.zeros(shape, dtype=np.int32) for shape in p] for p in layer.outline.products]
-        for layer in layers
-    ]
+    return zeros([layer.outline for layer in layers])
 
 
 def code(
@@ -146,31 +149,10 @@ def code(
         if learned is not None:
             states = odd[its].reshape(-1)[: len(x)]
             learned.learn(how.runs[first + i], x, rounded_runs[-1], states)
-    _put(mine, rounded_runs, first, [layer.outline for layer in how.layers], levels)
+    put(mine, rounded_runs, [layer.outline for layer in how.layers], levels, first=first)
 
 
 def _lanes(x: F32) -> F32:
     padded = np.zeros(-(-len(x) // LANE) * LANE, dtype=np.float32)
     padded[: len(x)] = x
     return padded.reshape(-1, LANE)
-
-
-def _put(
-    places: Sequence[Place],
-    runs: Sequence[I32],
-    first: int,
-    outlines: Sequence[Outline],
-    levels: list[list[list[I32]]],
-) -> None:
-    at = [0] * len(runs)
-    for place in places:
-        run = place.run - first
-        part = runs[run][at[run] : at[run] + place.size]
-        at[run] += place.size
-        matrix = levels[place.layer][place.product][place.side]
-        if len(outlines[place.layer].products[place.product]) == 1:
-            matrix[...] = part.reshape(matrix.shape)
-        elif place.side == 0:
-            matrix[:, place.channel] = part
-        else:
-            matrix[place.channel] = part

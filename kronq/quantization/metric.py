@@ -9,11 +9,29 @@ which is reduced here to tr(left·E·right·Eᵀ): small matrices, beside the fa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from kronq.delta import F64, Delta
+from kronq.errors import KronqError
 from kronq.matrix import F32
 from kronq.moments import Moment
+
+
+def moment_of(moments: Mapping[str, Moment], name: str) -> Moment:
+    """What calibration saw of a layer.
+
+    Raises:
+        KronqError: It did not see it.
+    """
+    if name not in moments:
+        raise KronqError(
+            "calibration did not see the layer",
+            layer=name,
+            hint="was it run with this adapter's base?",
+        )
+    return moments[name]
 
 
 def weight(delta: Delta) -> float:

@@ -21,6 +21,7 @@ from kronq.moments import Moments
 from kronq.quantization import wholes
 from kronq.quantization.allocation import Choice, Option, choose, joined
 from kronq.quantization.batches import Batch, batches_of, chunks, costs
+from kronq.quantization.metric import moment_of
 from kronq.quantization.pairs import Pair, options, rounded
 from kronq.quantization.planes import (
     Rounded,
@@ -151,12 +152,8 @@ def _check(adapter: Adapter, moments: Moments | None) -> None:
     for name, delta in adapter.items():
         if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
             raise FormatError("the layer has values that are not finite", layer=name)
-        if moments is not None and name not in moments:
-            raise KronqError(
-                "calibration did not see the layer",
-                layer=name,
-                hint="was it run with this adapter's base?",
-            )
+        if moments is not None:
+            moment_of(moments, name)
 
 
 def _judged(

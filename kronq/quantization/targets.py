@@ -18,16 +18,11 @@ from kronq.delta import F64, ONE, Delta, Product
 from kronq.errors import FormatError
 from kronq.matrix import ABSENT, F32, Stretch
 from kronq.moments import Moment
-from kronq.packed.compact import (
-    FLAT,
-    LEAST_KIND,
-    Outline,
-    doubled_log2,
-    lengths,
-    norm_size,
-    outline,
-)
-from kronq.quantization.metric import reduced, weight
+from kronq.packed.compact import outline
+from kronq.packed.layout import FLAT, Outline
+from kronq.packed.sizes import least_size
+from kronq.packed.worth import norm_size
+from kronq.quantization.metric import moment_of, reduced, weight
 from kronq.quantization.viterbi import I32
 
 _DAMPING = 1e-3
@@ -85,9 +80,10 @@ def prepare(adapter: Adapter, moments: Mapping[str, Moment] | None = None) -> li
 
     Raises:
         FormatError: A layer has values that are not finite.
+        KronqError: Calibration did not see a layer.
     """
     return [
-        _prepare(name, delta, None if moments is None else moments[name])
+        _prepare(name, delta, None if moments is None else moment_of(moments, name))
         for name, delta in adapter.items()
     ]
 
@@ -96,9 +92,11 @@ def _prepare(name: str, delta: Delta, moment: Moment | None) -> Layer:
     if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
         raise FormatError("the layer has values that are not finite", layer=name)
     stretch = FLAT
-    if moment is None or delta.b.right is None or not weight(delta):
+    if moment is None or not weight(delta):
         b = _target(delta.b)
         b = replace(b, norms=b.norms * np.sqrt(weight(delta)))
+    elif delta.b.right is None:
+        b, stretch = _evened(delta, moment)
     else:
         b, stretch = _weighted(delta, moment)
     if delta.a is ONE:
@@ -132,6 +130,25 @@ def _components(left: F64, right: F64) -> tuple[F64, F64, F64]:
     return norms, u_full, v_full
 
 
+def _evened(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
+    """A whole B, where every error counts what one counts on the mean, and the step of its levels.
+
+    Its entries are coded alike, but beside other layers its errors have to count as theirs do.
+    """
+    b = _target(delta.b)
+    means = [1.0 if x is None else float(np.trace(x)) / len(x) for x in reduced(delta, moment)]
+    mean = means[0] * means[1] or 1.0
+    step, rest = _own_step(delta, mean)
+    return replace(b, norms=b.norms * (np.sqrt(mean) * rest)), (step, 0, 0)
+
+
+def _own_step(delta: Delta, mean: float) -> tuple[int, float]:
+    """The layer's step where an error in B counts ``mean``, and what rounding it left over."""
+    exact = 4 * np.log2(np.sqrt(weight(delta)) / np.sqrt(mean))
+    step = int(np.rint(exact))
+    return step, float(2.0 ** ((exact - step) / 4))
+
+
 def _weighted(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
     """B's target where errors count tr(left·E·right·Eᵀ), and the step of its levels."""
     left, right = reduced(delta, moment)
@@ -144,17 +161,17 @@ def _weighted(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
     means = [1.0 if side is None else side.mean for side in sides]
     u = (u if sides[0] is None else sides[0].inverse @ u) * np.sqrt(means[0])
     v = (v if sides[1] is None else sides[1].inverse @ v) * np.sqrt(means[1])
-    exact = 4 * np.log2(np.sqrt(weight(delta)) / np.sqrt(means[0] * means[1]))
-    step = int(np.rint(exact))
-    fitting = float(2.0 ** ((exact - step) / 8))
-    u, v = u * fitting, v * fitting
+    step, rest = _own_step(delta, means[0] * means[1])
+    u, v = u * np.sqrt(rest), v * np.sqrt(rest)
     there = norms > norms.max() * 1e-6
-    larger = [_quarters(np.sqrt(np.mean((x[:, there] ** 2).sum(axis=0)))) for x in (u, v)]
+    larger = [_quarters(x[:, there]) for x in (u, v)]
     weights = [None if side is None else Weights(side.moment / side.mean) for side in sides]
     return Target(norms, u, v, (weights[0], weights[1])), (step, larger[0], larger[1])
 
 
-def _quarters(size: float) -> int:
+def _quarters(columns: F64) -> int:
+    """4·log2 of what size columns have; 0 where there are none."""
+    size = float(np.linalg.norm(columns)) / np.sqrt(max(1, columns.shape[1]))
     return int(np.rint(4 * np.log2(size))) if size > 0 else 0
 
 
@@ -183,7 +200,7 @@ def sizes_of(layer: Layer, step: float) -> list[I32]:
         sizes = np.full(len(target.norms), ABSENT, dtype=np.int32)
         there = target.norms > 0
         sizes[there] = np.rint(4 * np.log2(target.norms[there] / step))
-        sizes[sizes < LEAST_KIND + doubled_log2(min(lengths(product)))] = ABSENT
+        sizes[sizes < least_size(product)] = ABSENT
         found.append(sizes)
     if any((sizes == ABSENT).all() for sizes in found):
         return [np.full_like(sizes, ABSENT) for sizes in found]

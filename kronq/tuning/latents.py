@@ -18,7 +18,7 @@ from kronq.matrix import F32, Coded, drawn
 from kronq.moments import Moment
 from kronq.naming import natural
 from kronq.packed import pack
-from kronq.packed.compact import scales
+from kronq.packed.worth import scales
 from kronq.quantization.budget import fill, in_order, stamped
 from kronq.quantization.compact import build, reread
 from kronq.quantization.levels import Plan, Rounded, code, no_levels, plan, rounded

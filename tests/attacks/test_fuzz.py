@@ -18,6 +18,7 @@ from kronq.packed import locate, pack
 from tests import adapters
 from tests.attacks import hostile
 from tests.attacks import test_widths as widths
+from tests.formats.contents import golden
 
 NATIVE = 0
 GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)} | {NATIVE: widths.GOOD}
@@ -110,19 +111,22 @@ def test_every_way_to_cut_it(bits: int) -> None:
                 kronq.load(path)
 
 
-COMPACT = pack(kronq.quantize(adapters.adapter(layers=2), method="compact", size=1600))
+COMPACT = [
+    pack(kronq.quantize(adapters.adapter(layers=2), method="compact", size=1600)),
+    pack(golden()["layer_steps"]),
+]
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    flips=st.lists(
-        st.tuples(st.integers(0, len(COMPACT) - 1), st.integers(0, 7)), min_size=1, max_size=3
-    )
-)
-def test_flipped_bits_of_compact_codes(flips: list[tuple[int, int]]) -> None:
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), which=st.sampled_from(range(len(COMPACT))))
+def test_flipped_bits_of_compact_codes(data: st.DataObject, which: int) -> None:
     """Codes are decoded when they are asked for: they may be refused as late as then."""
-    file = bytearray(COMPACT)
-    for place, bit in flips:
+    file = bytearray(COMPACT[which])
+    stream = 8 + int.from_bytes(file[:8], "little")
+    places = st.integers(0, len(file) - 1) | st.integers(stream, len(file) - 1)
+    for place, bit in data.draw(
+        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=3)
+    ):
         file[place] ^= 1 << bit
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.safetensors")

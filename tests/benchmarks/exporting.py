@@ -22,7 +22,7 @@ def main(base: str = str(BASE)) -> None:
     if not Path(base).is_dir():
         print(f"Export: no base at {base}; 'make demo' builds one")
         return
-    adapter = kronq.quantize(kronq.load(ADAPTER), 4)
+    adapter = kronq.quantize(kronq.load(ADAPTER), 4, method="balanced")
     print(f"Export of the 4-bit adapter, {RUNS} runs:")
     for form in ("branch", "merged"):
         for verify in (True, False):

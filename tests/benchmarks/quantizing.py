@@ -61,7 +61,7 @@ def _one(route: str, path: str) -> None:
     before = _peak_mb()
     start = time.perf_counter()
     adapter = kronq.load(path)
-    quantized = kronq.quantize(adapter, 4)
+    quantized = kronq.quantize(adapter, 4, method="balanced")
     if route == "dense":
         error = _dense_error(adapter, quantized)
     else:

@@ -1,6 +1,6 @@
 """A reader of the packed file written from formats/SPEC.md alone: nothing but Python's own library.
 
-Version 2's stream is ``stream.py``'s.
+The stream of coded matrices is ``stream.py``'s.
 
 It is what somebody would write in another language, so it uses no kronq, no safetensors, no numpy.
 """
@@ -71,7 +71,13 @@ def _coded(manifest: dict[str, Any], tensors: dict[str, bytes]) -> Iterator[dict
     if layers:
         codes = manifest["codes"]
         shifts = codes.get("shifts", [0, 0, 0])
-        found = stream.decode(tensors["codes"], layers, codes["step"], shifts)
+        found = stream.decode(
+            tensors["codes"],
+            layers,
+            codes["step"],
+            shifts,
+            layer_steps=codes.get("layer_steps", False),
+        )
         for roles, products in zip(names, found, strict=True):
             yield {
                 role: matrix

@@ -11,11 +11,17 @@ from typing import Any
 
 Rows = list[list[float]]
 Shape = tuple[int, int]
+Stretch = tuple[int, int, int]
 LANE = 128
 
 
 def decode(
-    data: bytes, layers: list[tuple[list[list[Shape]], float]], step: float, shifts: list[int]
+    data: bytes,
+    layers: list[tuple[list[list[Shape]], float]],
+    step: float,
+    shifts: list[int],
+    *,
+    layer_steps: bool = False,
 ) -> list[list[list[Rows]]]:
     """The values of every matrix, by layer, product and side.
 
@@ -39,8 +45,25 @@ def decode(
             least = size_of(min(lengths(product)))
             sizes.append([m - 7 + least if m else None for m in found])
             at += 1
-    levels = runs(coder, products, sizes)
-    return values(layers, sizes, levels, step, shifts)
+    stretches = [(0, 0, 0)] * len(layers)
+    if layer_steps:
+        stretches = summed(numbers(coder, 3 * len(layers)))
+    more: list[tuple[int, int]] = []  # of every product, what is added to its matrices' classes
+    for (shapes, _), (_, left, right) in zip(layers, stretches, strict=True):
+        more += [(0, 0)] * (len(shapes) - 1) + [(left, right)]
+    levels = runs(coder, products, sizes, more)
+    return values(layers, sizes, levels, step, shifts, [stretch[0] for stretch in stretches])
+
+
+def summed(differences: list[int]) -> list[Stretch]:
+    """Every layer's stretch."""
+    found, last = list[Stretch](), (0, 0, 0)
+    for i in range(0, len(differences), 3):
+        step, left, right = (a + b for a, b in zip(last, differences[i : i + 3], strict=True))
+        last = (step, left, right)
+        assert max(map(abs, last)) <= 400
+        found.append(last)
+    return found
 
 
 class RangeDecoder:
@@ -154,7 +177,10 @@ Key = tuple[int, int, int]
 
 
 def runs(
-    coder: RangeDecoder, products: list[list[Shape]], sizes: list[list[int | None]]
+    coder: RangeDecoder,
+    products: list[list[Shape]],
+    sizes: list[list[int | None]],
+    more: list[tuple[int, int]],
 ) -> dict[Key, list[int]]:
     """The levels of every channel that is there."""
     members: dict[tuple[int, int], list[tuple[Key, int]]] = {}
@@ -162,7 +188,7 @@ def runs(
         for side, length in enumerate(lengths(product)):
             for channel, s in enumerate(sizes[p]):
                 if s is not None:
-                    key = (side, s - size_of(length))
+                    key = (side, s - size_of(length) + more[p][side])
                     members.setdefault(key, []).append(((p, side, channel), length))
     order = sorted(members)
     totals = {key: sum(length for _, length in members[key]) for key in order}
@@ -204,18 +230,19 @@ def values(
     levels: dict[Key, list[int]],
     step: float,
     shifts: list[int],
+    steps: list[int],
 ) -> list[list[list[Rows]]]:
     result: list[list[list[Rows]]] = []
     at = 0
-    for shapes, layer_scale in layers:
-        scale = abs(layer_scale) or 1.0
+    for (shapes, layer_scale), own in zip(layers, steps, strict=True):
+        of_b = 2 ** (own / 4) / (abs(layer_scale) or 1.0)
         of_a = [s for s in sizes[at] if s is not None]
         result.append([])
         for p, product in enumerate(shapes):
             if len(shapes) == 1:
-                f = step / scale
+                f = step * of_b
             else:
-                f = step if p == 0 else 2 ** (-norm_size(of_a) / 4) / scale
+                f = step if p == 0 else 2 ** (-norm_size(of_a) / 4) * of_b
             worths = [worth(product, f, s) for s in sizes[at]]
             matrices: list[Any] = []
             for side, (rows, cols) in enumerate(product):

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import kronq
+from kronq.moments import Moment, Moments
 from kronq.packed import pack
 from kronq.packed.manifest import VERSION, Group, Manifest
 from kronq.quantization.native import native
 from tests import adapters
 from tests.formats import reader
-from tests.formats.contents import FORMATS, contents, golden
+from tests.formats.contents import FORMATS, INEXACT, contents, golden
+from tests.quantization.test_metric import second_moment
 
 SPEC = (FORMATS / "SPEC.md").read_text()
 
@@ -39,7 +41,7 @@ def test_golden_files_mean_what_is_told(name: str) -> None:
     assert set(found) == set(expected)
     for layer, told in expected.items():
         delta = np.array(told["delta"])
-        if name == "coded":
+        if name in INEXACT:
             assert np.allclose(adapter[layer].dense(), delta, rtol=1e-5, atol=1e-6)
             assert np.allclose(found[layer], delta, rtol=1e-5, atol=1e-6)
         else:
@@ -51,6 +53,7 @@ def test_golden_files_are_of_every_version() -> None:
     """And of the first that has all they need, as a file without novelties stays version 1."""
     found = {name: json.loads(_manifest(pack(adapter))) for name, adapter in golden().items()}
     versions = {"kron-int4": 1, "lora-int8": 1, "mixed": 1, "coded": 2, "widths": 3}
+    versions |= {"layer_steps": 3}
     assert {name: told["version"] for name, told in found.items()} == versions
 
 
@@ -84,13 +87,19 @@ def test_it_is_enough_for_native_codes(tmp_path: Path, bits: float) -> None:
         assert np.allclose(found[name], delta.dense(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("bits", [1, 5, 10])
-def test_it_is_enough_for_compact_codes(tmp_path: Path, bits: float) -> None:
-    """Fine steps have levels beyond every table."""
+def test_it_is_enough_for_compact_codes(tmp_path: Path, bits: float, calibrated: bool) -> None:
+    """Fine steps have levels beyond every table; with calibration every layer has its own."""
     rng = np.random.default_rng(0)
     layers = {name: make(rng) for name, make in adapters.KINDS.items()}
     layers["large"] = adapters.lora(rng, 100, 90, 3)
-    adapter = kronq.quantize(kronq.Adapter(layers), method="compact", size=int(1000 + 100 * bits))
+    moments = None
+    if calibrated:
+        seen = {n: Moment(second_moment(rng, delta.shape[1])) for n, delta in layers.items()}
+        moments = Moments(seen, 1000)
+    size = int(1000 + 100 * bits)
+    adapter = kronq.quantize(kronq.Adapter(layers), method="compact", size=size, moments=moments)
     path = kronq.save(adapter, tmp_path / "a.safetensors")
     found = reader.read(path)
     for name, delta in adapter.items():

@@ -1,0 +1,132 @@
+"""Compact codes with calibration: in as many bytes, less error in what layers put out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kronq
+from kronq.adapter import Adapter
+from kronq.delta import Product
+from kronq.errors import KronqError
+from kronq.matrix import Float
+from kronq.metrics.activation import activation_energies
+from kronq.moments import Moment, Moments
+from kronq.packed import pack
+from tests import adapters
+from tests.quantization.test_compact import layers
+from tests.quantization.test_metric import second_moment
+
+
+def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> Moments:
+    """Far from white, and of other sizes in other layers."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for i, (name, delta) in enumerate(adapter.items()):
+        inputs = second_moment(rng, delta.shape[1]) * np.float32(4.0 ** (i % 3))
+        outputs = second_moment(rng, delta.shape[0]) if two_sided else None
+        found[name] = Moment(inputs, outputs)
+    return Moments(found, 1000)
+
+
+def seen_error(adapter: Adapter, quantized: Adapter, moments: Moments) -> float:
+    """The relative activation error over all layers."""
+    each = [activation_energies(d, quantized[n], moments[n]) for n, d in adapter.items()]
+    return float(sum(e.error for e in each) / sum(e.reference for e in each))
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("kind", list(adapters.KINDS))
+def test_less_error_in_as_many_bytes(kind: str, two_sided: bool, tmp_path: Path) -> None:
+    """And the file is what was measured. Of a whole B only the layers' shares change."""
+    adapter = layers(kind, 24 if kind == "decomposed_a" else 5)
+    moments = moments_of(adapter, two_sided=two_sided)
+    plain = kronq.quantize(adapter, 3, method="compact")
+    calibrated = kronq.quantize(adapter, 3, method="compact", moments=moments)
+    assert len(pack(calibrated)) <= 3 * adapter.parameters / 8
+    most = 1.0 if kind == "full_b" else 0.85
+    assert seen_error(adapter, calibrated, moments) < most * seen_error(adapter, plain, moments)
+    path = kronq.save(calibrated, tmp_path / "a.safetensors")
+    again = kronq.load(path)
+    assert pack(again) == path.read_bytes()
+    for name, delta in calibrated.items():
+        assert np.array_equal(delta.dense(), again[name].dense())
+
+
+def test_whole_and_factored_bs_beside_each_other() -> None:
+    """Both count by what was seen, however large that is."""
+    adapter = Adapter({**layers("kron", 3), **layers("full_b", 3)})
+    for size in (1e-4, 1e4):
+        moments = Moments(
+            {n: Moment(m.inputs * np.float32(size)) for n, m in moments_of(adapter).items()}, 1
+        )
+        plain = kronq.quantize(adapter, 3, method="compact")
+        calibrated = kronq.quantize(adapter, 3, method="compact", moments=moments)
+        ratio = seen_error(adapter, calibrated, moments) / seen_error(adapter, plain, moments)
+        assert ratio < 0.95
+
+
+def test_white_moments_change_nothing_that_matters() -> None:
+    adapter = layers("kron")
+    white = Moments(
+        {n: Moment(np.eye(d.shape[1], dtype=np.float32)) for n, d in adapter.items()}, 1
+    )
+    plain = kronq.quantize(adapter, 3, method="compact")
+    calibrated = kronq.quantize(adapter, 3, method="compact", moments=white)
+    errors = [kronq.measure(adapter, q).total.relative_error for q in (plain, calibrated)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.03)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
+def test_moments_of_any_size(size: float) -> None:
+    """A layer that was never seen to read anything reads little of everything."""
+    adapter = layers("kron", 2)
+    seen = moments_of(adapter)
+    scaled = {n: Moment(m.inputs * np.float32(size)) for n, m in seen.items()}
+    quantized = kronq.quantize(adapter, 4, method="compact", moments=Moments(scaled, 1))
+    assert all(np.isfinite(delta.dense()).all() for delta in quantized.values())
+    if size:
+        assert seen_error(adapter, quantized, seen) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["kron", "full_b"])
+def test_a_fresh_adapter_stays_zero(kind: str) -> None:
+    adapter = layers(kind, 2)
+    fresh = {
+        n: replace(d, b=Product(*(Float(m.float32() * 0) for m in d.b.matrices)))
+        for n, d in adapter.items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantized = kronq.quantize(Adapter(fresh), 4, method="compact", moments=moments_of(adapter))
+    assert not any(delta.dense().any() for delta in quantized.values())
+
+
+def test_the_same_adapter_gives_the_same_bytes() -> None:
+    adapter = layers("lora", 3)
+    moments = moments_of(adapter)
+    other = Adapter(dict(reversed(adapter.layers.items())))
+    one, two = (
+        pack(kronq.quantize(a, 3, method="compact", moments=moments)) for a in (adapter, other)
+    )
+    assert one == two
+
+
+def test_a_layer_that_calibration_did_not_see() -> None:
+    adapter = layers("kron", 2)
+    some = Moments(dict(list(moments_of(adapter).items())[:1]), 1)
+    with pytest.raises(KronqError, match=r"h\.1\.kron: calibration did not see the layer"):
+        kronq.quantize(adapter, 3, method="compact", moments=some)
+
+
+def test_a_layer_too_loud_for_one_step() -> None:
+    """At so many bits in all it alone would need dozens a parameter."""
+    rng = np.random.default_rng(0)
+    some = {f"h.{i}": adapters.lora(rng, 64, 48, 4) for i in range(40)}
+    loud = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})
+    with pytest.raises(KronqError, match="too loud beside the others"):
+        kronq.quantize(loud, 4, method="compact")
