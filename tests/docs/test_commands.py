@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from kronq.cli import cli
+
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(sh|python|)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -47,6 +50,19 @@ def test_every_command_of_a_page_works(page: str, desk: Path) -> None:
                 printed += _run([sys.executable, "-m", *shlex.split(line)], desk)
     if python:
         _run([sys.executable, "-c", python], desk)
+
+
+def test_commands_that_take_long_are_spelled_right() -> None:
+    """In blocks of the language bash: parsed, not run."""
+    blocks = [b for kind, b in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "bash"]
+    lines = [line for block in blocks for line in block.strip().splitlines()]
+    assert lines
+    for line in lines:
+        program, verb, *arguments = shlex.split(line)
+        assert program == "kronq"
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        command.make_context(verb, arguments)
 
 
 def _run(command: list[str], folder: Path) -> str:
