@@ -42,7 +42,7 @@ Examples:
     "--method",
     "methods",
     multiple=True,
-    type=click.Choice(["balanced", "rtn", "compact"]),
+    type=click.Choice(["native", "balanced", "rtn", "compact"]),
     default=("balanced",),
     show_default=True,
     help="May be given more than once.",

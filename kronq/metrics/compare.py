@@ -94,7 +94,7 @@ def compare(
         adapters: Label → adapter.
         bits: Widths; 16 is float16, whatever the method, and those that codes of one width do not
             have (as 2.5) are for ``compact`` alone.
-        methods: Some of ``balanced``, ``rtn`` and ``compact``.
+        methods: Some of ``native``, ``balanced``, ``rtn`` and ``compact``.
         baselines: Other tools, as ``kronq.baselines.installed()`` has them.
         progress: Called with (measurements done, measurements in all).
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronq.matrix import F32, drawn
+from kronq.matrix import ABSENT, F32, drawn
 from kronq.packed.entropy import LANE, LOUDEST, Run, too_loud
 from kronq.packed.layout import Place, arrange, line, put, zeros
 from kronq.quantization.tables import Shifts, Tables
 from kronq.quantization.targets import Layer, left_levels, right_levels, sizes_of
 from kronq.quantization.viterbi import I32, search
 
+_PRUNINGS = 2
+_FEW = 0.01
+"""Of the channels: so few dead ones are not worth another pass."""
 WEIGHT = 0.42
 """λ: what a bit is worth in squared steps."""
 
@@ -39,13 +42,16 @@ class Plan:
     tables: Tables
 
 
-def plan(layers: Sequence[Layer], step: float, tables: Tables) -> Plan:
-    """How ``layers`` are coded at ``step``.
+def plan(
+    layers: Sequence[Layer], step: float, tables: Tables, sizes: list[list[I32]] | None = None
+) -> Plan:
+    """How ``layers`` are coded at ``step``; with other sizes than channels have there, if given.
 
     Raises:
         FormatError: One would have levels that are too large to be told.
     """
-    sizes = [sizes_of(layer, step) for layer in layers]
+    if sizes is None:
+        sizes = [sizes_of(layer, step) for layer in layers]
     stretches = [layer.stretch for layer in layers]
     runs, places = arrange([layer.outline for layer in layers], sizes, stretches)
     if any(run.kind > LOUDEST for run in runs):
@@ -73,11 +79,51 @@ def rounded(
 ) -> tuple[Rounded, Tables]:
     """All levels at ``step``: left factors first, then right ones fitted to what left ones became.
 
+    Without ``learn``, channels that came out dead are left out, and the rest is rounded again.
+
     Returns:
         The levels, and the tables that would suit them (with ``learn``; empty ones without).
     """
     how = plan(layers, step, tables)
-    learned = Tables() if learn else None
+    if learn:
+        learned = Tables()
+        found = _once(how, weight, learned)
+        learned.draw()
+        return found, learned
+    for _ in range(_PRUNINGS):
+        found = _once(how, weight, None)
+        sizes = _alive(found)
+        before, after = (sum(_coded(each) for each in s) for s in (found.sizes, sizes))
+        if after > (1 - _FEW) * before:
+            break
+        how = plan(layers, step, tables, sizes)
+    return _once(how, weight, None) if how.sizes is not found.sizes else found, Tables()
+
+
+def _coded(sizes: Sequence[I32]) -> int:
+    return sum(int((each != ABSENT).sum()) for each in sizes)
+
+
+def _alive(found: Rounded) -> list[list[I32]]:
+    """The sizes without the channels of B of which one side is all zero: they mean nothing.
+
+    A's own stay as they are, because B's scale goes by them, unless all of B is dead.
+    """
+    result = []
+    for sizes, levels in zip(found.sizes, found.levels, strict=True):
+        left, right = levels[-1][0], levels[-1][-1]
+        alive = left.any(axis=0) & right.any(axis=1) if len(levels[-1]) == 2 else left.any()
+        last = np.where(alive, sizes[-1], ABSENT).astype(np.int32)
+        if (last == ABSENT).all():
+            result.append([np.full_like(each, ABSENT) for each in sizes])
+        else:
+            result.append([*sizes[:-1], last])
+    return result
+
+
+def _once(how: Plan, weight: float, learned: Tables | None) -> Rounded:
+    """All levels, left factors first."""
+    layers, step, tables = how.layers, how.step, how.tables
     levels = no_levels(layers)
     lefts = [left_levels(layer, each, step) for layer, each in zip(layers, how.sizes, strict=True)]
     code(how, 0, lefts, levels, weight, learned)
@@ -86,9 +132,7 @@ def rounded(
         for layer, each, found in zip(layers, how.sizes, levels, strict=True)
     ]
     code(how, 1, rights, levels, weight, learned)
-    if learned is not None:
-        learned.draw()
-    return Rounded(step, tables.shifts, how.sizes, levels), learned or Tables()
+    return Rounded(step, tables.shifts, how.sizes, levels)
 
 
 def no_levels(layers: Sequence[Layer]) -> list[list[list[I32]]]:

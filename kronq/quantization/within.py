@@ -51,7 +51,13 @@ def within(
     best: tuple[float, Adapter] | None = None
     tried: list[tuple[float, float]] = []
     for done in range(_PASSES):
-        found = make(round(bits * adapter.parameters / 8))
+        try:
+            found = make(round(bits * adapter.parameters / 8))
+        except KronqError:
+            if best is not None or bits >= MOST_BITS:  # a header alone is larger
+                raise
+            bits = min(2 * bits, MOST_BITS)
+            continue
         error = relative_error(adapter, found)
         tried.append((bits, math.log(max(error, 1e-12))))
         if error <= max_error and (best is None or error > best[0]):

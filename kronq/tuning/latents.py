@@ -69,7 +69,7 @@ def start(
     tables = Tables()
     for _ in range(_LEARNING):
         _, tables = rounded(layers, step, tables)
-    how = plan(layers, step, tables)
+    how = plan(layers, step, tables, rounded(layers, step, tables, learn=False)[0].sizes)
     lefts = [left_levels(layer, each, step) for layer, each in zip(layers, how.sizes, strict=True)]
     levels = no_levels(layers)
     code(how, 0, lefts, levels)

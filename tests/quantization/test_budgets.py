@@ -58,6 +58,14 @@ def test_an_error_is_met(method: Method) -> None:
     assert kronq.measure(adapter, smaller).total.relative_error > 0.1
 
 
+@pytest.mark.parametrize("max_error", [0.5, 0.1])
+def test_an_error_is_met_where_the_header_weighs_most(max_error: float) -> None:
+    rng = np.random.default_rng(0)
+    adapter = Adapter({f"h.{i}.q": adapters.kron(rng) for i in range(3)})
+    found = kronq.quantize(adapter, max_error=max_error, method="compact")
+    assert 0.9 * max_error <= kronq.measure(adapter, found).total.relative_error <= max_error
+
+
 @pytest.mark.parametrize("method", ["native", "compact", "rtn"])
 @pytest.mark.parametrize("kind", list(adapters.KINDS))
 def test_unbiased_codes_are_as_large_as_they_should_be(kind: str, method: Method) -> None:

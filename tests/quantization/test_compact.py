@@ -14,7 +14,7 @@ import kronq
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
-from kronq.matrix import Coded, Float
+from kronq.matrix import ABSENT, Coded, Float
 from kronq.packed import pack
 from kronq.quantization.compact import build
 from kronq.quantization.levels import rounded
@@ -153,3 +153,17 @@ def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
     with pytest.raises(KronqError) as error:
         kronq.quantize(layers("kron"), **{"method": "compact", **settings})  # type: ignore[arg-type]
     assert told in str(error.value)
+
+
+def test_few_channels_are_coded_for_nothing() -> None:
+    """A column of B1 without a row of B2, or the other way round, means nothing."""
+    adapter = kronq.load(EXAMPLE)
+    found = kronq.quantize(adapter, 0.6, method="compact")
+    half_dead = coded = 0
+    for delta in found.values():
+        left, right = (m.decode() for m in delta.b.matrices if isinstance(m, Coded))
+        there = left.sizes != ABSENT
+        half_dead += int((there & ~(left.levels.any(axis=0) & right.levels.any(axis=1))).sum())
+        coded += int(there.sum())
+    assert coded > 500
+    assert half_dead < 0.06 * coded

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from kronq.adapter import Adapter
+from kronq.baselines import BASELINES
 from kronq.errors import KronqError
 from kronq.metrics.bound import Bound
 from kronq.metrics.compare import Comparison, Row, compare
 from kronq.metrics.html.chart import Series
 from kronq.metrics.models import Report
+from kronq.quantization import Method
 
 FARTHEST = 10.0
 """Bits per parameter beyond which nothing is drawn: float16 has no place on the curve of codes."""
@@ -25,14 +27,20 @@ _COLOURS = 5
 def other_widths(
     adapter: Adapter, method: str, progress: Callable[[int, int], None] | None = None
 ) -> Comparison:
-    """What the adapter is at other widths: ``balanced``, and ``method`` if it is another.
+    """What the adapter is at other widths, and what other tools make of it.
 
-    A width that the adapter cannot have, because the header alone is larger, is left out.
+    ``native`` and ``balanced``, and ``method`` if it is another; of other tools those whose codes
+    need no package of their own. A width that the adapter cannot have, because the header alone is
+    larger, is left out.
     """
-    rows = compare({"adapter": adapter}, NATIVE, progress=progress).rows
+    others = [baseline for baseline in BASELINES if not baseline.packages]
+    methods: tuple[Method, ...] = ("native", "balanced")
+    rows = compare(
+        {"adapter": adapter}, NATIVE, methods=methods, baselines=others, progress=progress
+    ).rows
     if method == "rtn":
         rows += compare({"adapter": adapter}, NATIVE, methods=("rtn",), progress=progress).rows
-    if method == "compact":
+    if method in ("compact", "tuned"):
         for bits in COMPACT:
             try:
                 rows += compare({"adapter": adapter}, (bits,), methods=("compact",)).rows
