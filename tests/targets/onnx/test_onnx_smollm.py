@@ -59,7 +59,7 @@ def test_the_exported_model_is_the_trained_one(
 
 def test_four_bits_in_a_default_session(tmp_path: Path, smollm_base: Path) -> None:
     quantization = pytest.importorskip("kronq.quantization")
-    small = quantization.quantize(load(EXAMPLE), 4)
+    small = quantization.quantize(load(EXAMPLE), 4, method="balanced")
     packed = load(save(small, tmp_path / "a.safetensors"))
     report = export_onnx(packed, smollm_base, tmp_path / "out")
     assert report.adapter_bytes == (tmp_path / "a.safetensors").stat().st_size
