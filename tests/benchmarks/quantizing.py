@@ -31,6 +31,7 @@ def main() -> None:
         kronq.save(mistral_7b(), whole)
         kronq.save(mistral_7b(blocks=DENSE_BLOCKS), part)
         full = [_run("factors", whole) for _ in range(RUNS)]
+        others = [(_run("native", whole), _run("compact", whole)) for _ in range(3)]
         pairs = [(_run("factors", part), _run("dense", part)) for _ in range(3)]
     seconds = [run["seconds"] for run in full]
     print(
@@ -39,6 +40,14 @@ def main() -> None:
         f"  {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, "
         f"{RUNS} runs), peak memory {max(run['peak_mb'] for run in full):.0f} MB over the imports"
     )
+    for name, runs in zip(
+        ("native 4 bit", "compact 2 bit"), zip(*others, strict=True), strict=True
+    ):
+        made, decoded = ([run[key] for run in runs] for key in ("seconds", "decoding"))
+        print(
+            f"  {name}: {statistics.median(made):.1f} s ({min(made):.1f} to {max(made):.1f}, "
+            f"3 runs), reading all its numbers {statistics.median(decoded):.2f} s"
+        )
     ratios = [dense["seconds"] / ours["seconds"] for ours, dense in pairs]
     print(
         f"  the dense route (ΔW built, error from it) on {DENSE_BLOCKS} of 32 blocks, alternating: "
@@ -61,6 +70,9 @@ def _one(route: str, path: str) -> None:
     before = _peak_mb()
     start = time.perf_counter()
     adapter = kronq.load(path)
+    if route in ("native", "compact"):
+        print(json.dumps(_made(adapter, route, start)))
+        return
     quantized = kronq.quantize(adapter, 4, method="balanced")
     if route == "dense":
         error = _dense_error(adapter, quantized)
@@ -77,6 +89,19 @@ def _one(route: str, path: str) -> None:
             }
         )
     )
+
+
+def _made(adapter: Adapter, route: str, start: float) -> dict[str, float]:
+    """Quantizing and saving, and then opening the file and reading all its numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        bits = 4 if route == "native" else 2
+        quantized = kronq.quantize(adapter, bits, method=route)  # type: ignore[arg-type]
+        path = kronq.save(quantized, Path(folder, "a.safetensors"))
+        made = time.perf_counter()
+        for delta in kronq.load(path).values():
+            for matrix in delta.matrices:
+                matrix.float32()
+        return {"seconds": made - start, "decoding": time.perf_counter() - made}
 
 
 def _dense_error(adapter: Adapter, quantized: Adapter) -> float:
