@@ -21,8 +21,6 @@ from kronq.tasks.tables import percent
 from kronq.texts import read_examples
 
 ROOT = Path(__file__).parents[2]
-SHARES = (2.0, 1.0, 0.75, 0.5)
-"""Bits a parameter of compact files."""
 ENOUGH = 0.01
 
 
@@ -39,30 +37,32 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--skip", type=int, default=0, help="examples at the start, left out")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--bits", default="2,1,0.75,0.5", help="of compact files, by parameter")
     parser.add_argument("--all", action="store_true", help="larger baselines, too")
     args = parser.parse_args()
     adapter = kronq.load(args.adapter)
     examples = read_examples(args.tasks)[args.skip :][: args.count]
     scores = Scorer(TaskModel(args.base, threads=args.threads), Cache(ROOT / ".cache/accuracy"))
     trained = scores(adapter, examples, choices=False)
+    shares = [float(text) for text in args.bits.split(",")]
     print(f"{Path(args.adapter).name}, {Path(args.tasks).name}, n = {len(examples)}")
     print(f"as trained: NLL {standing(trained).nll_per_token:.4f} a token\n")
     print("| | bytes | Δ NLL (95 %) |")
     print("|---|---|---|")
-    for label, made, nbytes, other in _models(adapter, args.packed):
+    for label, made, nbytes, other in _models(adapter, args.packed, shares):
         lost = change(scores(made, examples, choices=False), trained).loss_increase
         print(f"| {label} | {nbytes:,} | {percent(lost)} |", flush=True)
         if other and lost.value <= ENOUGH and not args.all:
             break  # the smallest of them that is good enough: larger ones need no measuring
 
 
-def _models(adapter: kronq.Adapter, packed: list[str]) -> Iterator[Model]:
+def _models(adapter: kronq.Adapter, packed: list[str], shares: list[float]) -> Iterator[Model]:
     for path in packed:
         made = kronq.load(path)
         assert made.recipe is not None
         yield f"kronq {made.recipe.method}", made, made.origin.file_bytes, False
     for refit in ("unbiased", "fit"):
-        for bits in SHARES:
+        for bits in shares:
             made = kronq.quantize(adapter, bits, method="compact", refit=refit)  # type: ignore[arg-type]
             yield f"kronq compact, {refit}", made, kronq.measure(adapter, made).total.bytes, False
     for bits in (4, 2):
