@@ -69,7 +69,11 @@ def calibration_options(command: F) -> F:
             help="Which error counts: plain, of ΔW; input, of ΔW·x; two-sided, of the loss.  "
             "[default: plain, and input with --calibration]",
         ),
-        click.option("--hf-model", metavar="DIR", help="The base for --metric two-sided."),
+        click.option(
+            "--hf-model",
+            metavar="DIR",
+            help="The base as a Hugging Face folder: for gradients, of two-sided and tuned.",
+        ),
         click.option("--base", metavar="DIR", help="The ONNX base, model file or folder."),
         click.option(
             "--calibration", metavar="FILE", help="Your own text, or questions, one JSON a line."
