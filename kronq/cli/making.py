@@ -46,11 +46,6 @@ class Making:
         sizable = self.method in ("auto", *SIZED)
         return self.max_error if alone and sizable else None
 
-    @property
-    def limit(self) -> float | None:
-        """The error above which no adapter is written."""
-        return self.max_error
-
 
 def check_making(asked: Making, calibrating: Calibrating) -> None:
     """Refuses what cannot be done, before any work begins.

@@ -166,7 +166,7 @@ def command(
         quantized = make(source, making, calibrating, steering(calibrating, moments))
     bound = gaussian_bound(source)
     result = measure(source, quantized, bound=bound, moments=moments)
-    failed = making.limit is not None and result.total.relative_error > making.limit
+    failed = making.max_error is not None and result.total.relative_error > making.max_error
     if found is not None:
         searching.show(found, result, as_json=as_json)
     elif as_json:

@@ -90,18 +90,17 @@ def rounded(
         found = _once(how, weight, learned)
         learned.draw()
         return found, learned
+    found = _once(how, weight, None)
     for _ in range(_PRUNINGS):
-        found = _once(how, weight, None)
         sizes = _alive(found)
-        before, after = (sum(_coded(each) for each in s) for s in (found.sizes, sizes))
-        if after > (1 - _FEW) * before:
+        if _coded(sizes) > (1 - _FEW) * _coded(found.sizes):
             break
-        how = plan(layers, step, tables, sizes)
-    return _once(how, weight, None) if how.sizes is not found.sizes else found, Tables()
+        found = _once(plan(layers, step, tables, sizes), weight, None)
+    return found, Tables()
 
 
-def _coded(sizes: Sequence[I32]) -> int:
-    return sum(int((each != ABSENT).sum()) for each in sizes)
+def _coded(sizes: Sequence[Sequence[I32]]) -> int:
+    return sum(int((each != ABSENT).sum()) for layer in sizes for each in layer)
 
 
 def _alive(found: Rounded) -> list[list[I32]]:
