@@ -12,7 +12,11 @@ import onnx_ir as ir
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 _WEIGHT = re.compile(r"(?:[./](?:MatMul|Gemm|linear|Linear))?[./](?:weight|kernel)$")
-_PASSED = ("Transpose", "Cast", "Identity")
+_QUANTIZED = re.compile(r"(?:_DQ)?_(?:quantized|Q[48])$")
+"""What onnxruntime's quantizers append to a weight's name."""
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_PASSED = ("Transpose", "Cast", "Identity", *_QUANTIZERS)
+_INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +26,12 @@ class Site:
     Attributes:
         node: MatMul, Gemm or MatMulNBits.
         source: The value that holds the stored weight; None when it is quantized.
-        chain: The nodes that the weight passes between ``source`` and ``node``, in order.
-        stored_transposed: Whether ``source`` is [d_out, d_in] (else [d_in, d_out]).
+        chain: The nodes that the stored weight passes before ``node``, in order.
+        stored_transposed: Whether the stored weight is [d_out, d_in] (else [d_in, d_out]).
         shape: (d_out, d_in).
         names: What the base calls it, as found.
         part: ``q``, ``k`` or ``v`` when the layer is one third of a fused weight.
+        codes: The value that holds a quantized weight's codes; None when it is not quantized.
     """
 
     node: ir.Node
@@ -36,6 +41,7 @@ class Site:
     shape: tuple[int, int]
     names: tuple[str, ...]
     part: str | None = None
+    codes: ir.Value | None = None
 
     def rows(self, d_out: int) -> tuple[int, int]:
         """First and last output of this layer among the weight's, q before k before v."""
@@ -48,9 +54,13 @@ class Site:
         return self.node.name or self.names[0]
 
     @property
-    def weight(self) -> object:
+    def weight(self) -> ir.Value | None:
         """What two sites share when they are the same layer, used twice."""
-        return self.source if self.source is not None else self.node.inputs[1]
+        return self.source or self.codes or self.node.inputs[1]
+
+    @property
+    def weight_name(self) -> str:
+        return str(self.weight.name) if self.weight is not None else ""
 
 
 def find_sites(model: ir.Model) -> list[Site]:
@@ -63,10 +73,17 @@ def find_sites(model: ir.Model) -> list[Site]:
     return found
 
 
+def integer_nodes(model: ir.Model) -> list[str]:
+    """Nodes that multiply quantized activations: there is no x for a branch, no float W to add to."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return [node.op_type for node in nodes if node.op_type in _INTEGER]
+
+
 def _site(node: ir.Node) -> Site | None:
     if (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
         shape = (node.attributes["N"].as_int(), node.attributes["K"].as_int())
-        return Site(node, None, (), True, shape, tuple(_names(node, node.inputs[1])))
+        codes = node.inputs[1]
+        return Site(node, None, (), True, shape, tuple(_names(node, codes)), codes=codes)
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
         return None
     flipped = False
@@ -85,7 +102,10 @@ def _site(node: ir.Node) -> Site | None:
     rows, cols = (int(d) for d in tensor.shape)
     transposed = flipped != turned
     shape = (rows, cols) if transposed else (cols, rows)
-    return Site(node, source, chain, transposed, shape, tuple(_names(node, source)))
+    names = tuple(_names(node, source))
+    if any(link.op_type in _QUANTIZERS for link in chain):
+        return Site(node, None, chain, transposed, shape, names, codes=source)
+    return Site(node, source, chain, transposed, shape, names)
 
 
 def _trace(value: ir.Value | None) -> tuple[ir.Value, tuple[ir.Node, ...], bool] | None:
@@ -125,4 +145,4 @@ def _names(node: ir.Node, weight: ir.Value | None) -> Iterator[str]:
         scope = node.name.strip("/")
         yield scope.rsplit("/", 1)[0] if "/" in scope else scope
     if weight is not None and weight.name:
-        yield _WEIGHT.sub("", weight.name)
+        yield _WEIGHT.sub("", _QUANTIZED.sub("", weight.name))
