@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import onnx_ir as ir
 
 from kronq import packed
@@ -27,12 +29,15 @@ from kronq.targets.onnx.folder import (
 from kronq.targets.onnx.match import Places, fit, match
 from kronq.targets.onnx.merge import merge
 from kronq.targets.onnx.report import ExportReport, Form, Verification
-from kronq.targets.onnx.sites import find_sites
+from kronq.targets.onnx.sites import find_sites, integer_nodes
 from kronq.targets.onnx.verify import check_branches, check_weights
 
 ADAPTER = "adapter.safetensors"
 LARGEST_CHECKED = 8 * 2**30
 """Bases above this are not run whole: it would take their size in memory and on disk."""
+
+LEAST_KEPT = 0.9
+"""Of ΔW, in a merged base: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖²."""
 
 Progress = Callable[[str], None]
 
@@ -45,6 +50,7 @@ def export_onnx(
     form: Form = "branch",
     force: bool = False,
     verify: bool = True,
+    mapping: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Writes the base with the adapter in it as a folder of its own.
@@ -57,9 +63,11 @@ def export_onnx(
         base: An .onnx file, or a folder with one.
         out: The folder to write.
         form: ``branch`` or ``merged``.
-        force: Replace ``out`` if it is there.
+        force: Replace ``out`` if it is there, and write a merged form that keeps less than
+            ``LEAST_KEPT`` of ΔW.
         verify: Check every layer against the normal form, and the whole model against the other
             form. Nothing is written when a check fails.
+        mapping: Layer → the base's node or weight, where names do not tell.
         progress: Is told what is being done.
 
     Raises:
@@ -77,17 +85,19 @@ def export_onnx(
     check_output(out, force=force)
     tell("matching layers")
     model = load_base(path)
-    places = match(adapter, find_sites(model))
+    mapping = mapping or {}
+    places = match(adapter, find_sites(model), mapping, integer_nodes(model))
     fitted = fit(adapter, places)
     labels = {name: places[name][0].label for name in adapter}
     cropped = [name for name in adapter if fitted[name].shape != adapter[name].shape]
     with new_folder(out, force=force) as folder:
         tell(f"writing the {form} form")
-        written = _WRITERS[form](path, fitted, folder)
+        written = _WRITERS[form](path, fitted, folder, mapping)
+        _check_kept(written, force)
         bring_sidecars(path, folder)
         verification = None
         if verify:
-            verification = _verify(path, fitted, folder, form, written, tell)
+            verification = _verify(path, fitted, folder, form, written, mapping, tell)
         files = {
             file.relative_to(folder).as_posix(): file.stat().st_size
             for file in sorted(folder.rglob("*"))
@@ -100,14 +110,27 @@ def export_onnx(
         adapter_bytes=files.get(_adapter_file(model), 0) if form == "branch" else 0,
         nbytes=sum(files.values()),
         layers=labels,
+        delta_kept=written.kept,
+        layers_kept=written.layers_kept,
         cropped=cropped,
         verification=verification,
     )
 
 
-def _open(base: Path, adapter: Adapter) -> tuple[ir.Model, Places]:
+@dataclass(frozen=True)
+class Written:
+    """What a form's writer did: node or weight names, and how much of ΔW is in the weights."""
+
+    names: dict[str, str]
+    kept: float | None = None
+    layers_kept: dict[str, float] = field(default_factory=dict)
+
+
+def _open(
+    base: Path, adapter: Adapter, mapping: Mapping[str, str]
+) -> tuple[ir.Model, Places]:
     model = load_base(base)
-    return model, match(adapter, find_sites(model))
+    return model, match(adapter, find_sites(model), mapping)
 
 
 def _adapter_file(base: ir.Model) -> str:
@@ -119,25 +142,47 @@ def _adapter_file(base: ir.Model) -> str:
     return name
 
 
-def _write_branch(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
-    model, places = _open(base, adapter)
+def _write_branch(
+    base: Path, adapter: Adapter, folder: Path, mapping: Mapping[str, str]
+) -> Written:
+    model, places = _open(base, adapter, mapping)
     stored = storable(adapter, opset_of(model))
     name = _adapter_file(model)
     file = packed.save(stored, folder / name)
     bring_data(model, base, folder)
     nodes = graft(model, stored, places, file, name)
     ir.save(model, folder / MODEL)
-    return nodes
+    return Written(nodes)
 
 
-def _write_merged(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
-    model, places = _open(base, adapter)
-    weights = merge(model, adapter, places)
+def _write_merged(
+    base: Path, adapter: Adapter, folder: Path, mapping: Mapping[str, str]
+) -> Written:
+    model, places = _open(base, adapter, mapping)
+    merged = merge(model, adapter, places)
     ir.save(model, folder / MODEL, external_data=DATA)
-    return weights
+    return Written(merged.weights, *merged.kept())
 
 
-_WRITERS: dict[Form, Callable[[Path, Adapter, Path], dict[str, str]]] = {
+def _check_kept(written: Written, force: bool) -> None:
+    """Refuses a merged base that has lost what the adapter does.
+
+    Raises:
+        KronqError: Less than ``LEAST_KEPT`` of ΔW is left, and ``force`` is not set.
+    """
+    if written.kept is None or written.kept >= LEAST_KEPT or force:
+        return
+    worst = min(written.layers_kept, key=written.layers_kept.__getitem__)
+    raise KronqError(
+        "merging would lose the adapter in the rounding of the base's weights",
+        found=f"{written.kept:.1%} of ΔW kept (least: {written.layers_kept[worst]:.1%}, {worst})",
+        expected=f"at least {LEAST_KEPT:.0%}",
+        hint="--form branch keeps all of it; --force writes it all the same, and overwrites an "
+        "output that exists",
+    )
+
+
+_WRITERS: dict[Form, Callable[[Path, Adapter, Path, Mapping[str, str]], Written]] = {
     "branch": _write_branch,
     "merged": _write_merged,
 }
@@ -148,33 +193,35 @@ def _verify(
     adapter: Adapter,
     folder: Path,
     form: Form,
-    written: dict[str, str],
+    written: Written,
+    mapping: Mapping[str, str],
     tell: Progress,
 ) -> Verification:
     """What was written against the normal form, and the whole model against the other form."""
     tell("checking every layer")
-    model, places = _open(base, adapter)
+    model, places = _open(base, adapter, mapping)
     lost = None
     if form == "branch":
-        layers = check_branches(folder, adapter, written)
+        layers = check_branches(folder, adapter, written.names)
     else:
-        layers, lost = check_weights(folder, adapter, places, written)
+        layers, lost = check_weights(folder, adapter, places, written.names)
+        lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
     checker = whole.check_model(folder / MODEL, base)
     difference, effect, skipped = None, None, None
     size = sum((base.parent / file).stat().st_size for file in (base.name, *locations(model)))
     if size > LARGEST_CHECKED:
         skipped = f"the base has {size:,} bytes, more than {LARGEST_CHECKED:,}"
-    elif any(site.source is None for sites in places.values() for site in sites):
+    elif any(site.codes is not None for sites in places.values() for site in sites):
         tell("running the whole model")
         _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places))
-        skipped = skipped or "quantized base weights: there is no merged form to compare with"
+        skipped = skipped or "quantized base weights: the merged form rounds ΔW, and is another model"
     else:
         tell("checking the whole model")
         other: Form = "merged" if form == "branch" else "branch"
         parent = folder.absolute().parent
         with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
             reference = Path(name)
-            _WRITERS[other](base, adapter, reference)
+            _WRITERS[other](base, adapter, reference, mapping)
             difference, effect, skipped = whole.check_models(
                 folder / MODEL, reference / MODEL, base, _dtype(places)
             )

@@ -17,8 +17,9 @@ from kronq.targets.onnx.compare import accept, difference, worse
 from kronq.targets.onnx.folder import MODEL
 from kronq.targets.onnx.function import DOMAIN
 from kronq.targets.onnx.match import Places
-from kronq.targets.onnx.merge import float64, merged_weight
+from kronq.targets.onnx.merge import float64, merged_weight, requantized, sharing
 from kronq.targets.onnx.report import Difference
+from kronq.targets.onnx.sites import Site, find_sites
 from kronq.targets.onnx.whole import Feeds, session_of
 
 TOLERANCES = {
@@ -147,6 +148,9 @@ def check_weights(
     lost = wanted = 0.0
     for layer, delta in adapter.items():
         site = places[layer][0]
+        if site.codes is not None:
+            worst = worse(worst, _check_codes(folder, adapter, places, layer, merged[layer]))
+            continue
         source = site.source.const_value if site.source is not None else None
         stored = written[merged[layer]].const_value
         if source is None or stored is None:
@@ -164,3 +168,69 @@ def check_weights(
         lost += float(np.square(got - expected).sum())
         wanted += float(np.square(expected - before).sum())
     return worst, float(np.sqrt(lost / wanted)) if wanted else 0.0
+
+
+def _check_codes(
+    folder: Path, adapter: Adapter, places: Places, layer: str, codes: str
+) -> Difference:
+    """A re-quantized weight on disk, as ONNX Runtime reads it, against what was meant.
+
+    Its own node is run on random rows, in exact arithmetic whatever the base allows.
+    """
+    model = ir.load(folder / MODEL)
+    found = [s for s in find_sites(model) if s.codes is not None and s.codes.name == codes]
+    if not found:
+        raise KronqError("a merged weight was not written", layer=layer, path=folder)
+    layers = sharing(layer, adapter, places)
+    meant = requantized(places[layer][0], layers, adapter, places)[1]
+    weight = meant.dense() if found[0].stored_transposed else meant.dense().T
+    x = np.random.default_rng(0).standard_normal((ROWS, weight.shape[1]))
+    kind = ir.DataType.from_numpy(meant.scale_type)
+    fed = x.astype(meant.scale_type)
+    got = session_of(_alone(model, found[0], kind), folder).run(None, {"x": fed})[0]
+    here = difference(got, fed.astype(np.float64) @ weight.T, TOLERANCES[kind], layer)
+    accept(here, "a merged weight is not what was meant")
+    return here
+
+
+def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
+    """A model of one linear layer: x times the constant that it reads, without its bias."""
+    x = ir.Value(name="x", shape=ir.Shape([ROWS, site.shape[1]]), type=ir.TensorType(kind))
+    copies: dict[ir.Value, ir.Value] = {}
+    weights, nodes = [], []
+
+    def copied(value: ir.Value | None) -> ir.Value | None:
+        if value is None or value in copies or value.const_value is None:
+            return None if value is None else copies.get(value)
+        tensor = value.const_value
+        new = ir.Value(
+            name=value.name,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        weights.append(new)
+        copies[value] = new
+        return new
+
+    for node in (*site.chain, site.node):
+        last = node is site.node
+        fed = node.inputs[1:4] if last and node.op_type == "MatMulNBits" else node.inputs
+        read = [x, *(copied(v) for v in (fed if fed is not node.inputs else fed[1:2]))]
+        kept = [a for a in node.attributes.values() if a.name != "accuracy_level"]
+        values = read if last else [copied(value) for value in node.inputs]
+        copy = ir.Node(node.domain, node.op_type, values, kept)
+        copy.outputs[0].name = "y" if last else f"w{len(nodes)}"
+        copies[node.outputs[0]] = copy.outputs[0]
+        nodes.append(copy)
+    nodes[-1].outputs[0].type = ir.TensorType(kind)
+    nodes[-1].outputs[0].shape = ir.Shape([ROWS, site.shape[0]])
+    graph = ir.Graph(
+        [x],
+        [nodes[-1].outputs[0]],
+        nodes=nodes,
+        initializers=weights,
+        opset_imports=dict(model.graph.opset_imports),
+        name="layer",
+    )
+    return ir.to_proto(ir.Model(graph, ir_version=model.ir_version)).SerializeToString()

@@ -1,0 +1,291 @@
+"""Quantized base weights: read, changed and rounded again in the base's own blocks.
+
+MatMulNBits (onnxruntime's ContribOperators.md): B is [N, ⌈K / block⌉, block · bits / 8] bytes, the
+lowest bits first, zero points packed likewise for each row, or floats. DequantizeLinear (ONNX): a
+scale for the whole, for each index of ``axis``, or for blocks along it. Both say
+w = (code − zero) · scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kronq.delta import F64
+from kronq.errors import UnsupportedError
+from kronq.targets.onnx.sites import Site
+
+_RANGES = {
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """A weight as codes, whatever shares a scale in a row.
+
+    Attributes:
+        codes: [blocks, size].
+        scale: [blocks, 1].
+        zero: [blocks, 1].
+        limits: The least and the largest code.
+        symmetric: Whether zero points stay where they are.
+        whole: Whether zero points are whole numbers.
+        scale_type: What scales are rounded to.
+        shape: Of the stored matrix.
+        axis: What scales go along; None for one scale in all.
+        size: Of a block along ``axis``; None where every index has a scale.
+    """
+
+    codes: F64
+    scale: F64
+    zero: F64
+    limits: tuple[int, int]
+    symmetric: bool
+    whole: bool
+    scale_type: np.dtype[Any]
+    shape: tuple[int, int]
+    axis: int | None
+    size: int | None
+
+    def values(self) -> F64:
+        """The blocks dequantized, [blocks, size]; a last one may be padded."""
+        return (self.codes - self.zero) * self.scale
+
+    def dense(self) -> F64:
+        """The weight as it is stored, dequantized."""
+        return self.joined(self.values())
+
+    def split(self, matrix: F64) -> F64:
+        """A matrix like the stored one, as blocks; a last one is padded with zeros."""
+        if self.axis is None:
+            return matrix.reshape(1, -1)
+        if self.size is None:
+            return np.moveaxis(matrix, self.axis, 0)
+        along = np.moveaxis(matrix, self.axis, -1)
+        return np.pad(along, ((0, 0), (0, -along.shape[1] % self.size))).reshape(-1, self.size)
+
+    def joined(self, blocks: F64) -> F64:
+        """What ``split`` took apart."""
+        if self.axis is None:
+            return blocks.reshape(self.shape)
+        if self.size is None:
+            return np.moveaxis(blocks, 0, self.axis)
+        other, length = self.shape[1 - self.axis], self.shape[self.axis]
+        return np.moveaxis(blocks.reshape(other, -1)[:, :length], -1, self.axis)
+
+
+def changed(base: Blocks, change: F64) -> Blocks:
+    """The base's values + ``change``, rounded again; each block keeps its grid or gets a new one.
+
+    Whichever is nearer to the sum is taken. A base value is on its own grid, so that no block's
+    error is ever larger than its ``change``.
+
+    Args:
+        base: As it is.
+        change: In the orientation of the stored weight.
+    """
+    wanted = base.values() + base.split(change)
+    best = _rounded(base, wanted, base.scale, base.zero)
+    error = np.square(best.values() - wanted).sum(1, keepdims=True)
+    for scale, zero in _grids(base, wanted):
+        other = _rounded(base, wanted, scale, zero)
+        new = np.square(other.values() - wanted).sum(1, keepdims=True)
+        better = new < error
+        best = replace(
+            best,
+            codes=np.where(better, other.codes, best.codes),
+            scale=np.where(better, other.scale, best.scale),
+            zero=np.where(better, other.zero, best.zero),
+        )
+        error = np.where(better, new, error)
+    return best
+
+
+def _grids(base: Blocks, wanted: F64) -> Iterator[tuple[F64, F64]]:
+    """Scales and zero points that new values may have."""
+    low, high = base.limits
+    least = np.minimum(wanted.min(1, keepdims=True), 0)
+    most = np.maximum(wanted.max(1, keepdims=True), 0)
+    if base.symmetric:
+        below, above = base.zero - low, high - base.zero
+        yield np.maximum(-least / below, most / above), base.zero
+        # The larger side gets the one code more that is below zero; a scale may be negative.
+        yield np.where(-least >= most, -least, -most) / below, base.zero
+        return
+    scale = (most - least) / (high - low)
+    zero = low - least / np.where(scale, scale, 1)
+    yield scale, np.clip(np.rint(zero), low, high) if base.whole else zero
+
+
+def _rounded(base: Blocks, wanted: F64, scale: F64, zero: F64) -> Blocks:
+    scale = scale.astype(base.scale_type).astype(np.float64)
+    if not base.whole:
+        zero = zero.astype(base.scale_type).astype(np.float64)
+    # A block that is nothing but zeros keeps its scale: none can be 0.
+    scale = np.where(scale, scale, base.scale)
+    codes = np.clip(np.rint(wanted / np.where(scale, scale, 1) + zero), *base.limits)
+    return replace(base, codes=codes, scale=scale, zero=zero)
+
+
+def inputs(site: Site) -> tuple[ir.Node, int]:
+    """The node that dequantizes a weight, and which of its inputs are the codes (then the scale,
+    then the zero point)."""
+    if site.node.op_type == "MatMulNBits":
+        return site.node, 1
+    kinds = [link.op_type for link in site.chain]
+    if kinds.count("DequantizeLinear") != 1 or "QuantizeLinear" in kinds or kinds[0] == "Cast":
+        raise _unsupported(site, " → ".join(kinds))
+    return site.chain[kinds.index("DequantizeLinear")], 0
+
+
+def read(site: Site) -> Blocks:
+    """A site's quantized weight.
+
+    Raises:
+        UnsupportedError: Codes, blocks or an order of columns that are not known.
+    """
+    node, first = inputs(site)
+    codes, scale, zero = (_array(node, first + i) for i in range(3))
+    if codes is None or scale is None or site.codes is None or site.codes.const_value is None:
+        raise _unsupported(site, "scales that are not constant")
+    kind = site.codes.const_value.dtype
+    if first == 1:
+        if len(node.inputs) > 4 and node.inputs[4] is not None:
+            raise _unsupported(site, "MatMulNBits with g_idx")
+        return _of_nbits(site, codes, scale, zero)
+    if kind not in _RANGES or (scale.ndim > 2):
+        raise _unsupported(site, kind.name)
+    return _of_dequantize(node, kind, codes, scale, zero)
+
+
+def _of_nbits(
+    site: Site, codes: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None
+) -> Blocks:
+    attributes = site.node.attributes
+    bits, size = attributes.get_int("bits", 4), attributes["block_size"].as_int()
+    if bits not in (2, 4, 8):
+        raise _unsupported(site, f"{bits} bits")
+    rows, count = site.shape[0], -(-site.shape[1] // size)
+    middle = 2 ** (bits - 1)
+    whole = zero is None or zero.dtype == np.uint8
+    if zero is None:
+        zeros = np.full((rows * count, 1), middle, np.float64)
+    elif whole:
+        zeros = _unpacked(zero.reshape(rows, -1), bits)[:, :count].reshape(-1, 1)
+    else:
+        zeros = zero.astype(np.float64).reshape(-1, 1)
+    return Blocks(
+        _unpacked(codes.reshape(rows * count, -1), bits),
+        scale.astype(np.float64).reshape(-1, 1),
+        zeros,
+        (0, 2**bits - 1),
+        zero is None or bool((zeros == middle).all()),
+        whole,
+        scale.dtype,
+        site.shape,
+        1,
+        size,
+    )
+
+
+def _of_dequantize(
+    node: ir.Node,
+    kind: ir.DataType,
+    codes: NDArray[Any],
+    scale: NDArray[Any],
+    zero: NDArray[Any] | None,
+) -> Blocks:
+    low, high = _RANGES[kind]
+    numbers = codes.astype(np.float64)
+    # onnxruntime's reduce_range: 7 bits, for processors whose int8 products overflow.
+    if kind == ir.DataType.INT8 and np.abs(numbers).max(initial=0) <= 64:
+        low, high = -64, 64
+    elif kind == ir.DataType.UINT8 and numbers.max(initial=0) <= 127:
+        high = 127
+    size = node.attributes.get_int("block_size", 0) or None
+    axis = None if scale.size == 1 and not size else node.attributes.get_int("axis", 1) % 2
+    rows, cols = codes.shape
+    empty = Blocks(numbers, scale, scale, (low, high), True, True, scale.dtype, (rows, cols), axis, size)
+
+    def spread(values: NDArray[Any]) -> F64:
+        wide = values.astype(np.float64)
+        return (np.moveaxis(wide, axis or 0, -1) if size else wide).reshape(-1, 1)
+
+    zeros = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
+    middle = sum(_RANGES[kind]) // 2 + (sum(_RANGES[kind]) % 2)
+    return replace(
+        empty,
+        codes=empty.split(numbers),
+        scale=spread(scale),
+        zero=spread(zeros),
+        symmetric=zero is None or bool((zeros == middle).all()),
+    )
+
+
+def tensors(blocks: Blocks, site: Site) -> list[tuple[int, ir.Tensor]]:
+    """What the base's node is to read: (which input, tensor), in the shapes and types it has."""
+    node, first = inputs(site)
+    bits = site.node.attributes.get_int("bits", 4) if first == 1 else 0
+    whole = blocks.codes if first == 1 else blocks.joined(blocks.codes)
+    given: list[F64] = [whole, blocks.scale, blocks.zero]
+    made = []
+    for index, values in enumerate(given, first):
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None or value.const_value is None:
+            continue
+        tensor = value.const_value
+        shape = tuple(int(d) for d in tensor.shape)
+        packed = first == 1 and tensor.dtype == ir.DataType.UINT8
+        if packed:
+            rows = site.shape[0] if index == first + 2 else len(values)
+            array = _packed(values.reshape(rows, -1), bits).reshape(shape)
+        elif blocks.size and index > first and first == 0:
+            along = values.reshape(blocks.shape[1 - (blocks.axis or 0)], -1)
+            array = np.moveaxis(along, -1, blocks.axis or 0)
+        else:
+            array = values.reshape(shape)
+        made.append((index, ir.Tensor(_typed(array, tensor.dtype), dtype=tensor.dtype)))
+    return made
+
+
+def _typed(array: NDArray[Any], dtype: ir.DataType) -> NDArray[Any]:
+    kind = {ir.DataType.INT4: ml_dtypes.int4, ir.DataType.UINT4: ml_dtypes.uint4}.get(dtype)
+    return np.ascontiguousarray(array.astype(kind or dtype.numpy()))
+
+
+def _unpacked(data: NDArray[Any], bits: int) -> F64:
+    """Bytes [rows, n] as codes [rows, n · 8 / bits], the lowest bits first."""
+    parts = [(data >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(len(data), -1).astype(np.float64)
+
+
+def _packed(codes: F64, bits: int) -> NDArray[np.uint8]:
+    """The inverse of ``_unpacked``; a last byte is filled with zeros."""
+    each = 8 // bits
+    whole = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
+    parts = whole.reshape(len(whole), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
+    return np.bitwise_or.reduce(parts, axis=-1).astype(np.uint8)
+
+
+def _array(node: ir.Node, index: int) -> NDArray[Any] | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _unsupported(site: Site, found: str) -> UnsupportedError:
+    return UnsupportedError(
+        "this quantized base weight cannot take ΔW",
+        found=f"{found} at {site.label!r}",
+        expected="MatMulNBits, or DequantizeLinear of constant int8 or int4 codes",
+        hint="use --form branch",
+    )
