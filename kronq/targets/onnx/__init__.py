@@ -1,6 +1,17 @@
 """ONNX graph surgery: one emitter, two forms so far (branch and merged)."""
 
-from kronq.targets.onnx.export import export_onnx
+from kronq.targets.onnx.export import export_onnx, match_table
+from kronq.targets.onnx.mapping import load_mapping
 from kronq.targets.onnx.report import Difference, ExportReport, Form, Verification
+from kronq.targets.onnx.table import MatchTable
 
-__all__ = ["Difference", "ExportReport", "Form", "Verification", "export_onnx"]
+__all__ = [
+    "Difference",
+    "ExportReport",
+    "Form",
+    "MatchTable",
+    "Verification",
+    "export_onnx",
+    "load_mapping",
+    "match_table",
+]

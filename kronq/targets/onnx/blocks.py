@@ -138,8 +138,7 @@ def _rounded(base: Blocks, wanted: F64, scale: F64, zero: F64) -> Blocks:
 
 
 def inputs(site: Site) -> tuple[ir.Node, int]:
-    """The node that dequantizes a weight, and which of its inputs are the codes (then the scale,
-    then the zero point)."""
+    """The node that dequantizes a weight, and which input its codes are: scale and zero follow."""
     if site.node.op_type == "MatMulNBits":
         return site.node, 1
     kinds = [link.op_type for link in site.chain]
@@ -214,8 +213,9 @@ def _of_dequantize(
         high = 127
     size = node.attributes.get_int("block_size", 0) or None
     axis = None if scale.size == 1 and not size else node.attributes.get_int("axis", 1) % 2
-    rows, cols = codes.shape
-    empty = Blocks(numbers, scale, scale, (low, high), True, True, scale.dtype, (rows, cols), axis, size)
+    shape = (int(codes.shape[0]), int(codes.shape[1]))
+    limits, type_ = (low, high), scale.dtype
+    empty = Blocks(numbers, scale, scale, limits, True, True, type_, shape, axis, size)
 
     def spread(values: NDArray[Any]) -> F64:
         wide = values.astype(np.float64)
@@ -237,6 +237,7 @@ def tensors(blocks: Blocks, site: Site) -> list[tuple[int, ir.Tensor]]:
     node, first = inputs(site)
     bits = site.node.attributes.get_int("bits", 4) if first == 1 else 0
     whole = blocks.codes if first == 1 else blocks.joined(blocks.codes)
+    array: NDArray[Any]
     given: list[F64] = [whole, blocks.scale, blocks.zero]
     made = []
     for index, values in enumerate(given, first):
@@ -274,7 +275,7 @@ def _packed(codes: F64, bits: int) -> NDArray[np.uint8]:
     each = 8 // bits
     whole = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
     parts = whole.reshape(len(whole), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
-    return np.bitwise_or.reduce(parts, axis=-1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(parts, axis=-1), dtype=np.uint8)
 
 
 def _array(node: ir.Node, index: int) -> NDArray[Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +27,11 @@ from kronq.targets.onnx.folder import (
     load_base,
     locations,
 )
-from kronq.targets.onnx.match import Places, fit, match
+from kronq.targets.onnx.match import Places, find, fit, match
 from kronq.targets.onnx.merge import merge
 from kronq.targets.onnx.report import ExportReport, Form, Verification
 from kronq.targets.onnx.sites import find_sites, integer_nodes
+from kronq.targets.onnx.table import MatchTable, place, row
 from kronq.targets.onnx.verify import check_branches, check_weights
 
 ADAPTER = "adapter.safetensors"
@@ -86,7 +88,8 @@ def export_onnx(
     tell("matching layers")
     model = load_base(path)
     mapping = mapping or {}
-    places = match(adapter, find_sites(model), mapping, integer_nodes(model))
+    sites = find_sites(model)
+    places = match(adapter, sites, mapping, integer_nodes(model))
     fitted = fit(adapter, places)
     labels = {name: places[name][0].label for name in adapter}
     cropped = [name for name in adapter if fitted[name].shape != adapter[name].shape]
@@ -110,10 +113,31 @@ def export_onnx(
         adapter_bytes=files.get(_adapter_file(model), 0) if form == "branch" else 0,
         nbytes=sum(files.values()),
         layers=labels,
+        matched=Counter(entry.how for entry in find(adapter, sites, mapping).values()),
         delta_kept=written.kept,
         layers_kept=written.layers_kept,
         cropped=cropped,
         verification=verification,
+    )
+
+
+def match_table(
+    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
+) -> MatchTable:
+    """Where every layer would go in the base, certain or not; nothing is written.
+
+    Raises:
+        MismatchError: The map does not fit.
+        FormatError: The base is not a whole ONNX model.
+    """
+    model = load_base(find_base(base))
+    sites = find_sites(model)
+    found = find(adapter, sites, mapping)
+    used = {site.weight_name for entry in found.values() for site in entry.sites}
+    return MatchTable(
+        rows=[row(name, adapter[name].shape, entry) for name, entry in found.items()],
+        unused=[place(s) for s in sites if s.weight_name not in used],
+        integer=sorted(set(integer_nodes(model))),
     )
 
 
@@ -126,9 +150,7 @@ class Written:
     layers_kept: dict[str, float] = field(default_factory=dict)
 
 
-def _open(
-    base: Path, adapter: Adapter, mapping: Mapping[str, str]
-) -> tuple[ir.Model, Places]:
+def _open(base: Path, adapter: Adapter, mapping: Mapping[str, str]) -> tuple[ir.Model, Places]:
     model = load_base(base)
     return model, match(adapter, find_sites(model), mapping)
 
@@ -214,7 +236,7 @@ def _verify(
     elif any(site.codes is not None for sites in places.values() for site in sites):
         tell("running the whole model")
         _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places))
-        skipped = skipped or "quantized base weights: the merged form rounds ΔW, and is another model"
+        skipped = skipped or "quantized base weights: merging rounds ΔW"
     else:
         tell("checking the whole model")
         other: Form = "merged" if form == "branch" else "branch"

@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from kronq.adapter import Adapter
 from kronq.delta import Delta
 from kronq.errors import MismatchError
+from kronq.naming import natural, template, together
+from kronq.targets.onnx.mapping import read_mapping
+from kronq.targets.onnx.positions import by_position, may_crop
 from kronq.targets.onnx.sites import Site
 
 FUSED = "qkv_proj"
@@ -42,12 +45,92 @@ Places = Mapping[str, tuple[Site, ...]]
 """Layer → the nodes that multiply by its weight: one, unless the model uses the layer again."""
 
 
-def match(layers: Iterable[str], sites: Sequence[Site]) -> Places:
+@dataclass(frozen=True)
+class Found:
+    """Where one layer goes.
+
+    Attributes:
+        how: ``name``, ``position`` or ``map``; ``ambiguous`` or ``missing`` where it has no place.
+        sites: Its nodes; none when it has no place.
+        candidates: The places it may have, when that is not certain.
+    """
+
+    how: str
+    sites: tuple[Site, ...] = ()
+    candidates: tuple[Site, ...] = ()
+
+
+def find(
+    layers: Iterable[str], sites: Sequence[Site], mapping: Mapping[str, str] | None = None
+) -> dict[str, Found]:
+    """Every layer's place in the base, certain or not: by the map, by name, else by position.
+
+    Position (positions.py) is asked only where no layer outside of the map is found by name, and
+    only of an adapter: names alone have no shapes.
+
+    Raises:
+        MismatchError: The map does not fit the adapter or the base.
+    """
+    pinned = read_mapping(layers, sites, mapping or {})
+    found = {name: Found("map", places) for name, places in pinned.items()}
+    rest = [name for name in layers if name not in pinned]
+    named = _by_name(rest, sites)
+    if isinstance(layers, Adapter) and all(entry.how == "missing" for entry in named.values()):
+        options = by_position(layers, sites, {name: sites[0] for name, sites in pinned.items()})
+        named = {name: _positioned(options.get(name, ()), sites) for name in rest}
+    found |= named
+    return {name: found[name] for name in layers}
+
+
+def _positioned(options: Sequence[Site], sites: Sequence[Site]) -> Found:
+    if len(options) != 1:
+        return Found("ambiguous" if options else "missing", candidates=tuple(options))
+    weight = options[0].weight
+    return Found("position", tuple(site for site in sites if site.weight is weight))
+
+
+def match(
+    layers: Iterable[str],
+    sites: Sequence[Site],
+    mapping: Mapping[str, str] | None = None,
+    integer: Sequence[str] = (),
+) -> Places:
     """Finds each layer's place in the base.
+
+    Args:
+        layers: The adapter, or names alone.
+        sites: The base's linear layers.
+        mapping: Layer → node or weight, for what names do not tell.
+        integer: Types of the base's nodes that no adapter can go beside.
 
     Raises:
         MismatchError: Layers without a place (all are listed), or with more than one.
     """
+    found = find(layers, sites, mapping)
+    unsettled = {name: entry for name, entry in found.items() if entry.how == "ambiguous"}
+    missing = [name for name, entry in found.items() if entry.how == "missing"]
+    if missing and not unsettled:
+        raise _missing(missing, len(found), sites, integer)
+    if unsettled:
+        kinds: dict[str, list[str]] = {}
+        for name in sorted(unsettled, key=natural):
+            kinds.setdefault(template(name), []).append(name)
+        told = "; ".join(
+            f"{together(names)}: {' or '.join(s.label for s in unsettled[names[0]].candidates)}"
+            + (f" (for {names[0]})" if len(names) > 1 else "")
+            for names in kinds.values()
+        )
+        raise MismatchError(
+            f"{len(unsettled)} of {len(found)} adapted layers fit the base in more than one way",
+            found=told + (f"; no place for {', '.join(missing)}" if missing else ""),
+            expected="one place for each layer",
+            hint='--map FILE with {"layer": "node"} settles it: one layer of each kind is enough '
+            "where blocks repeat; --dry-run shows the table",
+        )
+    return {name: entry.sites for name, entry in found.items()}
+
+
+def _by_name(layers: Sequence[str], sites: Sequence[Site]) -> dict[str, Found]:
     index: dict[str, list[Site]] = {}
     for site in sites:
         for key in {canonical(name) for name in site.names}:
@@ -59,26 +142,18 @@ def match(layers: Iterable[str], sites: Sequence[Site]) -> Places:
     chosen = [rule for rule, count in rules.items() if count == best]
     if _Rule() in chosen:
         chosen = [_Rule()]
-    found = [_place(names, rule, index) for rule in chosen] or [{}]
-    missing = [name for name in names if name not in found[0]]
-    if missing:
-        raise _missing(missing, len(names), sites)
-    if any(_differ(found[0], other) for other in found[1:]):
-        name = next(iter(names))
-        raise MismatchError(
-            "the adapter fits the base in more than one way",
-            layer=name,
-            found=", ".join(sorted(places[name][0].label for places in found)),
-            expected="one place for each layer",
-        )
-    for name, places in found[0].items():
-        if len({id(site.weight) for site in places}) > 1:
-            raise MismatchError(
-                "more than one weight of the base has this name",
-                layer=name,
-                found=", ".join(site.label for site in places),
-            )
-    return found[0]
+    placed = [_place(names, rule, index) for rule in chosen] or [{}]
+    found = {}
+    for name in names:
+        options = {site: None for places in placed for site in places.get(name, ())}
+        weights = {(id(site.weight), site.part) for site in options}
+        if len(weights) > 1:
+            found[name] = Found("ambiguous", candidates=tuple(options))
+        elif name in placed[0]:
+            found[name] = Found("name", placed[0][name])
+        else:
+            found[name] = Found("missing")
+    return found
 
 
 def _split_fused(index: dict[str, list[Site]]) -> None:
@@ -164,13 +239,6 @@ def _part_shape(name: str, site: Site, delta: Delta, adapter: Adapter) -> tuple[
     return delta.shape[0], site.shape[1]
 
 
-def may_crop(delta: Delta, shape: tuple[int, int]) -> bool:
-    """Whether B is what the paper's rule, ceil(d / a), makes of the base's shape."""
-    return all(
-        -(-size // a) == b for size, a, b in zip(shape, delta.a.shape, delta.b.shape, strict=True)
-    )
-
-
 def _rules(layers: Mapping[str, str], index: Mapping[str, Sequence[Site]]) -> dict[_Rule, int]:
     """Prefix rules, each with the number of layers it finds a name for."""
     counts: dict[_Rule, int] = {}
@@ -217,11 +285,9 @@ def _place(
     return {name: tuple(index[key]) for name, key in keys.items() if key and key in index}
 
 
-def _differ(one: Places, other: Places) -> bool:
-    return any({*one[name]} != {*other[name]} for name in one)
-
-
-def _missing(missing: Sequence[str], total: int, sites: Sequence[Site]) -> MismatchError:
+def _missing(
+    missing: Sequence[str], total: int, sites: Sequence[Site], integer: Sequence[str]
+) -> MismatchError:
     known = {canonical(name): name for site in sites for name in site.names[::-1]}
     parts = []
     for count, name in enumerate(missing):
@@ -229,10 +295,13 @@ def _missing(missing: Sequence[str], total: int, sites: Sequence[Site]) -> Misma
         near = difflib.get_close_matches(canonical(name), known, 2, 0.5) if count < 50 else []
         like = f" (nearest: {', '.join(known[key] for key in near)})" if near else ""
         parts.append(f"{name}{like}")
-    if not sites:
+    if integer:
+        kinds = " and ".join(sorted(set(integer)))
+        hint = f"adapters do not go beside {kinds}: quantize the base to QDQ, or its weights only"
+    elif not sites:
         hint = "the base has no MatMul or Gemm with a constant weight"
     else:
-        hint = "wrong base model?"
+        hint = "wrong base model? or --map FILE; --dry-run shows the table"
     return MismatchError(
         f"{len(missing)} of {total} adapted layers have no place in the base",
         found="; ".join(parts),

@@ -138,9 +138,7 @@ def _requantize(
         merged.weights[layer] = names[inputs(sites[0])[1]]
 
 
-def _put(
-    model: ir.Model, readers: set[ir.Node], index: int, tensor: ir.Tensor, layer: str
-) -> str:
+def _put(model: ir.Model, readers: set[ir.Node], index: int, tensor: ir.Tensor, layer: str) -> str:
     """Gives the nodes a new constant: in the old one's place, if nobody else reads that."""
     old = next(iter(readers)).inputs[index]
     assert old is not None  # noqa: S101 - read() has seen it

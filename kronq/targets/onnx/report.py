@@ -60,6 +60,7 @@ class ExportReport(BaseModel):
         adapter_bytes: Bytes that the adapter takes in the folder; 0 when merged.
         nbytes: Bytes of all files; hard-linked base weights included.
         layers: Layer → the base's name for it.
+        matched: ``name``, ``position`` or ``map`` → how many layers were found by it.
         delta_kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of the merged form; None for others.
         layers_kept: The same of each layer.
         cropped: Layers that were cropped to the base's shapes.
@@ -74,6 +75,7 @@ class ExportReport(BaseModel):
     adapter_bytes: int
     nbytes: int
     layers: dict[str, str]
+    matched: dict[str, int] = {}
     delta_kept: float | None = None
     layers_kept: dict[str, float] = {}
     cropped: list[str] = []

@@ -74,7 +74,7 @@ def find_sites(model: ir.Model) -> list[Site]:
 
 
 def integer_nodes(model: ir.Model) -> list[str]:
-    """Nodes that multiply quantized activations: there is no x for a branch, no float W to add to."""
+    """Nodes that multiply quantized activations: no x for a branch, and no float W to add to."""
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
     return [node.op_type for node in nodes if node.op_type in _INTEGER]
 
