@@ -1,6 +1,6 @@
 """ONNX graph surgery: one emitter, two forms so far (branch and merged)."""
 
-from kronq.targets.onnx.export import export_onnx, match_table
+from kronq.targets.onnx.export import export_onnx, match_table, settle
 from kronq.targets.onnx.mapping import load_mapping
 from kronq.targets.onnx.report import Difference, ExportReport, Form, Verification
 from kronq.targets.onnx.table import MatchTable
@@ -14,4 +14,5 @@ __all__ = [
     "export_onnx",
     "load_mapping",
     "match_table",
+    "settle",
 ]

@@ -121,6 +121,16 @@ def export_onnx(
     )
 
 
+def settle(adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None) -> None:
+    """Finds every layer's place and nothing else.
+
+    Raises:
+        MismatchError: Not all have one that is certain, or one of their shape.
+    """
+    model = load_base(find_base(base))
+    fit(adapter, match(adapter, find_sites(model), mapping, integer_nodes(model)))
+
+
 def match_table(
     adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
 ) -> MatchTable:

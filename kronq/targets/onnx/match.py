@@ -125,7 +125,7 @@ def match(
             found=told + (f"; no place for {', '.join(missing)}" if missing else ""),
             expected="one place for each layer",
             hint='--map FILE with {"layer": "node"} settles it: one layer of each kind is enough '
-            "where blocks repeat; --dry-run shows the table",
+            "where the base has no names; --dry-run shows the table",
         )
     return {name: entry.sites for name, entry in found.items()}
 

@@ -197,7 +197,8 @@ def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
     """A model of one linear layer: x times the constant that it reads, without its bias."""
     x = ir.Value(name="x", shape=ir.Shape([ROWS, site.shape[1]]), type=ir.TensorType(kind))
     copies: dict[ir.Value, ir.Value] = {}
-    weights, nodes = [], []
+    weights: list[ir.Value] = []
+    nodes: list[ir.Node] = []
 
     def copied(value: ir.Value | None) -> ir.Value | None:
         if value is None or value in copies or value.const_value is None:
@@ -215,10 +216,10 @@ def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
 
     for node in (*site.chain, site.node):
         last = node is site.node
-        fed = node.inputs[1:4] if last and node.op_type == "MatMulNBits" else node.inputs
-        read = [x, *(copied(v) for v in (fed if fed is not node.inputs else fed[1:2]))]
+        # Of the layer itself its weight: all of MatMulNBits' but a bias.
+        fed = node.inputs[1 : 4 if node.op_type == "MatMulNBits" else 2] if last else node.inputs
+        values = [*([x] if last else []), *(copied(value) for value in fed)]
         kept = [a for a in node.attributes.values() if a.name != "accuracy_level"]
-        values = read if last else [copied(value) for value in node.inputs]
         copy = ir.Node(node.domain, node.op_type, values, kept)
         copy.outputs[0].name = "y" if last else f"w{len(nodes)}"
         copies[node.outputs[0]] = copy.outputs[0]
@@ -233,4 +234,5 @@ def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
         opset_imports=dict(model.graph.opset_imports),
         name="layer",
     )
-    return ir.to_proto(ir.Model(graph, ir_version=model.ir_version)).SerializeToString()
+    alone = ir.to_proto(ir.Model(graph, ir_version=model.ir_version))
+    return bytes(alone.SerializeToString())

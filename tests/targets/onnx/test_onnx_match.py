@@ -169,7 +169,7 @@ def test_the_exporters_own_scopes_come_first() -> None:
 
 def test_two_weights_of_one_name_are_refused() -> None:
     model = base(["w1", "w2"], node="/model/proj/MatMul_{}")
-    with pytest.raises(MismatchError, match="more than one weight"):
+    with pytest.raises(MismatchError, match="more than one way"):
         found(["model.proj"], model)
 
 
