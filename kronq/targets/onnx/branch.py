@@ -160,7 +160,7 @@ def _attach(
 ) -> None:
     """Adds one branch behind one node: y becomes y + branch(x)."""
     node = site.node
-    x, y = node.inputs[0], node.outputs[0]
+    x, y = site.x, node.outputs[0]
     if x is None:
         raise UnsupportedError("the base's node has no input", layer=layer, found=node.name)
     rank = _rank(site)

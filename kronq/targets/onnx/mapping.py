@@ -55,7 +55,9 @@ def read_mapping(
             )
         shape = layers[layer].shape if isinstance(layers, Adapter) else site.shape
         third = _THIRD.search(layer)
-        if third and shape[0] < site.shape[0] and shape[1] == site.shape[1]:
+        # A third of a weight is meant where the base calls it so, or the map names it twice.
+        fused = "qkv" in name or [*mapping.values()].count(name) > 1
+        if third and fused and shape[0] < site.shape[0] and shape[1] == site.shape[1]:
             site = replace(site, part=third[1])
         elif shape != site.shape and not layers.origin.cropped_by_base:  # type: ignore[attr-defined]
             raise MismatchError(

@@ -86,17 +86,15 @@ def _kinds(sites: Sequence[Site]) -> dict[Kind, list[Site]]:
     return kinds
 
 
-def _after(value: ir.Value, depth: int) -> tuple[object, ...]:
-    """The operators that a value goes through next, in a fixed order."""
-    if not depth:
-        return ()
-    uses = [(use.node, use.idx) for use in value.uses()]
-    return tuple(
-        sorted(
-            (node.op_type, index, repr([_after(out, depth - 1) for out in node.outputs]))
-            for node, index in uses
-        )
-    )
+def _after(value: ir.Value, depth: int) -> tuple[str, ...]:
+    """The operators that a value goes through next, up to another layer, in a fixed order."""
+    told = []
+    for use in value.uses():
+        node = use.node
+        last = depth == 1 or node.op_type in ("MatMul", "Gemm", "MatMulNBits")
+        behind = () if last else tuple(_after(out, depth - 1) for out in node.outputs)
+        told.append(f"{node.op_type} {use.idx} {behind}")
+    return tuple(sorted(told))
 
 
 def _suits(

@@ -59,6 +59,22 @@ class Site:
         return self.source or self.codes or self.node.inputs[1]
 
     @property
+    def x(self) -> ir.Value | None:
+        """What a branch reads: the node's input before it was quantized, where it is.
+
+        That is nearer to the truth, and onnxruntime 1.32 fails on a Reshape behind
+        DequantizeLinear (it moves a QuantizeLinear of another type behind it).
+        """
+        value = self.node.inputs[0]
+        found = value
+        for kind in ("DequantizeLinear", "QuantizeLinear"):
+            producer = found.producer() if found is not None else None
+            if producer is None or producer.op_type != kind:
+                return value
+            found = producer.inputs[0]
+        return found
+
+    @property
     def weight_name(self) -> str:
         return str(self.weight.name) if self.weight is not None else ""
 
