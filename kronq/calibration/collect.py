@@ -20,7 +20,8 @@ from kronq.runtime.model_files import find_model
 from kronq.runtime.session import Session
 from kronq.runtime.token_inputs import token_inputs
 from kronq.targets.onnx.folder import find_base, load_base, locations
-from kronq.targets.onnx.match import Places, fit, match
+from kronq.targets.onnx.match import fit, match
+from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import find_sites
 from kronq.texts import Example, read_examples
 

@@ -18,7 +18,7 @@ from kronq.calibration.torch_factors import Factors, factors_of
 from kronq.errors import KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.runtime.base import check_hf_folder
 from kronq.runtime.extras import require
-from kronq.targets.onnx.match import canonical
+from kronq.targets.onnx.names import canonical
 from kronq.targets.onnx.positions import may_crop
 
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ def summary(report: ExportReport) -> Table:
     if checked is None:
         table.add_row("checks", "not run (--no-verify)")
         return table
-    against = "the normal form" if report.form == "branch" else "W + ΔW"
+    against = "the normal form" if report.form == "branch" else "W + ΔW, rounded"
     table.add_row(f"layers against {against}", _difference(checked.layers))
     if checked.model is not None:
         other = "merged" if report.form == "branch" else "branch"

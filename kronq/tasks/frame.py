@@ -19,7 +19,7 @@ from kronq.delta import ONE, Delta, Product
 from kronq.matrix import Float
 from kronq.packed import roles
 from kronq.targets.onnx.branch import attach
-from kronq.targets.onnx.match import Places
+from kronq.targets.onnx.names import Places
 
 Frame = tuple[tuple[object, ...], ...]
 Feeds = dict[str, NDArray[Any]]

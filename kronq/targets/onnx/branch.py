@@ -14,7 +14,7 @@ from kronq.delta import ONE, Delta, Product
 from kronq.errors import StrPath, UnsupportedError
 from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.targets.onnx.function import DOMAIN, Signature, attributes_of, make_function
-from kronq.targets.onnx.match import Places
+from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
 
 LAYER = "kronq.layer"

@@ -27,8 +27,9 @@ from kronq.targets.onnx.folder import (
     load_base,
     locations,
 )
-from kronq.targets.onnx.match import Places, find, fit, match
+from kronq.targets.onnx.match import find, fit, match
 from kronq.targets.onnx.merge import merge
+from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import ExportReport, Form, Verification
 from kronq.targets.onnx.sites import find_sites, integer_nodes
 from kronq.targets.onnx.table import MatchTable, place, row

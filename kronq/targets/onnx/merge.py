@@ -13,7 +13,7 @@ from kronq.adapter import Adapter
 from kronq.delta import F64, Delta
 from kronq.errors import UnsupportedError
 from kronq.targets.onnx.blocks import Blocks, changed, inputs, read, tensors
-from kronq.targets.onnx.match import Places
+from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from kronq.targets.onnx.match import Found
+from kronq.targets.onnx.names import Found
 from kronq.targets.onnx.sites import Site
 
 

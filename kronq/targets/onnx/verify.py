@@ -16,8 +16,8 @@ from kronq.targets.onnx.branch import LAYER
 from kronq.targets.onnx.compare import accept, difference, worse
 from kronq.targets.onnx.folder import MODEL
 from kronq.targets.onnx.function import DOMAIN
-from kronq.targets.onnx.match import Places
 from kronq.targets.onnx.merge import float64, merged_weight, requantized, sharing
+from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import Difference
 from kronq.targets.onnx.sites import Site, find_sites
 from kronq.targets.onnx.whole import Feeds, session_of
@@ -143,13 +143,20 @@ def check_weights(
     Raises:
         KronqError: A weight is not W + ΔW rounded to its dtype.
     """
-    written = ir.load(folder / MODEL).graph.initializers
+    model = ir.load(folder / MODEL)
+    written = model.graph.initializers
+    coded = {s.codes.name: s for s in find_sites(model) if s.codes is not None}
+    checked: set[str] = set()
     worst = Difference(tolerance=0.0)
     lost = wanted = 0.0
     for layer, delta in adapter.items():
         site = places[layer][0]
         if site.codes is not None:
-            worst = worse(worst, _check_codes(folder, adapter, places, layer, merged[layer]))
+            # q, k and v of one weight are checked together, once.
+            if merged[layer] not in checked:
+                at = coded.get(merged[layer])
+                worst = worse(worst, _check_codes(model, folder, adapter, places, layer, at))
+            checked.add(merged[layer])
             continue
         source = site.source.const_value if site.source is not None else None
         stored = written[merged[layer]].const_value
@@ -171,23 +178,21 @@ def check_weights(
 
 
 def _check_codes(
-    folder: Path, adapter: Adapter, places: Places, layer: str, codes: str
+    model: ir.Model, folder: Path, adapter: Adapter, places: Places, layer: str, at: Site | None
 ) -> Difference:
     """A re-quantized weight on disk, as ONNX Runtime reads it, against what was meant.
 
     Its own node is run on random rows, in exact arithmetic whatever the base allows.
     """
-    model = ir.load(folder / MODEL)
-    found = [s for s in find_sites(model) if s.codes is not None and s.codes.name == codes]
-    if not found:
+    if at is None:
         raise KronqError("a merged weight was not written", layer=layer, path=folder)
     layers = sharing(layer, adapter, places)
     meant = requantized(places[layer][0], layers, adapter, places)[1]
-    weight = meant.dense() if found[0].stored_transposed else meant.dense().T
+    weight = meant.dense() if at.stored_transposed else meant.dense().T
     x = np.random.default_rng(0).standard_normal((ROWS, weight.shape[1]))
     kind = ir.DataType.from_numpy(meant.scale_type)
     fed = x.astype(meant.scale_type)
-    got = session_of(_alone(model, found[0], kind), folder).run(None, {"x": fed})[0]
+    got = session_of(_alone(model, at, kind), folder).run(None, {"x": fed})[0]
     here = difference(got, fed.astype(np.float64) @ weight.T, TOLERANCES[kind], layer)
     accept(here, "a merged weight is not what was meant")
     return here

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from kronq.errors import MismatchError
 from kronq.targets.onnx import export_onnx
-from kronq.targets.onnx.match import canonical, match
+from kronq.targets.onnx.match import match
+from kronq.targets.onnx.names import canonical
 from kronq.targets.onnx.sites import SCOPES, find_sites
 from tests.targets.onnx import tiny_onnx as tiny
 
