@@ -237,7 +237,7 @@ def _verify(
     if form == "branch":
         layers = check_branches(folder, adapter, written.names)
     else:
-        layers, lost = check_weights(folder, adapter, places, written.names)
+        layers = check_weights(folder, adapter, places, written.names)
         lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
     checker = whole.check_model(folder / MODEL, base)
     difference, effect, skipped = None, None, None
