@@ -26,9 +26,11 @@ from kronq.targets.onnx.folder import (
 )
 from kronq.targets.onnx.match import Places, fit, match
 from kronq.targets.onnx.merge import merge
+from kronq.targets.onnx.open_slots import open_slots
 from kronq.targets.onnx.report import ExportReport, Form, Verification
 from kronq.targets.onnx.sites import find_sites
-from kronq.targets.onnx.verify import check_branches, check_weights
+from kronq.targets.onnx.slots import SPEC, Slots, parameters
+from kronq.targets.onnx.verify import check_branches, check_slots, check_weights
 
 ADAPTER = "adapter.safetensors"
 LARGEST_CHECKED = 8 * 2**30
@@ -50,13 +52,15 @@ def export_onnx(
     """Writes the base with the adapter in it as a folder of its own.
 
     ``branch`` puts the factors beside the base's layers and leaves its weights untouched;
-    ``merged`` stores W + ΔW. A onnxruntime-genai model folder stays one.
+    ``merged`` stores W + ΔW; ``slots`` leaves the factors open, for adapters that come and go: the
+    adapter tells which layers get slots, and is not itself in the folder. A onnxruntime-genai model
+    folder stays one.
 
     Args:
         adapter: As ``kronq.load`` gives it, quantized or not.
         base: An .onnx file, or a folder with one.
         out: The folder to write.
-        form: ``branch`` or ``merged``.
+        form: ``branch``, ``merged`` or ``slots``.
         force: Replace ``out`` if it is there.
         verify: Check every layer against the normal form, and the whole model against the other
             form. Nothing is written when a check fails.
@@ -137,9 +141,19 @@ def _write_merged(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
     return weights
 
 
+def _write_slots(base: Path, adapter: Adapter, folder: Path) -> dict[str, str]:
+    model, places = _open(base, adapter)
+    bring_data(model, base, folder)
+    slots = open_slots(model, adapter, places)
+    ir.save(model, folder / MODEL)
+    (folder / SPEC).write_text(slots.model_dump_json(indent=1) + "\n", "utf-8")
+    return {layer: str(places[layer][0].label) for layer in adapter}
+
+
 _WRITERS: dict[Form, Callable[[Path, Adapter, Path], dict[str, str]]] = {
     "branch": _write_branch,
     "merged": _write_merged,
+    "slots": _write_slots,
 }
 
 
@@ -155,8 +169,12 @@ def _verify(
     tell("checking every layer")
     model, places = _open(base, adapter)
     lost = None
+    given = None
     if form == "branch":
         layers = check_branches(folder, adapter, written)
+    elif form == "slots":
+        given = parameters(adapter, Slots.read(folder))
+        layers = check_slots(adapter, Slots.read(folder), given)
     else:
         layers, lost = check_weights(folder, adapter, places, written)
     checker = whole.check_model(folder / MODEL, base)
@@ -166,17 +184,17 @@ def _verify(
         skipped = f"the base has {size:,} bytes, more than {LARGEST_CHECKED:,}"
     elif any(site.source is None for sites in places.values() for site in sites):
         tell("running the whole model")
-        _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places))
+        _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places), given)
         skipped = skipped or "quantized base weights: there is no merged form to compare with"
     else:
         tell("checking the whole model")
-        other: Form = "merged" if form == "branch" else "branch"
+        other: Form = "branch" if form == "merged" else "merged"
         parent = folder.absolute().parent
         with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
             reference = Path(name)
             _WRITERS[other](base, adapter, reference)
             difference, effect, skipped = whole.check_models(
-                folder / MODEL, reference / MODEL, base, _dtype(places)
+                folder / MODEL, reference / MODEL, base, _dtype(places), given
             )
     return Verification(
         layers=layers,

@@ -19,6 +19,7 @@ from kronq.targets.onnx.function import DOMAIN
 from kronq.targets.onnx.match import Places
 from kronq.targets.onnx.merge import float64, merged_weight
 from kronq.targets.onnx.report import Difference
+from kronq.targets.onnx.slots import Slots, a_of, b1_of
 from kronq.targets.onnx.whole import Feeds, session_of
 
 TOLERANCES = {
@@ -55,6 +56,29 @@ def check_branches(folder: Path, adapter: Adapter, written: Mapping[str, str]) -
         here = difference(output, expected, TOLERANCES[kind], layer)
         accept(here, "a branch differs from the normal form")
         worst = worse(worst, here)
+    return worst
+
+
+def check_slots(adapter: Adapter, slots: Slots, given: Feeds) -> Difference:
+    """Compares what goes into the slots, by what a slot computes, with ``Delta.apply``.
+
+    Raises:
+        KronqError: A layer differs by more than the tolerance.
+    """
+    rng = np.random.default_rng(0)
+    worst = Difference(tolerance=TOLERANCES[ir.DataType.FLOAT])
+    for group in slots.groups:
+        x = rng.standard_normal((ROWS, group.d_in)).astype(np.float32)
+        cut = x.reshape(ROWS, *given[group.cut][-2:]) @ given[group.b2]
+        ends: list[int] = np.cumsum(given[group.ranks])[:-1].tolist() if group.ranks else []
+        for member, part in zip(group.members, np.split(cut, ends, axis=-1), strict=True):
+            if member.layer in adapter:
+                found = given[a_of(member.layer)] @ part @ given[b1_of(member.layer)]
+                expected = adapter[member.layer].apply(x)
+                found = found.reshape(expected.shape)
+                here = difference(found, expected, worst.tolerance, member.layer)
+                accept(here, "what goes into a slot differs from the normal form")
+                worst = worse(worst, here)
     return worst
 
 
