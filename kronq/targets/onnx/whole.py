@@ -22,7 +22,7 @@ MODEL_TOLERANCES = {
     ir.DataType.BFLOAT16: 2e-1,
 }
 TOKENS = 8
-HEAD_SIZES = (64, 128, 32, 96, 80, 256, 8)
+HEAD_SIZES = (64, 128, 32, 96, 80, 256, 16, 8)
 
 Feeds = dict[str, NDArray[Any]]
 
