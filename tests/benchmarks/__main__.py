@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import platform
 
-from tests.benchmarks import bodies, exporting, quantizing, sizes, starting
+from tests.benchmarks import bodies, emitting, exporting, quantizing, sizes, starting
 
 
 def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    for part in (sizes, quantizing, starting, exporting, bodies):
+    for part in (sizes, quantizing, starting, exporting, bodies, emitting):
         part.main()
         print()
 
