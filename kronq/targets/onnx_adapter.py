@@ -72,6 +72,19 @@ def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:
     Raises:
         FormatError: It is missing, or not such a file.
     """
+    return {name: np.array(value.numpy()) for name, value in _values(path).items()}
+
+
+def read_names(path: StrPath) -> set[str]:
+    """The inputs that an ``.onnx_adapter`` fills.
+
+    Raises:
+        FormatError: It is missing, or not such a file.
+    """
+    return set(_values(path))
+
+
+def _values(path: StrPath) -> dict[str, Any]:
     import onnxruntime as ort
 
     file = Path(path)
@@ -79,6 +92,6 @@ def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:
         raise FormatError("no such file", path=path)
     try:
         found = ort.AdapterFormat.read_adapter(str(file.absolute())).get_parameters()
-        return {name: np.array(value.numpy()) for name, value in found.items()}
     except Exception as error:  # ONNX Runtime's errors share no class of their own
         raise FormatError("not an .onnx_adapter file", path=path, found=str(error)) from None
+    return dict(found)
