@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kronq.adapter import Adapter
 from kronq.errors import FormatError, KronqError, MismatchError, StrPath, listing
 from kronq.runtime.generation import import_genai
 from kronq.runtime.prepared import Prepared, prepare
-from kronq.targets.onnx.slots import SPEC, Slots
+from kronq.targets.onnx.slots import SPEC, Slots, parameters
 from kronq.targets.onnx_adapter import read_names
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class Adapters(Mapping[str, Prepared]):
         return (self.folder / SPEC).read_bytes()
 
     @cached_property
+    def _names(self) -> set[str]:
+        return set(parameters(Adapter({}), self.slots))
+
+    @cached_property
     def _genai(self) -> og.Adapters:
         return import_genai().Adapters(self._model())
 
@@ -85,7 +90,7 @@ class Adapters(Mapping[str, Prepared]):
         slots = self.slots
         found = prepare(path, slots, self._graph)
         if found.file == found.origin:
-            check_names(found.file, slots)
+            check_names(found.file, self._names)
         try:
             self._mapped[name] = map_file(found.file)
         except FormatError:
@@ -150,13 +155,13 @@ def map_file(file: Path) -> Any:
     return adapter
 
 
-def check_names(file: Path, slots: Slots) -> None:
+def check_names(file: Path, known: set[str]) -> None:
     """Refuses an ``.onnx_adapter`` of another graph before a run would.
 
     Raises:
         MismatchError: It has inputs that the graph has not.
     """
-    strange = read_names(file) - set(slots.shapes)
+    strange = read_names(file) - known
     if strange:
         raise MismatchError(
             "the .onnx_adapter belongs to another model",
