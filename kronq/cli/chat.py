@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -75,12 +76,10 @@ class Chat:
         loaded = listing([*self.session.adapters, "none"])
         self.say(f"adapter: {self.adapter or 'none'} (of {loaded})")
 
-    def answer(self, text: str, show: Callable[[str], None], **settings: object) -> None:
+    def answer(self, text: str, show: Callable[[str], None], **settings: Any) -> None:
         """Answers; a text that cannot be answered is as if it had not been said."""
         asked = [*self.messages, {"role": "user", "content": text}]
-        generate: Callable[..., object] = self.session.generate
-        result = generate(asked, adapter=self.adapter, stream=show, **settings)
-        said = str(getattr(result, "text", ""))
+        said = self.session.generate(asked, adapter=self.adapter, stream=show, **settings).text
         self.messages = [*asked, {"role": "assistant", "content": said}]
 
 
