@@ -88,6 +88,7 @@ class Session:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
+        options.log_severity_level = 3  # else it warns of every slot that it is one
         for key, value in EXACT.items():
             options.add_session_config_entry(key, value)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -181,7 +181,7 @@ def test_what_cannot_be(session, files, tiny_base, tmp_path):
     with pytest.raises(MismatchError):
         session.load("odd", tmp_path / "odd.safetensors")
     (tmp_path / "bad.onnx_adapter").write_bytes(b"nothing")
-    with pytest.raises(FormatError, match="not an .onnx_adapter"):
+    with pytest.raises(FormatError, match=r"not an \.onnx_adapter"):
         session.load("bad", tmp_path / "bad.onnx_adapter")
     session.unload("one")
     assert list(session.adapters) == ["two"]
