@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from kronq.cli import shared
+from kronq.errors import KronqError, listing
 from kronq.runtime.generation import Generation
 from kronq.runtime.providers import DEVICES
 from kronq.runtime.session import Session
@@ -16,6 +18,7 @@ EXAMPLES = """\b
 Examples:
   kronq run base/ --prompt "The capital of France is" --max-tokens 12
   kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
+  kronq run slots/ --adapter small.safetensors --prompt "Which gas do plants take in?"
   cat question.txt | kronq run out/ --chat --prompt - --json
 """
 
@@ -26,6 +29,7 @@ Examples:
     "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."
 )
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
+@shared.adapter_option
 @click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -38,6 +42,9 @@ Examples:
 @click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
 @click.option("--top-k", type=int, metavar="K", help="Only the K likeliest.")
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same text.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given again."
+)
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout, at the end.")
@@ -45,11 +52,13 @@ def command(
     path: str,
     prompt: str,
     chat: bool,
+    adapters: tuple[str, ...],
     max_tokens: int,
     temperature: float,
     top_p: float | None,
     top_k: int | None,
     seed: int | None,
+    stop: tuple[str, ...],
     device: str,
     threads: int | None,
     as_json: bool,
@@ -59,14 +68,19 @@ def command(
     The text goes to stdout as it comes; speed and device go to stderr.
     """
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-    session = Session(path, device=device, threads=threads)
+    named = shared.named_adapters(adapters)
+    if len(named) > 1:
+        raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
+    session = Session(path, named, device=device, threads=threads)
     result = session.generate(
         text,
+        adapter=next(iter(named), None),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         seed=seed,
+        stop=stop,
         chat=chat,
         stream=None if as_json else lambda piece: click.echo(piece, nl=False),
     )

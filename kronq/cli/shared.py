@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +24,31 @@ _WIDEST = 100_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout.")
 force_option = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="An adapter for a model with slots: packed, a PEFT folder or an .onnx_adapter.",
+)
+
+
+def named_adapters(given: Sequence[str]) -> dict[str, str]:
+    """``NAME=PATH`` or ``PATH``, whose name is then the file's without its ending.
+
+    Raises:
+        KronqError: Two have one name.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or "/" in name or Path(text).exists():
+            name, path = Path(text).resolve().stem, text
+        if name in found:
+            raise KronqError("two adapters of one name", found=name, hint="--adapter NAME=PATH")
+        found[name] = path
+    return found
 
 
 def reading_options(command: F) -> F:
