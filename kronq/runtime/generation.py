@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.runtime.extras import require
 from kronq.runtime.model_files import GENAI_CONFIG, ModelFiles
-from kronq.runtime.providers import CUDA, EXACT
+from kronq.runtime.provider_names import CPU, CUDA, genai_name
+from kronq.runtime.providers import EXACT, Place
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -119,28 +120,30 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
         raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
 
 
-def load_text_model(
-    files: ModelFiles, device: str, providers: Sequence[str], threads: int | None
-) -> tuple[og.Model, str]:
+def load_text_model(files: ModelFiles, place: Place, threads: int | None) -> tuple[og.Model, str]:
     """The model in onnxruntime-genai, and the provider it runs on.
 
     Args:
         files: A folder with genai_config.json; ``files.model`` may be any .onnx file in it.
-        device: What was asked for; only ``auto`` may end on the CPU for want of CUDA here.
-        providers: What onnxruntime offers for it, best first.
+        place: Where onnxruntime would run it; CUDA that nobody asked for may end on the CPU for
+            want of it here.
         threads: Threads within one operator; None leaves it to ONNX Runtime.
 
     Raises:
         MissingDependencyError: CUDA was asked for and this onnxruntime-genai cannot do it.
+        UnsupportedError: A provider that onnxruntime-genai does not know.
         KronqError: The model cannot be loaded, or did not start on the device.
     """
     genai = import_genai()
-    cuda = providers[0] == CUDA and (device == "cuda" or genai.is_cuda_available())
-    if cuda and not genai.is_cuda_available():
-        raise MissingDependencyError(
-            "no CUDA in this onnxruntime-genai",
-            hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
-        )
+    provider = place.provider
+    if provider == CUDA and not genai.is_cuda_available():
+        if place.required:
+            raise MissingDependencyError(
+                "no CUDA in this onnxruntime-genai",
+                hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
+            )
+        provider = CPU
+    name = None if provider == CPU else genai_name(provider)
     # Entries that genai does not know by name go to ONNX Runtime's session configuration.
     options: dict[str, Any] = dict(EXACT)
     if threads is not None:
@@ -150,16 +153,18 @@ def load_text_model(
         config = genai.Config(str(files.folder))
         config.overlay(json.dumps({"model": {"decoder": decoder}}))
         config.clear_providers()
-        if cuda:
-            config.append_provider("cuda")
+        if name is not None:
+            config.append_provider(name)
+            for key, value in place.options.items():
+                config.set_provider_option(name, key, value)
         model = genai.Model(config)
     except RuntimeError as error:
         raise KronqError(
             "onnxruntime-genai cannot load the model", path=files.model, found=str(error)
         ) from error
-    if cuda and model.device_type.upper() != "CUDA":
+    if provider == CUDA and model.device_type.upper() != "CUDA":
         raise KronqError("the model did not start on CUDA", found=model.device_type)
-    return model, CUDA if cuda else "CPUExecutionProvider"
+    return model, provider
 
 
 def encode_prompt(tokenizer: og.Tokenizer, prompt: str, chat: bool) -> list[int]:
