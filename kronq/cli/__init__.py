@@ -19,6 +19,7 @@ VERBS = {
     "convert": "Write an adapter as a PEFT LoKr or LoRA folder.",
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",
+    "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",
     "base": "Build an ONNX base model from a Hugging Face folder or a GGUF file.",
 }

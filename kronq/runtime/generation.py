@@ -100,6 +100,16 @@ def import_genai() -> Any:
     return onnxruntime_genai
 
 
+def check_text_folder(files: ModelFiles) -> None:
+    """Raises UnsupportedError where the folder is not an onnxruntime-genai model folder."""
+    if not files.genai:
+        raise UnsupportedError(
+            f"no text model: no {GENAI_CONFIG} beside the model",
+            path=files.folder,
+            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
+        )
+
+
 def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
     """The folder's tokenizer; the model itself is not read.
 
@@ -108,12 +118,7 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
         KronqError: Its tokenizer files are missing or damaged.
     """
     genai = import_genai()
-    if not files.genai:
-        raise UnsupportedError(
-            f"no text model: no {GENAI_CONFIG} beside the model",
-            path=files.folder,
-            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
-        )
+    check_text_folder(files)
     try:
         return genai.Tokenizer(str(files.folder))
     except RuntimeError as error:
