@@ -85,6 +85,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> dict[str, tuple[Path,
 def _slot_file(adapter: Adapter, folder: Path) -> Path:
     """The adapter as the file that ONNX Runtime loads into the slots of a folder."""
     import onnxruntime as ort
+
     from kronq.targets.onnx.slots import Slots, parameters
 
     arrays = parameters(adapter, Slots.read(folder))
