@@ -10,7 +10,6 @@ import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError, listing, printable
-from kronq.runtime.providers import DEVICES
 from kronq.runtime.session import Session
 
 EXAMPLES = """\b
@@ -91,8 +90,7 @@ class Chat:
 @click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
 @click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same answers.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
+@shared.place_options
 def command(
     path: str,
     adapters: tuple[str, ...],
@@ -101,8 +99,7 @@ def command(
     temperature: float,
     top_p: float | None,
     seed: int | None,
-    device: str,
-    threads: int | None,
+    **where: Any,
 ) -> None:
     """Talk with the model in PATH; the first adapter answers first.
 
@@ -110,7 +107,7 @@ def command(
     Answers go to stdout as they come, everything else to stderr.
     """
     named = shared.named_adapters(adapters)
-    session = Session(path, named, device=device, threads=threads)
+    session = Session(path, named, **shared.place(where))
 
     def say(line: str) -> None:
         click.echo(line, err=True)

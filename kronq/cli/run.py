@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError, listing
 from kronq.runtime.generation import Generation
-from kronq.runtime.providers import DEVICES
 from kronq.runtime.session import Session
 
 EXAMPLES = """\b
@@ -45,8 +46,12 @@ Examples:
 @click.option(
     "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given again."
 )
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
+@shared.place_options
+@click.option(
+    "--nodes",
+    is_flag=True,
+    help="Tell which provider runs how many nodes; opens the model a second time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout, at the end.")
 def command(
     path: str,
@@ -59,9 +64,9 @@ def command(
     top_k: int | None,
     seed: int | None,
     stop: tuple[str, ...],
-    device: str,
-    threads: int | None,
+    nodes: bool,
     as_json: bool,
+    **where: Any,
 ) -> None:
     """Generate text with the model in PATH, as 'kronq base' and 'kronq export' write it.
 
@@ -71,7 +76,7 @@ def command(
     named = shared.named_adapters(adapters)
     if len(named) > 1:
         raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
-    session = Session(path, named, device=device, threads=threads)
+    session = Session(path, named, **shared.place(where))
     result = session.generate(
         text,
         adapter=next(iter(named), None),
@@ -84,23 +89,27 @@ def command(
         chat=chat,
         stream=None if as_json else lambda piece: click.echo(piece, nl=False),
     )
+    counts = session.report.nodes if nodes else None
     if as_json:
-        click.echo(json.dumps(as_object(result, threads), ensure_ascii=False))
+        click.echo(json.dumps(as_object(result, session.threads, counts), ensure_ascii=False))
         return
     click.echo()
-    click.echo(summary(result, threads), err=True)
+    click.echo(summary(result, session.threads, counts), err=True)
 
 
-def as_object(result: Generation, threads: int | None) -> dict[str, object]:
+def as_object(
+    result: Generation, threads: int | None, nodes: Mapping[str, int] | None
+) -> dict[str, object]:
     return {
         **asdict(result),
         "prefill_tokens_per_second": result.prefill_tokens_per_second,
         "decode_tokens_per_second": result.decode_tokens_per_second,
         "threads": threads,
+        **({} if nodes is None else {"nodes": dict(nodes)}),
     }
 
 
-def summary(result: Generation, threads: int | None) -> str:
+def summary(result: Generation, threads: int | None, nodes: Mapping[str, int] | None) -> str:
     decode = result.decode_tokens_per_second
     parts = [
         f"{len(result.tokens)} tokens after {result.prompt_tokens} ({result.stopped})",
@@ -108,5 +117,6 @@ def summary(result: Generation, threads: int | None) -> str:
         f"decode {decode:.1f} tokens/s" if decode else "decode not timed",
         result.provider,
         f"{threads} threads" if threads else "default threads",
+        *(f"{count:,} nodes on {name}" for name, count in (nodes or {}).items()),
     ]
     return ", ".join(parts)

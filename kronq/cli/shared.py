@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from kronq.adapter import Adapter
 from kronq.errors import KronqError, printable
 from kronq.loading import FORMATS, load
+from kronq.runtime.providers import DEVICES, parse_options
 from kronq.sources.scale import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +70,36 @@ def reading_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def place_options(command: F) -> F:
+    """Where a model runs, for every verb that runs one; ``place`` makes arguments of them."""
+    for option in (
+        click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given."),
+        click.option(
+            "--provider-option",
+            "provider_option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of the provider's own; may be given again.",
+        ),
+        click.option(
+            "--provider",
+            metavar="NAME",
+            help="Instead of a device, any provider of the installed onnxruntime: openvino, dml…",
+        ),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def place(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The place options among others, as ``Session`` and ``TaskModel`` take them."""
+    return {
+        **{name: options[name] for name in ("device", "provider", "threads")},
+        "provider_options": parse_options(options["provider_option"]),
+    }
 
 
 def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:

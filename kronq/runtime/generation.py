@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.runtime.extras import require
 from kronq.runtime.model_files import GENAI_CONFIG, ModelFiles
-from kronq.runtime.providers import CUDA, EXACT
+from kronq.runtime.provider_names import CPU, CUDA, genai_name
+from kronq.runtime.providers import EXACT, Place
 from kronq.runtime.writing import Writing
 
 if TYPE_CHECKING:
@@ -104,6 +105,16 @@ def import_genai() -> Any:
     return onnxruntime_genai
 
 
+def check_text_folder(files: ModelFiles) -> None:
+    """Raises UnsupportedError where the folder is not an onnxruntime-genai model folder."""
+    if not files.genai:
+        raise UnsupportedError(
+            f"no text model: no {GENAI_CONFIG} beside the model",
+            path=files.folder,
+            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
+        )
+
+
 def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
     """The folder's tokenizer; the model itself is not read.
 
@@ -112,40 +123,37 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
         KronqError: Its tokenizer files are missing or damaged.
     """
     genai = import_genai()
-    if not files.genai:
-        raise UnsupportedError(
-            f"no text model: no {GENAI_CONFIG} beside the model",
-            path=files.folder,
-            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
-        )
+    check_text_folder(files)
     try:
         return genai.Tokenizer(str(files.folder))
     except RuntimeError as error:
         raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
 
 
-def load_text_model(
-    files: ModelFiles, device: str, providers: Sequence[str], threads: int | None
-) -> tuple[og.Model, str]:
+def load_text_model(files: ModelFiles, place: Place, threads: int | None) -> tuple[og.Model, str]:
     """The model in onnxruntime-genai, and the provider it runs on.
 
     Args:
         files: A folder with genai_config.json; ``files.model`` may be any .onnx file in it.
-        device: What was asked for; only ``auto`` may end on the CPU for want of CUDA here.
-        providers: What onnxruntime offers for it, best first.
+        place: Where onnxruntime would run it; CUDA that nobody asked for may end on the CPU for
+            want of it here.
         threads: Threads within one operator; None leaves it to ONNX Runtime.
 
     Raises:
         MissingDependencyError: CUDA was asked for and this onnxruntime-genai cannot do it.
+        UnsupportedError: A provider that onnxruntime-genai does not know.
         KronqError: The model cannot be loaded, or did not start on the device.
     """
     genai = import_genai()
-    cuda = providers[0] == CUDA and (device == "cuda" or genai.is_cuda_available())
-    if cuda and not genai.is_cuda_available():
-        raise MissingDependencyError(
-            "no CUDA in this onnxruntime-genai",
-            hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
-        )
+    provider = place.provider
+    if provider == CUDA and not genai.is_cuda_available():
+        if place.required:
+            raise MissingDependencyError(
+                "no CUDA in this onnxruntime-genai",
+                hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
+            )
+        provider = CPU
+    name = None if provider == CPU else genai_name(provider)
     # Entries that genai does not know by name go to ONNX Runtime's session configuration.
     options: dict[str, Any] = dict(EXACT)
     if threads is not None:
@@ -155,16 +163,18 @@ def load_text_model(
         config = genai.Config(str(files.folder))
         config.overlay(json.dumps({"model": {"decoder": decoder}}))
         config.clear_providers()
-        if cuda:
-            config.append_provider("cuda")
+        if name is not None:
+            config.append_provider(name)
+            for key, value in place.options.items():
+                config.set_provider_option(name, key, value)
         model = genai.Model(config)
     except RuntimeError as error:
         raise KronqError(
             "onnxruntime-genai cannot load the model", path=files.model, found=str(error)
         ) from error
-    if cuda and model.device_type.upper() != "CUDA":
+    if provider == CUDA and model.device_type.upper() != "CUDA":
         raise KronqError("the model did not start on CUDA", found=model.device_type)
-    return model, CUDA if cuda else "CPUExecutionProvider"
+    return model, provider
 
 
 def generate(

@@ -54,12 +54,15 @@ class Session:
         path: A folder with a model (what ``kronq base`` and ``kronq export`` write), or an .onnx
             file.
         device: ``auto`` (CUDA if this onnxruntime has it), ``cpu`` or ``cuda``.
+        provider: Instead of a device, an execution provider of the installed onnxruntime, by its
+            full or short name (``openvino``).
+        provider_options: Its own options.
         threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
         adapters: Name → path of what ``load`` takes.
 
     Raises:
-        KronqError: No model there, or no such device.
-        MissingDependencyError: CUDA was asked for and is not there.
+        KronqError: No model there, or no such device or provider.
+        MissingDependencyError: What was asked for is not there.
     """
 
     def __init__(
@@ -68,20 +71,21 @@ class Session:
         adapters: Mapping[str, StrPath] | None = None,
         *,
         device: str = "auto",
+        provider: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise KronqError("not a number of threads", found=threads, expected="1 or more")
         self.files = find_model(path)
-        self.device = device
         self.threads = threads
-        self._providers = choose(device)
+        self.place = choose(device, provider, provider_options)
         self.adapters = Adapters(self.files.folder, lambda: self._text_model[0])
         for name, file in (adapters or {}).items():
             self.load(name, file)
 
     def __repr__(self) -> str:
-        return f"<Session {self.files.model}, {self._providers[0]}>"
+        return f"<Session {self.files.model}, {self.place.provider}>"
 
     @cached_property
     def _session(self) -> ort.InferenceSession:
@@ -96,13 +100,13 @@ class Session:
             options.intra_op_num_threads = self.threads
         try:
             session = ort.InferenceSession(
-                str(self.files.model), options, providers=self._providers
+                str(self.files.model), options, providers=self.place.providers
             )
         except Exception as error:  # ONNX Runtime's errors share no class of their own
             raise KronqError(
                 "ONNX Runtime cannot load the model", path=self.files.model, found=str(error)
             ) from error
-        check_provider(session, self._providers)
+        check_provider(session, self.place)
         return session
 
     @cached_property
@@ -111,14 +115,14 @@ class Session:
 
     @cached_property
     def _text_model(self) -> tuple[og.Model, str]:
-        return generation.load_text_model(self.files, self.device, self._providers, self.threads)
+        return generation.load_text_model(self.files, self.place, self.threads)
 
     @cached_property
     def report(self) -> SessionReport:
         """Where the model runs; opens it in onnxruntime if it is not open."""
         return SessionReport(
             model=self.files.model,
-            provider=check_provider(self._session, self._providers),
+            provider=check_provider(self._session, self.place),
             nodes=node_counts(self._session),
             threads=self.threads,
         )

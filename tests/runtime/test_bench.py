@@ -1,0 +1,139 @@
+"""What is timed takes turns, and what a bench tells has every figure it promises."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from itertools import count
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from kronq import export_onnx
+from kronq.runtime.model_files import find_model
+from kronq.runtime.providers import Place
+from kronq.runtime.timed_text import Work, open_text_model
+from kronq.runtime.timing import Sample, Spread, per_second, ratio, take_turns
+from tests.cli.conftest import kronq
+from tests.tasks.tiny import tiny_adapter
+
+__all__ = ["kronq"]
+
+CPU = "CPUExecutionProvider"
+FEW = ("--prompt-tokens", 8, "--new-tokens", 4, "--rounds", 3, "--threads", 1)
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count():
+    ran = []
+    number = count()
+
+    def side(name):
+        def run():
+            ran.append(name)
+            return Sample(next(number), (1.0,))
+
+        return run
+
+    told = []
+    rounds = take_turns(
+        {"a": side("a"), "b": side("b")}, 3, lambda done, total: told.append((done, total))
+    )
+    assert "".join(ran) == "ba" + "ab" + "ba" + "ab"
+    assert [found["a"].prefill for found in rounds] == [2, 5, 6]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_a_ratio_is_taken_within_each_round():
+    """The machine is twice as slow in the second round, which the ratio does not see."""
+    rounds = [
+        {"a": Sample(0.2, (3.0, 3.0, 99.0)), "b": Sample(0.1, (2.0, 2.0, 2.0))},
+        {"a": Sample(0.4, (6.0, 6.0, 6.0)), "b": Sample(0.2, (4.0, 0.0, 4.0))},
+    ]
+    assert ratio(rounds, "a", "b", lambda sample: sample.step) == Spread(1.5, 1.5, 1.5, 2)
+    assert ratio(rounds, "a", "b", lambda sample: sample.prefill) == Spread(2, 2, 2, 2)
+    assert per_second(rounds, "b", lambda sample: sample.prefill, 10).median == 75
+
+
+def test_a_spread_is_from_the_10th_to_the_90th_percentile():
+    assert Spread.of(range(101)) == Spread(50, 10, 90, 101)
+
+
+def test_a_text_is_timed_token_by_token_and_never_ends_early(tiny_base):
+    model = open_text_model(find_model(tiny_base), Place(), 1)
+    ticks = count()
+    sample = model.run(Work(8, 40), clock=lambda: float(next(ticks)))
+    assert sample == Sample(1.0, (1.0,) * 39)
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench") / "out"
+    export_onnx(tiny_adapter(), tiny_base, out, form="branch", verify=False)
+    return out
+
+
+def test_the_figures(kronq, exported, tiny_base):
+    told = kronq("bench", exported, "--base", tiny_base, *FEW, "--json").json()
+    both = (told["with_adapter"], told["without"])
+    figures = ("prefill_tokens_per_second", "decode_tokens_per_second", "first_token_ms")
+    spreads = [told[name] for name in ("decode_ratio", "prefill_ratio", "load_ms", "peak_mb")]
+    spreads += [side[name] for side in both for name in (*figures, "load_ms", "peak_mb")]
+    for spread in spreads:
+        assert spread["n"] == 3
+        assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
+    assert (told["swap_ms"], told["activate_ms"]) == (None, None)
+    assert (told["provider"], told["threads"], told["rounds"]) == (CPU, 1, 3)
+    assert both[0]["nodes"][CPU] > both[1]["nodes"][CPU]
+    assert told["machine"]["cores"] >= 1
+
+
+@pytest.fixture(scope="module")
+def slotted(tiny_base, tmp_path_factory):
+    """The tiny llama with one slot, a factor on its logits, and an adapter that fills it."""
+    folder = tmp_path_factory.mktemp("slots") / "out"
+    shutil.copytree(tiny_base, folder)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    graph = model.graph
+    last = next(node for node in graph.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "before"
+    graph.node.append(helper.make_node("Mul", ["before", "gain"], ["logits"]))
+    graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "gain"))
+    graph.input.append(helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, [1]))
+    onnx.save(model, folder / "model.onnx")
+    adapter = onnxruntime.AdapterFormat()
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(1, 2, np.float32))
+    adapter.set_parameters({"gain": value})
+    adapter.export_adapter(str(folder / "twice.onnx_adapter"))
+    return folder
+
+
+def test_a_model_with_slots_is_its_own_base(kronq, slotted):
+    file = slotted / "twice.onnx_adapter"
+    told = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()
+    assert told["without"]["model"] == told["with_adapter"]["model"]
+    assert (told["without"]["adapter"], told["with_adapter"]["adapter"]) == (None, str(file))
+    assert 0 < told["activate_ms"]["median"] < told["swap_ms"]["median"] < math.inf
+    assert "swap, ms" in kronq("bench", slotted, "--adapter", file, *FEW).out
+
+
+def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
+    plain = open_text_model(find_model(slotted), Place(), 1)
+    adapted = plain.with_adapter(slotted / "twice.onnx_adapter")
+    assert adapted.model is plain.model
+    assert (plain.adapters, len(adapted.run(Work(4, 3)).steps)) == (None, 2)
+
+
+def test_what_cannot_be_measured(kronq, exported, tiny_base, tmp_path):
+    assert "--base BASE" in kronq.refuses("bench", exported)
+    both = ("--base", tiny_base)
+    assert "a base and an adapter" in kronq.refuses("bench", exported, *both, "--adapter", "a")
+    assert "model's context" in kronq.refuses("bench", exported, *both, "--prompt-tokens", 60)
+    assert "too few tokens" in kronq.refuses("bench", exported, *both, "--new-tokens", 1)
+    assert "0 rounds" in kronq.refuses("bench", exported, *both, "--rounds", 0)
+    assert "no such file" in kronq.refuses("bench", tmp_path / "x", *both)
+    (tmp_path / "a.onnx_adapter").write_bytes(b"no")
+    slots = ("bench", tiny_base, "--adapter", tmp_path / "a.onnx_adapter", *FEW)
+    assert "not an adapter for slots" in kronq.refuses(*slots)
