@@ -16,15 +16,17 @@ const field = (index) => 4 + 2 * index;
 const ADAPTER = { formatVersion: field(0), parameters: field(3) };
 const PARAMETER = { name: field(0), dims: field(1), dataType: field(2), rawData: field(3) };
 
+/** Whether the bytes are such a file. */
+export function isAdapter(bytes) {
+  return bytes.length >= 8 && new ByteBuffer(bytes).__has_identifier(IDENTIFIER);
+}
+
 /** Map of input name to tensor; large tensors are views of `bytes`. */
 export function readAdapter(bytes) {
   const buffer = new ByteBuffer(bytes);
-  if (bytes.length < 8 || !buffer.__has_identifier(IDENTIFIER)) {
-    throw new Error("not an .onnx_adapter file");
-  }
   const root = buffer.readInt32(0);
   const version = buffer.readInt32(root + buffer.__offset(root, ADAPTER.formatVersion));
-  if (version !== FORMAT_VERSION) throw new Error(`adapter format version ${version}, not 1`);
+  if (version !== FORMAT_VERSION) throw new Error(`adapter format version ${version}, not ${FORMAT_VERSION}`);
 
   const parameters = vector(buffer, root, ADAPTER.parameters);
   const tensors = new Map();

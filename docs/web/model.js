@@ -4,7 +4,9 @@
 
 import * as ort from "onnxruntime-web";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { readAdapter } from "./adapter.js";
+import { isAdapter, readAdapter } from "./adapter.js";
+import { fillSlots } from "./fill.js";
+import { readPacked } from "./packed.js";
 import { openSlots } from "./slots.js";
 
 export const runtime = `onnxruntime-web ${ort.env.versions.web}`;
@@ -22,7 +24,7 @@ export async function fetchJson(url) {
   return JSON.parse(new TextDecoder().decode(await fetchBytes(url)));
 }
 
-/** Reads a folder: {config, tokenizer, session, defaults, bytes, ms, none}. */
+/** Reads a folder: {config, tokenizer, session, defaults, spec, bytes, ms, none}. */
 export async function openModel(folder) {
   const started = performance.now();
   const config = (await fetchJson(folder + "genai_config.json")).model;
@@ -35,17 +37,25 @@ export async function openModel(folder) {
   for (const path of files) externalData.push({ path, data: await fetchBytes(folder + path) });
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], externalData });
   const bytes = externalData.reduce((sum, { data }) => sum + data.length, model.length);
-  const opened = { config, tokenizer, session, defaults, bytes, ms: performance.now() - started };
+  // Only for packed files: an .onnx_adapter names the slots itself.
+  const spec = await fetchJson(folder + "kronq_slots.json").catch(() => null);
+  const opened = { config, tokenizer, session, defaults, spec, bytes, ms: performance.now() - started };
   return { ...opened, none: feedsOf(opened, new Map()) };
 }
 
-/** The feeds that put an .onnx_adapter into the model's slots. */
+/** The feeds that put an .onnx_adapter, or a packed .safetensors, into the model's slots. */
 export function openAdapter(model, bytes) {
-  const tensors = readAdapter(bytes);
+  const tensors = isAdapter(bytes) ? readAdapter(bytes) : unpack(model.spec, bytes);
   for (const name of tensors.keys()) {
     if (!model.defaults.has(name)) throw new Error(`this model has no slot ${name}: made for another base?`);
   }
   return feedsOf(model, tensors);
+}
+
+function unpack(spec, bytes) {
+  const layers = readPacked(bytes);
+  if (!spec) throw new Error("packed files need the kronq_slots.json of the model's folder");
+  return fillSlots(spec, layers);
 }
 
 function feedsOf({ defaults }, tensors) {

@@ -52,11 +52,12 @@ def with_slots(base: Path, folder: Path) -> dict[str, tuple[int, int]]:
 def write_adapter(path: Path, slots: dict[str, tuple[int, int]], seed: int) -> None:
     """Random factors for every slot, as ONNX Runtime writes them."""
     rng = np.random.default_rng(seed)
-    factors = {}
+    # ONNX Runtime does not keep the arrays alive that it looks at.
+    arrays: dict[str, np.ndarray] = {}
     for slot, (d_in, d_out) in slots.items():
         for name, shape in (("down", (d_in, RANK)), ("up", (RANK, d_out))):
-            values = rng.normal(scale=0.2, size=shape).astype(np.float32)
-            factors[f"{slot}/{name}"] = ort.OrtValue.ortvalue_from_numpy(values)
+            arrays[f"{slot}/{name}"] = rng.normal(scale=0.2, size=shape).astype(np.float32)
+    factors = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
     file = ort.AdapterFormat()
     file.set_adapter_version(1)
     file.set_model_version(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,8 @@ def packages() -> Path:
         if done.returncode:
             pytest.skip(f"needs the npm registry: {done.stderr.strip().splitlines()[-1]}")
 
-    version = f"web-{abs(hash_of(PAGE / 'package-lock.json')):08x}"
-    return once_per_machine(version, install) / "node_modules"
-
-
-def hash_of(path: Path) -> int:
-    import zlib
-
-    return zlib.crc32(path.read_bytes())
+    pinned = zlib.crc32((PAGE / "package-lock.json").read_bytes())
+    return once_per_machine(f"web-{pinned:08x}", install) / "node_modules"
 
 
 @pytest.fixture(scope="module")
