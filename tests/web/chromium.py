@@ -91,9 +91,9 @@ class Page:
 def browser(chromium: str, profile: Path) -> Iterator[Page]:
     """A tab of a Chromium of its own, which ends with the block."""
     (their_in, commands), (answers, their_out) = os.pipe(), os.pipe()
+    command = [chromium, *FLAGS, f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{their_in} 4>&{their_out}', "sh"]
-        + [chromium, *FLAGS, f"--user-data-dir={profile}"],
+        ["sh", "-c", f'exec "$@" 3<&{their_in} 4>&{their_out}', "sh", *command],
         pass_fds=(their_in, their_out),
         stderr=subprocess.DEVNULL,
     )

@@ -1,4 +1,4 @@
-"""The page and a model folder on a port of this machine, as ``python -m http.server`` serves them."""
+"""The page and a model folder on a port of this machine, as ``python -m http.server`` has it."""
 
 from __future__ import annotations
 
