@@ -90,6 +90,8 @@ async function start() {
   list = await fetchJson(folder + "adapters.json");
   by("question").value = list.question ?? "";
   model = await openModel(folder);
+  // The first run also pays for WebAssembly being compiled: nobody's first token should.
+  await run(model, model.none, [0]);
   addCard("no adapter", model.bytes, model.ms, model.none);
   for (const { name, file } of list.adapters) addAdapter(name, await fetchBytes(folder + file));
   const threads = self.crossOriginIsolated ? "threads" : "one thread";
