@@ -93,8 +93,9 @@ def browser(chromium: str, profile: Path) -> Iterator[Page]:
     (their_in, commands), (answers, their_out) = os.pipe(), os.pipe()
     command = [chromium, *FLAGS, f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{their_in} 4>&{their_out}', "sh", *command],
-        pass_fds=(their_in, their_out),
+        ["sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >&2', "sh", *command],
+        stdin=their_in,
+        stdout=their_out,
         stderr=subprocess.DEVNULL,
     )
     os.close(their_in)
