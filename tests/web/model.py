@@ -81,10 +81,10 @@ def cpu_logits(folder: Path, adapter: str | None, ids: list[int]) -> np.ndarray:
         "input_ids": np.array([ids], np.int64),
         "attention_mask": np.ones((1, len(ids)), np.int64),
     }
-    for value in session.get_inputs():
-        if value.name.startswith("past_key_values"):
-            _, heads, _, width = value.shape
-            feeds[value.name] = np.zeros((1, heads, 0, width), np.float32)
+    config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    decoder = config["model"]["decoder"]
+    empty = np.zeros((1, decoder["num_key_value_heads"], 0, decoder["head_size"]), np.float32)
+    feeds |= {v.name: empty for v in session.get_inputs() if v.name not in feeds}
     run = ort.RunOptions()
     if adapter is not None:
         lora = ort.LoraAdapter()
