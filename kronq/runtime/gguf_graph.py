@@ -226,7 +226,7 @@ class _Surgery:
     ) -> ir.Value:
         """A new node before another; its only output, float32."""
         node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
-        node.outputs[0].name = f"{name}/output_0"
+        node.outputs[0].name = f"{name}/own_0"
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         self.graph.insert_before(before, node)
         return node.outputs[0]
