@@ -68,11 +68,11 @@ def keep_blocks(gguf: Path, float_model: Path, out: Path, *, fast: bool = False)
     kept, floats = 0, []
     for tensor in matrices:
         blocks = read_blocks(tensor)
-        dense = dequantize(tensor.data, tensor.tensor_type) if blocks is not None else None
-        done = [
-            blocks is not None and surgery.exchange(node, blocks, dense, heads)
-            for node in surgery.places(tensor.name, tied)
-        ]
+        done = []
+        if blocks is not None:
+            dense = dequantize(tensor.data, tensor.tensor_type)
+            places = surgery.places(tensor.name, tied)
+            done = [surgery.exchange(node, blocks, dense, heads) for node in places]
         if done and all(done):
             kept += 1
         else:
@@ -250,7 +250,7 @@ def _weight(value: ir.Value | None) -> Array | None:
     if value is None:
         return None
     if value.const_value is not None:
-        return value.const_value.numpy()
+        return np.asarray(value.const_value.numpy())
     producer = value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
