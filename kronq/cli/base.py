@@ -31,8 +31,8 @@ Examples:
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="as-is keeps a GGUF's own blocks (its default); fp32 (a folder's) equals the source; fp16 is "
-    "half of it; int4 is a seventh, and hurts small models.",
+    help="as-is keeps a GGUF's own blocks (its default); fp32 (a folder's default) equals the "
+    "source; fp16 is half of it; int4 is a seventh, and hurts small models.",
 )
 @click.option("--fuse-qkv", is_flag=True, help="Make q, k and v one MatMul, for no adapters on it.")
 @click.option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +84,10 @@ def _source_logits(hf_folder: Path, tokens: list[int]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        hf_folder, dtype=torch.float32, local_files_only=True
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        model = AutoModelForCausalLM.from_pretrained(
+            hf_folder, dtype=torch.float32, local_files_only=True
+        )
     with torch.inference_mode():
         logits: NDArray[np.float32] = model.eval()(torch.tensor([tokens])).logits[0].numpy()
     return logits

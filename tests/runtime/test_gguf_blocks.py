@@ -20,7 +20,7 @@ LAYER = "/model/layers.0/mlp/up_proj/MatMul"
 
 def float_model(path, weight):
     """x·Wᵀ under the name that the builder gives a layer."""
-    x = ir.val("x", ir.DataType.FLOAT, ["n", weight.shape[1]])
+    x = ir.val("x", ir.DataType.FLOAT, [1, "n", weight.shape[1]])
     w = ir.val("w", const_value=ir.tensor(np.ascontiguousarray(weight.T)))
     node = ir.node("MatMul", [x, w], name=LAYER)
     node.outputs[0].name = "y"
@@ -54,7 +54,7 @@ def test_every_block_is_the_same_number(kind, tmp_path):
     )
     assert (made.kept, made.floats) == (1, ())
     session = ort.InferenceSession(tmp_path / "kept.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(None, {"x": np.eye(96, dtype=np.float32)})[0].T
+    found = session.run(None, {"x": np.eye(96, dtype=np.float32)[None]})[0][0].T
     # Where there is an offset, it is added last: half a unit in the last place.
     np.testing.assert_allclose(found, dense, rtol=0, atol=0 if kind == Type.Q4_0 else 3e-7)
 
