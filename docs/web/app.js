@@ -49,6 +49,7 @@ async function answer({ name, feeds, card }, prompt, maxTokens) {
   }
   const rate = (1000 * (state.tokens.length - 1)) / state.decodeMs;
   if (state.tokens.length > 1) fill(card, { rate: `${rate.toFixed(1)} tokens/s` });
+  if (!state.text.trim()) fill(card, { answer: "(ends without a word)" });
   card.classList.remove("active");
   return { name, ...state };
 }
