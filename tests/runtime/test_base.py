@@ -106,7 +106,7 @@ def test_not_a_model_at_all(tmp_path):
 
 
 def test_an_unknown_precision(tiny_hf, tmp_path):
-    with pytest.raises(KronqError, match="unknown precision; found int3; expected fp32, fp16"):
+    with pytest.raises(KronqError, match="unknown precision; found int3; expected as-is, fp32, fp16"):
         build_base(tiny_hf, tmp_path / "base", "int3")
 
 
