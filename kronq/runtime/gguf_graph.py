@@ -2,7 +2,7 @@
 
 ONNX Runtime's MatMulNBits computes x·(scale·(code − zero))ᵀ. An offset for each block adds
 sums(x)·offsetᵀ, where sums(x) are x's sums over the blocks: once for all layers of the same x.
-Offsets as float zero points would say the same, but run six times slower on the CPU.
+Offsets as float zero points would say the same, but the CPU has only a slow path for them.
 """
 
 from __future__ import annotations

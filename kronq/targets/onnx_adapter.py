@@ -55,10 +55,9 @@ def export_arrays(arrays: Arrays, file: Path) -> None:
     """Arrays by input name as an ``.onnx_adapter``, written by ONNX Runtime."""
     import onnxruntime as ort
 
-    values = {
-        name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-        for name, array in arrays.items()
-    }
+    # An OrtValue of an array does not keep it alive.
+    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in kept.items()}
     form = ort.AdapterFormat()
     form.set_adapter_version(1)
     form.set_model_version(1)
