@@ -2,8 +2,8 @@
 
 Squared error of ΔW counts what changes weights; the user loses what changes answers. Every step
 rounds the latents, runs the adapter that this gives beside the one as it was trained, and moves the
-latents down the gradient of KL(as trained ‖ rounded) at the answers' tokens (Hinton et al., arXiv
-1503.02531). The price of a bit is steered so that the file keeps its size.
+latents down the gradient of KL(as trained ‖ rounded) at the answers' tokens and between choices
+(Hinton et al., arXiv 1503.02531). The price of a bit is steered so that the file keeps its size.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def tune(
     Args:
         adapter: As it was trained.
         model_dir: Its base as a Hugging Face folder.
-        data: A ``.jsonl`` file of examples or a text file, or examples; the answers' tokens count,
+        data: A ``.jsonl`` file of examples or a text file, or examples; the choices' tokens count,
             of plain text all.
         size: Of the file, header included; never more, and less by 1 % at the most.
         steps: How many batches.
