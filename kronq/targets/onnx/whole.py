@@ -63,9 +63,9 @@ def check_models(
     except Exception as error:
         raise KronqError(f"ONNX Runtime runs the base and not the export: {error}") from None
     for name, value in before.items():
-        accept(
-            difference(empty[name], value, 0.0, name), "slots without an adapter change the base"
-        )
+        # Equal to the bit, unless ONNX Runtime fuses a layer of the base with what follows it.
+        empty_apart = difference(empty[name], value, MODEL_TOLERANCES[dtype] / 100, name)
+        accept(empty_apart, "empty slots change the base")
     effect = max(difference(found[n], before[n], 0.0, n).relative for n in before)
     if expected is None:
         return None, effect, None
