@@ -17,7 +17,7 @@ from kronq.runtime.timing import Spread
 EXAMPLES = """\b
 Examples:
   kronq bench out/ --base base/ --threads 1
-  kronq bench out/ --adapter arc.onnx_adapter --rounds 15
+  kronq bench slots/ --adapter small.safetensors --rounds 15
   kronq bench out/ --base base/ --provider openvino --json
 """
 

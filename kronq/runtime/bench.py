@@ -11,10 +11,12 @@ from kronq.errors import KronqError, StrPath
 from kronq.runtime.bench_child import in_a_child
 from kronq.runtime.machine import Machine, this_machine
 from kronq.runtime.model_files import ModelFiles, find_model
+from kronq.runtime.prepared import Prepared, prepare
 from kronq.runtime.providers import Place, choose
 from kronq.runtime.session import Session
 from kronq.runtime.timed_text import Swap, TextModel, Work, open_text_model, time_swaps
 from kronq.runtime.timing import Round, Sample, Spread, per_second, ratio, take_turns
+from kronq.targets.onnx.slots import SPEC, Slots
 
 WITH, WITHOUT = "with", "without"
 LOADS = 3
@@ -108,7 +110,8 @@ def bench(
     Args:
         folder: A text model's folder, as ``kronq export`` writes it.
         base: The model without the adapter, where the adapter is in the graph.
-        adapter: A prepared adapter (.onnx_adapter) for a model with slots, which is its own base.
+        adapter: For a model with slots, which is its own base: anything that ``kronq.load`` reads,
+            or an ``.onnx_adapter``.
         device: As for ``Session``; so are ``provider``, ``provider_options`` and ``threads``.
         provider: Instead of a device.
         provider_options: The provider's own.
@@ -135,7 +138,8 @@ def bench(
     work = Work(prompt_tokens, new_tokens)
     shipped = find_model(folder)
     bare = shipped if base is None else find_model(base)
-    file = None if adapter is None else Path(adapter)
+    ready = None if adapter is None else _ready(adapter, shipped.folder)
+    file = None if ready is None else ready.file
     sides = {WITH: (shipped, file), WITHOUT: (bare, None)}
     timed, swaps, ran_on = _time(sides, place, threads, work, rounds, progress)
     if ran_on != place.provider:
@@ -144,7 +148,7 @@ def bench(
     told = {
         name: Side(
             model=str(files.model),
-            adapter=None if beside is None else str(beside),
+            adapter=None if beside is None else str(adapter),
             prefill_tokens_per_second=per_second(timed, name, _prefill, prompt_tokens),
             decode_tokens_per_second=per_second(timed, name, _step),
             first_token_ms=Spread.of(1e3 * found[name].prefill for found in timed),
@@ -170,6 +174,10 @@ def bench(
         without=told[WITHOUT],
         machine=this_machine(),
     )
+
+
+def _ready(adapter: StrPath, folder: Path) -> Prepared:
+    return prepare(adapter, Slots.read(folder), (folder / SPEC).read_bytes())
 
 
 def _step(sample: Sample) -> float:

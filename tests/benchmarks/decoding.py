@@ -28,6 +28,7 @@ from kronq.runtime.providers import Place
 from kronq.runtime.timed_text import TextModel, Work, open_text_model
 from kronq.runtime.timing import Sample, Spread, ratio, take_turns
 from kronq.targets.onnx import Form
+from kronq.targets.onnx_adapter import write_onnx_adapter
 from tests.benchmarks.lora_chain import write_lora_chain
 from tests.benchmarks.sizes import ADAPTER
 
@@ -84,16 +85,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> dict[str, tuple[Path,
 
 def _slot_file(adapter: Adapter, folder: Path) -> Path:
     """The adapter as the file that ONNX Runtime loads into the slots of a folder."""
-    import onnxruntime as ort
-
-    from kronq.targets.onnx.slots import Slots, parameters
-
-    arrays = parameters(adapter, Slots.read(folder))
-    made = ort.AdapterFormat()
-    made.set_parameters({n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in arrays.items()})
-    file = folder.parent / "timed.onnx_adapter"
-    made.export_adapter(str(file))
-    return file
+    return write_onnx_adapter(adapter, folder, folder.parent / "timed.onnx_adapter")
 
 
 def _open(folders: Mapping[str, tuple[Path, Path | None]], threads: int, work: Work) -> dict:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import shutil
 from itertools import count
 
-import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
 
-from kronq import export_onnx
+from kronq import export_onnx, quantize, save
 from kronq.runtime.model_files import find_model
 from kronq.runtime.providers import Place
 from kronq.runtime.timed_text import Work, open_text_model
 from kronq.runtime.timing import Sample, Spread, per_second, ratio, take_turns
+from kronq.targets.onnx_adapter import write_onnx_adapter
 from tests.cli.conftest import kronq
 from tests.tasks.tiny import tiny_adapter
 
@@ -92,26 +88,15 @@ def test_the_figures(kronq, exported, tiny_base):
 
 @pytest.fixture(scope="module")
 def slotted(tiny_base, tmp_path_factory):
-    """The tiny llama with one slot, a factor on its logits, and an adapter that fills it."""
+    """The tiny llama with slots, and a packed adapter for them."""
     folder = tmp_path_factory.mktemp("slots") / "out"
-    shutil.copytree(tiny_base, folder)
-    model = onnx.load(folder / "model.onnx", load_external_data=False)
-    graph = model.graph
-    last = next(node for node in graph.node if "logits" in node.output)
-    last.output[list(last.output).index("logits")] = "before"
-    graph.node.append(helper.make_node("Mul", ["before", "gain"], ["logits"]))
-    graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "gain"))
-    graph.input.append(helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, [1]))
-    onnx.save(model, folder / "model.onnx")
-    adapter = onnxruntime.AdapterFormat()
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(1, 2, np.float32))
-    adapter.set_parameters({"gain": value})
-    adapter.export_adapter(str(folder / "twice.onnx_adapter"))
+    export_onnx(tiny_adapter(), tiny_base, folder, form="slots", verify=False)
+    save(quantize(tiny_adapter(), 4), folder / "small.safetensors")
     return folder
 
 
 def test_a_model_with_slots_is_its_own_base(kronq, slotted):
-    file = slotted / "twice.onnx_adapter"
+    file = slotted / "small.safetensors"
     told = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()
     assert told["without"]["model"] == told["with_adapter"]["model"]
     assert (told["without"]["adapter"], told["with_adapter"]["adapter"]) == (None, str(file))
@@ -121,12 +106,13 @@ def test_a_model_with_slots_is_its_own_base(kronq, slotted):
 
 def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
     plain = open_text_model(find_model(slotted), Place(), 1)
-    adapted = plain.with_adapter(slotted / "twice.onnx_adapter")
+    file = write_onnx_adapter(tiny_adapter(), slotted, slotted / "a.onnx_adapter")
+    adapted = plain.with_adapter(file)
     assert adapted.model is plain.model
     assert (plain.adapters, len(adapted.run(Work(4, 3)).steps)) == (None, 2)
 
 
-def test_what_cannot_be_measured(kronq, exported, tiny_base, tmp_path):
+def test_what_cannot_be_measured(kronq, exported, slotted, tiny_base, tmp_path):
     assert "--base BASE" in kronq.refuses("bench", exported)
     both = ("--base", tiny_base)
     assert "a base and an adapter" in kronq.refuses("bench", exported, *both, "--adapter", "a")
@@ -134,6 +120,7 @@ def test_what_cannot_be_measured(kronq, exported, tiny_base, tmp_path):
     assert "too few tokens" in kronq.refuses("bench", exported, *both, "--new-tokens", 1)
     assert "0 rounds" in kronq.refuses("bench", exported, *both, "--rounds", 0)
     assert "no such file" in kronq.refuses("bench", tmp_path / "x", *both)
+    assert "no slots" in kronq.refuses("bench", tiny_base, "--adapter", tmp_path, *FEW)
     (tmp_path / "a.onnx_adapter").write_bytes(b"no")
-    slots = ("bench", tiny_base, "--adapter", tmp_path / "a.onnx_adapter", *FEW)
-    assert "not an adapter for slots" in kronq.refuses(*slots)
+    broken = ("bench", slotted, "--adapter", tmp_path / "a.onnx_adapter", *FEW)
+    assert "not an adapter for slots" in kronq.refuses(*broken)
