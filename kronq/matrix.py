@@ -75,8 +75,9 @@ class Quantized:
         group_size: How many codes along the other axis share a scale; None for the whole channel.
         widths: uint8 [channels]: the bits of each channel's codes, 2 to 8, or 0 for a channel
             that is all zero and takes no room; None where all have ``bits``.
-        clipped: How many values lay beyond the cell of an outermost code when they were rounded;
-            None where that is not known, as for codes from a file.
+        clipped: How many values lay beyond the cell of an outermost code when they were rounded,
+            with what error feedback had added to them; None where that is not known, as for codes
+            from a file.
     """
 
     codes: Codes
@@ -219,11 +220,15 @@ WIDTH_BITS = 4
 
 
 def mixed(
-    codes: Codes, widths: NDArray[np.uint8], axis: int, scale: NDArray[np.float16] | None = None
+    codes: Codes,
+    widths: NDArray[np.uint8],
+    axis: int,
+    scale: NDArray[np.float16] | None = None,
+    clipped: int | None = None,
 ) -> Quantized:
     """Codes whose channels have widths of their own."""
     mean = float(widths.mean()) if len(widths) else 0.0
-    return Quantized(codes, scale, round(mean), axis, None, widths)
+    return Quantized(codes, scale, round(mean), axis, None, widths, clipped)
 
 
 def planes_size(widths: NDArray[np.uint8], length: int) -> int:

@@ -59,3 +59,11 @@ def smollm_base(smollm_hf: Path) -> Path:
     from kronq.runtime.base import build_base
 
     return once_per_machine("base-fp32", lambda out: build_base(smollm_hf, out))
+
+
+@pytest.fixture(scope="session")
+def smollm_q4(smollm_gguf: Path) -> Path:
+    """The same with the GGUF's own blocks, exact; built once per machine."""
+    from kronq.runtime.base import build_base
+
+    return once_per_machine("base-q4", lambda out: build_base(smollm_gguf, out))

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 from kronq.adapter import Adapter
 from kronq.calibration.batches import Batch
 from kronq.errors import FormatError, StrPath
-from kronq.files import write_file
+from kronq.files import cache_folder, write_file
 from kronq.matrix import F32
 from kronq.tensors import open_tensors
 
@@ -31,16 +30,6 @@ VERSION = "1"
 _PARTIAL = "partial.safetensors"
 _CHECKSUM = "crc32"
 _DONE = "batches"
-
-
-def cache_folder(path: StrPath | None = None) -> Path:
-    """The folder asked for, or $KRONQ_CACHE, $XDG_CACHE_HOME/kronq or ~/.cache/kronq."""
-    if path is not None:
-        return Path(path)
-    own, common = os.environ.get("KRONQ_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    return Path(common, "kronq") if common else Path.home() / ".cache" / "kronq"
 
 
 @dataclass(frozen=True)

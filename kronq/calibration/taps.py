@@ -83,13 +83,13 @@ def open_tapped(
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     if threads is not None:
         options.intra_op_num_threads = threads
-    providers = choose(device)
+    place = choose(device)
     proto = ir.to_proto(tapped(path, names)).SerializeToString()
     try:
-        session = ort.InferenceSession(proto, options, providers=providers)
+        session = ort.InferenceSession(proto, options, providers=place.providers)
     except Exception as error:  # ONNX Runtime's errors share no class of their own
         raise KronqError(
             "ONNX Runtime cannot load the model", path=path, found=str(error)
         ) from error
-    check_provider(session, providers)
+    check_provider(session, place)
     return session

@@ -16,9 +16,11 @@ VERBS = {
     "inspect": "Show what an adapter or a packed file is.",
     "compare": "Compare adapters over bit widths, and at equal bytes.",
     "calibrate": "Run a base on your text, and show what layers see.",
-    "convert": "Write an adapter as a PEFT LoKr or LoRA folder.",
+    "convert": "Write an adapter as other programs load it.",
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",
+    "chat": "Talk with a model, with and without its adapters.",
+    "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",
     "base": "Build an ONNX base model from a Hugging Face folder or a GGUF file.",
 }

@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from kronq.cli import shared
-from kronq.runtime.base import PRECISIONS, Progress, build_base
+from kronq.errors import listing
+from kronq.runtime.agreement import ENOUGH
+from kronq.runtime.base import AS_IS, PRECISIONS, BaseReport, Progress, build_base
 
 EXAMPLES = """\b
 Examples:
   kronq base SmolLM2-135M-Instruct/ -o base
   kronq base model.Q4_1.gguf -o base --force
+  kronq base model.Q4_1.gguf -o base-fast --fast
   kronq base Qwen3-0.6B/ -o base-int4 --precision int4
 """
 
@@ -28,32 +31,61 @@ Examples:
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="fp32 equals the source; fp16 is half of it; int4 is a seventh, and hurts small models.",
+    help="as-is keeps a GGUF's own blocks (its default); fp32 (a folder's default) equals the "
+    "source; fp16 is half of it; int4 is a seventh, and hurts small models.",
 )
 @click.option("--fuse-qkv", is_flag=True, help="Make q, k and v one MatMul, for no adapters on it.")
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="With as-is or int4: int8 activations, twice as fast; not to judge adapters by.",
+)
 @shared.force_option
 @shared.json_option
 def command(
-    source: str, output: str, precision: str, fuse_qkv: bool, force: bool, as_json: bool
+    source: str,
+    output: str,
+    precision: str | None,
+    fuse_qkv: bool,
+    fast: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Build an onnxruntime-genai model folder from SOURCE, offline.
 
-    SOURCE is a Hugging Face folder (config.json, weights, tokenizer) or a .gguf file, which is
-    dequantized. The folder gets model.onnx, its weights, genai_config.json and the tokenizer.
+    SOURCE is a Hugging Face folder (config.json, weights, tokenizer) or a .gguf file. Of
+    that Q4_0, Q4_1 and Q8_0 blocks stay as they are, exactly, and other types become float32. The
+    folder gets model.onnx, its weights, genai_config.json and the tokenizer.
     """
     with status("building the base") as progress:
         report = build_base(
-            source, output, precision, fuse_qkv=fuse_qkv, force=force, progress=progress
+            source, output, precision, fuse_qkv=fuse_qkv, fast=fast, force=force, progress=progress
         )
     if as_json:
         click.echo(json.dumps(asdict(report), default=str))
         return
     click.echo(
-        f"{output}: {report.architecture}, {report.layers} layers, {precision}, "
+        f"{output}: {report.architecture}, {report.layers} layers, {report.precision}, "
         f"{report.file_bytes:,} bytes, {report.seconds:.1f} s"
     )
+    for line in notes(report):
+        click.echo(line)
+
+
+def notes(report: BaseReport) -> Iterator[str]:
+    """What became of a GGUF's tensors, and what the numbers lost."""
+    if report.precision == AS_IS:
+        yield f"kept {report.kept} of {report.kept + len(report.floats)} matrices as they are"
+    if report.floats:
+        yield f"dequantized to float32: {listing(report.floats)}"
+    if report.agreement is not None:
+        found = report.agreement
+        yield (
+            f"agreement with float32 on {found.tokens} tokens of text: "
+            f"{found.same_token:.1%} the same likeliest token, KL {found.kl:.4f} nats"
+        )
+        if not found.enough:
+            yield f"warning: below {ENOUGH:.0%}; this base answers differently from its source"
 
 
 @contextmanager

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import BaseModel
 
+from kronq.adapter import Adapter
 from kronq.cli import shared
+from kronq.errors import KronqError
 from kronq.loading import load
+from kronq.targets.onnx_adapter import write_onnx_adapter
 from kronq.targets.peft import DTYPES, FORMS, convert
+
+ONNX_ADAPTER = "onnx_adapter"
 
 
 class Written(BaseModel):
@@ -31,26 +37,29 @@ Examples:
   kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
   kronq convert lycoris.safetensors --to lora -o my-lora --base-model Qwen/Qwen3-0.6B
   kronq convert factors.safetensors --to lora -o my-lora --alpha 32
+  kronq convert small.safetensors --to onnx_adapter --onnx out/ -o small.onnx_adapter
 """
 
 
-@click.command(
-    "convert", epilog=EXAMPLES, short_help="Write an adapter as a PEFT LoKr or LoRA folder."
-)
+@click.command("convert", epilog=EXAMPLES, short_help="Write an adapter as other programs load it.")
 @click.argument("path")
 @click.option(
     "--to",
-    type=click.Choice(FORMS),
+    type=click.Choice((*FORMS, ONNX_ADAPTER)),
     required=True,
-    help="peft: the same factors; lora: the exact LoRA, for programs that know no LoKr.",
+    help="peft: the same factors; lora: the exact LoRA, for programs that know no LoKr; "
+    "onnx_adapter: one file that ONNX Runtime swaps into a model with slots.",
 )
-@click.option("-o", "--output", required=True, help="The folder to write.")
+@click.option("-o", "--output", required=True, help="The folder, or .onnx_adapter file, to write.")
+@click.option(
+    "--onnx",
+    metavar="FOLDER",
+    help="For onnx_adapter: what 'kronq export --form slots' wrote.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(list(DTYPES)),
-    default="fp32",
-    show_default=True,
-    help="How the tensors are stored.",
+    help="How the tensors are stored; fp32 if not given, and always for onnx_adapter.",
 )
 @click.option("--base-model", metavar="NAME", help="The base's name for the config.")
 @shared.json_option
@@ -60,36 +69,53 @@ def command(
     path: str,
     to: str,
     output: str,
-    dtype: str,
+    onnx: str | None,
+    dtype: str | None,
     base_model: str | None,
     as_json: bool,
     force: bool,
     **reading: Any,
 ) -> None:
-    """Write PATH as a folder that PEFT loads.
+    """Write PATH as a folder that PEFT loads, or as a file that ONNX Runtime loads.
 
     PATH is any adapter that kronq reads; a packed one is dequantized. Nothing is approximated, but
-    for the rounding of --dtype. The LoRA of Kronecker factors has the rank of A times r.
+    for the rounding of --dtype. The LoRA of Kronecker factors has the rank of A times r. An
+    .onnx_adapter fits the one model that it was made for.
     """
+    if to == ONNX_ADAPTER:
+        if onnx is None:
+            raise KronqError("--to onnx_adapter needs --onnx", expected="a folder with slots")
+        if dtype not in (None, "fp32") or base_model is not None:
+            raise KronqError("--dtype and --base-model are for --to peft and --to lora")
+    elif onnx is not None:
+        raise KronqError("--onnx is for --to onnx_adapter", found=f"--to {to}")
     adapter = shared.read(path, **reading)
-    convert(adapter, output, to=to, dtype=dtype, base_model=base_model, force=force)
-    made = load(output)
-    written = Written(
+    if onnx is not None:
+        write_onnx_adapter(adapter, onnx, output, force=force)
+        written = told(adapter, adapter, output, Path(output).stat().st_size)
+    else:
+        convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)
+        made = load(output)
+        written = told(adapter, made, output, made.origin.file_bytes)
+    if as_json:
+        shared.show_json(written)
+        return
+    name = "LoKr" if written.family == "kron" else "LoRA"
+    shared.show(
+        f"wrote {output}: {name}, {written.layers} layers, rank {written.rank}, "
+        f"{written.parameters:,} parameters (from {written.parameters_before:,}), "
+        f"{written.bytes:,} bytes (from {written.bytes_before:,})"
+    )
+
+
+def told(before: Adapter, made: Adapter, output: str, size: int) -> Written:
+    return Written(
         output=output,
         family=made.family,
         layers=len(made),
         rank=max(delta.rank for delta in made.values()),
         parameters=made.parameters,
-        bytes=made.origin.file_bytes,
-        parameters_before=adapter.parameters,
-        bytes_before=adapter.origin.file_bytes,
-    )
-    if as_json:
-        shared.show_json(written)
-        return
-    shared.show(
-        f"wrote {output}: {'LoKr' if written.family == 'kron' else 'LoRA'}, "
-        f"{written.layers} layers, rank {written.rank}, "
-        f"{written.parameters:,} parameters (from {written.parameters_before:,}), "
-        f"{written.bytes:,} bytes (from {written.bytes_before:,})"
+        bytes=size,
+        parameters_before=before.parameters,
+        bytes_before=before.origin.file_bytes,
     )

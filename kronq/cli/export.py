@@ -25,6 +25,7 @@ EXAMPLES = """\b
 Examples:
   kronq export adapter.safetensors --onnx base/ -o out/
   kronq export my-lokr/ --onnx base/model.onnx -o merged/ --form merged
+  kronq export my-lokr/ --onnx base/ -o app/ --form slots
   kronq export my-lora/ --onnx encoder.onnx -o out/ --json
   kronq export my-lora/ --onnx encoder.onnx --dry-run --map places.json
 """
@@ -41,7 +42,8 @@ Examples:
     type=click.Choice(get_args(Form)),
     default="branch",
     show_default=True,
-    help="branch: factors beside the base's layers; merged: W + ΔW in the base's weights.",
+    help="branch: factors beside the base's layers; merged: W + ΔW in the base's weights; "
+    "slots: factors left open, for adapters that come and go.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -129,10 +131,10 @@ def summary(report: ExportReport) -> Table:
     if checked is None:
         table.add_row("checks", "not run (--no-verify)")
         return table
-    against = "the normal form" if report.form == "branch" else "W + ΔW, rounded"
+    against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
     table.add_row(f"layers against {against}", _difference(checked.layers))
     if checked.model is not None:
-        other = "merged" if report.form == "branch" else "branch"
+        other = "branch" if report.form == "merged" else "merged"
         table.add_row(f"model against its {other} form", _difference(checked.model))
         table.add_row("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
     else:

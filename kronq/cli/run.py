@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import click
 
+from kronq.cli import shared
+from kronq.errors import KronqError, listing
 from kronq.runtime.generation import Generation
-from kronq.runtime.providers import DEVICES
 from kronq.runtime.session import Session
 
 EXAMPLES = """\b
 Examples:
   kronq run base/ --prompt "The capital of France is" --max-tokens 12
   kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
+  kronq run slots/ --adapter small.safetensors --prompt "Which gas do plants take in?"
   cat question.txt | kronq run out/ --chat --prompt - --json
 """
 
@@ -26,6 +30,7 @@ Examples:
     "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."
 )
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
+@shared.adapter_option
 @click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -38,55 +43,73 @@ Examples:
 @click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
 @click.option("--top-k", type=int, metavar="K", help="Only the K likeliest.")
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same text.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given again."
+)
+@shared.place_options
+@click.option(
+    "--nodes",
+    is_flag=True,
+    help="Tell which provider runs how many nodes; opens the model a second time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout, at the end.")
 def command(
     path: str,
     prompt: str,
     chat: bool,
+    adapters: tuple[str, ...],
     max_tokens: int,
     temperature: float,
     top_p: float | None,
     top_k: int | None,
     seed: int | None,
-    device: str,
-    threads: int | None,
+    stop: tuple[str, ...],
+    nodes: bool,
     as_json: bool,
+    **where: Any,
 ) -> None:
     """Generate text with the model in PATH, as 'kronq base' and 'kronq export' write it.
 
     The text goes to stdout as it comes; speed and device go to stderr.
     """
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-    session = Session(path, device=device, threads=threads)
+    named = shared.named_adapters(adapters)
+    if len(named) > 1:
+        raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
+    session = Session(path, named, **shared.place(where))
     result = session.generate(
         text,
+        adapter=next(iter(named), None),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         seed=seed,
+        stop=stop,
         chat=chat,
         stream=None if as_json else lambda piece: click.echo(piece, nl=False),
     )
+    counts = session.report.nodes if nodes else None
     if as_json:
-        click.echo(json.dumps(as_object(result, threads), ensure_ascii=False))
+        click.echo(json.dumps(as_object(result, session.threads, counts), ensure_ascii=False))
         return
     click.echo()
-    click.echo(summary(result, threads), err=True)
+    click.echo(summary(result, session.threads, counts), err=True)
 
 
-def as_object(result: Generation, threads: int | None) -> dict[str, object]:
+def as_object(
+    result: Generation, threads: int | None, nodes: Mapping[str, int] | None
+) -> dict[str, object]:
     return {
         **asdict(result),
         "prefill_tokens_per_second": result.prefill_tokens_per_second,
         "decode_tokens_per_second": result.decode_tokens_per_second,
         "threads": threads,
+        **({} if nodes is None else {"nodes": dict(nodes)}),
     }
 
 
-def summary(result: Generation, threads: int | None) -> str:
+def summary(result: Generation, threads: int | None, nodes: Mapping[str, int] | None) -> str:
     decode = result.decode_tokens_per_second
     parts = [
         f"{len(result.tokens)} tokens after {result.prompt_tokens} ({result.stopped})",
@@ -94,5 +117,6 @@ def summary(result: Generation, threads: int | None) -> str:
         f"decode {decode:.1f} tokens/s" if decode else "decode not timed",
         result.provider,
         f"{threads} threads" if threads else "default threads",
+        *(f"{count:,} nodes on {name}" for name, count in (nodes or {}).items()),
     ]
     return ", ".join(parts)

@@ -10,7 +10,6 @@ import click
 from kronq.adapter import Adapter
 from kronq.cli import shared
 from kronq.errors import KronqError
-from kronq.runtime.providers import DEVICES
 from kronq.tasks.cache import Scorer
 from kronq.tasks.model import TaskModel
 from kronq.tasks.report import score_all
@@ -34,8 +33,7 @@ BARE = "no adapter"
 @click.option("--tasks", required=True, metavar="FILE.jsonl", help="The questions.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
 @click.option("--no-adapter", is_flag=True, help="Score the base without an adapter as well.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given.")
+@shared.place_options
 @shared.json_option
 @shared.reading_options
 def command(
@@ -44,10 +42,8 @@ def command(
     tasks: str,
     limit: int | None,
     no_adapter: bool,
-    device: str,
-    threads: int | None,
     as_json: bool,
-    **reading: Any,
+    **others: Any,
 ) -> None:
     """Score ADAPTERS, packed or not, on the same questions; without any, the base alone.
 
@@ -56,15 +52,14 @@ def command(
     often the right choice is the likeliest; recall, how often every token of the right answer is.
     Changes are against the first line, with paired 95 % intervals.
     """
-    if threads is not None and threads < 1:
-        raise KronqError("not a number of threads", found=threads, expected="1 or more")
     if len(set(adapters)) != len(adapters):
         raise KronqError("the same adapter is given twice", found=", ".join(adapters))
     examples = read_examples(tasks)[:limit]
+    reading = shared.reading(others)
     loaded: dict[str, Adapter | None] = {path: shared.read(path, **reading) for path in adapters}
     if no_adapter or not loaded:
         loaded[BARE] = None
-    model = TaskModel(base, device=device, threads=threads)
+    model = TaskModel(base, **shared.place(others))
     with shared.progress_bar("scoring") as progress:
         scorer = Scorer(model, progress=progress)
         report = score_all(loaded, scorer, examples, data=Path(tasks).name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console, RenderableType
 from kronq.adapter import Adapter
 from kronq.errors import KronqError, printable
 from kronq.loading import FORMATS, load
+from kronq.runtime.providers import DEVICES, parse_options
 from kronq.sources.scale import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +25,31 @@ _WIDEST = 100_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout.")
 force_option = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="An adapter for a model with slots: packed, a PEFT folder or an .onnx_adapter.",
+)
+
+
+def named_adapters(given: Sequence[str]) -> dict[str, str]:
+    """``NAME=PATH`` or ``PATH``, whose name is then the file's without its ending.
+
+    Raises:
+        KronqError: Two have one name.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or "/" in name or Path(text).exists():
+            name, path = Path(text).resolve().stem, text
+        if name in found:
+            raise KronqError("two adapters of one name", found=name, hint="--adapter NAME=PATH")
+        found[name] = path
+    return found
 
 
 def reading_options(command: F) -> F:
@@ -43,6 +70,36 @@ def reading_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def place_options(command: F) -> F:
+    """Where a model runs, for every verb that runs one; ``place`` makes arguments of them."""
+    for option in (
+        click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given."),
+        click.option(
+            "--provider-option",
+            "provider_option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of the provider's own; may be given again.",
+        ),
+        click.option(
+            "--provider",
+            metavar="NAME",
+            help="Instead of a device, any provider of the installed onnxruntime: openvino, dml…",
+        ),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def place(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The place options among others, as ``Session`` and ``TaskModel`` take them."""
+    return {
+        **{name: options[name] for name in ("device", "provider", "threads")},
+        "provider_options": parse_options(options["provider_option"]),
+    }
 
 
 def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:

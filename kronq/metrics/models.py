@@ -55,8 +55,10 @@ class Figures(BaseModel):
     )
     clipped_share: float | None = Field(
         default=None,
-        description="The share of values beyond the outermost code's cell; null without codes, for "
-        "entropy-coded ones, which have no outermost code, and for codes read from a file.",
+        description="The share of values beyond the outermost code's cell, more than half a step "
+        "from that code, when they were rounded; with error feedback, a value is what was left to "
+        "the code to make good. Null without codes, for entropy-coded ones, which have no "
+        "outermost code, and for codes read from a file.",
     )
     dead_components: int | None = Field(
         default=None,

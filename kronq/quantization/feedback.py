@@ -24,6 +24,7 @@ from kronq.matrix import F32
 
 Bounds = tuple[F32, F32]
 """The lowest and the highest code of each channel [layers, channels, 1]."""
+I64 = NDArray[np.int64]
 
 _DAMPING = 0.01
 """Of each moment, for what the sample did not show."""
@@ -39,12 +40,26 @@ def bounds(widths: NDArray[np.uint8]) -> Bounds:
 
 def nearest(values: F32, scale: F32, limits: Bounds) -> F32:
     """Codes of ``values`` at ``scale`` [layers, channels, 1], which may be 0."""
-    codes = values * np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-    np.rint(codes, out=codes)
+    codes = unbounded(values, scale)
     return np.clip(codes, *limits, out=codes)
 
 
-def descend(cross: F32, gram: F32, codes: F32, scale: F32, limits: Bounds, sweeps: int) -> F32:
+def unbounded(values: F32, scale: F32) -> F32:
+    """Whole numbers next to ``values`` at ``scale``, of any size."""
+    codes = values * np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.rint(codes, out=codes)
+
+
+def bounded(codes: F32, limits: Bounds) -> tuple[F32, I64]:
+    """Codes within their limits, in place, and how many of each layer's were not: [layers]."""
+    low, high = limits
+    beyond = np.count_nonzero((codes < low) | (codes > high), axis=(1, 2))
+    return np.clip(codes, low, high, out=codes), beyond
+
+
+def descend(
+    cross: F32, gram: F32, codes: F32, scale: F32, limits: Bounds, sweeps: int
+) -> tuple[F32, I64]:
     """Better codes, channel by channel; the error never grows.
 
     Args:
@@ -54,22 +69,30 @@ def descend(cross: F32, gram: F32, codes: F32, scale: F32, limits: Bounds, sweep
         scale: [layers, channels, 1].
         limits: Of the codes.
         sweeps: How often each channel has its turn.
+
+    Returns:
+        The codes, and how many of each layer's were clipped in the last sweep.
     """
     values = codes * scale
     low, high = limits
     for _ in range(sweeps):
+        clipped = np.zeros(len(codes), dtype=np.int64)
         for k in range(gram.shape[1]):
             own = gram[:, k, k, None]
             rest = cross[:, k] - (gram[:, k, None] @ values)[:, 0] + own * values[:, k]
             best = rest * np.divide(1, own, out=np.zeros_like(own), where=own > 0)
             at = slice(k, k + 1)
-            found = nearest(best[:, None], scale[:, at], (low[:, at], high[:, at]))
+            found = unbounded(best[:, None], scale[:, at])
+            found, beyond = bounded(found, (low[:, at], high[:, at]))
+            clipped += beyond
             codes[:, at] = found
             values[:, at] = found * scale[:, at]
-    return codes
+    return codes, clipped
 
 
-def feed(target: F32, gram: F32 | None, lower: Lower, scale: F32, limits: Bounds) -> F32:
+def feed(
+    target: F32, gram: F32 | None, lower: Lower, scale: F32, limits: Bounds
+) -> tuple[F32, I64]:
     """Codes, entry by entry, each making good the errors before it.
 
     Args:
@@ -78,18 +101,23 @@ def feed(target: F32, gram: F32 | None, lower: Lower, scale: F32, limits: Bounds
         lower: S, factored.
         scale: [layers, channels, 1].
         limits: Of the codes.
+
+    Returns:
+        The codes, and how many of each layer's were clipped.
     """
     z = np.take_along_axis(target, lower.order[:, None], axis=2)
     column = _Column(gram, scale, limits)
     errors, codes = np.zeros_like(z), np.zeros_like(z)
+    clipped = np.zeros(len(z), dtype=np.int64)
     for j in range(z.shape[2] - 1, -1, -1):
         after = slice(j + 1, None)
         fed = z[:, :, j] + (errors[:, :, after] @ lower.columns[:, j, after, None])[..., 0]
-        found = column.rounded(fed)
+        found, beyond = column.rounded(fed)
+        clipped += beyond
         codes[:, :, j] = found
         errors[:, :, j] = z[:, :, j] - found * scale[..., 0]
     back = np.argsort(lower.order, axis=1)
-    return np.take_along_axis(codes, back[:, None], axis=2)
+    return np.take_along_axis(codes, back[:, None], axis=2), clipped
 
 
 class _Column:
@@ -105,19 +133,22 @@ class _Column:
             lower, _ = unit_lower(gram)
             self._coupling = [lower[:, k + 1 :, k].copy() for k in range(lower.shape[1])]
 
-    def rounded(self, aims: F32) -> F32:
-        """Codes of [layers, channels]."""
+    def rounded(self, aims: F32) -> tuple[F32, I64]:
+        """Codes of [layers, channels], and how many of each layer's were clipped."""
+        clipped = np.zeros(len(aims), dtype=np.int64)
         if self._coupling is None:
-            return np.clip(np.rint(aims * self._inverse), self._low, self._high)
+            free = np.rint(aims * self._inverse)
+            codes = np.clip(free, self._low, self._high)
+            return codes, clipped + np.count_nonzero(free != codes, axis=1)
         rest, codes = np.zeros_like(aims), np.zeros_like(aims)
         for k in range(aims.shape[1] - 1, -1, -1):
             aim = aims[:, k] + (self._coupling[k] * rest[:, k + 1 :]).sum(axis=1)
-            code = np.rint(aim * self._inverse[:, k])
-            np.maximum(code, self._low[:, k], out=code)
-            np.minimum(code, self._high[:, k], out=code)
+            free = np.rint(aim * self._inverse[:, k])
+            code = np.minimum(np.maximum(free, self._low[:, k]), self._high[:, k])
+            clipped += free != code
             codes[:, k] = code
             rest[:, k] = aim - code * self._scale[:, k]
-        return codes
+        return codes, clipped
 
 
 class Lower:

@@ -16,7 +16,6 @@ import numpy as np
 
 from kronq.adapter import Adapter, Recipe
 from kronq.errors import FormatError, KronqError
-from kronq.matrix import F32
 from kronq.moments import Moments
 from kronq.quantization import wholes
 from kronq.quantization.allocation import Choice, Option, choose, joined
@@ -183,8 +182,7 @@ def _coded(
         left, right = costs(part, adapter, moments)
         widths = tuple(each[at] for each in choice.widths)
         if part.right is None:
-            codes, scale = wholes.rounded(part.left, widths[0], left, right)
-            both: tuple[F32, ...] = (codes,)
+            rounding = wholes.rounded(part.left, widths[0], left, right)
         else:
             chosen = choice.option[at]
             every = np.arange(len(part.names))
@@ -192,10 +190,12 @@ def _coded(
                 np.stack([p.left[at] for p in pairs])[chosen, every],
                 np.stack([p.right[at] for p in pairs])[chosen, every],
             )
-            *both_, scale = rounded(pair, (widths[0], widths[1]), left, right)
-            both = tuple(both_)
+            rounding = rounded(pair, (widths[0], widths[1]), left, right)
         for i, name in enumerate(part.names):
             found[name, batch.role] = Rounded(
-                tuple(c[i] for c in both), tuple(w[i] for w in widths), scale[i]
+                tuple(c[i] for c in rounding.codes),
+                tuple(w[i] for w in widths),
+                rounding.scale[i],
+                tuple(int(c[i]) for c in rounding.clipped),
             )
     return found

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from kronq.delta import F64
 from kronq.matrix import F32
 from kronq.quantization.allocation import U8, Option, judge
-from kronq.quantization.feedback import Bounds, Lower, bounds, descend, feed, nearest
+from kronq.quantization.feedback import (
+    I64,
+    Bounds,
+    Lower,
+    bounded,
+    bounds,
+    descend,
+    feed,
+    unbounded,
+)
 from kronq.quantization.grid import fitted_scale
 
 _SWEEPS = 8
@@ -141,10 +150,27 @@ class Coding:
     limits: Bounds
     scale: F32
     codes: F32
+    clipped: I64
+    """[layers]: how many values, with what was fed back to them, lay beyond the outermost codes."""
 
     @property
     def values(self) -> F32:
         return self.codes * self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """A batch in codes.
+
+    Attributes:
+        codes: Of each side, [layers, channels, length].
+        scale: [layers, channels].
+        clipped: Of each side, [layers]: how many values lay beyond the outermost codes.
+    """
+
+    codes: tuple[F32, ...]
+    scale: F64
+    clipped: tuple[I64, ...]
 
 
 def start(target: F32, widths: U8, cost: Cost) -> Coding:
@@ -154,11 +180,11 @@ def start(target: F32, widths: U8, cost: Cost) -> Coding:
         at = widths == bits
         scale[at, 0] = fitted_scale(target[at], int(bits))
     limits = bounds(widths)
-    return Coding(target, cost, limits, scale, nearest(target, scale, limits))
+    return Coding(target, cost, limits, scale, *bounded(unbounded(target, scale), limits))
 
 
-def rounded(pair: Pair, widths: tuple[U8, ...], left: Cost, right: Cost) -> tuple[F32, F32, F64]:
-    """Codes [layers, rank, length] of both sides, and the scale of each component.
+def rounded(pair: Pair, widths: tuple[U8, ...], left: Cost, right: Cost) -> Rounding:
+    """Codes of both sides, and the scale of each component.
 
     Each side in turn is fitted to what the other became, with its scales.
     """
@@ -172,7 +198,7 @@ def rounded(pair: Pair, widths: tuple[U8, ...], left: Cost, right: Cost) -> tupl
         _rescale(one, two)
         best.keep(one, two)
     scale = best.scales[0].astype(np.float64) * best.scales[1]
-    return best.codes[0], best.codes[1], scale[..., 0]
+    return Rounding(best.codes, scale[..., 0], best.clipped)
 
 
 def _fit(side: Coding, other: Coding) -> None:
@@ -180,7 +206,7 @@ def _fit(side: Coding, other: Coding) -> None:
     gram = other.cost.between(other.values, other.values)
     cross = other.cost.between(other.values, other.target) @ side.target
     if side.cost.lower is None:
-        side.codes = descend(
+        side.codes, side.clipped = descend(
             cross.astype(np.float32),
             gram.astype(np.float32),
             side.codes,
@@ -190,7 +216,7 @@ def _fit(side: Coding, other: Coding) -> None:
         )
         return
     target = np.linalg.solve(_steady(gram), cross).astype(np.float32)
-    side.codes = feed(
+    side.codes, side.clipped = feed(
         target, _steady(gram).astype(np.float32), side.cost.lower, side.scale, side.limits
     )
 
@@ -222,14 +248,16 @@ class _Best:
         self.error = self._error(one, two)
         self.codes = (one.codes.copy(), two.codes.copy())
         self.scales = (one.scale.copy(), two.scale.copy())
+        self.clipped = (one.clipped.copy(), two.clipped.copy())
 
     def keep(self, one: Coding, two: Coding) -> None:
         error = self._error(one, two)
         better = error < self.error
         self.error = np.where(better, error, self.error)
-        for side, codes, scale in zip((one, two), self.codes, self.scales, strict=True):
-            codes[better] = side.codes[better]
-            scale[better] = side.scale[better]
+        for i, side in enumerate((one, two)):
+            self.codes[i][better] = side.codes[better]
+            self.scales[i][better] = side.scale[better]
+            self.clipped[i][better] = side.clipped[better]
 
     def _error(self, one: Coding, two: Coding) -> F64:
         both = one.cost.between(one.values, one.values) * two.cost.between(two.values, two.values)

@@ -41,11 +41,13 @@ class Rounded:
         codes: Of left and right, [channels, length].
         widths: Of both, [channels].
         scale: [channels].
+        clipped: Of both, how many values lay beyond the outermost codes.
     """
 
     codes: tuple[F32, ...]
     widths: tuple[U8, ...]
     scale: F64
+    clipped: tuple[int, ...]
 
 
 def large(a: Product) -> bool:
@@ -71,8 +73,10 @@ def _int8_a(a: Product) -> Stored:
         return ONE, 1.0
     x = a.left.float32()
     step = float(fitted_scale(x.reshape(1, -1), 8)[0])
-    codes = np.clip(np.rint(x / (step or 1.0)), -128, 127).astype(np.int8)
-    return Product(Quantized(codes, None, 8, 0)), step
+    free = np.rint(x / (step or 1.0))
+    codes = np.clip(free, -128, 127)
+    clipped = int(np.count_nonzero(codes != free))
+    return Product(Quantized(codes.astype(np.int8), None, 8, 0, clipped=clipped)), step
 
 
 def _float_a(a: Product) -> Stored:
@@ -123,11 +127,11 @@ def _product(coded: Rounded, scale: F16) -> Product:
     """Codes with B1's, or a whole matrix's, scales."""
     left = coded.codes[0].astype(np.int8)
     if len(coded.codes) == 1:
-        return Product(mixed(left, coded.widths[0], 0, scale))
+        return Product(mixed(left, coded.widths[0], 0, scale, coded.clipped[0]))
     right = coded.codes[1].astype(np.int8)
     return Product(
-        mixed(np.ascontiguousarray(left.T), coded.widths[0], 1, scale),
-        mixed(right, coded.widths[1], 0),
+        mixed(np.ascontiguousarray(left.T), coded.widths[0], 1, scale, coded.clipped[0]),
+        mixed(right, coded.widths[1], 0, None, coded.clipped[1]),
     )
 
 
@@ -137,7 +141,7 @@ def blank(product: Product, widths: tuple[U8, ...] | None = None) -> Rounded:
     widths = widths or (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
     lengths = [m.shape[0] * m.shape[1] // channels for m in product.matrices]
     codes = tuple(np.broadcast_to(np.float32(0), (channels, n)) for n in lengths)
-    return Rounded(codes, widths, np.full(channels, _SCALE))
+    return Rounded(codes, widths, np.full(channels, _SCALE), (0,) * len(codes))
 
 
 def usual_size(adapter: Adapter, bits: float) -> int:

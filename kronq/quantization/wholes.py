@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronq.delta import F64
 from kronq.matrix import F32
 from kronq.quantization.allocation import U8, Option, judge
 from kronq.quantization.feedback import feed
-from kronq.quantization.pairs import Cost, start
+from kronq.quantization.pairs import Cost, Rounding, start
 
 
 def option(rows: F32, left: Cost, right: Cost) -> Option:
@@ -19,15 +18,15 @@ def option(rows: F32, left: Cost, right: Cost) -> Option:
     return Option((side,), energy)
 
 
-def rounded(rows: F32, widths: U8, left: Cost, right: Cost) -> tuple[F32, F64]:
+def rounded(rows: F32, widths: U8, left: Cost, right: Cost) -> Rounding:
     """Codes [layers, rows, cols] and a scale a row."""
     side = start(rows, widths, right)
     if right.lower is not None:
         gram = None if left.moments is None else left.moments.astype(np.float32)
-        side.codes = feed(rows, gram, right.lower, side.scale, side.limits)
+        side.codes, side.clipped = feed(rows, gram, right.lower, side.scale, side.limits)
     values = right.applied(side.codes)
     own = np.einsum("lij,lij->li", values, side.codes)
     cross = np.einsum("lij,lij->li", values, rows)
     plain = side.scale[..., 0].astype(np.float64)
     scale = np.divide(cross, own, out=plain.copy(), where=own > 0)
-    return side.codes, np.clip(scale, plain / 2, plain * 2)
+    return Rounding((side.codes,), np.clip(scale, plain / 2, plain * 2), (side.clipped,))

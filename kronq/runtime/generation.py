@@ -8,10 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.runtime.extras import require
 from kronq.runtime.model_files import GENAI_CONFIG, ModelFiles
-from kronq.runtime.providers import CUDA, EXACT
+from kronq.runtime.provider_names import CPU, CUDA, genai_name
+from kronq.runtime.providers import EXACT, Place
+from kronq.runtime.writing import Writing
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -67,8 +72,9 @@ class Generation:
         tokens: What was generated, a final end-of-text token included.
         prompt_tokens: Tokens of the prompt.
         prefill_seconds: Reading the prompt, up to the first generated token.
-        decode_seconds: Every token after the first.
-        stopped: ``eos`` (the model ended it) or ``length`` (max_tokens, or the context is full).
+        decode_seconds: Every token after the first, of all prompts that were given together.
+        stopped: ``eos`` (the model ended it), ``stop`` (a stop string came) or ``length``
+            (max_tokens, or the context is full).
         provider: The execution provider the model ran on.
     """
 
@@ -99,6 +105,16 @@ def import_genai() -> Any:
     return onnxruntime_genai
 
 
+def check_text_folder(files: ModelFiles) -> None:
+    """Raises UnsupportedError where the folder is not an onnxruntime-genai model folder."""
+    if not files.genai:
+        raise UnsupportedError(
+            f"no text model: no {GENAI_CONFIG} beside the model",
+            path=files.folder,
+            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
+        )
+
+
 def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
     """The folder's tokenizer; the model itself is not read.
 
@@ -107,40 +123,37 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
         KronqError: Its tokenizer files are missing or damaged.
     """
     genai = import_genai()
-    if not files.genai:
-        raise UnsupportedError(
-            f"no text model: no {GENAI_CONFIG} beside the model",
-            path=files.folder,
-            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
-        )
+    check_text_folder(files)
     try:
         return genai.Tokenizer(str(files.folder))
     except RuntimeError as error:
         raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
 
 
-def load_text_model(
-    files: ModelFiles, device: str, providers: Sequence[str], threads: int | None
-) -> tuple[og.Model, str]:
+def load_text_model(files: ModelFiles, place: Place, threads: int | None) -> tuple[og.Model, str]:
     """The model in onnxruntime-genai, and the provider it runs on.
 
     Args:
         files: A folder with genai_config.json; ``files.model`` may be any .onnx file in it.
-        device: What was asked for; only ``auto`` may end on the CPU for want of CUDA here.
-        providers: What onnxruntime offers for it, best first.
+        place: Where onnxruntime would run it; CUDA that nobody asked for may end on the CPU for
+            want of it here.
         threads: Threads within one operator; None leaves it to ONNX Runtime.
 
     Raises:
         MissingDependencyError: CUDA was asked for and this onnxruntime-genai cannot do it.
+        UnsupportedError: A provider that onnxruntime-genai does not know.
         KronqError: The model cannot be loaded, or did not start on the device.
     """
     genai = import_genai()
-    cuda = providers[0] == CUDA and (device == "cuda" or genai.is_cuda_available())
-    if cuda and not genai.is_cuda_available():
-        raise MissingDependencyError(
-            "no CUDA in this onnxruntime-genai",
-            hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
-        )
+    provider = place.provider
+    if provider == CUDA and not genai.is_cuda_available():
+        if place.required:
+            raise MissingDependencyError(
+                "no CUDA in this onnxruntime-genai",
+                hint="pip install onnxruntime-genai-cuda in place of onnxruntime-genai",
+            )
+        provider = CPU
+    name = None if provider == CPU else genai_name(provider)
     # Entries that genai does not know by name go to ONNX Runtime's session configuration.
     options: dict[str, Any] = dict(EXACT)
     if threads is not None:
@@ -150,102 +163,106 @@ def load_text_model(
         config = genai.Config(str(files.folder))
         config.overlay(json.dumps({"model": {"decoder": decoder}}))
         config.clear_providers()
-        if cuda:
-            config.append_provider("cuda")
+        if name is not None:
+            config.append_provider(name)
+            for key, value in place.options.items():
+                config.set_provider_option(name, key, value)
         model = genai.Model(config)
     except RuntimeError as error:
         raise KronqError(
             "onnxruntime-genai cannot load the model", path=files.model, found=str(error)
         ) from error
-    if cuda and model.device_type.upper() != "CUDA":
+    if provider == CUDA and model.device_type.upper() != "CUDA":
         raise KronqError("the model did not start on CUDA", found=model.device_type)
-    return model, CUDA if cuda else "CPUExecutionProvider"
-
-
-def encode_prompt(tokenizer: og.Tokenizer, prompt: str, chat: bool) -> list[int]:
-    """Token ids of a prompt, or of a user's message in the folder's chat template."""
-    text = prompt
-    if chat:
-        message = json.dumps([{"role": "user", "content": prompt}])
-        try:
-            text = tokenizer.apply_chat_template(message, add_generation_prompt=True)
-        except RuntimeError as error:
-            raise UnsupportedError("no usable chat template", found=str(error)) from error
-    ids = [int(token) for token in tokenizer.encode(text)]
-    if not ids:
-        raise KronqError("the prompt is empty")
-    return without_second_bos(ids, tokenizer.bos_token_id) if chat else ids
-
-
-def without_second_bos(ids: list[int], bos: int) -> list[int]:
-    """A chat template may begin with the token that the tokenizer puts first anyway."""
-    return ids[1:] if ids[:2] == [bos, bos] else ids
+    return model, provider
 
 
 def generate(
     model: og.Model,
     tokenizer: og.Tokenizer,
-    ids: list[int],
+    prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
     context: int,
     sampling: Sampling,
     provider: str,
+    stop: Sequence[str] = (),
     stream: Callable[[str], None] | None = None,
-) -> Generation:
-    """Generates until the model ends the text or ``max_tokens`` are there.
+    prepare: Callable[[og.Generator], None] | None = None,
+) -> list[Generation]:
+    """Continues prompts side by side until the model ends each or it has ``max_tokens``.
 
     Args:
         model: From ``load_text_model``.
         tokenizer: From ``load_tokenizer``.
-        ids: The prompt.
-        max_tokens: At most this many new tokens.
-        context: Prompt and new tokens together never exceed this.
+        prompts: Token ids. Several of them are padded on the right, as onnxruntime-genai does it.
+        max_tokens: At most this many new tokens each.
+        context: The longest prompt and new tokens together never exceed this.
         sampling: How the next token is picked.
         provider: For the result.
-        stream: Called with each piece of text as it comes.
+        stop: A text ends before any of these.
+        stream: Called with each piece of the first text as it comes.
+        prepare: Called with the generator before it reads its prompts: activates an adapter.
 
     Raises:
-        KronqError: The prompt leaves no room, or onnxruntime-genai fails.
+        KronqError: A prompt leaves no room, or onnxruntime-genai fails.
     """
     genai = import_genai()
+    longest = max(map(len, prompts))
     if max_tokens < 1:
         raise KronqError("nothing to generate", found=max_tokens, expected="1 token or more")
-    if len(ids) >= context:
+    if longest >= context:
         raise KronqError(
-            "the prompt fills the context", found=f"{len(ids)} tokens", expected=f"under {context}"
+            "the prompt fills the context", found=f"{longest} tokens", expected=f"under {context}"
         )
+    if "" in stop:
+        raise KronqError("an empty stop string would end every text at once")
     ends = set(tokenizer.eos_token_ids)
-    tokens: list[int] = []
-    pieces: list[str] = []
+    texts = [
+        Writing(tokenizer.create_stream(), ends, stop, None if row else stream)
+        for row in range(len(prompts))
+    ]
     try:
         params = genai.GeneratorParams(model)
-        length = min(len(ids) + max_tokens, context)
-        params.set_search_options(max_length=length, batch_size=1, **sampling.search_options())
-        decoder = tokenizer.create_stream()
+        length = min(longest + max_tokens, context)
+        params.set_search_options(
+            max_length=length, batch_size=len(prompts), **sampling.search_options()
+        )
         begin = time.perf_counter()
         first = begin
         generator = genai.Generator(model, params)
-        generator.append_tokens(ids)
-        while not generator.is_done():
+        if prepare is not None:
+            prepare(generator)
+        generator.append_tokens(padded(prompts, tokenizer.pad_token_id))
+        while not generator.is_done() and not all(text.stopped for text in texts):
             generator.generate_next_token()
-            tokens.append(int(generator.get_next_tokens()[0]))
-            if len(tokens) == 1:
+            for text, token in zip(texts, generator.get_next_tokens(), strict=True):
+                if text.stopped is None:
+                    text.add(int(token))
+            if first == begin:
                 first = time.perf_counter()
-            piece = "" if tokens[-1] in ends else decoder.decode(tokens[-1])
-            if piece:
-                pieces.append(piece)
-                if stream is not None:
-                    stream(piece)
         end = time.perf_counter()
     except RuntimeError as error:
         raise KronqError("generation failed", found=str(error)) from error
-    return Generation(
-        text="".join(pieces),
-        tokens=tuple(tokens),
-        prompt_tokens=len(ids),
-        prefill_seconds=first - begin,
-        decode_seconds=end - first,
-        stopped="eos" if tokens and tokens[-1] in ends else "length",
-        provider=provider,
-    )
+    for text in texts:
+        text.finish()
+    return [
+        Generation(
+            text=text.text,
+            tokens=tuple(text.tokens),
+            prompt_tokens=len(ids),
+            prefill_seconds=first - begin,
+            decode_seconds=end - first,
+            stopped=str(text.stopped),
+            provider=provider,
+        )
+        for text, ids in zip(texts, prompts, strict=True)
+    ]
+
+
+def padded(prompts: Sequence[Sequence[int]], pad: int) -> NDArray[np.int32]:
+    """[prompts, tokens of the longest]."""
+    rows = np.full((len(prompts), max(map(len, prompts))), pad, dtype=np.int32)
+    for row, ids in zip(rows, prompts, strict=True):
+        row[: len(ids)] = ids
+    return rows

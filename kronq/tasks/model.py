@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,17 +35,27 @@ class TaskModel:
     Args:
         base: A model folder with its tokenizer, as ``kronq base`` writes it.
         device: ``auto`` (CUDA if this onnxruntime has it), ``cpu`` or ``cuda``.
+        provider: Instead of a device, an execution provider of the installed onnxruntime.
+        provider_options: Its own options.
         threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
 
     Raises:
         KronqError: No model there, or no such device.
     """
 
-    def __init__(self, base: StrPath, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        base: StrPath,
+        *,
+        device: str = "auto",
+        provider: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.files: ModelFiles = find_model(base)
         self.threads = threads
-        self._providers = choose(device)
-        self._words = Session(base, device=device, threads=threads)
+        self._place = choose(device, provider, provider_options)
+        self._words = Session(base, device="cpu", threads=threads)
         self._frame: Frame | None = None
         self._feeds: Feeds = {}
         self._session: ort.InferenceSession | None = None
@@ -129,12 +140,12 @@ class TaskModel:
             options.intra_op_num_threads = self.threads
         try:
             data = ir.to_proto(model).SerializeToString()
-            session = ort.InferenceSession(data, options, providers=self._providers)
+            session = ort.InferenceSession(data, options, providers=self._place.providers)
         except Exception as error:  # as above
             raise KronqError(
                 "ONNX Runtime cannot load the model", path=self.files.model, found=str(error)
             ) from error
-        check_provider(session, self._providers)
+        check_provider(session, self._place)
         self._session, self._frame = session, None if adapter is None else frame_of(adapter)
 
 

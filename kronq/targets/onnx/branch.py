@@ -135,7 +135,7 @@ def attach(
         Branch node → its layer.
     """
     opset = opset_of(model)
-    if any(_rank(site) is None for sites in places.values() for site in sites):
+    if any(rank_of(site) is None for sites in places.values() for site in sites):
         ShapeInferencePass()(model)
     functions = _Functions(model, opset)
     nodes = {node.name or "" for node in model.graph.all_nodes()}
@@ -163,7 +163,7 @@ def _attach(
     x, y = site.x, node.outputs[0]
     if x is None:
         raise UnsupportedError("the base's node has no input", layer=layer, found=node.name)
-    rank = _rank(site)
+    rank = rank_of(site)
     flat = rank is None
     before: list[ir.Node] = []
     if flat:
@@ -172,7 +172,7 @@ def _attach(
         before.append(ir.node("Reshape", [x, before[0].outputs[0]], name=f"{name}/flatten"))
         x = before[-1].outputs[0]
         rank = 2
-    signature = Signature.of(delta, _dtype(site), site.part is not None)
+    signature = Signature.of(delta, dtype_of(site), site.part is not None)
     branch = ir.node(
         functions.get(signature),
         [x, *(values[part] for part in signature.parts())],
@@ -200,7 +200,7 @@ def _attach(
     node.graph.insert_after(node, [*before, *after, add])
 
 
-def _rank(site: Site) -> int | None:
+def rank_of(site: Site) -> int | None:
     if site.node.op_type == "Gemm":
         return 2
     for value in (site.node.inputs[0], site.node.outputs[0]):
@@ -209,7 +209,7 @@ def _rank(site: Site) -> int | None:
     return None
 
 
-def _dtype(site: Site) -> ir.DataType:
+def dtype_of(site: Site) -> ir.DataType:
     """The type that the base computes this layer in."""
     for value in (site.node.inputs[0], site.node.outputs[0]):
         if value is not None and value.dtype is not None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.targets.onnx.report import Difference
+
+TOLERANCES = {
+    ir.DataType.FLOAT: 1e-4,
+    ir.DataType.FLOAT16: 5e-3,
+    ir.DataType.BFLOAT16: 4e-2,
+}
+ROWS = 3
+"""Random rows that one layer is tried on."""
 
 
 def difference(

@@ -30,10 +30,11 @@ from kronq.targets.onnx.folder import (
 from kronq.targets.onnx.match import find, fit, match
 from kronq.targets.onnx.merge import merge
 from kronq.targets.onnx.names import Places
+from kronq.targets.onnx.open_slots import open_slots
 from kronq.targets.onnx.report import ExportReport, Form, Verification
 from kronq.targets.onnx.sites import find_sites, integer_nodes
-from kronq.targets.onnx.table import MatchTable, place, row
-from kronq.targets.onnx.verify import check_branches, check_weights
+from kronq.targets.onnx.slots import SPEC, Slots, parameters
+from kronq.targets.onnx.verify import check_branches, check_slots, check_weights
 
 ADAPTER = "adapter.safetensors"
 LARGEST_CHECKED = 8 * 2**30
@@ -59,13 +60,15 @@ def export_onnx(
     """Writes the base with the adapter in it as a folder of its own.
 
     ``branch`` puts the factors beside the base's layers and leaves its weights untouched;
-    ``merged`` stores W + ΔW. A onnxruntime-genai model folder stays one.
+    ``merged`` stores W + ΔW; ``slots`` leaves the factors open, for adapters that come and go: the
+    adapter tells which layers get slots, and is not itself in the folder. A onnxruntime-genai model
+    folder stays one.
 
     Args:
         adapter: As ``kronq.load`` gives it, quantized or not.
         base: An .onnx file, or a folder with one.
         out: The folder to write.
-        form: ``branch`` or ``merged``.
+        form: ``branch``, ``merged`` or ``slots``.
         force: Replace ``out`` if it is there, and write a merged form that keeps less than
             ``LEAST_KEPT`` of ΔW.
         verify: Check every layer against the normal form, and the whole model against the other
@@ -119,36 +122,6 @@ def export_onnx(
         layers_kept=written.layers_kept,
         cropped=cropped,
         verification=verification,
-    )
-
-
-def settle(adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None) -> None:
-    """Finds every layer's place and nothing else.
-
-    Raises:
-        MismatchError: Not all have one that is certain, or one of their shape.
-    """
-    model = load_base(find_base(base))
-    fit(adapter, match(adapter, find_sites(model), mapping, integer_nodes(model)))
-
-
-def match_table(
-    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
-) -> MatchTable:
-    """Where every layer would go in the base, certain or not; nothing is written.
-
-    Raises:
-        MismatchError: The map does not fit.
-        FormatError: The base is not a whole ONNX model.
-    """
-    model = load_base(find_base(base))
-    sites = find_sites(model)
-    found = find(adapter, sites, mapping)
-    used = {site.weight_name for entry in found.values() for site in entry.sites}
-    return MatchTable(
-        rows=[row(name, adapter[name].shape, entry) for name, entry in found.items()],
-        unused=[place(s) for s in sites if s.weight_name not in used],
-        integer=sorted(set(integer_nodes(model))),
     )
 
 
@@ -215,9 +188,19 @@ def _check_kept(written: Written, force: bool) -> None:
     )
 
 
+def _write_slots(base: Path, adapter: Adapter, folder: Path, mapping: Mapping[str, str]) -> Written:
+    model, places = _open(base, adapter, mapping)
+    bring_data(model, base, folder)
+    slots = open_slots(model, adapter, places)
+    ir.save(model, folder / MODEL)
+    (folder / SPEC).write_text(slots.model_dump_json(indent=1) + "\n", "utf-8")
+    return Written({layer: str(places[layer][0].label) for layer in adapter})
+
+
 _WRITERS: dict[Form, Callable[[Path, Adapter, Path, Mapping[str, str]], Written]] = {
     "branch": _write_branch,
     "merged": _write_merged,
+    "slots": _write_slots,
 }
 
 
@@ -234,8 +217,12 @@ def _verify(
     tell("checking every layer")
     model, places = _open(base, adapter, mapping)
     lost = None
+    given = None
     if form == "branch":
         layers = check_branches(folder, adapter, written.names)
+    elif form == "slots":
+        given = parameters(adapter, Slots.read(folder))
+        layers = check_slots(adapter, Slots.read(folder), given)
     else:
         layers = check_weights(folder, adapter, places, written.names)
         lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
@@ -246,17 +233,17 @@ def _verify(
         skipped = f"the base has {size:,} bytes, more than {LARGEST_CHECKED:,}"
     elif any(site.codes is not None for sites in places.values() for site in sites):
         tell("running the whole model")
-        _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places))
+        _, effect, skipped = whole.check_models(folder / MODEL, None, base, _dtype(places), given)
         skipped = skipped or "quantized base weights: merging rounds ΔW"
     else:
         tell("checking the whole model")
-        other: Form = "merged" if form == "branch" else "branch"
+        other: Form = "branch" if form == "merged" else "merged"
         parent = folder.absolute().parent
         with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
             reference = Path(name)
             _WRITERS[other](base, adapter, reference, mapping)
             difference, effect, skipped = whole.check_models(
-                folder / MODEL, reference / MODEL, base, _dtype(places)
+                folder / MODEL, reference / MODEL, base, _dtype(places), given
             )
     return Verification(
         layers=layers,

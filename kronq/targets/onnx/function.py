@@ -120,7 +120,7 @@ def make_function(signature: Signature, name: str, opset: int) -> ir.Function:
     Reshape, MatMul by B2ᵀ, MatMul by A, MatMul by B1ᵀ, Reshape is the fastest of the forms that
     were measured; everything that touches only factors is folded when the model is loaded.
     """
-    body = _Body()
+    body = Body()
     x = ir.Value(name="X")
     parts = {part: ir.Value(name=part.replace(".", "_")) for part in signature.parts()}
     matrices = {o.role: body.matrix(o, parts) for o in signature.operands}
@@ -171,7 +171,7 @@ def make_function(signature: Signature, name: str, opset: int) -> ir.Function:
     )
 
 
-class _Body:
+class Body:
     """Nodes in the making."""
 
     def __init__(self) -> None:
@@ -180,6 +180,12 @@ class _Body:
     def op(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         self.nodes.append(ir.node(op_type, inputs, attributes or None))
         return self.nodes[-1].outputs[0]
+
+    def split(self, value: ir.Value, sizes: ir.Value, count: int) -> list[ir.Value]:
+        """Along the last axis."""
+        node = ir.node("Split", [value, sizes], {"axis": -1}, num_outputs=count)
+        self.nodes.append(node)
+        return list(node.outputs)
 
     def ints(self, *numbers: int) -> ir.Value:
         return self.op("Constant", value_ints=list(numbers))

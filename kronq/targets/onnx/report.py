@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Form = Literal["branch", "merged"]
+Form = Literal["branch", "merged", "slots"]
 
 
 class Difference(BaseModel):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict
 
+from kronq.adapter import Adapter
+from kronq.errors import StrPath
+from kronq.targets.onnx.folder import find_base, load_base
+from kronq.targets.onnx.match import find, fit, match
 from kronq.targets.onnx.names import Found
-from kronq.targets.onnx.sites import Site
+from kronq.targets.onnx.sites import Site, find_sites, integer_nodes
 
 
 class Place(BaseModel):
@@ -49,17 +55,47 @@ class MatchTable(BaseModel):
     integer: list[str]
 
 
-def row(layer: str, shape: tuple[int, int], found: Found) -> MatchRow:
+def _row(layer: str, shape: tuple[int, int], found: Found) -> MatchRow:
     return MatchRow(
         layer=layer,
         shape=shape,
         how=found.how,
-        places=[place(site) for site in found.sites],
-        candidates=[place(site) for site in found.candidates],
+        places=[_place(site) for site in found.sites],
+        candidates=[_place(site) for site in found.candidates],
     )
 
 
-def place(site: Site) -> Place:
+def _place(site: Site) -> Place:
     return Place(
         node=site.node.name or "", weight=site.weight_name, shape=site.shape, part=site.part
+    )
+
+
+def settle(adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None) -> None:
+    """Finds every layer's place and nothing else.
+
+    Raises:
+        MismatchError: Not all have one that is certain, or one of their shape.
+    """
+    model = load_base(find_base(base))
+    fit(adapter, match(adapter, find_sites(model), mapping, integer_nodes(model)))
+
+
+def match_table(
+    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
+) -> MatchTable:
+    """Where every layer would go in the base, certain or not; nothing is written.
+
+    Raises:
+        MismatchError: The map does not fit.
+        FormatError: The base is not a whole ONNX model.
+    """
+    model = load_base(find_base(base))
+    sites = find_sites(model)
+    found = find(adapter, sites, mapping)
+    used = {site.weight_name for entry in found.values() for site in entry.sites}
+    return MatchTable(
+        rows=[_row(name, adapter[name].shape, entry) for name, entry in found.items()],
+        unused=[_place(s) for s in sites if s.weight_name not in used],
+        integer=sorted(set(integer_nodes(model))),
     )

@@ -13,21 +13,16 @@ import onnxruntime as ort
 from kronq.adapter import Adapter
 from kronq.errors import KronqError
 from kronq.targets.onnx.branch import LAYER
-from kronq.targets.onnx.compare import accept, difference, worse
+from kronq.targets.onnx.compare import ROWS, TOLERANCES, accept, difference, worse
 from kronq.targets.onnx.folder import MODEL
 from kronq.targets.onnx.function import DOMAIN
-from kronq.targets.onnx.merge import float64, merged_weight, requantized, sharing
+from kronq.targets.onnx.merge import float64, merged_weight
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import Difference
-from kronq.targets.onnx.sites import Site, find_sites
+from kronq.targets.onnx.sites import find_sites
+from kronq.targets.onnx.slots import Slots, a_of, b1_of
+from kronq.targets.onnx.verify_codes import check_codes
 from kronq.targets.onnx.whole import Feeds, session_of
-
-TOLERANCES = {
-    ir.DataType.FLOAT: 1e-4,
-    ir.DataType.FLOAT16: 5e-3,
-    ir.DataType.BFLOAT16: 4e-2,
-}
-ROWS = 3
 
 
 def check_branches(folder: Path, adapter: Adapter, written: Mapping[str, str]) -> Difference:
@@ -56,6 +51,29 @@ def check_branches(folder: Path, adapter: Adapter, written: Mapping[str, str]) -
         here = difference(output, expected, TOLERANCES[kind], layer)
         accept(here, "a branch differs from the normal form")
         worst = worse(worst, here)
+    return worst
+
+
+def check_slots(adapter: Adapter, slots: Slots, given: Feeds) -> Difference:
+    """Compares what goes into the slots, by what a slot computes, with ``Delta.apply``.
+
+    Raises:
+        KronqError: A layer differs by more than the tolerance.
+    """
+    rng = np.random.default_rng(0)
+    worst = Difference(tolerance=TOLERANCES[ir.DataType.FLOAT])
+    for group in slots.groups:
+        x = rng.standard_normal((ROWS, group.d_in)).astype(np.float32)
+        cut = x.reshape(ROWS, *given[group.cut][-2:]) @ given[group.b2]
+        ends: list[int] = np.cumsum(given[group.ranks])[:-1].tolist() if group.ranks else []
+        for member, part in zip(group.members, np.split(cut, ends, axis=-1), strict=True):
+            if member.layer in adapter:
+                found = given[a_of(member.layer)] @ part @ given[b1_of(member.layer)]
+                expected = adapter[member.layer].apply(x)
+                found = found.reshape(expected.shape)
+                here = difference(found, expected, worst.tolerance, member.layer)
+                accept(here, "what goes into a slot differs from the normal form")
+                worst = worse(worst, here)
     return worst
 
 
@@ -151,7 +169,7 @@ def check_weights(
             # q, k and v of one weight are checked together, once.
             if merged[layer] not in checked:
                 at = coded.get(merged[layer])
-                worst = worse(worst, _check_codes(model, folder, adapter, places, layer, at))
+                worst = worse(worst, check_codes(model, folder, adapter, places, layer, at))
             checked.add(merged[layer])
             continue
         source = site.source.const_value if site.source is not None else None
@@ -169,69 +187,3 @@ def check_weights(
         accept(here, "a merged weight is not W + ΔW")
         worst = worse(worst, here)
     return worst
-
-
-def _check_codes(
-    model: ir.Model, folder: Path, adapter: Adapter, places: Places, layer: str, at: Site | None
-) -> Difference:
-    """A re-quantized weight on disk, as ONNX Runtime reads it, against what was meant.
-
-    Its own node is run on random rows, in exact arithmetic whatever the base allows.
-    """
-    if at is None:
-        raise KronqError("a merged weight was not written", layer=layer, path=folder)
-    layers = sharing(layer, adapter, places)
-    meant = requantized(places[layer][0], layers, adapter, places)[1]
-    weight = meant.dense() if at.stored_transposed else meant.dense().T
-    x = np.random.default_rng(0).standard_normal((ROWS, weight.shape[1]))
-    kind = ir.DataType.from_numpy(meant.scale_type)
-    fed = x.astype(meant.scale_type)
-    got = session_of(_alone(model, at, kind), folder).run(None, {"x": fed})[0]
-    here = difference(got, fed.astype(np.float64) @ weight.T, TOLERANCES[kind], layer)
-    accept(here, "a merged weight is not what was meant")
-    return here
-
-
-def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
-    """A model of one linear layer: x times the constant that it reads, without its bias."""
-    x = ir.Value(name="x", shape=ir.Shape([ROWS, site.shape[1]]), type=ir.TensorType(kind))
-    copies: dict[ir.Value, ir.Value] = {}
-    weights: list[ir.Value] = []
-    nodes: list[ir.Node] = []
-
-    def copied(value: ir.Value | None) -> ir.Value | None:
-        if value is None or value in copies or value.const_value is None:
-            return None if value is None else copies.get(value)
-        tensor = value.const_value
-        new = ir.Value(
-            name=value.name,
-            shape=ir.Shape(tensor.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        weights.append(new)
-        copies[value] = new
-        return new
-
-    for node in (*site.chain, site.node):
-        last = node is site.node
-        # Of the layer itself its weight: all of MatMulNBits' but a bias.
-        fed = node.inputs[1 : 4 if node.op_type == "MatMulNBits" else 2] if last else node.inputs
-        values = [*([x] if last else []), *(copied(value) for value in fed)]
-        kept = [a for a in node.attributes.values() if a.name != "accuracy_level"]
-        copy = ir.Node(node.domain, node.op_type, values, kept)
-        copy.outputs[0].name = "y" if last else f"w{len(nodes)}"
-        copies[node.outputs[0]] = copy.outputs[0]
-        nodes.append(copy)
-    nodes[-1].outputs[0].type = ir.TensorType(kind)
-    nodes[-1].outputs[0].shape = ir.Shape([ROWS, site.shape[0]])
-    graph = ir.Graph(
-        [x],
-        [nodes[-1].outputs[0]],
-        nodes=nodes,
-        initializers=weights,
-        opset_imports=dict(model.graph.opset_imports),
-        name="layer",
-    )
-    alone = ir.to_proto(ir.Model(graph, ir_version=model.ir_version))
-    return bytes(alone.SerializeToString())

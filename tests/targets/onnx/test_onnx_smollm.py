@@ -14,6 +14,7 @@ from kronq.errors import MismatchError
 from kronq.loading import load
 from kronq.packed import save
 from kronq.targets.onnx import export_onnx
+from kronq.targets.onnx.slots import Slots, parameters
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "arc-easy-lokr-r8"
 IDS = np.array([[504, 3575, 282, 4649, 314, 253, 1123, 28]])
@@ -21,12 +22,14 @@ IDS = np.array([[504, 3575, 282, 4649, 314, 253, 1123, 28]])
 pytestmark = pytest.mark.slow
 
 
-def logits(model: Path) -> np.ndarray:
+def logits(model: Path, adapter: Adapter | None = None) -> np.ndarray:
     session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     feeds: dict[str, np.ndarray] = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
     for entry in session.get_inputs():
         if entry.name.startswith("past"):
-            feeds[entry.name] = np.zeros((1, entry.shape[1], 0, 64), dtype=np.float32)
+            feeds[entry.name] = np.zeros((1, 3, 0, 64), dtype=np.float32)
+    if adapter is not None:
+        feeds |= parameters(adapter, Slots.read(model.parent))
     return session.run(["logits"], feeds)[0]
 
 
@@ -42,17 +45,33 @@ def from_peft(smollm_hf: Path) -> np.ndarray:
         return model(input_ids=torch.from_numpy(IDS)).logits.numpy()
 
 
-@pytest.mark.parametrize("form", ["branch", "merged"])
+@pytest.mark.parametrize(
+    ("form", "precision"),
+    [
+        ("branch", "fp32"),
+        ("merged", "fp32"),
+        ("slots", "fp32"),
+        ("branch", "q4"),
+        ("slots", "q4"),
+    ],
+)
 def test_the_exported_model_is_the_trained_one(
-    tmp_path: Path, smollm_base: Path, from_peft: np.ndarray, form: str
+    tmp_path: Path, request: pytest.FixtureRequest, from_peft: np.ndarray, form: str, precision: str
 ) -> None:
+    base = request.getfixturevalue({"fp32": "smollm_base", "q4": "smollm_q4"}[precision])
     out = tmp_path / "out"
-    report = export_onnx(load(EXAMPLE), smollm_base, out, form=form)
-    assert np.abs(logits(out / "model.onnx") - from_peft).max() < 5e-4
-    assert np.abs(logits(smollm_base / "model.onnx") - from_peft).max() > 1
+    adapter = load(EXAMPLE)
+    report = export_onnx(adapter, base, out, form=form)
+    found = logits(out / "model.onnx", adapter if form == "slots" else None)
+    plain = logits(base / "model.onnx")
+    assert np.abs(found - from_peft).max() < 5e-4
+    assert np.abs(plain - from_peft).max() > 1
+    if form == "slots":
+        assert np.array_equal(logits(out / "model.onnx"), plain)
     assert len(report.layers) == 210
     assert report.verification.layers.relative < 1e-5
-    assert report.verification.model.relative < 1e-5
+    if precision == "fp32":
+        assert report.verification.model.relative < 1e-5
     assert (out / "genai_config.json").is_file()
     assert (out / "tokenizer.json").is_file()
 

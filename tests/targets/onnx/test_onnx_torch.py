@@ -11,6 +11,7 @@ import pytest
 
 from kronq.loading import load
 from kronq.targets.onnx import export_onnx
+from kronq.targets.onnx.slots import Slots, parameters
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -67,7 +68,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("form", ["branch", "merged"])
+@pytest.mark.parametrize("form", ["branch", "merged", "slots"])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_peft_adapter_in_an_exported_encoder(
     tmp_path: Path, base: Path, family: str, form: str
@@ -85,7 +86,10 @@ def test_a_peft_adapter_in_an_exported_encoder(
     report = export_onnx(load(tmp_path / "adapter"), base, tmp_path / "out", form=form)
 
     session = ort.InferenceSession(str(tmp_path / "out" / "model.onnx"))
-    found = session.run(None, {"input_ids": IDS, "attention_mask": MASK})[0]
+    feeds = {"input_ids": IDS, "attention_mask": MASK}
+    if form == "slots":
+        feeds |= parameters(load(tmp_path / "adapter"), Slots.read(tmp_path / "out"))
+    found = session.run(None, feeds)[0]
     kept = MASK[..., None] == 1
     assert np.abs((found - wanted) * kept).max() < 2e-5
     assert np.abs((plain - wanted) * kept).max() > 0.1

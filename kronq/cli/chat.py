@@ -1,0 +1,148 @@
+"""``kronq chat``: a conversation with a model folder, adapters swapped in between."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from kronq.cli import shared
+from kronq.errors import KronqError, listing, printable
+from kronq.runtime.session import Session
+
+EXAMPLES = """\b
+Examples:
+  kronq chat base/
+  kronq chat slots/ --adapter arc=small.safetensors --adapter other.safetensors
+  printf 'Hello!\\n/adapter none\\nHello!\\n' | kronq chat slots/ --adapter arc=small.safetensors
+"""
+
+COMMANDS = """\
+/adapter NAME  answer with this adapter from now on
+/adapter none  answer with the base alone
+/reset         forget what was said
+/help          this
+/quit          leave, as the end of input does"""
+
+
+class Chat:
+    """What was said, and who answers.
+
+    Args:
+        session: The model and its adapters.
+        system: What the model is told before anything else.
+        adapter: The first to answer; None for the base alone.
+        say: Shows a line that is no part of the conversation.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        system: str | None,
+        adapter: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.session = session
+        self.adapter = adapter
+        self.say = say
+        self._first = [] if system is None else [{"role": "system", "content": system}]
+        self.messages = list(self._first)
+
+    def command(self, line: str) -> bool:
+        """Does what a line with a slash says; False if it ends the conversation."""
+        word, _, rest = line.partition(" ")
+        if word == "/quit":
+            return False
+        if word == "/help":
+            self.say(COMMANDS)
+        elif word == "/reset":
+            self.messages = list(self._first)
+            self.say("nothing was said")
+        elif word == "/adapter":
+            self.use(rest.strip())
+        else:
+            self.say(f"no such command: {printable(word)}; /help lists them")
+        return True
+
+    def use(self, name: str) -> None:
+        """Has an adapter answer from now on; what was said stays."""
+        if name and name != "none" and name not in self.session.adapters:
+            self.say(f"no adapter {printable(name)}")
+        elif name:
+            self.adapter = None if name == "none" else name
+        loaded = listing([*self.session.adapters, "none"])
+        self.say(f"adapter: {self.adapter or 'none'} (of {loaded})")
+
+    def answer(self, text: str, show: Callable[[str], None], **settings: Any) -> None:
+        """Answers; a text that cannot be answered is as if it had not been said."""
+        asked = [*self.messages, {"role": "user", "content": text}]
+        said = self.session.generate(asked, adapter=self.adapter, stream=show, **settings).text
+        self.messages = [*asked, {"role": "assistant", "content": said}]
+
+
+@click.command("chat", epilog=EXAMPLES, short_help="Talk with a model and its adapters.")
+@click.argument("path")
+@shared.adapter_option
+@click.option("--system", metavar="TEXT", help="What the model is told before anything else.")
+@click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N")
+@click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
+@click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
+@click.option("--seed", type=int, metavar="S", help="The same seed gives the same answers.")
+@shared.place_options
+def command(
+    path: str,
+    adapters: tuple[str, ...],
+    system: str | None,
+    max_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    seed: int | None,
+    **where: Any,
+) -> None:
+    """Talk with the model in PATH; the first adapter answers first.
+
+    A line is what you say, or a command: /adapter NAME, /adapter none, /reset, /help, /quit.
+    Answers go to stdout as they come, everything else to stderr.
+    """
+    named = shared.named_adapters(adapters)
+    session = Session(path, named, **shared.place(where))
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    chat = Chat(session, system, next(iter(named), None), say)
+    if named:
+        chat.use("")
+    while (line := read_line()) is not None:
+        if line.startswith("/"):
+            if not chat.command(line):
+                return
+        elif line:
+            try:
+                chat.answer(
+                    line,
+                    lambda piece: click.echo(piece, nl=False),
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                )
+                click.echo()
+            except KronqError as error:
+                if not sys.stdin.isatty():
+                    raise
+                say(f"{error}; /reset forgets what was said")
+
+
+def read_line() -> str | None:
+    """The next line without blanks around it; None at the end of input, or on Ctrl-C."""
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        return line.strip() if line else None
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        click.echo(err=True)
+        return None

@@ -1,0 +1,1 @@
+"""The page in docs/web, driven in headless Chromium."""

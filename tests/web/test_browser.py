@@ -1,0 +1,129 @@
+"""docs/web in headless Chromium: the same adapters, in WebAssembly, from this machine alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import once_per_machine
+from tests.web.chromium import Page, browser
+from tests.web.model import cpu_logits, with_slots, write_adapter, write_list
+from tests.web.server import PAGE, served
+
+BASE = "no adapter"
+ADAPTERS = ("first", "second")
+IDS = [5, 60, 7, 81, 9]
+
+
+def program(*names: str) -> str:
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    pytest.skip(f"needs {names[0]}")
+
+
+@pytest.fixture(scope="module")
+def packages() -> Path:
+    """node_modules of the page, as its package-lock.json pins them."""
+    npm = program("npm")
+
+    def install(folder: Path) -> None:
+        folder.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(PAGE / name, folder)
+        done = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            pytest.skip(f"needs the npm registry: {done.stderr.strip().splitlines()[-1]}")
+
+    pinned = zlib.crc32((PAGE / "package-lock.json").read_bytes())
+    return once_per_machine(f"web-{pinned:08x}", install) / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("web") / "model"
+    slots = with_slots(tiny_base, folder)
+    for seed, name in enumerate(ADAPTERS):
+        write_adapter(folder / f"{name}.onnx_adapter", slots, seed)
+    write_list(folder, ADAPTERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder, packages, tmp_path_factory):
+    chromium = program("chromium", "chromium-browser", "google-chrome")
+    room, profile = tmp_path_factory.mktemp("room"), tmp_path_factory.mktemp("profile")
+    with served(room, packages, folder) as url, browser(chromium, profile) as page:
+        page.open(url)
+        page.evaluate("kronq.ready")
+        yield page
+
+
+def answers(page: Page) -> dict[str, list[int]]:
+    found = page.evaluate("kronq.askAll('Which gas do plants take in?', 8)")
+    return {answer["name"]: answer["tokens"] for answer in found}
+
+
+def test_the_page_lists_the_adapters_with_their_sizes(page, folder):
+    cards = page.evaluate("[...document.querySelectorAll('article')].map(card => card.innerText)")
+    assert len(cards) == 1 + len(ADAPTERS)
+    for card, name in zip(cards[1:], ADAPTERS, strict=True):
+        assert name in card
+        assert f"{(folder / f'{name}.onnx_adapter').stat().st_size:,} bytes" in card
+
+
+@pytest.mark.parametrize("name", [BASE, *ADAPTERS])
+def test_logits_in_webassembly_are_those_of_the_cpu(page, folder, name):
+    expected = cpu_logits(folder, None if name == BASE else name, IDS)
+    found = np.reshape(page.evaluate(f"kronq.logits('{name}', {IDS})"), expected.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_every_adapter_answers_differently_and_always_the_same(page):
+    once = answers(page)
+    assert len({tuple(tokens) for tokens in once.values()}) == 1 + len(ADAPTERS)
+    assert answers(page) == once
+
+
+def test_after_an_adapter_the_base_is_the_base(page):
+    def logits(name: str) -> list[float]:
+        return page.evaluate(f"kronq.logits('{name}', {IDS})")
+
+    before, swapped, after = logits(BASE), logits(ADAPTERS[0]), logits(BASE)
+    assert swapped != before == after
+
+
+def test_a_click_on_ask_shows_every_answer(page):
+    page.evaluate("question.value = 'Which gas?', tokens.value = 3, ask.requestSubmit()")
+    page.evaluate(
+        "new Promise(function look(done) {"
+        " document.querySelector('#ask button').disabled ? setTimeout(look, 20, done) : done() })"
+    )
+    rates = page.evaluate("[...document.querySelectorAll('.rate')].map(rate => rate.innerText)")
+    assert all("tokens/s" in rate for rate in rates)
+
+
+def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder):
+    write_adapter(folder / "other.onnx_adapter", {"/h.0/attn": (8, 8)}, seed=3)
+    opened = (
+        "Promise.all([import('./model.js'), fetch('model/other.onnx_adapter')])"
+        ".then(async ([{ openAdapter }, file]) =>"
+        " openAdapter({ defaults: new Map() }, new Uint8Array(await file.arrayBuffer())))"
+    )
+    with pytest.raises(RuntimeError, match=r"no slot /h\.0/attn/down: made for another base"):
+        page.evaluate(opened)
+
+
+def test_nothing_is_asked_of_another_host(page):
+    assert page.requests
+    assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in page.requests)
