@@ -79,6 +79,15 @@ def apart(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("name", BASES)
+def test_slots(tmp_path: Path, bases: Path, adapter: Adapter, name: str) -> None:
+    """Empty ones change nothing; filled ones are checked against the other forms."""
+    report = export_onnx(adapter, bases / name, tmp_path / "out", form="slots")
+    assert len(report.layers) == 14
+    assert report.verification.effect > 0.1
+    assert apart(logits(tmp_path / "out"), logits(bases / name)) < 1e-6
+
+
 @pytest.mark.parametrize("form", ["branch", "merged"])
 @pytest.mark.parametrize("name", ["fp32-fused", "fp16", "fp16-fused"])
 def test_float_bases(

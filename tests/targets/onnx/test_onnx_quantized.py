@@ -119,10 +119,11 @@ def test_merged_weights_are_what_onnxruntime_reads(tmp_path: Path, how: str) -> 
     assert types[0] == types[1]
 
 
+@pytest.mark.parametrize("form", ["branch", "slots"])
 @pytest.mark.parametrize("how", ALL)
-def test_a_branch_beside_any_of_them(tmp_path: Path, how: str) -> None:
+def test_a_branch_beside_any_of_them(tmp_path: Path, how: str, form: str) -> None:
     base = quantized(tmp_path, how)
-    report = export_onnx(tiny.adapter("kron", bits=4), base, tmp_path / "out")
+    report = export_onnx(tiny.adapter("kron", bits=4), base, tmp_path / "out", form=form)
     assert [*report.layers] == [*tiny.LAYERS]
     assert report.matched == {"name": 2}
     assert report.verification.effect > 0.01
