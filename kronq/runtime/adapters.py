@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kronq.adapter import Adapter
 from kronq.errors import FormatError, KronqError, MismatchError, StrPath, listing
 from kronq.runtime.generation import import_genai
 from kronq.runtime.prepared import Prepared, prepare
-from kronq.targets.onnx.slots import SPEC, Slots, parameters
+from kronq.targets.onnx.slots import Slots
 from kronq.targets.onnx_adapter import read_names
 
 if TYPE_CHECKING:
@@ -62,14 +61,6 @@ class Adapters(Mapping[str, Prepared]):
         return Slots.read(self.folder)
 
     @cached_property
-    def _graph(self) -> bytes:
-        return (self.folder / SPEC).read_bytes()
-
-    @cached_property
-    def _names(self) -> set[str]:
-        return set(parameters(Adapter({}), self.slots))
-
-    @cached_property
     def _genai(self) -> og.Adapters:
         return import_genai().Adapters(self._model())
 
@@ -87,17 +78,16 @@ class Adapters(Mapping[str, Prepared]):
         """
         if name in self._prepared:
             raise KronqError("an adapter of this name is loaded", found=name, hint="unload it")
-        slots = self.slots
-        found = prepare(path, slots, self._graph)
+        found = prepare(path, self.slots)
         if found.file == found.origin:
-            check_names(found.file, self._names)
+            check_names(found.file, self.slots)
         try:
             self._mapped[name] = map_file(found.file)
         except FormatError:
             if found.file == found.origin:
                 raise
             found.file.unlink(missing_ok=True)  # a damaged file in the cache
-            found = prepare(path, slots, self._graph)
+            found = prepare(path, self.slots)
             self._mapped[name] = map_file(found.file)
         self._prepared[name] = found
         return found
@@ -155,13 +145,13 @@ def map_file(file: Path) -> Any:
     return adapter
 
 
-def check_names(file: Path, known: set[str]) -> None:
+def check_names(file: Path, slots: Slots) -> None:
     """Refuses an ``.onnx_adapter`` of another graph before a run would.
 
     Raises:
         MismatchError: It has inputs that the graph has not.
     """
-    strange = read_names(file) - known
+    strange = read_names(file) - slots.inputs
     if strange:
         raise MismatchError(
             "the .onnx_adapter belongs to another model",

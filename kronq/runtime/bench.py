@@ -11,12 +11,12 @@ from kronq.errors import KronqError, StrPath
 from kronq.runtime.bench_child import in_a_child
 from kronq.runtime.machine import Machine, this_machine
 from kronq.runtime.model_files import ModelFiles, find_model
-from kronq.runtime.prepared import Prepared, prepare
+from kronq.runtime.prepared import prepare
 from kronq.runtime.providers import Place, choose
 from kronq.runtime.session import Session
 from kronq.runtime.timed_text import Swap, TextModel, Work, open_text_model, time_swaps
 from kronq.runtime.timing import Round, Sample, Spread, per_second, ratio, take_turns
-from kronq.targets.onnx.slots import SPEC, Slots
+from kronq.targets.onnx.slots import Slots
 
 WITH, WITHOUT = "with", "without"
 LOADS = 3
@@ -138,7 +138,7 @@ def bench(
     work = Work(prompt_tokens, new_tokens)
     shipped = find_model(folder)
     bare = shipped if base is None else find_model(base)
-    ready = None if adapter is None else _ready(adapter, shipped.folder)
+    ready = None if adapter is None else prepare(adapter, Slots.read(shipped.folder))
     file = None if ready is None else ready.file
     sides = {WITH: (shipped, file), WITHOUT: (bare, None)}
     timed, swaps, ran_on = _time(sides, place, threads, work, rounds, progress)
@@ -174,10 +174,6 @@ def bench(
         without=told[WITHOUT],
         machine=this_machine(),
     )
-
-
-def _ready(adapter: StrPath, folder: Path) -> Prepared:
-    return prepare(adapter, Slots.read(folder), (folder / SPEC).read_bytes())
 
 
 def _step(sample: Sample) -> float:

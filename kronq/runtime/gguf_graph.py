@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.runtime.gguf_blocks import Blocks, halves, head_order, open_gguf, read_blocks
+from kronq.targets.onnx.values import add_constant
 
 Array = NDArray[Any]
 
@@ -207,11 +208,7 @@ class _Surgery:
     def _constant(self, name: str, array: Array) -> ir.Value:
         name = name.strip("/").replace("/", ".")
         if name not in self.graph.initializers:
-            tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-            self.graph.register_initializer(
-                ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype),
-                         const_value=tensor)
-            )  # fmt: skip
+            add_constant(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
         return self.graph.initializers[name]
 
     def _node(

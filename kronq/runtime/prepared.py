@@ -43,13 +43,12 @@ class Prepared:
     scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
 
-def prepare(path: StrPath, slots: Slots, graph: bytes, cache: StrPath | None = None) -> Prepared:
+def prepare(path: StrPath, slots: Slots, cache: StrPath | None = None) -> Prepared:
     """Anything that ``kronq.load`` reads, or an ``.onnx_adapter``, for one graph.
 
     Args:
         path: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``.
         slots: The graph's open inputs.
-        graph: What tells this graph's slots from another's: the bytes of its description.
         cache: Where expanded adapters are kept; None for ``kronq.files.cache_folder``.
 
     Raises:
@@ -61,7 +60,7 @@ def prepare(path: StrPath, slots: Slots, graph: bytes, cache: StrPath | None = N
         if not origin.is_file():
             raise FormatError("no such file", path=path)
         return Prepared(origin, origin, cached=True)
-    target = cache_folder(cache) / "adapters" / f"{_key(origin, graph)}{SUFFIX}"
+    target = cache_folder(cache) / "adapters" / f"{_key(origin, slots)}{SUFFIX}"
     if target.is_file():
         with contextlib.suppress(OSError):
             target.touch()  # the cache forgets what was not used for longest
@@ -100,10 +99,10 @@ def trim(folder: Path, keeping: Path, limit: int = LARGEST_CACHE) -> None:
                 total -= size
 
 
-def _key(path: Path, graph: bytes) -> str:
+def _key(path: Path, slots: Slots) -> str:
     """Of the adapter's bytes and the graph's slots."""
     found = hashlib.sha256(FORMAT.encode())
-    for name, data in [("graph", graph), *_contents(path)]:
+    for name, data in [("slots", slots.digest), *_contents(path)]:
         found.update(f"\n{name} {len(data)}\n".encode())
         found.update(data)
     return found.hexdigest()[:40]

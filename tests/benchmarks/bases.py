@@ -7,7 +7,6 @@ process each that loads the model and decodes one token.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from kronq.runtime.machine import peak_bytes
 
 PAST, ROUNDS = 64, 41
 
@@ -39,7 +40,7 @@ def alone(folder: str) -> None:
     session, feed = load(folder)
     seconds = time.perf_counter() - start
     session.run(["logits"], feed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (peak_bytes() or 0) / 2**20
     sys.stdout.write(f"{folder}: loaded in {seconds:.2f} s, peak {peak:.0f} MiB\n")
 
 

@@ -77,15 +77,11 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> dict[str, tuple[Path,
         found[form] = (scratch / form, None)
         if form == "slots":
             found["slots, empty"] = found[form]
-            found[form] = (scratch / form, _slot_file(adapter, scratch / form))
+            file = write_onnx_adapter(adapter, scratch / form, scratch / "timed.onnx_adapter")
+            found[form] = (scratch / form, file)
     write_lora_chain(base, scratch / "lora-8", rank=8)
     found["LoRA-8 as genai's"] = (scratch / "lora-8", None)
     return found
-
-
-def _slot_file(adapter: Adapter, folder: Path) -> Path:
-    """The adapter as the file that ONNX Runtime loads into the slots of a folder."""
-    return write_onnx_adapter(adapter, folder, folder.parent / "timed.onnx_adapter")
 
 
 def _open(folders: Mapping[str, tuple[Path, Path | None]], threads: int, work: Work) -> dict:

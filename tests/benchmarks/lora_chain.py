@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from kronq.targets.onnx.folder import MODEL, bring_data, bring_sidecars, find_base, load_base
 from kronq.targets.onnx.sites import find_sites
+from kronq.targets.onnx.values import add_constant, succeed
 
 
 def write_lora_chain(base: Path, out: Path, rank: int) -> None:
@@ -27,18 +28,12 @@ def write_lora_chain(base: Path, out: Path, rank: int) -> None:
         nodes = []
         for part, shape in (("A", (columns, rank)), ("B", (rank, rows))):
             name = f"{site.label}.lora_{part}"
-            factor = ir.tensor(1e-3 * rng.standard_normal(shape, dtype=np.float32), name=name)
-            value = ir.Value(
-                name=name,
-                shape=ir.Shape(shape),
-                type=ir.TensorType(ir.DataType.FLOAT),
-                const_value=factor,
-            )
-            model.graph.register_initializer(value)
+            factor = ir.tensor(1e-3 * rng.standard_normal(shape, dtype=np.float32))
+            value = add_constant(model.graph, name, factor)
             nodes.append(ir.node("MatMul", [chain, value], name=f"{name}/MatMul"))
             chain = nodes[-1].outputs[0]
-        total = ir.Value(name=f"{site.label}.lora/sum", shape=y.shape, type=y.type)
-        y.replace_all_uses_with(total)
+        total = ir.Value(name=f"{site.label}.lora/sum")
+        succeed(y, total, f"{site.label}.lora/base")
         nodes.append(ir.node("Add", [y, chain], outputs=[total], name=f"{site.label}.lora/Add"))
         node.graph.insert_after(node, nodes)
     ir.save(model, out / MODEL)

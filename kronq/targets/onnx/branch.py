@@ -16,6 +16,7 @@ from kronq.matrix import Coded, Float, Matrix, Quantized
 from kronq.targets.onnx.function import DOMAIN, Signature, attributes_of, make_function
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
+from kronq.targets.onnx.values import add_constant, succeed
 
 LAYER = "kronq.layer"
 MIN_OPSET = 13
@@ -106,14 +107,7 @@ def graft(
             name=name,
             base_dir=str(file).removesuffix(location),
         )
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(at.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        model.graph.register_initializer(value)
-        values.setdefault(layer, {})[part] = value
+        values.setdefault(layer, {})[part] = add_constant(model.graph, name, tensor)
     return attach(model, adapter, places, values)
 
 
@@ -182,19 +176,14 @@ def _attach(
         metadata_props={LAYER: layer},
     )
     branch.outputs[0].name = f"{name}/output"
+    total = ir.Value(name=f"{name}/sum")
+    succeed(y, total, f"{name}/base")
     after: list[ir.Node] = [branch]
     if flat:
         after.append(ir.node("Shape", [y], name=f"{name}/shape"))
         shape = after[-1].outputs[0]
         after.append(ir.node("Reshape", [branch.outputs[0], shape], name=f"{name}/unflatten"))
-    total = ir.Value(name=f"{name}/sum", shape=y.shape, type=y.type)
-    y.replace_all_uses_with(total, replace_graph_outputs=True)
-    if flat:
-        after[1].replace_input_with(0, y)
     add = ir.node("Add", [y, after[-1].outputs[0]], outputs=[total], name=f"{name}/Add")
-    if total.is_graph_output():
-        # An output keeps the name that callers know it by.
-        total.name, y.name = y.name, f"{name}/base"
     if node.graph is None:
         raise UnsupportedError("the base's node is in no graph", layer=layer, found=node.name)
     node.graph.insert_after(node, [*before, *after, add])

@@ -27,7 +27,7 @@ from kronq.targets.onnx.folder import (
     load_base,
     locations,
 )
-from kronq.targets.onnx.match import find, fit, match
+from kronq.targets.onnx.match import find, fit, match, settled
 from kronq.targets.onnx.merge import merge
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.open_slots import open_slots
@@ -93,7 +93,8 @@ def export_onnx(
     model = load_base(path)
     mapping = mapping or {}
     sites = find_sites(model)
-    places = match(adapter, sites, mapping, integer_nodes(model))
+    found = find(adapter, sites, mapping)
+    places = settled(found, sites, integer_nodes(model))
     fitted = fit(adapter, places)
     labels = {name: places[name][0].label for name in adapter}
     cropped = [name for name in adapter if fitted[name].shape != adapter[name].shape]
@@ -117,7 +118,7 @@ def export_onnx(
         adapter_bytes=files.get(_adapter_file(model), 0) if form == "branch" else 0,
         nbytes=sum(files.values()),
         layers=labels,
-        matched=Counter(entry.how for entry in find(adapter, sites, mapping).values()),
+        matched=Counter(entry.how for entry in found.values()),
         delta_kept=written.kept,
         layers_kept=written.layers_kept,
         cropped=cropped,
@@ -221,8 +222,9 @@ def _verify(
     if form == "branch":
         layers = check_branches(folder, adapter, written.names)
     elif form == "slots":
-        given = parameters(adapter, Slots.read(folder))
-        layers = check_slots(adapter, Slots.read(folder), given)
+        slots = Slots.read(folder)
+        given = parameters(adapter, slots)
+        layers = check_slots(adapter, slots, given)
     else:
         layers = check_weights(folder, adapter, places, written.names)
         lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))

@@ -62,7 +62,17 @@ def match(
     Raises:
         MismatchError: Layers without a place (all are listed), or with more than one.
     """
-    found = find(layers, sites, mapping)
+    return settled(find(layers, sites, mapping), sites, integer)
+
+
+def settled(
+    found: Mapping[str, Found], sites: Sequence[Site], integer: Sequence[str] = ()
+) -> Places:
+    """The places that ``find`` found, if all layers have one; arguments as for ``match``.
+
+    Raises:
+        MismatchError: Layers without a place (all are listed), or with more than one.
+    """
     unsettled = {name: entry for name, entry in found.items() if entry.how == "ambiguous"}
     missing = [name for name, entry in found.items() if entry.how == "missing"]
     if missing and not unsettled:

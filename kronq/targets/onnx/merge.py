@@ -15,6 +15,7 @@ from kronq.errors import UnsupportedError
 from kronq.targets.onnx.blocks import Blocks, changed, inputs, read, tensors
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
+from kronq.targets.onnx.values import add_constant
 
 
 @dataclass
@@ -147,14 +148,7 @@ def _put(model: ir.Model, readers: set[ir.Node], index: int, tensor: ir.Tensor, 
         tensor.name = old.name
         old.const_value = tensor
         return str(old.name)
-    value = ir.Value(
-        name=f"{layer}.kronq.{index}",
-        shape=ir.Shape(tensor.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    tensor.name = value.name
-    model.graph.register_initializer(value)
+    value = add_constant(model.graph, f"{layer}.kronq.{index}", tensor)
     for node in readers:
         node.replace_input_with(index, value)
     return str(value.name)
@@ -176,14 +170,7 @@ def _entry(site: Site) -> tuple[ir.Node, int]:
 
 def _untie(model: ir.Model, layer: str, sites: tuple[Site, ...], tensor: ir.LazyTensor) -> str:
     """Gives the sites a weight of their own, with their own copy of what it passes through."""
-    value = ir.Value(
-        name=f"{layer}.kronq.weight",
-        shape=ir.Shape(tensor.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    tensor.name = value.name
-    model.graph.register_initializer(value)
+    value = add_constant(model.graph, f"{layer}.kronq.weight", tensor)
     for index, site in enumerate(sites):
         weight = value
         copies: list[ir.Node] = []

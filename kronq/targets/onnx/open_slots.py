@@ -18,7 +18,8 @@ from kronq.targets.onnx.branch import dtype_of, opset_of, rank_of
 from kronq.targets.onnx.function import DOMAIN, Body
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
-from kronq.targets.onnx.slots import Group, Member, Slots, a_of, b1_of, nothing
+from kronq.targets.onnx.slots import Group, Member, Slots, nothing
+from kronq.targets.onnx.values import add_constant, succeed
 
 
 def open_slots(model: ir.Model, adapter: Adapter, places: Places) -> Slots:
@@ -88,16 +89,18 @@ def _open(
         if fused[i]:
             start, stop = site.rows(member.d_out)
             told[f"place_{i}"] = [*lead, start, *lead, site.shape[0] - stop]
+    bases = [node.outputs[0] for node in nodes]
+    totals = [ir.Value(name=f"{y.name}/kronq") for y in bases]
+    for y, total in zip(bases, totals, strict=True):
+        succeed(y, total, f"{y.name}/base")
     node = ir.Node(
         DOMAIN,
         _function(model, summed, fused, dtype, opset),
-        [x, *(node.outputs[0] for node in nodes), *values],
+        [x, *bases, *values],
         [ir.AttrInt64s(key, value) for key, value in told.items()],
-        num_outputs=len(nodes),
+        outputs=totals,
         name=f"{name}/kronq",
     )
-    for before, total in zip(nodes, node.outputs, strict=True):
-        _behind(node, before.outputs[0], total)
     graph = nodes[-1].graph
     if graph is None:
         raise UnsupportedError("the base's node is in no graph", layer=name)
@@ -105,34 +108,16 @@ def _open(
     return group
 
 
-def _behind(node: ir.Node, y: ir.Value, total: ir.Value) -> None:
-    """``total`` takes y's place for all but ``node``; an output keeps its name."""
-    total.shape, total.type = y.shape, y.type
-    total.name = f"{y.name}/kronq"
-    y.replace_all_uses_with(total, replace_graph_outputs=True)
-    node.replace_input_with(list(node.inputs).index(total), y)
-    if total.is_graph_output():
-        total.name, y.name = y.name, f"{y.name}/base"
-
-
 def _inputs(model: ir.Model, group: Group) -> list[ir.Value]:
     """The group's factors as inputs with defaults, in the order of the function's parameters."""
     defaults = nothing(group)
-    names = [group.cut, group.b2, *([group.ranks] if group.ranks else [])]
-    names += [name for m in group.members for name in (a_of(m.layer), b1_of(m.layer))]
     values = []
-    for name in names:
-        tensor = ir.Tensor(np.asarray(defaults[name]), name=name)
-        sizes = [f"{name}:{axis}" for axis in range(len(tensor.shape))]
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(tensor.shape if tensor.dtype == ir.DataType.INT64 else sizes),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        model.graph.register_initializer(value)
-        model.graph.inputs.append(value)
-        values.append(value)
+    for name in group.inputs:
+        tensor = ir.Tensor(np.asarray(defaults[name]))
+        free = [f"{name}:{axis}" for axis in range(len(tensor.shape))]
+        shape = None if tensor.dtype == ir.DataType.INT64 else free
+        values.append(add_constant(model.graph, name, tensor, shape))
+        model.graph.inputs.append(values[-1])
     return values
 
 

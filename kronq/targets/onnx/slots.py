@@ -8,6 +8,8 @@ layers of a group are cut differently, or padded, the exact low-rank view of ΔW
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,12 @@ class Group(BaseModel):
         """The members' ranks; a single member needs none."""
         return f"{self.name}.kronq.ranks" if len(self.members) > 1 else None
 
+    @property
+    def inputs(self) -> list[str]:
+        """All of the group's, in the order in which its function takes them."""
+        own = [self.cut, self.b2, *([self.ranks] if self.ranks else [])]
+        return [*own, *(name(m.layer) for m in self.members for name in (a_of, b1_of))]
+
 
 def a_of(layer: str) -> str:
     """A, with the scale in it, [a_out, a_in]."""
@@ -113,6 +121,16 @@ class Slots(BaseModel):
         if found.version != 1:
             raise UnsupportedError("unknown version", path=file, found=found.version, expected=1)
         return found
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """All that the graph takes."""
+        return frozenset(name for group in self.groups for name in group.inputs)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Tells these slots from all others."""
+        return hashlib.sha256(self.model_dump_json().encode()).digest()
 
     @property
     def layers(self) -> dict[str, tuple[int, int]]:

@@ -21,6 +21,7 @@ from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import Difference
 from kronq.targets.onnx.sites import find_sites
 from kronq.targets.onnx.slots import Slots, a_of, b1_of
+from kronq.targets.onnx.values import constant
 from kronq.targets.onnx.verify_codes import check_codes
 from kronq.targets.onnx.whole import Feeds, session_of
 
@@ -101,9 +102,7 @@ def _probe(
                 raise KronqError("a branch's factor is not a constant", layer=layer)
             key = str(value.name)
             if key not in weights:
-                tensor = value.const_value
-                type_ = ir.TensorType(tensor.dtype)
-                weights[key] = ir.Value(name=key, shape=value.shape, type=type_, const_value=tensor)
+                weights[key] = constant(key, value.const_value)
             values.append(weights[key])
         copy = ir.Node(node.domain, node.op_type, values, node.attributes.values())
         copy.outputs[0].name = f"y{index}"

@@ -14,6 +14,7 @@ from kronq.targets.onnx.merge import requantized, sharing
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import Difference
 from kronq.targets.onnx.sites import Site
+from kronq.targets.onnx.values import constant
 from kronq.targets.onnx.whole import session_of
 
 
@@ -48,13 +49,7 @@ def _alone(model: ir.Model, site: Site, kind: ir.DataType) -> bytes:
     def copied(value: ir.Value | None) -> ir.Value | None:
         if value is None or value in copies or value.const_value is None:
             return None if value is None else copies.get(value)
-        tensor = value.const_value
-        new = ir.Value(
-            name=value.name,
-            shape=ir.Shape(tensor.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
+        new = constant(str(value.name), value.const_value)
         weights.append(new)
         copies[value] = new
         return new
