@@ -48,8 +48,8 @@ def open_slots(model: ir.Model, adapter: Adapter, places: Places) -> Slots:
         site = places[layer][0]
         shared.setdefault((site.x, dtype_of(site)), []).append((layer, site))
     groups = []
-    for (x, dtype), members in shared.items():
-        groups.append(_open(model, x, dtype, members, adapter, opset))
+    for (_, dtype), members in shared.items():
+        groups.append(_open(model, dtype, members, adapter, opset))
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
     # A group stands behind the last of its layers, and must be before what reads the first.
@@ -59,14 +59,14 @@ def open_slots(model: ir.Model, adapter: Adapter, places: Places) -> Slots:
 
 def _open(
     model: ir.Model,
-    x: ir.Value | None,
     dtype: ir.DataType,
     members: list[tuple[str, Site]],
     adapter: Adapter,
     opset: int,
 ) -> Group:
     name, first = members[0]
-    rank = rank_of(first)
+    # As it is now: where a layer reads another's output, that is the sum with its slot by now.
+    x, rank = first.x, rank_of(first)
     if x is None or rank is None:
         raise UnsupportedError(
             "activations of unknown rank can have no slot", layer=name, hint="use --form branch"

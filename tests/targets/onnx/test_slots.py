@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import kronq
 from kronq.adapter import Adapter, Origin
@@ -15,8 +17,10 @@ from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, MismatchError, UnsupportedError
 from kronq.runtime.base import build_base
 from kronq.runtime.session import Session
+from kronq.runtime.token_inputs import token_inputs
 from kronq.targets.onnx.slots import SPEC, Slots, parameters
-from tests.adapters import dense, matrix
+from kronq.targets.onnx_adapter import write_onnx_adapter
+from tests.adapters import dense, lora, matrix
 from tests.tasks.tiny import tiny_adapter
 
 IDS = np.arange(10, 40)[None]
@@ -106,20 +110,43 @@ def test_layers_that_read_one_input_may_be_cut_alike_or_not(
         assert close(logits(out, adapter), reference(adapter, tiny_base, merged))
 
 
+def test_a_layer_may_read_another_ones_output(tmp_path: Path) -> None:
+    """Two layers with nothing in between: the second sees what the first one's slot adds."""
+    rng = np.random.default_rng(0)
+    weights = {"a.weight": (20, 24), "b.weight": (24, 16)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "a.weight"], ["h"]),
+            helper.make_node("MatMul", ["h", "b.weight"], ["y"]),
+        ],
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 20])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 16])],
+        [
+            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+            for name, shape in weights.items()
+        ],
+    )
+    opset = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx")
+    adapter = Adapter({"a": lora(rng, 24, 20), "b": lora(rng, 16, 24)}, Origin("memory"))
+    out = tmp_path / "out"
+    kronq.export_onnx(adapter, tmp_path / "m.onnx", out, form="slots", verify=False)
+    x = rng.normal(size=(1, 3, 20)).astype(np.float32)
+    found = Session(out).run({"x": x, **parameters(adapter, Slots.read(out))})["y"]
+    first, second = (numpy_helper.to_array(w).astype(np.float64) for w in graph.initializer)
+    wanted = x @ (first + dense(adapter["a"]).T) @ (second + dense(adapter["b"]).T)
+    assert close(found, wanted)
+
+
 def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
     adapter = tiny_adapter(seed=5)
-    file = tmp_path / "a.onnx_adapter"
-    made = ort.AdapterFormat()
-    given = parameters(adapter, Slots.read(folder))
-    made.set_parameters({n: ort.OrtValue.ortvalue_from_numpy(v) for n, v in given.items()})
-    made.export_adapter(str(file))
+    file = write_onnx_adapter(adapter, folder, tmp_path / "a.onnx_adapter")
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     loaded = ort.LoraAdapter()
     loaded.Load(str(file))
     options = ort.RunOptions()
     options.add_active_adapter(loaded)
-    from kronq.runtime.token_inputs import token_inputs
-
     feeds = token_inputs(session, Session(folder).files, IDS, None, {})
     found = session.run(["logits"], feeds, options)[0]
     assert np.array_equal(found, logits(folder, adapter))
