@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kronq import export_onnx
+from kronq.targets.onnx_adapter import export_arrays, write_onnx_adapter
 from tests.conftest import once_per_machine
+from tests.tasks.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
-from tests.web.model import cpu_logits, with_slots, write_adapter, write_list
+from tests.web.model import cpu_logits, write_list
 from tests.web.server import PAGE, served
 
 BASE = "no adapter"
@@ -52,9 +55,9 @@ def packages() -> Path:
 @pytest.fixture(scope="module")
 def folder(tiny_base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("web") / "model"
-    slots = with_slots(tiny_base, folder)
-    for seed, name in enumerate(ADAPTERS):
-        write_adapter(folder / f"{name}.onnx_adapter", slots, seed)
+    export_onnx(tiny_adapter(), tiny_base, folder, form="slots", verify=False)
+    for family, name in zip(("kron", "lora"), ADAPTERS, strict=True):
+        write_onnx_adapter(tiny_adapter(family), folder, folder / f"{name}.onnx_adapter")
     write_list(folder, ADAPTERS)
     return folder
 
@@ -114,7 +117,7 @@ def test_a_click_on_ask_shows_every_answer(page):
 
 
 def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder):
-    write_adapter(folder / "other.onnx_adapter", {"/h.0/attn": (8, 8)}, seed=3)
+    export_arrays({"/h.0/attn/down": np.ones((8, 4), np.float32)}, folder / "other.onnx_adapter")
     opened = (
         "Promise.all([import('./model.js'), fetch('model/other.onnx_adapter')])"
         ".then(async ([{ openAdapter }, file]) =>"
