@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.targets.onnx.compare import accept, difference, worse
+from kronq.targets.onnx.opening import session_options
 from kronq.targets.onnx.report import Difference
 
 MODEL_TOLERANCES = {
@@ -96,15 +97,11 @@ def check_model(path: Path, base: Path) -> bool | None:
 
 def session_of(model: bytes | Path, folder: Path | None = None) -> ort.InferenceSession:
     """A CPU session with exact arithmetic; ``folder`` holds a bytes model's external data."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # A base that dequantizes its weights is to be compared exactly too.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder.resolve()))
-    source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    if isinstance(model, bytes):
+        options = session_options(folder or Path(), inline=folder is not None)
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options = session_options(model.parent)
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 class _CannotRunError(Exception):
