@@ -75,33 +75,33 @@ PER_MACHINE static void middle(const float* a, const float* h, float* g, int64_t
 
 /* rows × cols·LANES of z at once. */
 INLINE void left_tile(const int rows, const int cols, const float* g, const float* b1, float* z, int64_t rank,
-                      int64_t wide, int64_t n, int64_t apart) {
+                      int64_t wide, int64_t n) {
   lanes sums[8];
   UNROLLED for (int r = 0; r < rows; r++)
-    UNROLLED for (int c = 0; c < cols; c++) sums[r * cols + c] = load(z + r * apart + c * LANES);
+    UNROLLED for (int c = 0; c < cols; c++) sums[r * cols + c] = load(z + r * n + c * LANES);
   for (int64_t k = 0; k < rank; k++)
     UNROLLED for (int c = 0; c < cols; c++) {
       const lanes b = load(b1 + k * n + c * LANES);
       UNROLLED for (int r = 0; r < rows; r++) sums[r * cols + c] += g[r * wide + k] * b;
     }
   UNROLLED for (int r = 0; r < rows; r++)
-    UNROLLED for (int c = 0; c < cols; c++) store(z + r * apart + c * LANES, sums[r * cols + c]);
+    UNROLLED for (int c = 0; c < cols; c++) store(z + r * n + c * LANES, sums[r * cols + c]);
 }
 
-/* z [m, n] += g [m, rank of wide] · b1 [rank, n]; rows of z are `apart`. */
+/* z [m, n] += g [m, rank of wide] · b1 [rank, n]. */
 PER_MACHINE static void left(const float* g, const float* b1, float* z, int64_t m, int64_t rank, int64_t wide,
-                             int64_t n, int64_t apart) {
+                             int64_t n) {
   int64_t j = 0;
   for (; j + 2 * LANES <= n; j += 2 * LANES) {
     int64_t i = 0;
-    for (; i + 4 <= m; i += 4) left_tile(4, 2, g + i * wide, b1 + j, z + i * apart + j, rank, wide, n, apart);
-    for (; i < m; i++) left_tile(1, 2, g + i * wide, b1 + j, z + i * apart + j, rank, wide, n, apart);
+    for (; i + 4 <= m; i += 4) left_tile(4, 2, g + i * wide, b1 + j, z + i * n + j, rank, wide, n);
+    for (; i < m; i++) left_tile(1, 2, g + i * wide, b1 + j, z + i * n + j, rank, wide, n);
   }
   for (; j + LANES <= n; j += LANES)
-    for (int64_t i = 0; i < m; i++) left_tile(1, 1, g + i * wide, b1 + j, z + i * apart + j, rank, wide, n, apart);
+    for (int64_t i = 0; i < m; i++) left_tile(1, 1, g + i * wide, b1 + j, z + i * n + j, rank, wide, n);
   for (; j < n; j++)
     for (int64_t i = 0; i < m; i++)
-      for (int64_t k = 0; k < rank; k++) z[i * apart + j] += g[i * wide + k] * b1[k * n + j];
+      for (int64_t k = 0; k < rank; k++) z[i * n + j] += g[i * wide + k] * b1[k * n + j];
 }
 
 #endif

@@ -80,10 +80,10 @@ static void work(void* with, size_t index) {
     float* z = t->z + first * t->width;
     middle(t->a, h + column, g, m, t->a_out, job->a_in, t->wide, job->width);
     if (t->d_out == t->width)
-      left(g, t->b1, z, m * t->a_out, t->rank, t->wide, t->b_out, t->b_out);
+      left(g, t->b1, z, m * t->a_out, t->rank, t->wide, t->b_out);
     else
       for (int64_t n = 0; n < m; n++)
-        left(g + n * t->a_out * t->wide, t->b1, z + n * t->width, t->a_out, t->rank, t->wide, t->b_out, t->b_out);
+        left(g + n * t->a_out * t->wide, t->b1, z + n * t->width, t->a_out, t->rank, t->wide, t->b_out);
   }
   if (h != room) free(h);
 }
