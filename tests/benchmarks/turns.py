@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BASE, AGAIN = "base", "base again"
+FIGURES = {"step": "decode", "prefill": "prefill"}
 
 Text = Iterator[object]
 """The first step reads the prompt and makes a token, every later one makes a token."""
@@ -73,9 +74,9 @@ def shuffled(names: Iterable[str], rng: random.Random) -> list[str]:
 
 
 def in_a_process(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``python -m module`` makes of a request on stdin: the last line that it prints."""
+    """What ``python -m module --child`` makes of a request: JSON in, the last line printed out."""
     done = subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, "--child"],
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,
@@ -112,12 +113,17 @@ def told(found: Sequence[float]) -> str:
     return f"{statistics.median(found):.3f} ({min(found):.3f}–{max(found):.3f})"
 
 
-def print_table(processes: Sequence[Times]) -> None:
-    """A line a side: ms a token, and the ratios' medians with the lowest and highest process."""
-    names = list(dict.fromkeys(name for one in processes for name in one))
-    print(f"  {'':<26} {'ms a token':>10} {'decode ratio':>22} {'prefill ratio':>22}   processes")
-    for name in names:
+def print_table(processes: Sequence[Times], figures: Mapping[str, str] = FIGURES) -> None:
+    """A line a side: ms a token, and the ratios' medians with the lowest and highest process.
+
+    Args:
+        processes: What each found.
+        figures: Which ratios, and what they are called.
+    """
+    heads = "".join(f" {head + ' ratio':>22}" for head in figures.values())
+    print(f"  {'':<26} {'ms a token':>10}{heads}   processes")
+    for name in dict.fromkeys(name for one in processes for name in one):
         step = statistics.median(1e3 * one[name]["step"] for one in processes if name in one)
-        decode, prefill = (ratios(processes, name, figure) for figure in ("step", "prefill"))
-        line = f"  {name:<26} {step:>10.2f} {told(decode):>22} {told(prefill):>22}"
-        print(f"{line}   {len(decode)}", flush=True)
+        found = [ratios(processes, name, figure) for figure in figures]
+        line = "".join(f" {told(values):>22}" for values in found)
+        print(f"  {name:<26} {step:>10.2f}{line}   {len(found[0])}", flush=True)
