@@ -31,7 +31,7 @@ RUNS = 3
 FORMS = ("branch", "merged", "slots")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bases", nargs="*", type=Path, default=[BASE])
     for base in parser.parse_args(arguments).bases:
@@ -96,7 +96,7 @@ class Watch(threading.Thread):
         self._done = threading.Event()
 
     def __enter__(self) -> Watch:
-        self._before = _memory()
+        self._before = memory()
         self.start()
         return self
 
@@ -106,7 +106,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while True:
-            now = _memory()
+            now = memory()
             found = {"peak": now["VmHWM"] - self._before["VmRSS"]}
             found["anonymous"] = now["RssAnon"] - self._before["RssAnon"]
             self.found = {key: max(found[key], self.found[key]) for key in found}
@@ -114,7 +114,7 @@ class Watch(threading.Thread):
                 return
 
 
-def _memory() -> dict[str, int]:
+def memory() -> dict[str, int]:
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     parts = (line.split() for line in lines)
     return {part[0][:-1]: int(part[1]) * 1024 for part in parts if part[-1] == "kB"}
@@ -124,4 +124,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--child"]:
         print(json.dumps(child(json.load(sys.stdin))))
     else:
-        main()
+        main(*sys.argv[1:])
