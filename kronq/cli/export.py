@@ -26,6 +26,7 @@ Examples:
   kronq export adapter.safetensors --onnx base/ -o out/
   kronq export my-lokr/ --onnx base/model.onnx -o merged/ --form merged
   kronq export my-lokr/ --onnx base/ -o app/ --form slots
+  kronq export my-lokr/ --onnx base/ -o app/ --form slots --kernel
   kronq export my-lora/ --onnx encoder.onnx -o out/ --json
   kronq export my-lora/ --onnx encoder.onnx --dry-run --map places.json
 """
@@ -44,6 +45,12 @@ Examples:
     show_default=True,
     help="branch: factors beside the base's layers; merged: W + ΔW in the base's weights; "
     "slots: factors left open, for adapters that come and go.",
+)
+@click.option(
+    "--kernel",
+    is_flag=True,
+    help="With slots: one compiled operator a group of layers, the quickest; by this machine's C "
+    "compiler, for machines of its kind.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -70,6 +77,7 @@ def command(
     base: str,
     output: str | None,
     form: Form,
+    kernel: bool,
     verify: bool,
     map_file: str | None,
     dry_run: bool,
@@ -102,6 +110,7 @@ def command(
             base,
             output,
             form=form,
+            kernel=kernel,
             force=force,
             verify=verify,
             mapping=mapping,

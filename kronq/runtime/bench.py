@@ -16,7 +16,7 @@ from kronq.runtime.providers import Place, choose
 from kronq.runtime.session import Session
 from kronq.runtime.timed_text import Swap, TextModel, Work, open_text_model, time_swaps
 from kronq.runtime.timing import Round, Sample, Spread, per_second, ratio, take_turns
-from kronq.targets.onnx.slots import Slots
+from kronq.targets.onnx.slot_spec import Slots
 
 WITH, WITHOUT = "with", "without"
 LOADS = 3

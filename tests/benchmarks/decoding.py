@@ -12,7 +12,6 @@ what a ratio may be off. With --keep a later run adds its processes to those of 
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -41,6 +40,7 @@ TORCH_PROCESSES = 2
 
 
 PLAIN: Mapping[str, list[Path]] = {"": []}
+SLOTS = {"slots": False, "slots, kernel": True}
 ONE, TWO = ", Kron", ", two in turn"
 
 
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n{base}, {threads} thread{'s' * (threads > 1)}; ÷ the base in ONNX Runtime:")
         times = [times for one in same for times in one["times"]]
         print_table(times)
-        for label in ("slots", "slots, kernel"):
+        for label in SLOTS:
             if turns := ratios(times, label + TWO, "step", to=(label + ONE,)):
                 print(f"  {label}{TWO} ÷ one: {told(turns)}")
 
@@ -124,12 +124,9 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
             found.add(form, scratch / form)
         except kronq.KronqError as error:
             print(f"  {form}: not made of {base.name}: {error}")
-    kernels = {"slots": {}, "slots, kernel": {"kernel": True}}
-    for label, options in kernels.items():
-        if options.keys() - inspect.signature(kronq.export_onnx).parameters.keys():
-            continue
+    for label, kernel in SLOTS.items():
         folder = scratch / label.replace(", ", "-")
-        kronq.export_onnx(adapter, base, folder, form="slots", verify=False, **options)
+        kronq.export_onnx(adapter, base, folder, form="slots", kernel=kernel, verify=False)
         kron, lora, other = (
             write_onnx_adapter(one, folder, folder / f"{name}.onnx_adapter")
             for name, one in (

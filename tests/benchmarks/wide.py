@@ -10,7 +10,6 @@ output. Slots as ``kronq export`` opens them, against the block alone.
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import random
 import sys
@@ -65,12 +64,11 @@ def _processes(count: int) -> Iterator[dict[str, Any]]:
             onnx.save(
                 block(level), base / "model.onnx", save_as_external_data=True, location="data"
             )
-            folders = {BASE: base, AGAIN: base, "slots": base / "slots"}
-            kronq.export_onnx(adapter, base, folders["slots"], form="slots", verify=False)
-            if "kernel" in inspect.signature(kronq.export_onnx).parameters:
-                folders["slots, kernel"] = base / "kernel"
-                options = {"form": "slots", "kernel": True, "verify": False}
-                kronq.export_onnx(adapter, base, folders["slots, kernel"], **options)
+            folders = {BASE: base, AGAIN: base}
+            for kernel in (False, True):
+                folder = base / f"slots-{kernel}"
+                kronq.export_onnx(adapter, base, folder, form="slots", kernel=kernel, verify=False)
+                folders["slots, kernel" if kernel else "slots"] = folder
             kron = Path(scratch, "kron.safetensors")
             kronq.save(kronq.quantize(adapter, 16), kron, force=True)
             request = {label: str(folder) for label, folder in folders.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.targets.onnx.compare import accept, difference, worse
+from kronq.targets.onnx.opening import session_options
 from kronq.targets.onnx.report import Difference
 
 MODEL_TOLERANCES = {
@@ -108,16 +109,14 @@ def session_of(
         pack: Lay weights out anew for speed; else float weights stay mapped files (quantized ones
             become float arrays).
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # A base that dequantizes its weights is to be compared exactly too.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    if isinstance(model, bytes):
+        source: bytes | str = model
+        options = session_options(folder or Path(), inline=folder is not None)
+    else:
+        source = str(model)
+        options = session_options(model.parent)
     if not pack:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder.resolve()))
-    source = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

@@ -14,7 +14,8 @@ from kronq.errors import MismatchError
 from kronq.loading import load
 from kronq.packed import save
 from kronq.targets.onnx import export_onnx
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "arc-easy-lokr-r8"
 IDS = np.array([[504, 3575, 282, 4649, 314, 253, 1123, 28]])

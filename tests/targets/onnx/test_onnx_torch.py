@@ -11,7 +11,8 @@ import pytest
 
 from kronq.loading import load
 from kronq.targets.onnx import export_onnx
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
