@@ -28,7 +28,12 @@ from tests.benchmarks.turns import in_a_process
 MODULE = "tests.benchmarks.exporting"
 BASE = Path(__file__).parents[2] / ".demo" / "base"
 RUNS = 3
-FORMS = ("branch", "merged", "slots")
+FORMS = {
+    "branch": {"form": "branch"},
+    "merged": {"form": "merged"},
+    "slots": {"form": "slots"},
+    "slots, kernel": {"form": "slots", "kernel": True},
+}
 
 
 def main(*arguments: str) -> None:
@@ -51,7 +56,7 @@ def main(*arguments: str) -> None:
 
 
 def _print(form: str, verify: bool, base: Path, size: int) -> None:
-    request = {"form": form, "verify": verify, "base": str(base)}
+    request = {"options": FORMS[form] | {"verify": verify}, "base": str(base)}
     found = [in_a_process(MODULE, request) for _ in range(RUNS)]
     if "refused" in found[0]:
         print(f"  {form}: {found[0]['refused']}")
@@ -70,15 +75,13 @@ def child(request: dict[str, Any]) -> dict[str, Any]:
 
     adapter = kronq.quantize(kronq.load(ADAPTER), 4)
     base = Path(request["base"])
-    with tempfile.TemporaryDirectory(dir=base.resolve().parent) as folder:
-        options = {"form": request["form"], "verify": request["verify"]}
-        with Watch() as watch:
-            start = time.perf_counter()
-            try:
-                report = kronq.export_onnx(adapter, base, Path(folder, "out"), **options)
-            except kronq.KronqError as error:
-                return {"refused": str(error)}
-            seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory(dir=base.resolve().parent) as folder, Watch() as watch:
+        start = time.perf_counter()
+        try:
+            report = kronq.export_onnx(adapter, base, Path(folder, "out"), **request["options"])
+        except kronq.KronqError as error:
+            return {"refused": str(error)}
+        seconds = time.perf_counter() - start
     apart = ""
     if report.verification is not None:
         whole = report.verification.model

@@ -37,29 +37,34 @@ def main(base: str = str(BASE)) -> None:
     with tempfile.TemporaryDirectory(dir=Path(base).resolve().parent) as name:
         scratch = Path(name)
         os.environ["KRONQ_CACHE"] = str(scratch / "cache")
-        slots = scratch / "slots"
-        kronq.export_onnx(adapter, base, slots, form="slots", verify=False)
         native, compact = scratch / "native.safetensors", scratch / "compact.safetensors"
         kronq.save(kronq.quantize(adapter, 4), native)
         kronq.save(kronq.quantize(adapter, 1, method="compact"), compact)
-        ready = write_onnx_adapter(adapter, slots, scratch / "ready.onnx_adapter")
-        session = kronq.Session(slots, device="cpu", threads=1)
-        session.logits([1, 2, 3])
-        ways = {
-            f"packed, {size(native)}, for the first time": (native, False),
-            f"packed, entropy-coded, {size(compact)}, for the first time": (compact, False),
-            "packed, found in the cache": (native, True),
-            f".onnx_adapter, {size(ready)}": (ready, True),
-        }
-        print(f"Swapping on {Path(base).name}, ms, median of {TIMES} (lowest–highest):")
-        times = _loads(session, ways, scratch / "cache")
-        for way in ways:
-            tell(f"load {way}", times[way])
-        tell("activate in onnxruntime", times["activate"])
-        model = open_text_model(find_model(slots), Place(), 1)
-        swaps = time_swaps(model, ready, TIMES)
-        tell("load .onnx_adapter in onnxruntime-genai", [swap.load for swap in swaps])
-        tell("activate in onnxruntime-genai", [swap.activate for swap in swaps])
+        for kernel in (False, True):
+            slots = scratch / f"slots-{kernel}"
+            kronq.export_onnx(adapter, base, slots, form="slots", kernel=kernel, verify=False)
+            ready = write_onnx_adapter(adapter, slots, scratch / f"{kernel}.onnx_adapter")
+            ways = {
+                f"packed, {size(native)}, for the first time": (native, False),
+                f"packed, entropy-coded, {size(compact)}, for the first time": (compact, False),
+                "packed, found in the cache": (native, True),
+                f".onnx_adapter, {size(ready)}": (ready, True),
+            }
+            kind = "compiled slots" if kernel else "slots"
+            print(f"Swapping, {kind} on {Path(base).name}, ms, median of {TIMES} (lowest–highest):")
+            _time(slots, ways, ready, scratch / "cache")
+
+
+def _time(slots: Path, ways: dict[str, tuple[Path, bool]], ready: Path, cache: Path) -> None:
+    session = kronq.Session(slots, device="cpu", threads=1)
+    session.logits([1, 2, 3])
+    times = _loads(session, ways, cache)
+    for way in ways:
+        tell(f"load {way}", times[way])
+    tell("activate in onnxruntime", times["activate"])
+    swaps = time_swaps(open_text_model(find_model(slots), Place(), 1), ready, TIMES)
+    tell("load .onnx_adapter in onnxruntime-genai", [swap.load for swap in swaps])
+    tell("activate in onnxruntime-genai", [swap.activate for swap in swaps])
 
 
 def _loads(

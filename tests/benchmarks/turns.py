@@ -36,7 +36,7 @@ class Plan:
     """
 
     rounds: int = 3
-    bursts: int = 3
+    bursts: int = 2
     steps: int = 4
 
 
