@@ -20,13 +20,14 @@ from kronq.targets.onnx import (
     match_table,
     settle,
 )
+from kronq.targets.onnx.folder import GENAI
 
 EXAMPLES = """\b
 Examples:
-  kronq export adapter.safetensors --onnx base/ -o out/
+  kronq export adapter.safetensors --onnx base/ -o app/
+  kronq export my-lokr/ --onnx base/ -o app/ --kernel
+  kronq export my-lokr/ --onnx base/ -o out/ --form branch
   kronq export my-lokr/ --onnx base/model.onnx -o merged/ --form merged
-  kronq export my-lokr/ --onnx base/ -o app/ --form slots
-  kronq export my-lokr/ --onnx base/ -o app/ --form slots --kernel
   kronq export my-lora/ --onnx encoder.onnx -o out/ --json
   kronq export my-lora/ --onnx encoder.onnx --dry-run --map places.json
 """
@@ -41,10 +42,9 @@ Examples:
 @click.option(
     "--form",
     type=click.Choice(get_args(Form)),
-    default="branch",
-    show_default=True,
-    help="branch: factors beside the base's layers; merged: W + ΔW in the base's weights; "
-    "slots: factors left open, for adapters that come and go.",
+    help="slots: factors left open, for adapters that come and go; branch: factors beside the "
+    "base's layers; merged: W + ΔW in the base's weights. By default slots for a language model "
+    "(a folder with genai_config.json), else branch.",
 )
 @click.option(
     "--kernel",
@@ -76,7 +76,7 @@ def command(
     adapter: str,
     base: str,
     output: str | None,
-    form: Form,
+    form: Form | None,
     kernel: bool,
     verify: bool,
     map_file: str | None,
@@ -119,7 +119,7 @@ def command(
     if as_json:
         shared.show_json(report)
     else:
-        shared.show(summary(report), *notes(report))
+        shared.show(summary(report), *notes(report, adapter))
 
 
 def summary(report: ExportReport) -> Table:
@@ -171,8 +171,11 @@ def places(table: MatchTable) -> tuple[Table, str]:
     return shown, f"without an adapter: {', '.join(rest) or 'none'}"
 
 
-def notes(report: ExportReport) -> list[str]:
-    return [f"wrote {report.output}, {report.nbytes:,} bytes"]
+def notes(report: ExportReport, adapter: str) -> list[str]:
+    found = [f"wrote {report.output}, {report.nbytes:,} bytes"]
+    if report.form == "slots" and GENAI in report.files:
+        found.append(f"run it: kronq chat {report.output} --adapter {adapter}")
+    return found
 
 
 def _difference(found: Difference) -> str:

@@ -23,6 +23,7 @@ from kronq.targets.onnx import whole
 from kronq.targets.onnx.branch import graft, opset_of, storable
 from kronq.targets.onnx.folder import (
     DATA,
+    GENAI,
     MODEL,
     bring_data,
     bring_sidecars,
@@ -55,7 +56,7 @@ def export_onnx(
     base: StrPath,
     out: StrPath,
     *,
-    form: Form = "branch",
+    form: Form | None = None,
     kernel: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -73,7 +74,8 @@ def export_onnx(
         adapter: As ``kronq.load`` gives it, quantized or not.
         base: An .onnx file, or a folder with one.
         out: The folder to write.
-        form: ``branch``, ``merged`` or ``slots``.
+        form: ``branch``, ``merged`` or ``slots``; None is ``slots`` for a language model (a folder
+            with genai_config.json), else ``branch``.
         kernel: Slots as one compiled operator a group of layers, by a library in the folder: the
             quickest, for machines of this one's kind. Compiled here, by its C compiler.
         force: Replace ``out`` if it is there, and write a merged form that keeps less than
@@ -90,12 +92,9 @@ def export_onnx(
         UnsupportedError: A base that this form cannot be made of.
         KronqError: A check failed.
     """
-    if form not in get_args(Form):
-        raise KronqError("no such form", found=form, expected=" or ".join(get_args(Form)))
-    if kernel and form != "slots":
-        raise KronqError("a compiled operator is for slots", found=f"the form {form}")
     tell = progress or (lambda _: None)
     path = find_base(base)
+    form = _form(form, path, kernel)
     check_apart(out, path, adapter.origin.path)
     check_output(out, force=force)
     tell("matching layers")
@@ -135,6 +134,17 @@ def export_onnx(
         cropped=cropped,
         verification=verification,
     )
+
+
+def _form(asked: Form | None, base: Path, kernel: bool) -> Form:
+    """The form asked for, or what suits the base."""
+    if asked is None:
+        return "slots" if kernel or (base.parent / GENAI).is_file() else "branch"
+    if asked not in get_args(Form):
+        raise KronqError("no such form", found=asked, expected=" or ".join(get_args(Form)))
+    if kernel and asked != "slots":
+        raise KronqError("the compiled operator is for slots", found=f"the form {asked}")
+    return asked
 
 
 @dataclass(frozen=True)

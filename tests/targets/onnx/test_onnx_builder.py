@@ -107,7 +107,7 @@ def test_int4_bases(tmp_path: Path, bases: Path, adapter: Adapter, name: str) ->
     """The branch on 4-bit weights is what float weights of the same values would be."""
     from tests.targets.onnx.dequantized import dequantized
 
-    report = export_onnx(adapter, bases / name, tmp_path / "out")
+    report = export_onnx(adapter, bases / name, tmp_path / "out", form="branch")
     assert report.matched == {"name": 14}
     dequantized(bases / name / "model.onnx", tmp_path / "float" / "model.onnx")
     assert apart(logits(tmp_path / "float"), logits(bases / name)) < 1e-4
@@ -121,7 +121,7 @@ def test_merged_into_int4_bases(tmp_path: Path, bases: Path, adapter: Adapter, n
     assert len(report.layers_kept) == 14
     assert 0.9 < report.delta_kept < 1
     branch = tmp_path / "branch"
-    export_onnx(adapter, bases / name, branch, verify=False)
+    export_onnx(adapter, bases / name, branch, form="branch", verify=False)
     # Rounding to 4 bits shows, but the adapter is there.
     effect = apart(logits(bases / name), logits(branch))
     assert apart(logits(tmp_path / "out"), logits(branch)) < 0.5 * effect

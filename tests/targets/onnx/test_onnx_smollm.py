@@ -81,7 +81,7 @@ def test_four_bits_in_a_default_session(tmp_path: Path, smollm_base: Path) -> No
     quantization = pytest.importorskip("kronq.quantization")
     small = quantization.quantize(load(EXAMPLE), 4, method="balanced")
     packed = load(save(small, tmp_path / "a.safetensors"))
-    report = export_onnx(packed, smollm_base, tmp_path / "out")
+    report = export_onnx(packed, smollm_base, tmp_path / "out", form="branch")
     assert report.adapter_bytes == (tmp_path / "a.safetensors").stat().st_size
     model = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False)
     assert [f.name for f in model.functions] == ["KronBranch_float16_int4"]

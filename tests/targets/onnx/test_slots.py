@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import kronq
 from kronq.adapter import Adapter, Origin
 from kronq.delta import ONE, Delta, Product
-from kronq.errors import FormatError, MismatchError, UnsupportedError
+from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.kernel.build import NAME
 from kronq.runtime.base import build_base
 from kronq.runtime.session import Session
@@ -172,6 +172,24 @@ def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
             x = np.eye(group.d_in).reshape(-1, *cut)
             y = (given[f"{member.layer}.kronq.A"] @ (x @ b2) @ b1).reshape(group.d_in, -1)
             np.testing.assert_allclose(y.T, dense(adapter[member.layer]), atol=1e-5)
+
+
+def test_language_models_get_slots_by_default(tmp_path: Path, tiny_base: Path) -> None:
+    report = kronq.export_onnx(tiny_adapter(), tiny_base, tmp_path / "out", verify=False)
+    assert report.form == "slots"
+    assert Slots.read(tmp_path / "out").kernel is None
+
+
+def test_a_compiled_operator_is_for_slots_of_float32(
+    tmp_path: Path, tiny_hf: Path, tiny_base: Path
+) -> None:
+    adapter = tiny_adapter()
+    with pytest.raises(KronqError, match="for slots; found the form merged"):
+        kronq.export_onnx(adapter, tiny_base, tmp_path / "out", form="merged", kernel=True)
+    build_base(tiny_hf, tmp_path / "half", precision="fp16")
+    with pytest.raises(UnsupportedError, match=r"float32.*without --kernel"):
+        kronq.export_onnx(adapter, tmp_path / "half", tmp_path / "out", kernel=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_strangers_are_refused(tmp_path: Path, folder: Path, tiny_base: Path) -> None:
