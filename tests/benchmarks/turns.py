@@ -101,11 +101,11 @@ def kept(file: Path | None, new: Iterable[dict[str, Any]]) -> list[dict[str, Any
 def ratios(
     processes: Sequence[Times], name: str, figure: str, to: Sequence[str] = (BASE, AGAIN)
 ) -> list[float]:
-    """A side's time in each process that has it, to the mean of those of ``to`` that it has."""
+    """A side's time wherever it took turns with others of ``to``, to the mean of theirs."""
     return [
         one[name][figure] / statistics.mean(one[other][figure] for other in to if other in one)
         for one in processes
-        if name in one
+        if name in one and one.keys() & {*to} - ({name} if AGAIN not in one else set())
     ]
 
 
