@@ -102,11 +102,12 @@ def ratios(
     processes: Sequence[Times], name: str, figure: str, to: Sequence[str] = (BASE, AGAIN)
 ) -> list[float]:
     """A side's time wherever it took turns with others of ``to``, to the mean of theirs."""
-    return [
-        one[name][figure] / statistics.mean(one[other][figure] for other in to if other in one)
-        for one in processes
-        if name in one and one.keys() & {*to} - ({name} if AGAIN not in one else set())
-    ]
+    found = []
+    for one in processes:
+        others = [one[other][figure] for other in to if other in one]
+        if name in one and (name not in to or len(others) > 1):
+            found.append(one[name][figure] / statistics.mean(others))
+    return found
 
 
 def told(found: Sequence[float]) -> str:
@@ -123,7 +124,7 @@ def print_table(processes: Sequence[Times], figures: Mapping[str, str] = FIGURES
     heads = "".join(f" {head + ' ratio':>22}" for head in figures.values())
     print(f"  {'':<26} {'ms a token':>10}{heads}   processes")
     for name in dict.fromkeys(name for one in processes for name in one):
-        step = statistics.median(1e3 * one[name]["step"] for one in processes if name in one)
+        step = statistics.median(one[name]["step"] for one in processes if name in one)
         found = [ratios(processes, name, figure) for figure in figures]
         line = "".join(f" {told(values):>22}" for values in found)
-        print(f"  {name:<26} {step:>10.2f}{line}   {len(found[0])}", flush=True)
+        print(f"  {name:<26} {1e3 * step:>10.2f}{line}   {len(found[0])}", flush=True)
