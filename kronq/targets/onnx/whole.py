@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,18 @@ def check_models(
     Raises:
         KronqError: The exports differ by more than the tolerance, or only the base can be run.
     """
+    # Packing copies every float weight once, before the first is let go.
+    run = partial(_run, pack=second is None)
     try:
-        before = _run(base)
+        before = run(base)
     except _CannotRunError as error:
         return None, None, str(error)
     except Exception as error:
         return None, None, f"ONNX Runtime: {str(error).splitlines()[0][:300]}"
     try:
-        found = _run(first, given)
-        empty = before if given is None else _run(first)
-        expected = None if second is None else _run(second)
+        found = run(first, given)
+        empty = before if given is None else run(first)
+        expected = None if second is None else run(second)
     except Exception as error:
         raise KronqError(f"ONNX Runtime runs the base and not the export: {error}") from None
     for name, value in before.items():
@@ -95,21 +98,34 @@ def check_model(path: Path, base: Path) -> bool | None:
     return True
 
 
-def session_of(model: bytes | Path, folder: Path | None = None) -> ort.InferenceSession:
-    """A CPU session with exact arithmetic; ``folder`` holds a bytes model's external data."""
+def session_of(
+    model: bytes | Path, folder: Path | None = None, *, pack: bool = True
+) -> ort.InferenceSession:
+    """A CPU session with exact arithmetic.
+
+    Args:
+        model: A file, or its bytes.
+        folder: Of a bytes model's external data.
+        pack: Lay weights out anew for speed; else float weights stay mapped files (quantized ones
+            become float arrays).
+    """
     if isinstance(model, bytes):
+        source: bytes | str = model
         options = session_options(folder or Path(), inline=folder is not None)
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    options = session_options(model.parent)
-    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    else:
+        source = str(model)
+        options = session_options(model.parent)
+    if not pack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 class _CannotRunError(Exception):
     """An input that nobody can make up."""
 
 
-def _run(path: Path, given: Feeds | None = None) -> dict[str, NDArray[Any]]:
-    session = session_of(path)
+def _run(path: Path, given: Feeds | None = None, *, pack: bool = True) -> dict[str, NDArray[Any]]:
+    session = session_of(path, pack=pack)
     names = [output.name for output in session.get_outputs() if "float" in output.type]
     # A symbolic head size is not told by the model: the usual ones are tried.
     for width in HEAD_SIZES:
