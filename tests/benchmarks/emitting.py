@@ -1,4 +1,4 @@
-"""Which nodes a group of branches should be made of: five ways, on layers that read one input.
+"""What a group of branches should be made of: six ways, on layers that read one input.
 
     python -m tests.benchmarks.emitting
 
@@ -17,13 +17,17 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from kronq.kernel import build
 from kronq.matrix import F32
+from kronq.targets.onnx.packed_slots import pack
+from kronq.targets.onnx.slot_spec import Group, Member, a_of, b1_of
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
 CUT, RANK, LAYERS = 4, 8, 3
 ROUNDS = 15
 
 Factors = list[tuple[F32, F32, F32]]
+Way = Callable[["Graph", Factors, list[str]], list[str]]
 
 
 class Graph:
@@ -38,7 +42,7 @@ class Graph:
         self.constants[name] = np.ascontiguousarray(array)
         return name
 
-    def op(self, kind: str, *inputs: str, count: int = 1, **attributes: int) -> list[str]:
+    def op(self, kind: str, *inputs: str, count: int = 1, **attributes: object) -> list[str]:
         outs = [f"n{len(self.nodes)}_{i}" for i in range(count)]
         self.nodes.append(helper.make_node(kind, list(inputs), outs, **attributes))
         return outs
@@ -107,12 +111,38 @@ def low_rank(g: Graph, factors: Factors) -> list[str]:
     return outs
 
 
-WAYS: dict[str, Callable[[Graph, Factors], list[str]]] = {
-    f.__name__.replace("_", " "): f for f in (apart, shared, mixed, folded, low_rank)
-}
+def added(way: Callable[[Graph, Factors], list[str]]) -> Way:
+    def sums(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
+        return [g.op("Add", y, h)[0] for y, h in zip(bases, way(g, factors), strict=True)]
+
+    return sums
 
 
-def session(width: int, way: Callable[[Graph, Factors], list[str]] | None) -> ort.InferenceSession:
+def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
+    """One compiled operator: what kronq writes with --kernel."""
+    widths = [len(a) * len(b1) for a, b1, _ in factors]
+    members = tuple(Member(layer=y, d_out=width) for y, width in zip(bases, widths, strict=True))
+    b_in = factors[0][2].shape[1]
+    group = Group(name="g", d_in=CUT * b_in, lead=2, members=members)
+    arrays = {
+        group.cut: np.array([0, 0, CUT, b_in]),
+        group.b2: np.concatenate([b2 for _, _, b2 in factors]).T,
+    }
+    for y, (a, b1, _) in zip(bases, factors, strict=True):
+        arrays |= {a_of(y): a, b1_of(y): b1.T}
+    packed = g.constant(pack((group,), arrays))
+    told = {"group": 0, "d_in": group.d_in, "d_out": widths}
+    places = {"target": list(range(len(bases))), "start": [0] * len(bases)}
+    kind, count = f"PackedSlots_{len(bases)}", len(bases)
+    return g.op(kind, "x", *bases, packed, count=count, domain="kronq", **told, **places)
+
+
+WAYS: dict[str, Way] = {
+    f.__name__.replace("_", " "): added(f) for f in (apart, shared, mixed, folded, low_rank)
+} | {"compiled": compiled}
+
+
+def session(width: int, way: Way | None) -> ort.InferenceSession:
     rng = np.random.default_rng(0)
 
     def matrix(rows: int, cols: int) -> F32:
@@ -123,7 +153,7 @@ def session(width: int, way: Callable[[Graph, Factors], list[str]] | None) -> or
     part = width // CUT
     factors = [(matrix(CUT, CUT), matrix(part, RANK), matrix(RANK, part)) for _ in range(LAYERS)]
     if way is not None:
-        sums = [g.op("Add", y, h)[0] for y, h in zip(sums, way(g, factors), strict=True)]
+        sums = way(g, factors, sums)
     shape = [1, "tokens", width]
     graph = helper.make_graph(
         g.nodes,
@@ -132,8 +162,10 @@ def session(width: int, way: Callable[[Graph, Factors], list[str]] | None) -> or
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in sums],
         [numpy_helper.from_array(value, name) for name, value in g.constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("kronq", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = ort.SessionOptions()
+    options.register_custom_ops_library(str(build()))
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options)
 
