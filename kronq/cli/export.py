@@ -134,8 +134,7 @@ def summary(report: ExportReport) -> Table:
     against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
     table.add_row(f"layers against {against}", _difference(checked.layers))
     if checked.model is not None:
-        other = "branch" if report.form == "merged" else "merged"
-        table.add_row(f"model against its {other} form", _difference(checked.model))
+        table.add_row(f"model against its {checked.against} form", _difference(checked.model))
         table.add_row("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
     else:
         table.add_row("whole model", f"not run: {checked.model_skipped}")

@@ -249,6 +249,7 @@ def _verify(
     return Verification(
         layers=layers,
         model=difference,
+        against=None if difference is None else other,
         model_skipped=skipped,
         effect=effect,
         delta_lost=lost,
