@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kronq.cli import shared
-from kronq.errors import KronqError, printable
+from kronq.errors import KronqError, MismatchError, printable
 from kronq.targets.onnx import (
     Difference,
     ExportReport,
@@ -18,7 +18,6 @@ from kronq.targets.onnx import (
     export_onnx,
     load_mapping,
     match_table,
-    settle,
 )
 
 EXAMPLES = """\b
@@ -92,7 +91,8 @@ def command(
         else:
             shared.show(*places(table))
         # It fails where the export would.
-        settle(source, base, mapping)
+        if table.problem is not None:
+            raise MismatchError(table.problem)
         return
     if output is None:
         raise KronqError("no output", expected="-o FOLDER, or --dry-run")
