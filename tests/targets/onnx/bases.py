@@ -22,10 +22,10 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from kronq.targets.onnx.blocks import read
 from kronq.targets.onnx.folder import load_base
 from kronq.targets.onnx.match import find
 from kronq.targets.onnx.sites import find_sites
+from kronq.targets.onnx.stored_blocks import read
 
 Feeds = dict[str, np.ndarray]
 
