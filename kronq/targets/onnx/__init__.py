@@ -1,4 +1,4 @@
-"""ONNX graph surgery: one emitter, two forms so far (branch and merged)."""
+"""ONNX graph surgery: layers are matched, and an adapter grafted, merged or given slots."""
 
 from kronq.targets.onnx.export import export_onnx
 from kronq.targets.onnx.mapping import load_mapping

@@ -56,7 +56,7 @@ class ExportReport(BaseModel):
     """What was written.
 
     Attributes:
-        form: ``branch`` or ``merged``.
+        form: ``branch``, ``merged`` or ``slots``.
         output: The folder.
         files: Its files and their bytes.
         adapter_bytes: Bytes that the adapter takes in the folder; 0 when merged.
