@@ -57,8 +57,7 @@ def main() -> None:
 
     small = DEMO / "adapter-4bit.safetensors"
     kronq_cli(
-        "export", ".demo/" + small.name, "--onnx", ".demo/base/model.onnx", "-o", ".demo/export",
-        "--force",
+        "export", ".demo/" + small.name, "--onnx", ".demo/base", "-o", ".demo/export", "--force",
     )  # fmt: skip
     questions = load_questions(QUESTIONS)
     console.print(f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:")
@@ -73,8 +72,8 @@ def main() -> None:
     show_answers(questions, answers)
 
     prompt = "Question: Which gas do plants take in from the air to make food?\nAnswer:"
-    for folder in (".demo/base", ".demo/export"):
-        kronq_cli("run", folder, "--prompt", prompt, "--max-tokens", "16")
+    for adapter in ([], ["--adapter", ".demo/" + small.name]):
+        kronq_cli("run", ".demo/export", *adapter, "--prompt", prompt, "--max-tokens", "16")
     console.print()
     closing_table(answers)
     console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")

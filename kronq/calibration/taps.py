@@ -14,8 +14,9 @@ import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.errors import KronqError, UnsupportedError
-from kronq.runtime.providers import EXACT, check_provider, choose
+from kronq.runtime.providers import check_provider, choose
 from kronq.targets.onnx.folder import load_base
+from kronq.targets.onnx.opening import session_options
 from kronq.targets.onnx.sites import Site
 
 
@@ -75,14 +76,7 @@ def open_tapped(
     Raises:
         KronqError: ONNX Runtime cannot load it, or not on this device.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    for key, value in EXACT.items():
-        options.add_session_config_entry(key, value)
-    folder = str(path.parent.resolve())
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(path.parent, threads, inline=True)
     place = choose(device)
     proto = ir.to_proto(tapped(path, names)).SerializeToString()
     try:

@@ -19,12 +19,14 @@ from kronq.targets.onnx import (
     load_mapping,
     match_table,
 )
+from kronq.targets.onnx.folder import GENAI
 
 EXAMPLES = """\b
 Examples:
-  kronq export adapter.safetensors --onnx base/ -o out/
+  kronq export adapter.safetensors --onnx base/ -o app/
+  kronq export my-lokr/ --onnx base/ -o app/ --kernel
+  kronq export my-lokr/ --onnx base/ -o out/ --form branch
   kronq export my-lokr/ --onnx base/model.onnx -o merged/ --form merged
-  kronq export my-lokr/ --onnx base/ -o app/ --form slots
   kronq export my-lora/ --onnx encoder.onnx -o out/ --json
   kronq export my-lora/ --onnx encoder.onnx --dry-run --map places.json
 """
@@ -39,10 +41,15 @@ Examples:
 @click.option(
     "--form",
     type=click.Choice(get_args(Form)),
-    default="branch",
-    show_default=True,
-    help="branch: factors beside the base's layers; merged: W + ΔW in the base's weights; "
-    "slots: factors left open, for adapters that come and go.",
+    help="slots: factors left open, for adapters that come and go; branch: factors beside the "
+    "base's layers; merged: W + ΔW in the base's weights. By default slots for a language model "
+    "(a folder with genai_config.json), else branch.",
+)
+@click.option(
+    "--kernel",
+    is_flag=True,
+    help="With slots: one compiled operator a group of layers, the quickest; by this machine's C "
+    "compiler, for machines of its kind.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -68,7 +75,8 @@ def command(
     adapter: str,
     base: str,
     output: str | None,
-    form: Form,
+    form: Form | None,
+    kernel: bool,
     verify: bool,
     map_file: str | None,
     dry_run: bool,
@@ -102,6 +110,7 @@ def command(
             base,
             output,
             form=form,
+            kernel=kernel,
             force=force,
             verify=verify,
             mapping=mapping,
@@ -110,7 +119,7 @@ def command(
     if as_json:
         shared.show_json(report)
     else:
-        shared.show(summary(report), *notes(report))
+        shared.show(summary(report), *notes(report, adapter))
 
 
 def summary(report: ExportReport) -> Table:
@@ -161,8 +170,11 @@ def places(table: MatchTable) -> tuple[Table, str]:
     return shown, f"without an adapter: {', '.join(rest) or 'none'}"
 
 
-def notes(report: ExportReport) -> list[str]:
-    return [f"wrote {report.output}, {report.nbytes:,} bytes"]
+def notes(report: ExportReport, adapter: str) -> list[str]:
+    found = [f"wrote {report.output}, {report.nbytes:,} bytes"]
+    if report.form == "slots" and GENAI in report.files:
+        found.append(f"run it: kronq chat {report.output} --adapter {adapter}")
+    return found
 
 
 def _difference(found: Difference) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kronq.errors import FormatError, KronqError, MismatchError, StrPath, listing
 from kronq.runtime.generation import import_genai
 from kronq.runtime.prepared import Prepared, prepare
-from kronq.targets.onnx.slots import Slots
+from kronq.targets.onnx.slot_spec import Slots
 from kronq.targets.onnx_adapter import read_names
 
 if TYPE_CHECKING:

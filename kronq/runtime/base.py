@@ -24,7 +24,7 @@ from kronq.runtime.agreement import Agreement, measure_agreement
 from kronq.runtime.extras import require
 from kronq.runtime.gguf import gguf_to_hf, is_gguf
 from kronq.runtime.gguf_graph import Kept, keep_blocks
-from kronq.runtime.providers import EXACT
+from kronq.targets.onnx.opening import EXACT
 
 AS_IS = "as-is"
 PRECISIONS = (AS_IS, "fp32", "fp16", "int4")

@@ -16,7 +16,7 @@ from kronq.runtime.providers import Place, choose
 from kronq.runtime.session import Session
 from kronq.runtime.timed_text import Swap, TextModel, Work, open_text_model, time_swaps
 from kronq.runtime.timing import Round, Sample, Spread, per_second, ratio, take_turns
-from kronq.targets.onnx.slots import Slots
+from kronq.targets.onnx.slot_spec import Slots
 
 WITH, WITHOUT = "with", "without"
 LOADS = 3
@@ -109,9 +109,10 @@ def bench(
 
     Args:
         folder: A text model's folder, as ``kronq export`` writes it.
-        base: The model without the adapter, where the adapter is in the graph.
-        adapter: For a model with slots, which is its own base: anything that ``kronq.load`` reads,
-            or an ``.onnx_adapter``.
+        base: The model without the adapter. A model with slots is its own; given one it is timed
+            against that, and what empty slots cost counts as well.
+        adapter: For a model with slots: anything that ``kronq.load`` reads, or an
+            ``.onnx_adapter``.
         device: As for ``Session``; so are ``provider``, ``provider_options`` and ``threads``.
         provider: Instead of a device.
         provider_options: The provider's own.
@@ -125,9 +126,9 @@ def bench(
         UnsupportedError: Not a text model's folder.
         KronqError: Nothing to compare with, or the model cannot be run.
     """
-    if (base is None) == (adapter is None):
+    if base is None and adapter is None:
         raise KronqError(
-            "what is the model without the adapter?" if base is None else "a base and an adapter",
+            "what is the model without the adapter?",
             path=folder,
             expected="a base, or an adapter for the model's slots",
             hint="--base BASE for the forms branch and merged, --adapter FILE for slots",

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
+from kronq.kernel import check_library
 from kronq.runtime.extras import require
 from kronq.runtime.model_files import GENAI_CONFIG, ModelFiles
 from kronq.runtime.provider_names import CPU, CUDA, genai_name
-from kronq.runtime.providers import EXACT, Place
+from kronq.runtime.providers import Place
 from kronq.runtime.writing import Writing
+from kronq.targets.onnx.opening import EXACT
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -141,10 +143,14 @@ def load_text_model(files: ModelFiles, place: Place, threads: int | None) -> tup
 
     Raises:
         MissingDependencyError: CUDA was asked for and this onnxruntime-genai cannot do it.
-        UnsupportedError: A provider that onnxruntime-genai does not know.
+        UnsupportedError: A provider that onnxruntime-genai does not know, or compiled operators
+            that were not made on this machine.
         KronqError: The model cannot be loaded, or did not start on the device.
     """
     genai = import_genai()
+    library = files.decoder("session_options").get("custom_ops_library")
+    if library is not None:
+        check_library(files.folder / library)
     provider = place.provider
     if provider == CUDA and not genai.is_cuda_available():
         if place.required:

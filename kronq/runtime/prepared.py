@@ -18,7 +18,8 @@ from kronq.errors import FormatError, StrPath
 from kronq.files import cache_folder, new_file
 from kronq.loading import load
 from kronq.sources.peft import CONFIG, WEIGHTS
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 from kronq.targets.onnx_adapter import SUFFIX, Arrays, export_arrays
 
 FORMAT = "1"

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 
-# Without this ONNX Runtime rewrites a constant DequantizeLinear + MatMul to int8 arithmetic:
-# a relative error of 4e-3 where 3e-7 was asked for, and nothing says so.
-EXACT: Mapping[str, str] = {"session.qdq_matmulnbits_accuracy_level": "0"}
-
 
 @dataclass(frozen=True)
 class Place:

@@ -18,8 +18,9 @@ from kronq.runtime.generation import Generation, Sampling
 from kronq.runtime.model_files import find_model
 from kronq.runtime.prepared import Prepared
 from kronq.runtime.prompts import Prompt, encode_prompt
-from kronq.runtime.providers import EXACT, check_provider, choose, node_counts
+from kronq.runtime.providers import check_provider, choose, node_counts
 from kronq.runtime.token_inputs import IntArray, as_batch, token_inputs
+from kronq.targets.onnx.opening import session_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -91,13 +92,8 @@ class Session:
     def _session(self) -> ort.InferenceSession:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # else it warns of every slot that it is one
-        for key, value in EXACT.items():
-            options.add_session_config_entry(key, value)
+        options = session_options(self.files.folder, self.threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
         try:
             session = ort.InferenceSession(
                 str(self.files.model), options, providers=self.place.providers

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from kronq.adapter import Adapter
 from kronq.errors import FormatError, StrPath
 from kronq.files import check_apart, check_output, new_file
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 
 SUFFIX = ".onnx_adapter"
 

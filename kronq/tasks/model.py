@@ -14,11 +14,12 @@ from kronq.adapter import Adapter
 from kronq.errors import KronqError, StrPath, UnsupportedError
 from kronq.matrix import F32
 from kronq.runtime.model_files import ModelFiles, find_model
-from kronq.runtime.providers import EXACT, check_provider, choose
+from kronq.runtime.providers import check_provider, choose
 from kronq.runtime.session import Session
 from kronq.runtime.token_inputs import IntArray, token_inputs
 from kronq.targets.onnx.folder import load_base
 from kronq.targets.onnx.match import fit, match
+from kronq.targets.onnx.opening import session_options
 from kronq.targets.onnx.sites import Site, find_sites
 from kronq.tasks.frame import Feeds, Frame, feeds_of, frame_of, open_branches, plain
 
@@ -129,15 +130,7 @@ class TaskModel:
         self._narrow = narrow(model)
         if adapter is not None:
             open_branches(model, adapter, match(adapter, find_sites(model)))
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        where = {
-            "session.model_external_initializers_file_folder_path": str(self.files.folder.resolve())
-        }
-        for key, value in {**EXACT, **where}.items():
-            options.add_session_config_entry(key, value)
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options = session_options(self.files.folder, self.threads, inline=True)
         try:
             data = ir.to_proto(model).SerializeToString()
             session = ort.InferenceSession(data, options, providers=self._place.providers)

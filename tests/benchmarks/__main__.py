@@ -1,8 +1,9 @@
 """``make bench``: the figures in docs/, measured again. Nothing here is judged by the tests.
 
-python -m tests.benchmarks            sizes, quantizing, starting, exporting, bodies
+python -m tests.benchmarks            everything but these:
 python -m tests.benchmarks.accuracy   120 questions at every width (about 20 minutes)
-python -m tests.benchmarks.decoding   SmolLM2 with and without the adapter, beside torch (4 minutes)
+python -m tests.benchmarks.decoding   SmolLM2 with and without adapters, beside torch (8 minutes)
+python -m tests.benchmarks.wide       4-bit layers of a 7B model (2 minutes)
 """
 
 from __future__ import annotations
@@ -10,12 +11,21 @@ from __future__ import annotations
 import os
 import platform
 
-from tests.benchmarks import bodies, emitting, exporting, quantizing, sizes, starting
+from tests.benchmarks import (
+    bodies,
+    disk,
+    emitting,
+    exporting,
+    quantizing,
+    sizes,
+    starting,
+    swapping,
+)
 
 
 def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    for part in (sizes, quantizing, starting, exporting, bodies, emitting):
+    for part in (sizes, quantizing, starting, exporting, swapping, disk, bodies, emitting):
         part.main()
         print()
 

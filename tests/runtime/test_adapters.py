@@ -16,8 +16,10 @@ from kronq import Session
 from kronq.adapter import Adapter, Origin
 from kronq.cli import cli
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
+from kronq.files import cache_folder
 from kronq.runtime.writing import Writing
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 from kronq.targets.onnx_adapter import read_onnx_adapter, write_onnx_adapter
 from tests.adapters import kron, lora
 
@@ -41,19 +43,23 @@ LORA = {"make": lora, "rows": 64, "cols": 64}
 
 
 @pytest.fixture(scope="module")
-def files(tiny_base, tmp_path_factory):
+def files(tiny_base, tmp_path_factory, kernel):
     """A model with slots, two packed adapters of different family and rank, a cache."""
     folder = tmp_path_factory.mktemp("slots")
     one, two = adapter(1, **KRON), adapter(2, rank=3, **LORA)
-    kronq.export_onnx(one, tiny_base, folder / "model", form="slots", verify=False)
+    kronq.export_onnx(one, tiny_base, folder / "model", form="slots", kernel=kernel, verify=False)
     kronq.save(kronq.quantize(one, 8), folder / "one.safetensors")
     kronq.save(kronq.quantize(two, 8), folder / "two.safetensors")
     return folder
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
+def cache(monkeypatch, tmp_path, files):
+    """A cache of its own, but for the compiled operator."""
+    kernels = cache_folder() / "kernels"
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(kernels)
     return tmp_path / "cache" / "adapters"
 
 

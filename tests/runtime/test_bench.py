@@ -95,13 +95,15 @@ def slotted(tiny_base, tmp_path_factory):
     return folder
 
 
-def test_a_model_with_slots_is_its_own_base(kronq, slotted):
+def test_a_model_with_slots_is_its_own_base_or_is_given_one(kronq, slotted, tiny_base):
     file = slotted / "small.safetensors"
     told = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()
     assert told["without"]["model"] == told["with_adapter"]["model"]
     assert (told["without"]["adapter"], told["with_adapter"]["adapter"]) == (None, str(file))
     assert 0 < told["activate_ms"]["median"] < told["swap_ms"]["median"] < math.inf
     assert "swap, ms" in kronq("bench", slotted, "--adapter", file, *FEW).out
+    beside = kronq("bench", slotted, "--adapter", file, "--base", tiny_base, *FEW, "--json").json()
+    assert beside["without"]["model"] == str(tiny_base / "model.onnx")
 
 
 def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
@@ -115,7 +117,7 @@ def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
 def test_what_cannot_be_measured(kronq, exported, slotted, tiny_base, tmp_path):
     assert "--base BASE" in kronq.refuses("bench", exported)
     both = ("--base", tiny_base)
-    assert "a base and an adapter" in kronq.refuses("bench", exported, *both, "--adapter", "a")
+    assert "no slots" in kronq.refuses("bench", exported, *both, "--adapter", "a")
     assert "model's context" in kronq.refuses("bench", exported, *both, "--prompt-tokens", 60)
     assert "too few tokens" in kronq.refuses("bench", exported, *both, "--new-tokens", 1)
     assert "0 rounds" in kronq.refuses("bench", exported, *both, "--rounds", 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -16,10 +18,12 @@ from kronq import packed
 from kronq.adapter import Adapter
 from kronq.errors import KronqError, StrPath
 from kronq.files import check_apart, check_output, new_folder
+from kronq.kernel import build
 from kronq.targets.onnx import whole
 from kronq.targets.onnx.branch import dtype_of, graft, opset_of, storable
 from kronq.targets.onnx.folder import (
     DATA,
+    GENAI,
     MODEL,
     bring_data,
     bring_sidecars,
@@ -33,7 +37,8 @@ from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.open_slots import open_slots
 from kronq.targets.onnx.report import ExportReport, Form, Verification
 from kronq.targets.onnx.sites import Site, find_sites, integer_nodes
-from kronq.targets.onnx.slots import SPEC, Slots, parameters
+from kronq.targets.onnx.slot_spec import SPEC, Slots
+from kronq.targets.onnx.slots import factors, parameters
 from kronq.targets.onnx.verify import check_branches, check_slots, check_weights
 
 ADAPTER = "adapter.safetensors"
@@ -51,7 +56,8 @@ def export_onnx(
     base: StrPath,
     out: StrPath,
     *,
-    form: Form = "branch",
+    form: Form | None = None,
+    kernel: bool = False,
     force: bool = False,
     verify: bool = True,
     mapping: Mapping[str, str] | None = None,
@@ -68,7 +74,10 @@ def export_onnx(
         adapter: As ``kronq.load`` gives it, quantized or not.
         base: An .onnx file, or a folder with one.
         out: The folder to write.
-        form: ``branch``, ``merged`` or ``slots``.
+        form: ``branch``, ``merged`` or ``slots``; None is ``slots`` for a language model (a folder
+            with genai_config.json), else ``branch``.
+        kernel: Slots as one compiled operator a group of layers, by a library in the folder: the
+            quickest, for machines of this one's kind. Compiled here, by its C compiler.
         force: Replace ``out`` if it is there, and write a merged form that keeps less than
             ``LEAST_KEPT`` of ΔW.
         verify: Check every layer against the normal form, and the whole model against the other
@@ -83,10 +92,9 @@ def export_onnx(
         UnsupportedError: A base that this form cannot be made of.
         KronqError: A check failed.
     """
-    if form not in get_args(Form):
-        raise KronqError("no such form", found=form, expected=" or ".join(get_args(Form)))
     tell = progress or (lambda _: None)
     path = find_base(base)
+    form = _form(form, path, kernel)
     check_apart(out, path, adapter.origin.path)
     check_output(out, force=force)
     tell("matching layers")
@@ -98,11 +106,13 @@ def export_onnx(
     fitted = fit(adapter, places)
     labels = {name: places[name][0].label for name in adapter}
     cropped = [name for name in adapter if fitted[name].shape != adapter[name].shape]
+    library = build() if kernel else None
     with new_folder(out, force=force) as folder:
         tell(f"writing the {form} form")
-        written = _WRITERS[form](path, fitted, folder, mapping)
+        write = partial(_write_slots, library=library) if library else _WRITERS[form]
+        written = write(path, fitted, folder, mapping)
         _check_kept(written, force)
-        bring_sidecars(path, folder)
+        bring_sidecars(path, folder, library.name if library else None)
         verification = None
         if verify:
             verification = _verify(path, fitted, folder, form, written, mapping, tell)
@@ -124,6 +134,17 @@ def export_onnx(
         cropped=cropped,
         verification=verification,
     )
+
+
+def _form(asked: Form | None, base: Path, kernel: bool) -> Form:
+    """The form asked for, or what suits the base."""
+    if asked is None:
+        return "slots" if kernel or (base.parent / GENAI).is_file() else "branch"
+    if asked not in get_args(Form):
+        raise KronqError("no such form", found=asked, expected=" or ".join(get_args(Form)))
+    if kernel and asked != "slots":
+        raise KronqError("the compiled operator is for slots", found=f"the form {asked}")
+    return asked
 
 
 @dataclass(frozen=True)
@@ -189,10 +210,18 @@ def _check_kept(written: Written, force: bool) -> None:
     )
 
 
-def _write_slots(base: Path, adapter: Adapter, folder: Path, mapping: Mapping[str, str]) -> Written:
+def _write_slots(
+    base: Path,
+    adapter: Adapter,
+    folder: Path,
+    mapping: Mapping[str, str],
+    library: Path | None = None,
+) -> Written:
     model, places = _open(base, adapter, mapping)
     bring_data(model, base, folder)
-    slots = open_slots(model, adapter, places)
+    slots = open_slots(model, adapter, places, library.name if library else None)
+    if library is not None:
+        shutil.copyfile(library, folder / library.name)
     ir.save(model, folder / MODEL)
     (folder / SPEC).write_text(slots.model_dump_json(indent=1) + "\n", "utf-8")
     return Written({layer: str(places[layer][0].label) for layer in adapter})
@@ -224,7 +253,7 @@ def _verify(
     elif form == "slots":
         slots = Slots.read(folder)
         given = parameters(adapter, slots)
-        layers = check_slots(adapter, slots, given)
+        layers = check_slots(adapter, slots, factors(adapter, slots))
     else:
         layers = check_weights(folder, adapter, places, written.names)
         lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))

@@ -143,8 +143,14 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def bring_sidecars(base: Path, folder: Path) -> None:
-    """Copies tokenizer and settings, so that a model folder stays one."""
+def bring_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
+    """Copies tokenizer and settings, so that a model folder stays one.
+
+    Args:
+        base: The base's model file.
+        folder: Where the new model lies.
+        library: The new model's compiled operators, in ``folder``.
+    """
     around = base.parent
     if not any((around / name).is_file() for name in (GENAI, "tokenizer_config.json")):
         return
@@ -154,14 +160,17 @@ def bring_sidecars(base: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
     settings = folder / GENAI
     if settings.is_file():
-        _point_to_model(settings)
+        _point_to_model(settings, library)
 
 
-def _point_to_model(settings: Path) -> None:
+def _point_to_model(settings: Path, library: str | None) -> None:
     """Makes onnxruntime-genai open the model that was written."""
     try:
         config = json.loads(settings.read_text(encoding="utf-8"))
-        config["model"]["decoder"]["filename"] = MODEL
+        decoder = config["model"]["decoder"]
+        decoder["filename"] = MODEL
+        if library is not None:
+            decoder.setdefault("session_options", {})["custom_ops_library"] = library
     except (ValueError, KeyError, TypeError):
         raise FormatError("not a genai_config.json with a decoder", path=settings.name) from None
     settings.write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

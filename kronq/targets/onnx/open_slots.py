@@ -1,7 +1,9 @@
 """The slots form: every adapted layer gets a branch whose factors are the graph's to be given.
 
 The factors are initializers that are inputs as well (ONNX: "default values"), so a program gives
-none of them and has the base, or gives all of them, by ONNX Runtime's own ``LoraAdapter``.
+none of them and has the base, or gives all of them, by ONNX Runtime's own ``LoraAdapter``. What a
+group computes is a local function of ONNX's operators; or, with fewer nodes and inputs than ONNX
+can do it in, one compiled operator, and then the factors of all groups are one input.
 """
 
 from __future__ import annotations
@@ -17,21 +19,30 @@ from kronq.errors import UnsupportedError
 from kronq.targets.onnx.branch import dtype_of, opset_of, rank_of
 from kronq.targets.onnx.function import DOMAIN, Body
 from kronq.targets.onnx.names import Places
+from kronq.targets.onnx.packed_slots import NOTHING
 from kronq.targets.onnx.sites import Site
-from kronq.targets.onnx.slots import Group, Member, Slots, nothing
+from kronq.targets.onnx.slot_spec import PACKED, Group, Member, Slots
+from kronq.targets.onnx.slots import nothing
 from kronq.targets.onnx.values import add_constant, succeed
 
+MOST_NODES = 4
+"""Whose outputs one compiled operator adds to."""
 
-def open_slots(model: ir.Model, adapter: Adapter, places: Places) -> Slots:
+
+def open_slots(
+    model: ir.Model, adapter: Adapter, places: Places, kernel: str | None = None
+) -> Slots:
     """Opens a slot at each layer of ``adapter``, in place.
 
     Args:
         model: The base.
         adapter: Whose layers get slots. Its values are not used.
         places: Where each layer goes.
+        kernel: The library of the compiled operator; None for ONNX's own operators.
 
     Raises:
-        UnsupportedError: A layer that is used twice, or activations of unknown rank.
+        UnsupportedError: A layer that is used twice, activations of unknown rank, or for the
+            compiled operator other ones than of float32.
     """
     opset = opset_of(model)
     for layer, sites in places.items():
@@ -47,14 +58,16 @@ def open_slots(model: ir.Model, adapter: Adapter, places: Places) -> Slots:
     for layer in adapter:
         site = places[layer][0]
         shared.setdefault((site.x, dtype_of(site)), []).append((layer, site))
-    groups = []
+    packed = _packed(model) if kernel else None
+    groups: list[Group] = []
     for (_, dtype), members in shared.items():
-        groups.append(_open(model, dtype, members, adapter, opset))
+        for some in _portions(members) if kernel else [members]:
+            groups.append(_open(model, dtype, some, adapter, opset, packed, len(groups)))
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
     # A group stands behind the last of its layers, and must be before what reads the first.
     model.graph.sort()
-    return Slots(groups=tuple(groups))
+    return Slots(groups=tuple(groups), kernel=kernel)
 
 
 def _open(
@@ -63,6 +76,8 @@ def _open(
     members: list[tuple[str, Site]],
     adapter: Adapter,
     opset: int,
+    packed: ir.Value | None,
+    index: int,
 ) -> Group:
     name, first = members[0]
     # As it is now: where a layer reads another's output, that is the sum with its slot by now.
@@ -77,35 +92,76 @@ def _open(
         lead=rank - 1,
         members=tuple(Member(layer=n, d_out=adapter[n].shape[0]) for n, _ in members),
     )
-    values = _inputs(model, group)
     # The parts of one fused weight add to the same value, one after another.
     nodes = list({site.node: None for _, site in members})
     summed = [nodes.index(site.node) for _, site in members]
-    fused = [site.part is not None for _, site in members]
-    lead = [0] * group.lead
-    told: dict[str, list[int]] = {}
-    for i, (member, (_, site)) in enumerate(zip(group.members, members, strict=True)):
-        told[f"shape_{i}"] = [*lead, member.d_out]
-        if fused[i]:
-            start, stop = site.rows(member.d_out)
-            told[f"place_{i}"] = [*lead, start, *lead, site.shape[0] - stop]
     bases = [node.outputs[0] for node in nodes]
     totals = [ir.Value(name=f"{y.name}/kronq") for y in bases]
     for y, total in zip(bases, totals, strict=True):
         succeed(y, total, f"{y.name}/base")
+    sites = [site for _, site in members]
+    if packed is None:
+        kind = _function(model, summed, [s.part is not None for s in sites], dtype, opset)
+        values, attributes = _inputs(model, group), _places(group, sites)
+    elif dtype == ir.DataType.FLOAT:
+        kind, values = f"PackedSlots_{len(bases)}", [packed]
+        attributes = _targets(group, sites, summed, index)
+    else:
+        raise UnsupportedError(
+            "the compiled operator computes in float32",
+            layer=name,
+            found=dtype.name.lower(),
+            hint="--form slots without --kernel computes in what the base does",
+        )
     node = ir.Node(
-        DOMAIN,
-        _function(model, summed, fused, dtype, opset),
-        [x, *bases, *values],
-        [ir.AttrInt64s(key, value) for key, value in told.items()],
-        outputs=totals,
-        name=f"{name}/kronq",
+        DOMAIN, kind, [x, *bases, *values], attributes, outputs=totals, name=f"{name}/kronq"
     )
     graph = nodes[-1].graph
     if graph is None:
         raise UnsupportedError("the base's node is in no graph", layer=name)
     graph.insert_after(nodes[-1], node)
     return group
+
+
+def _places(group: Group, sites: Sequence[Site]) -> list[ir.Attr]:
+    """The function's attributes: the shape of each member's part, and its place in a fused one."""
+    lead = [0] * group.lead
+    told: dict[str, list[int]] = {}
+    for i, (member, site) in enumerate(zip(group.members, sites, strict=True)):
+        told[f"shape_{i}"] = [*lead, member.d_out]
+        if site.part is not None:
+            start, stop = site.rows(member.d_out)
+            told[f"place_{i}"] = [*lead, start, *lead, site.shape[0] - stop]
+    return [ir.AttrInt64s(key, value) for key, value in told.items()]
+
+
+def _targets(
+    group: Group, sites: Sequence[Site], summed: Sequence[int], index: int
+) -> list[ir.Attr]:
+    """The compiled operator's attributes, as ``kronq/kernel/slots.c`` says them."""
+    widths = [member.d_out for member in group.members]
+    starts = [site.rows(width)[0] for site, width in zip(sites, widths, strict=True)]
+    return [
+        ir.AttrInt64("group", index),
+        ir.AttrInt64("d_in", group.d_in),
+        ir.AttrInt64s("target", summed),
+        ir.AttrInt64s("start", starts),
+        ir.AttrInt64s("d_out", widths),
+    ]
+
+
+def _portions(members: list[tuple[str, Site]]) -> list[list[tuple[str, Site]]]:
+    """What one compiled operator takes at most: the layers of so many nodes."""
+    nodes = list({site.node: None for _, site in members})
+    sets = [set(nodes[i : i + MOST_NODES]) for i in range(0, len(nodes), MOST_NODES)]
+    return [[member for member in members if member[1].node in some] for some in sets]
+
+
+def _packed(model: ir.Model) -> ir.Value:
+    """The whole adapter as one input, whose default is none."""
+    value = add_constant(model.graph, PACKED, ir.Tensor(NOTHING), [f"{PACKED}:0"])
+    model.graph.inputs.append(value)
+    return value
 
 
 def _inputs(model: ir.Model, group: Group) -> list[ir.Value]:

@@ -1,4 +1,4 @@
-"""What a graph with slots takes, and an adapter as exactly that.
+"""An adapter as exactly what a graph with slots takes.
 
 A slot is a branch whose factors are inputs with defaults, and the defaults are no adapter: rank 0.
 Layers that read the same input are one group, and share the reshape and the product with B2. One
@@ -8,138 +8,32 @@ layers of a group are cut differently, or padded, the exact low-rank view of ΔW
 
 from __future__ import annotations
 
-import hashlib
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kronq.adapter import Adapter
 from kronq.delta import ONE, Delta
-from kronq.errors import FormatError, MismatchError, StrPath, UnsupportedError
+from kronq.errors import MismatchError
 from kronq.matrix import F32
+from kronq.targets.onnx.packed_slots import pack
+from kronq.targets.onnx.slot_spec import PACKED, Group, Slots, a_of, b1_of
 from kronq.targets.peft_lora import lora_layer
-
-SPEC = "kronq_slots.json"
-
-
-class Member(BaseModel):
-    """One layer of a group.
-
-    Attributes:
-        layer: Its name.
-        d_out: Its outputs.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    layer: str
-    d_out: int
-
-
-class Group(BaseModel):
-    """Layers that read the same input.
-
-    Attributes:
-        name: The first one's.
-        d_in: Their inputs.
-        lead: Dimensions of the activations before the last one.
-        members: In the order of their columns in B2.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    d_in: int
-    lead: int
-    members: tuple[Member, ...]
-
-    @property
-    def b2(self) -> str:
-        """B2ᵀ of all members side by side, [b_in, Σ rank]."""
-        return f"{self.name}.kronq.B2"
-
-    @property
-    def cut(self) -> str:
-        """The shape that activations are cut into, [lead + 2]."""
-        return f"{self.name}.kronq.shape"
-
-    @property
-    def ranks(self) -> str | None:
-        """The members' ranks; a single member needs none."""
-        return f"{self.name}.kronq.ranks" if len(self.members) > 1 else None
-
-    @property
-    def inputs(self) -> list[str]:
-        """All of the group's, in the order in which its function takes them."""
-        own = [self.cut, self.b2, *([self.ranks] if self.ranks else [])]
-        return [*own, *(name(m.layer) for m in self.members for name in (a_of, b1_of))]
-
-
-def a_of(layer: str) -> str:
-    """A, with the scale in it, [a_out, a_in]."""
-    return f"{layer}.kronq.A"
-
-
-def b1_of(layer: str) -> str:
-    """B1ᵀ, [rank, b_out]."""
-    return f"{layer}.kronq.B1"
-
-
-class Slots(BaseModel):
-    """All that a graph takes, as ``kronq_slots.json`` in its folder says it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int = 1
-    groups: tuple[Group, ...]
-
-    @classmethod
-    def read(cls, folder: StrPath) -> Slots:
-        """The slots of a model folder.
-
-        Raises:
-            UnsupportedError: It has none, or newer ones than are known here.
-            FormatError: Its file is damaged.
-        """
-        file = Path(folder, SPEC)
-        if not file.is_file():
-            raise UnsupportedError(
-                "this model has no slots for adapters",
-                path=folder,
-                hint="'kronq export ADAPTER --onnx BASE --form slots' makes a model that has",
-            )
-        try:
-            found = cls.model_validate_json(file.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
-        if found.version != 1:
-            raise UnsupportedError("unknown version", path=file, found=found.version, expected=1)
-        return found
-
-    @cached_property
-    def inputs(self) -> frozenset[str]:
-        """All that the graph takes."""
-        return frozenset(name for group in self.groups for name in group.inputs)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """Tells these slots from all others."""
-        return hashlib.sha256(self.model_dump_json().encode()).digest()
-
-    @property
-    def layers(self) -> dict[str, tuple[int, int]]:
-        """Layer → (d_out, d_in)."""
-        return {m.layer: (m.d_out, g.d_in) for g in self.groups for m in g.members}
 
 
 def parameters(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
-    """An adapter as the graph takes it: input → float32 or int64 array, all of them.
+    """An adapter as the graph takes it: input → array, all of them.
+
+    Raises:
+        MismatchError: As ``factors``.
+    """
+    found = factors(adapter, slots)
+    return {PACKED: pack(slots.groups, found)} if slots.kernel else found
+
+
+def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
+    """An adapter's factors: name → float32 or int64 array, all of the slots'.
 
     Raw factors are cropped to their slots.
 

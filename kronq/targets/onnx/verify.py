@@ -20,7 +20,7 @@ from kronq.targets.onnx.merge import float64, merged_weight
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.report import Difference
 from kronq.targets.onnx.sites import find_sites
-from kronq.targets.onnx.slots import Slots, a_of, b1_of
+from kronq.targets.onnx.slot_spec import Slots, a_of, b1_of
 from kronq.targets.onnx.values import constant
 from kronq.targets.onnx.verify_codes import check_codes
 from kronq.targets.onnx.whole import Feeds, session_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.targets.onnx.compare import accept, difference, worse
+from kronq.targets.onnx.opening import session_options
 from kronq.targets.onnx.report import Difference
 
 MODEL_TOLERANCES = {
@@ -50,16 +52,18 @@ def check_models(
     Raises:
         KronqError: The exports differ by more than the tolerance, or only the base can be run.
     """
+    # Packing copies every float weight once, before the first is let go.
+    run = partial(_run, pack=second is None)
     try:
-        before = _run(base)
+        before = run(base)
     except _CannotRunError as error:
         return None, None, str(error)
     except Exception as error:
         return None, None, f"ONNX Runtime: {str(error).splitlines()[0][:300]}"
     try:
-        found = _run(first, given)
-        empty = before if given is None else _run(first)
-        expected = None if second is None else _run(second)
+        found = run(first, given)
+        empty = before if given is None else run(first)
+        expected = None if second is None else run(second)
     except Exception as error:
         raise KronqError(f"ONNX Runtime runs the base and not the export: {error}") from None
     for name, value in before.items():
@@ -94,16 +98,25 @@ def check_model(path: Path, base: Path) -> bool | None:
     return True
 
 
-def session_of(model: bytes | Path, folder: Path | None = None) -> ort.InferenceSession:
-    """A CPU session with exact arithmetic; ``folder`` holds a bytes model's external data."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # A base that dequantizes its weights is to be compared exactly too.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder.resolve()))
-    source = model if isinstance(model, bytes) else str(model)
+def session_of(
+    model: bytes | Path, folder: Path | None = None, *, pack: bool = True
+) -> ort.InferenceSession:
+    """A CPU session with exact arithmetic.
+
+    Args:
+        model: A file, or its bytes.
+        folder: Of a bytes model's external data.
+        pack: Lay weights out anew for speed; else float weights stay mapped files (quantized ones
+            become float arrays).
+    """
+    if isinstance(model, bytes):
+        source: bytes | str = model
+        options = session_options(folder or Path(), inline=folder is not None)
+    else:
+        source = str(model)
+        options = session_options(model.parent)
+    if not pack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
@@ -111,8 +124,8 @@ class _CannotRunError(Exception):
     """An input that nobody can make up."""
 
 
-def _run(path: Path, given: Feeds | None = None) -> dict[str, NDArray[Any]]:
-    session = session_of(path)
+def _run(path: Path, given: Feeds | None = None, *, pack: bool = True) -> dict[str, NDArray[Any]]:
+    session = session_of(path, pack=pack)
     names = [output.name for output in session.get_outputs() if "float" in output.type]
     # A symbolic head size is not told by the model: the usual ones are tried.
     for width in HEAD_SIZES:

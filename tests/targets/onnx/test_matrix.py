@@ -18,7 +18,8 @@ import pytest
 import kronq
 from kronq.adapter import Adapter
 from kronq.errors import KronqError
-from kronq.targets.onnx.slots import Slots, parameters
+from kronq.targets.onnx.slot_spec import Slots
+from kronq.targets.onnx.slots import parameters
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

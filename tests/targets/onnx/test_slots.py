@@ -14,11 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 import kronq
 from kronq.adapter import Adapter, Origin
 from kronq.delta import ONE, Delta, Product
-from kronq.errors import FormatError, MismatchError, UnsupportedError
+from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
+from kronq.kernel.build import NAME
 from kronq.runtime.base import build_base
 from kronq.runtime.session import Session
 from kronq.runtime.token_inputs import token_inputs
-from kronq.targets.onnx.slots import SPEC, Slots, parameters
+from kronq.targets.onnx.slot_spec import SPEC, Slots
+from kronq.targets.onnx.slots import factors, parameters
 from kronq.targets.onnx_adapter import write_onnx_adapter
 from tests.adapters import dense, lora, matrix
 from tests.tasks.tiny import tiny_adapter
@@ -28,9 +30,9 @@ QKV = {"q_proj": (64, 64), "k_proj": (32, 64), "v_proj": (32, 64)}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, kernel: bool) -> Path:
     out = tmp_path_factory.mktemp("slots") / "out"
-    kronq.export_onnx(tiny_adapter(), tiny_base, out, form="slots")
+    kronq.export_onnx(tiny_adapter(), tiny_base, out, form="slots", kernel=kernel)
     return out
 
 
@@ -99,7 +101,7 @@ def test_raw_factors_are_cropped_to_their_slot(
 
 @pytest.mark.parametrize("fuse_qkv", [False, True])
 def test_layers_that_read_one_input_may_be_cut_alike_or_not(
-    tmp_path: Path, tiny_hf: Path, tiny_base: Path, fuse_qkv: bool
+    tmp_path: Path, tiny_hf: Path, tiny_base: Path, fuse_qkv: bool, kernel: bool
 ) -> None:
     """q, k and v of one A shape share a reshape; of several, the exact low-rank view goes in."""
     rng = np.random.default_rng(1)
@@ -120,7 +122,7 @@ def test_layers_that_read_one_input_may_be_cut_alike_or_not(
 
     alike = whole((2, 4), (4, 4), (2, 4))
     out = tmp_path / "out"
-    report = kronq.export_onnx(alike, base, out, form="slots")
+    report = kronq.export_onnx(alike, base, out, form="slots", kernel=kernel)
     assert report.verification is not None
     assert report.verification.model is not None
     assert len(Slots.read(out).groups) == 1
@@ -129,7 +131,7 @@ def test_layers_that_read_one_input_may_be_cut_alike_or_not(
         assert close(logits(out, adapter), reference(adapter, tiny_base, merged))
 
 
-def test_a_layer_may_read_another_ones_output(tmp_path: Path) -> None:
+def test_a_layer_may_read_another_ones_output(tmp_path: Path, kernel: bool) -> None:
     """Two layers with nothing in between: the second sees what the first one's slot adds."""
     rng = np.random.default_rng(0)
     weights = {"a.weight": (20, 24), "b.weight": (24, 16)}
@@ -150,7 +152,7 @@ def test_a_layer_may_read_another_ones_output(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx")
     adapter = Adapter({"a": lora(rng, 24, 20), "b": lora(rng, 16, 24)}, Origin("memory"))
     out = tmp_path / "out"
-    kronq.export_onnx(adapter, tmp_path / "m.onnx", out, form="slots", verify=False)
+    kronq.export_onnx(adapter, tmp_path / "m.onnx", out, form="slots", kernel=kernel, verify=False)
     x = rng.normal(size=(1, 3, 20)).astype(np.float32)
     found = Session(out).run({"x": x, **parameters(adapter, Slots.read(out))})["y"]
     first, second = (numpy_helper.to_array(w).astype(np.float64) for w in graph.initializer)
@@ -161,7 +163,11 @@ def test_a_layer_may_read_another_ones_output(tmp_path: Path) -> None:
 def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
     adapter = tiny_adapter(seed=5)
     file = write_onnx_adapter(adapter, folder, tmp_path / "a.onnx_adapter")
-    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    if Slots.read(folder).kernel:
+        options.register_custom_ops_library(str(folder / NAME))
+    model, provider = str(folder / "model.onnx"), ["CPUExecutionProvider"]
+    session = ort.InferenceSession(model, options, providers=provider)
     loaded = ort.LoraAdapter()
     loaded.Load(str(file))
     options = ort.RunOptions()
@@ -174,7 +180,7 @@ def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
 def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
     """Multiplied out by numpy, as the graph does it, without ONNX Runtime."""
     adapter, slots = tiny_adapter("full", seed=2), Slots.read(folder)
-    given = parameters(adapter, slots)
+    given = factors(adapter, slots)
     for group in slots.groups:
         at = 0
         cut = tuple(given[group.cut][-2:])
@@ -185,6 +191,24 @@ def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
             x = np.eye(group.d_in).reshape(-1, *cut)
             y = (given[f"{member.layer}.kronq.A"] @ (x @ b2) @ b1).reshape(group.d_in, -1)
             np.testing.assert_allclose(y.T, dense(adapter[member.layer]), atol=1e-5)
+
+
+def test_language_models_get_slots_by_default(tmp_path: Path, tiny_base: Path) -> None:
+    report = kronq.export_onnx(tiny_adapter(), tiny_base, tmp_path / "out", verify=False)
+    assert report.form == "slots"
+    assert Slots.read(tmp_path / "out").kernel is None
+
+
+def test_a_compiled_operator_is_for_slots_of_float32(
+    tmp_path: Path, tiny_hf: Path, tiny_base: Path
+) -> None:
+    adapter = tiny_adapter()
+    with pytest.raises(KronqError, match="for slots; found the form merged"):
+        kronq.export_onnx(adapter, tiny_base, tmp_path / "out", form="merged", kernel=True)
+    build_base(tiny_hf, tmp_path / "half", precision="fp16")
+    with pytest.raises(UnsupportedError, match=r"float32.*without --kernel"):
+        kronq.export_onnx(adapter, tmp_path / "half", tmp_path / "out", kernel=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_strangers_are_refused(tmp_path: Path, folder: Path, tiny_base: Path) -> None:
