@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kronq.delta import ONE, Delta
@@ -113,6 +113,19 @@ class Adapter(Mapping[str, Delta]):
 
     def __repr__(self) -> str:
         return f"<{self.family} adapter, {len(self)} layers, {self.parameters:,} parameters>"
+
+    def fitted(self, name: str, shape: tuple[int, int]) -> Delta | None:
+        """A layer in the shape that its base has; None where that is another one.
+
+        Raw factors are cropped to it, if B is what the paper's rule, ceil(d / a), makes of it.
+        """
+        delta = self[name]
+        if delta.shape == shape:
+            return delta
+        sizes = zip(shape, delta.a.shape, delta.b.shape, strict=True)
+        if self.origin.cropped_by_base and all(-(-d // a) == b for d, a, b in sizes):
+            return replace(delta, shape=shape)
+        return None
 
     @property
     def family(self) -> str:

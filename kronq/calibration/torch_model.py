@@ -19,7 +19,6 @@ from kronq.errors import KronqError, MismatchError, MissingDependencyError, StrP
 from kronq.runtime.base import check_hf_folder
 from kronq.runtime.extras import require
 from kronq.targets.onnx.names import canonical
-from kronq.targets.onnx.positions import may_crop
 
 if TYPE_CHECKING:
     import torch
@@ -120,17 +119,16 @@ def fit_modules(adapter: Adapter, modules: Mapping[str, torch.nn.Module]) -> Ada
     fitted = {}
     for name, delta in adapter.items():
         shape = _shape(modules[name])
-        if shape is not None and delta.shape != shape:
-            if not (adapter.origin.cropped_by_base and may_crop(delta, shape)):
-                raise MismatchError(
-                    "the layer has another shape than the model's weight",
-                    layer=name,
-                    found=f"{list(delta.shape)} in the adapter",
-                    expected=f"{list(shape)}",
-                    hint="wrong base model?",
-                )
-            delta = replace(delta, shape=shape)
-        fitted[name] = delta
+        found = delta if shape is None else adapter.fitted(name, shape)
+        if found is None:
+            raise MismatchError(
+                "the layer has another shape than the model's weight",
+                layer=name,
+                found=f"{list(delta.shape)} in the adapter",
+                expected=f"{list(shape or ())}",
+                hint="wrong base model?",
+            )
+        fitted[name] = found
     return replace(adapter, layers=fitted)
 
 

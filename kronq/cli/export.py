@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kronq.cli import shared
-from kronq.errors import KronqError, printable
+from kronq.errors import KronqError, MismatchError, printable
 from kronq.targets.onnx import (
     Difference,
     ExportReport,
@@ -18,7 +18,6 @@ from kronq.targets.onnx import (
     export_onnx,
     load_mapping,
     match_table,
-    settle,
 )
 from kronq.targets.onnx.folder import GENAI
 
@@ -100,7 +99,8 @@ def command(
         else:
             shared.show(*places(table))
         # It fails where the export would.
-        settle(source, base, mapping)
+        if table.problem is not None:
+            raise MismatchError(table.problem)
         return
     if output is None:
         raise KronqError("no output", expected="-o FOLDER, or --dry-run")
@@ -143,8 +143,7 @@ def summary(report: ExportReport) -> Table:
     against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
     table.add_row(f"layers against {against}", _difference(checked.layers))
     if checked.model is not None:
-        other = "branch" if report.form == "merged" else "merged"
-        table.add_row(f"model against its {other} form", _difference(checked.model))
+        table.add_row(f"model against its {checked.against} form", _difference(checked.model))
         table.add_row("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
     else:
         table.add_row("whole model", f"not run: {checked.model_skipped}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.runtime.logits import log_totals
 from kronq.runtime.session import Session
 
 ENOUGH = 0.95
@@ -72,7 +73,7 @@ def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
 
 def compare_logits(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
     """Two models' logits [tokens, vocabulary] for the same text."""
-    p, q = _log_softmax(reference), _log_softmax(found)
+    p, q = (logits - log_totals(logits) for logits in (reference, found))
     return Agreement(
         tokens=len(reference),
         same_token=float(np.mean(reference.argmax(-1) == found.argmax(-1))),
@@ -91,8 +92,3 @@ def _source_logits(hf_folder: Path, tokens: list[int]) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits: NDArray[np.float32] = model.eval()(torch.tensor([tokens])).logits[0].numpy()
     return logits
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

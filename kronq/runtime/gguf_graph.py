@@ -1,9 +1,4 @@
-"""A GGUF's own blocks in place of the float weights of a graph, as MatMulNBits.
-
-ONNX Runtime's MatMulNBits computes x·(scale·(code − zero))ᵀ. An offset for each block adds
-sums(x)·offsetᵀ, where sums(x) are x's sums over the blocks: once for all layers of the same x.
-Offsets as float zero points would say the same, but the CPU has only a slow path for them.
-"""
+"""A GGUF's own blocks in place of the float weights that were dequantized from them."""
 
 from __future__ import annotations
 
@@ -16,12 +11,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kronq.runtime.gguf_blocks import Blocks, halves, head_order, open_gguf, read_blocks
-from kronq.targets.onnx.values import add_constant
+from kronq.runtime.gguf_blocks import Blocks, head_order, open_gguf, read_blocks
+from kronq.runtime.gguf_nodes import MICROSOFT, BlockNodes
 
 Array = NDArray[Any]
 
-MICROSOFT = "com.microsoft"
 LAYERS = {
     "attn_q": "attn/q_proj",
     "attn_k": "attn/k_proj",
@@ -65,181 +59,52 @@ def keep_blocks(gguf: Path, float_model: Path, out: Path, *, fast: bool = False)
     heads = _heads(reader)
     matrices = [tensor for tensor in reader.tensors if len(tensor.shape) == 2]
     tied = all(tensor.name != "output.weight" for tensor in matrices)
-    surgery = _Surgery(model, fast)
+    named = {node.name or "": node for node in model.graph}
+    nodes = BlockNodes(model.graph, fast)
     kept, floats = 0, []
     for tensor in matrices:
         blocks = read_blocks(tensor)
         done = []
         if blocks is not None:
             dense = dequantize(tensor.data, tensor.tensor_type)
-            places = surgery.places(tensor.name, tied)
-            done = [surgery.exchange(node, blocks, dense, heads) for node in places]
+            places = [named[name] for name in _places(tensor.name, tied) if name in named]
+            done = [_exchange(nodes, node, blocks, dense, heads) for node in places]
         if done and all(done):
             kept += 1
         else:
             floats.append(f"{tensor.tensor_type.name} {tensor.name}")
-    surgery.finish()
+    RemoveUnusedNodesPass()(model)  # the float weights that nothing uses any more
     model.opset_imports.setdefault(MICROSOFT, 1)
     ir.save(model, out, external_data=out.name + ".data")
     return Kept(kept, tuple(floats))
 
 
-class _Surgery:
-    """One graph while its weights are exchanged."""
+def _places(name: str, tied: bool) -> list[str]:
+    """What the builder calls the nodes that use a GGUF's tensor."""
+    kind = name.removesuffix(".weight").split(".")
+    if kind[0] == "blk" and len(kind) == 3:
+        return [f"/model/layers.{kind[1]}/{LAYERS.get(kind[2], '?')}/MatMul"]
+    if kind == ["token_embd"]:
+        return ["/model/embed_tokens/Gather"] + ["/lm_head/MatMul"] * tied
+    return ["/lm_head/MatMul"] if kind == ["output"] else []
 
-    def __init__(self, model: ir.Model, fast: bool) -> None:
-        self.model = model
-        self.graph = model.graph
-        self.fast = fast
-        self.nodes = {node.name or "": node for node in model.graph}
-        self.derived: dict[tuple[str, ir.Value], ir.Value] = {}
 
-    def places(self, name: str, tied: bool) -> list[ir.Node]:
-        """The nodes that use a GGUF's tensor."""
-        kind = name.removesuffix(".weight").split(".")
-        if kind[0] == "blk" and len(kind) == 3:
-            names = [f"/model/layers.{kind[1]}/{LAYERS.get(kind[2], '?')}/MatMul"]
-        elif kind == ["token_embd"]:
-            names = ["/model/embed_tokens/Gather"] + ["/lm_head/MatMul"] * tied
-        else:
-            names = ["/lm_head/MatMul"] if kind == ["output"] else []
-        return [self.nodes[name] for name in names if name in self.nodes]
-
-    def exchange(self, node: ir.Node, blocks: Blocks, dense: Array, heads: tuple[int, ...]) -> bool:
-        """Puts ``blocks`` for the weight of ``node``, if they are that weight."""
-        gather = node.op_type == "Gather"
-        weight = _weight(node.inputs[0 if gather else 1])
-        if weight is None:
-            return False
-        stored = weight if gather else weight.T
-        if stored.shape != dense.shape:
-            return False
-        order = _row_order(stored, dense, heads)
-        if order is None:
-            return False
-        ordered = blocks.rows(order)
-        return self._gather(node, ordered) if gather else self._matmul(node, ordered)
-
-    def _matmul(self, node: ir.Node, blocks: Blocks) -> bool:
-        x = node.inputs[0]
-        name = (node.name or "").removesuffix("/MatMul")
-        given, offset_size = x, blocks.size
-        # On the CPU, 8-bit codes have a kernel for int8 activations only.
-        if blocks.bits == 8 and not self.fast:
-            given, blocks = self._twice(x, node), halves(blocks)
-        d_out, d_in = blocks.shape
-        product = self._node(
-            "MatMulNBits",
-            [given, *self._constants(name, blocks)],
-            f"{name}/MatMul",
-            domain=MICROSOFT,
-            attributes={
-                "K": d_in,
-                "N": d_out,
-                "bits": blocks.bits,
-                "block_size": blocks.size,
-                "accuracy_level": 4 if self.fast else 0,
-            },
-            before=node,
-        )
-        if blocks.offset is not None:
-            offset = self._constant(f"{name}/offset/weight", blocks.offset.T)
-            sums = self._sums(x, offset_size, node)
-            shift = self._node("MatMul", [sums, offset], f"{name}/offset/MatMul", before=node)
-            product = self._node("Add", [product, shift], f"{name}/offset/Add", before=node)
-        self._replace(node, product)
-        return True
-
-    def _gather(self, node: ir.Node, blocks: Blocks) -> bool:
-        if blocks.offset is not None:
-            return False  # GatherBlockQuantized has no float zero points
-        name = (node.name or "").removesuffix("/Gather")
-        qweight, scales = self._constants(name, blocks, flat=True)
-        found = self._node(
-            "GatherBlockQuantized",
-            [qweight, node.inputs[1], scales],
-            node.name or "",
-            domain=MICROSOFT,
-            attributes={
-                "bits": blocks.bits,
-                "block_size": blocks.size,
-                "gather_axis": 0,
-                "quantize_axis": 1,
-            },
-            before=node,
-        )
-        self._replace(node, found)
-        return True
-
-    def _sums(self, x: ir.Value, size: int, before: ir.Node) -> ir.Value:
-        """Sums over the blocks of x, [batch, tokens, d_in / size]; one for all layers of this x."""
-        key = (f"sums{size}", x)
-        if key not in self.derived:
-            name = f"{_scope(x)}/sums"
-            split = self._constant(f"blocks_of_{size}", np.array([0, 0, -1, size], np.int64))
-            last = self._constant("last_axis", np.array([-1], np.int64))
-            apart = self._node("Reshape", [x, split], f"{name}/Reshape", before=before)
-            self.derived[key] = self._node(
-                "ReduceSum", [apart, last], f"{name}/ReduceSum",
-                attributes={"keepdims": 0}, before=before,
-            )  # fmt: skip
-        return self.derived[key]
-
-    def _twice(self, x: ir.Value, before: ir.Node) -> ir.Value:
-        key = ("twice", x)
-        if key not in self.derived:
-            name = f"{_scope(x)}/twice/Concat"
-            self.derived[key] = self._node(
-                "Concat", [x, x], name, attributes={"axis": -1}, before=before
-            )
-        return self.derived[key]
-
-    def _constants(self, name: str, blocks: Blocks, *, flat: bool = False) -> list[ir.Value]:
-        codes = blocks.codes
-        if blocks.bits == 4:
-            codes = codes[..., ::2] | codes[..., 1::2] << 4
-        if flat:
-            codes = codes.reshape(len(codes), -1)
-        return [
-            self._constant(f"{name}/qweight", codes),
-            self._constant(f"{name}/scales", blocks.scale),
-        ]
-
-    def _constant(self, name: str, array: Array) -> ir.Value:
-        name = name.strip("/").replace("/", ".")
-        if name not in self.graph.initializers:
-            add_constant(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
-        return self.graph.initializers[name]
-
-    def _node(
-        self,
-        op_type: str,
-        inputs: list[ir.Value | None],
-        name: str,
-        *,
-        before: ir.Node,
-        domain: str = "",
-        attributes: dict[str, int] | None = None,
-    ) -> ir.Value:
-        """A new node before another; its only output, float32."""
-        node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
-        node.outputs[0].name = f"{name}/own_0"
-        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        self.graph.insert_before(before, node)
-        return node.outputs[0]
-
-    def _replace(self, node: ir.Node, product: ir.Value) -> None:
-        old = node.outputs[0]
-        product.shape, product.type = old.shape, old.type
-        name = old.name
-        old.name = f"{name}.float"
-        product.name = name
-        old.replace_all_uses_with(product, replace_graph_outputs=True)
-        self.graph.remove(node, safe=True)
-
-    def finish(self) -> None:
-        """Drops the float weights that nothing uses any more."""
-        RemoveUnusedNodesPass()(self.model)
+def _exchange(
+    nodes: BlockNodes, node: ir.Node, blocks: Blocks, dense: Array, heads: tuple[int, ...]
+) -> bool:
+    """Puts ``blocks`` for the weight of ``node``, if they are that weight."""
+    gather = node.op_type == "Gather"
+    weight = _weight(node.inputs[0 if gather else 1])
+    if weight is None:
+        return False
+    stored = weight if gather else weight.T
+    if stored.shape != dense.shape:
+        return False
+    order = _row_order(stored, dense, heads)
+    if order is None:
+        return False
+    put = nodes.gather if gather else nodes.matmul
+    return put(node, blocks.rows(order))
 
 
 def _weight(value: ir.Value | None) -> Array | None:
@@ -276,7 +141,3 @@ def _heads(reader: Any) -> tuple[int, ...]:
             if isinstance(value, int) and value > 0:
                 counts.append(value)
     return tuple(counts)
-
-
-def _scope(value: ir.Value) -> str:
-    return (value.name or "x").rsplit("/output_", 1)[0]

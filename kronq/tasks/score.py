@@ -15,6 +15,7 @@ import numpy as np
 
 from kronq.errors import KronqError
 from kronq.matrix import F32
+from kronq.runtime.logits import log_totals
 from kronq.runtime.token_inputs import IntArray
 from kronq.texts import Example
 
@@ -156,10 +157,8 @@ def _run(model: Predictor, batch: Sequence[_Text]) -> list[_Found]:
         [i * width + np.arange(text.start, len(text.ids)) - 1 for i, text in enumerate(batch)]
     )
     targets = np.concatenate([text.ids[text.start :] for text in batch])
-    logits = model.predict(ids, mask, rows).astype(np.float64)
-    peak = logits.max(axis=1)
-    log_total = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1))
-    losses = log_total - logits[np.arange(len(targets)), targets]
+    logits = model.predict(ids, mask, rows)
+    losses = log_totals(logits)[:, 0] - logits[np.arange(len(targets)), targets]
     tops = logits.argmax(axis=1)
     found, at = [], 0
     for text in batch:

@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime as ort
 
 
-def write_list(folder: Path, names: tuple[str, ...]) -> None:
-    """What the page reads first."""
-    adapters = [{"name": name, "file": f"{name}.onnx_adapter"} for name in names]
+def write_list(folder: Path, files: dict[str, str]) -> None:
+    """What the page reads first: names and their files."""
+    adapters = [{"name": name, "file": file} for name, file in files.items()]
     listed = {"name": "tiny", "prompt": "Question: {}\nAnswer:", "adapters": adapters}
     (folder / "adapters.json").write_text(json.dumps(listed), encoding="utf-8")
 

@@ -1,9 +1,9 @@
-"""ONNX graph surgery: one emitter, two forms so far (branch and merged)."""
+"""ONNX graph surgery: layers are matched, and an adapter grafted, merged or given slots."""
 
 from kronq.targets.onnx.export import export_onnx
 from kronq.targets.onnx.mapping import load_mapping
 from kronq.targets.onnx.report import Difference, ExportReport, Form, Verification
-from kronq.targets.onnx.table import MatchTable, match_table, settle
+from kronq.targets.onnx.table import MatchTable, match_table
 
 __all__ = [
     "Difference",
@@ -14,5 +14,4 @@ __all__ = [
     "export_onnx",
     "load_mapping",
     "match_table",
-    "settle",
 ]

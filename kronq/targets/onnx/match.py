@@ -12,7 +12,7 @@ from kronq.errors import MismatchError
 from kronq.naming import natural, template, together
 from kronq.targets.onnx.mapping import read_mapping
 from kronq.targets.onnx.names import Found, Places, by_name, canonical
-from kronq.targets.onnx.positions import by_position, may_crop
+from kronq.targets.onnx.positions import by_position
 from kronq.targets.onnx.sites import Site
 
 
@@ -108,17 +108,16 @@ def fit(adapter: Adapter, places: Places) -> Adapter:
         shape = site.shape
         if site.part is not None:
             shape = _part_shape(name, site, delta, adapter)
-        if delta.shape != shape:
-            if not (adapter.origin.cropped_by_base and may_crop(delta, shape)):
-                raise MismatchError(
-                    "the layer has another shape than the base's weight",
-                    layer=name,
-                    found=f"{list(delta.shape)} in the adapter",
-                    expected=f"{list(shape)} at {site.label!r}",
-                    hint="wrong base model?",
-                )
-            delta = replace(delta, shape=shape)
-        fitted[name] = delta
+        found = adapter.fitted(name, shape)
+        if found is None:
+            raise MismatchError(
+                "the layer has another shape than the base's weight",
+                layer=name,
+                found=f"{list(delta.shape)} in the adapter",
+                expected=f"{list(shape)} at {site.label!r}",
+                hint="wrong base model?",
+            )
+        fitted[name] = found
     _check_apart(fitted, places)
     return replace(adapter, layers=fitted)
 

@@ -12,9 +12,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from kronq.adapter import Adapter
 from kronq.delta import F64, Delta
 from kronq.errors import UnsupportedError
-from kronq.targets.onnx.blocks import Blocks, changed, inputs, read, tensors
+from kronq.targets.onnx.blocks import Blocks, changed
 from kronq.targets.onnx.names import Places
 from kronq.targets.onnx.sites import Site
+from kronq.targets.onnx.stored_blocks import inputs, read, tensors
 from kronq.targets.onnx.values import add_constant
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from kronq.adapter import Adapter
-from kronq.delta import Delta
 from kronq.naming import natural, template
 from kronq.targets.onnx.sites import Site
 
@@ -110,13 +109,9 @@ def _suits(
     if readers is not None and isinstance(beside, tuple) and len(beside) != readers:
         return False
     return all(
-        _fits(adapter[name], site.shape, adapter.origin.cropped_by_base)
+        adapter.fitted(name, site.shape) is not None
         for name, site in zip(names, places, strict=True)
     )
-
-
-def _fits(delta: Delta, shape: tuple[int, int], cropped: bool) -> bool:
-    return delta.shape == shape or (cropped and may_crop(delta, shape))
 
 
 def _agrees(names: Sequence[str], places: Sequence[Site], pinned: Mapping[str, Site]) -> bool:
@@ -142,10 +137,3 @@ def _eliminate(options: dict[str, list[Kind]]) -> None:
         for group, kinds in options.items():
             if group != certain[0] and kind in kinds:
                 kinds.remove(kind)
-
-
-def may_crop(delta: Delta, shape: tuple[int, int]) -> bool:
-    """Whether B is what the paper's rule, ceil(d / a), makes of the base's shape."""
-    return all(
-        -(-size // a) == b for size, a, b in zip(shape, delta.a.shape, delta.b.shape, strict=True)
-    )

@@ -33,7 +33,8 @@ class Verification(BaseModel):
     Attributes:
         layers: Every branch through ONNX Runtime against the normal form, on random inputs; for
             the merged form every stored weight against W + ΔW.
-        model: Outputs of the whole model, branch against merged; None where it was not run.
+        model: Outputs of the whole model against those of another form; None where it was not run.
+        against: That form.
         model_skipped: Why it was not run.
         effect: max |output with − output without the adapter| ÷ max |output without|.
         delta_lost: ‖stored change − ΔW‖ ÷ ‖ΔW‖ of the merged form: what the base's dtype lost.
@@ -44,6 +45,7 @@ class Verification(BaseModel):
 
     layers: Difference
     model: Difference | None = None
+    against: Form | None = None
     model_skipped: str | None = None
     effect: float | None = None
     delta_lost: float | None = None
@@ -54,7 +56,7 @@ class ExportReport(BaseModel):
     """What was written.
 
     Attributes:
-        form: ``branch`` or ``merged``.
+        form: ``branch``, ``merged`` or ``slots``.
         output: The folder.
         files: Its files and their bytes.
         adapter_bytes: Bytes that the adapter takes in the folder; 0 when merged.

@@ -35,12 +35,16 @@ def parameters(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
 def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
     """An adapter's factors: name → float32 or int64 array, all of the slots'.
 
+    Raw factors are cropped to their slots.
+
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
     places = slots.layers
+    fitted: dict[str, Delta] = {}
     for name, delta in adapter.items():
-        if places.get(name) != delta.shape:
+        found = adapter.fitted(name, places[name]) if name in places else None
+        if found is None:
             raise MismatchError(
                 "the layer has no slot" if name not in places else "the slot has another shape",
                 layer=name,
@@ -48,9 +52,10 @@ def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
                 expected=list(places[name]) if name in places else None,
                 hint="slots are opened for the layers of the adapter given to 'kronq export'",
             )
+        fitted[name] = found
     arrays: dict[str, NDArray[Any]] = {}
     for group in slots.groups:
-        arrays |= _filled(group, [adapter.get(member.layer) for member in group.members])
+        arrays |= _filled(group, [fitted.get(member.layer) for member in group.members])
     return arrays
 
 

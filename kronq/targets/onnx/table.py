@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from kronq.adapter import Adapter
-from kronq.errors import StrPath
+from kronq.errors import MismatchError, StrPath
 from kronq.targets.onnx.folder import find_base, load_base
-from kronq.targets.onnx.match import find, fit, match
+from kronq.targets.onnx.match import find, fit, settled
 from kronq.targets.onnx.names import Found
 from kronq.targets.onnx.sites import Site, find_sites, integer_nodes
 
@@ -46,13 +46,21 @@ class MatchRow(BaseModel):
 
 
 class MatchTable(BaseModel):
-    """All layers; linear layers of the base without one; node types that no adapter fits."""
+    """Where an adapter goes.
+
+    Attributes:
+        rows: All of its layers.
+        unused: Linear layers of the base that none of them goes to.
+        integer: Types of the base's nodes that no adapter goes beside.
+        problem: Why an export would be refused; None where it would not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     rows: list[MatchRow]
     unused: list[Place]
     integer: list[str]
+    problem: str | None = None
 
 
 def _row(layer: str, shape: tuple[int, int], found: Found) -> MatchRow:
@@ -71,16 +79,6 @@ def _place(site: Site) -> Place:
     )
 
 
-def settle(adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None) -> None:
-    """Finds every layer's place and nothing else.
-
-    Raises:
-        MismatchError: Not all have one that is certain, or one of their shape.
-    """
-    model = load_base(find_base(base))
-    fit(adapter, match(adapter, find_sites(model), mapping, integer_nodes(model)))
-
-
 def match_table(
     adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
 ) -> MatchTable:
@@ -93,9 +91,16 @@ def match_table(
     model = load_base(find_base(base))
     sites = find_sites(model)
     found = find(adapter, sites, mapping)
+    integer = integer_nodes(model)
+    problem = None
+    try:
+        fit(adapter, settled(found, sites, integer))
+    except MismatchError as error:
+        problem = str(error)
     used = {site.weight_name for entry in found.values() for site in entry.sites}
     return MatchTable(
         rows=[_row(name, adapter[name].shape, entry) for name, entry in found.items()],
         unused=[_place(s) for s in sites if s.weight_name not in used],
-        integer=sorted(set(integer_nodes(model))),
+        integer=sorted(set(integer)),
+        problem=problem,
     )

@@ -140,6 +140,7 @@ def test_a_dry_run_prints_the_table(tmp_path: Path, nameless: Path) -> None:
     assert isinstance(told.exception, MismatchError)
     assert all(word in told.stdout for word in ("position", "ambiguous", "MatMul_", " or "))
     table = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
+    assert table["problem"] == str(told.exception)
     rows = {row["layer"]: row for row in table["rows"]}
     row = rows[FIRST + "self_attn.k_proj"]
     assert [place["shape"] for place in row["candidates"]] == [[32, 64]] * 2

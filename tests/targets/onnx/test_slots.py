@@ -80,6 +80,25 @@ def test_quantized_padded_and_partial_adapters(
         assert close(logits(folder, adapter), expected)
 
 
+def test_raw_factors_are_cropped_to_their_slot(
+    tmp_path: Path, folder: Path, tiny_base: Path
+) -> None:
+    """They do not know d_out and d_in: 3·22 by 5·13 is for 64 by 64, and 3·23 is not."""
+    rng = np.random.default_rng(0)
+
+    def raw(b_out: int) -> Adapter:
+        a, b = Product(matrix(rng, 3, 5)), Product(matrix(rng, b_out, 4), matrix(rng, 4, 13))
+        layers = {"model.layers.0.self_attn.q_proj": Delta(a, b, 0.3, (3 * b_out, 65))}
+        return Adapter(layers, Origin("factors", cropped_by_base=True))
+
+    adapter = raw(22)
+    assert close(logits(folder, adapter), reference(adapter, tiny_base, tmp_path / "merged"))
+    kronq.export_onnx(adapter, tiny_base, tmp_path / "own", form="slots")
+    assert close(logits(tmp_path / "own", adapter), logits(folder, adapter))
+    with pytest.raises(MismatchError, match=r"another shape.*\[69, 65\].*\[64, 64\]"):
+        logits(folder, raw(23))
+
+
 @pytest.mark.parametrize("fuse_qkv", [False, True])
 def test_layers_that_read_one_input_may_be_cut_alike_or_not(
     tmp_path: Path, tiny_hf: Path, tiny_base: Path, fuse_qkv: bool, kernel: bool
