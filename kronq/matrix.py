@@ -233,8 +233,12 @@ def mixed(
 
 def planes_size(widths: NDArray[np.uint8], length: int) -> int:
     """Bytes of channels of ``length`` codes when packed, each in whole ones."""
-    counts = np.bincount(widths, minlength=WIDTHS[-1] + 1)
-    return sum(int(counts[bits]) * packed_size(length, bits) for bits in WIDTHS)
+    return int(packed_sizes(length)[widths].sum())
+
+
+def packed_sizes(length: int) -> NDArray[np.int64]:
+    """Bytes that ``length`` codes take, by their bits: 0 to the widest."""
+    return np.array([packed_size(length, bits) for bits in range(WIDTHS[-1] + 1)], dtype=np.int64)
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError
-from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, mixed, packed_size, planes_size
-from kronq.packed.codec import CODES_PER_BYTE, PackedChannels, unpack_widths
+from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, packed_size, packed_sizes
+from kronq.packed.codec import CODES_PER_BYTE, unpack_channels, unpack_widths
 from kronq.packed.manifest import MatrixSpec
+from kronq.packed.stack import Stack, StackedCodes
 from kronq.tensors import TensorFile
 
 ANY = (-1,)
@@ -56,11 +57,10 @@ def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
         raise FormatError(
             f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
         )
-    sizes = [planes_size(each, spec.shape[1 - axis]) for each in widths]
-    codes = np.cumsum([0, *sizes])
-    scales = np.cumsum([0, *np.count_nonzero(widths, axis=1)])
+    codes = _before(packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1))
+    scales = _before(np.count_nonzero(widths, axis=1))
     least = -(-len(widths) * spec.shape[0] * spec.shape[1] // CODES_PER_BYTE)
-    _expect(file, name, max(sum(sizes), least))
+    _expect(file, name, max(int(codes[-1]), least))
     if spec.scaled:
         _expect(file, f"{name}.scale", int(scales[-1]))
     return Planes(widths, codes, scales)
@@ -77,18 +77,33 @@ def _expect(file: TensorFile, tensor: str, size: int) -> None:
         )
 
 
-def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Iterator[Quantized]:
+def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What comes before each, and in all."""
+    return np.concatenate([[0], np.cumsum(sizes)])
+
+
+def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized]:
     """The matrix of every layer of a group."""
     planes = planes_of(file, name, spec)
     data, axis = file.array(name), spec.axis or 0
-    scales = scales_of(file, name) if spec.scaled else None
-    for i, widths in enumerate(planes.widths):
-        part = data[planes.codes[i] : planes.codes[i + 1]]
-        scale = None
-        if scales is not None:
-            scale = np.zeros(len(widths), dtype=np.float16)
-            scale[widths > 0] = scales[planes.scales[i] : planes.scales[i + 1]]
-        yield mixed(PackedChannels(part, widths, axis, spec.shape), widths, axis, scale)
+    layers, channels = planes.widths.shape
+
+    def unpack(first: int, stop: int) -> NDArray[np.int8]:
+        part = data[planes.codes[first] : planes.codes[stop]]
+        found = unpack_channels(part, planes.widths[first:stop].reshape(-1), spec.shape[1 - axis])
+        codes = found.reshape(stop - first, channels, -1)
+        return codes if axis == 0 else np.ascontiguousarray(codes.swapaxes(1, 2))
+
+    scales: NDArray[Any] | list[None] = [None] * layers
+    if spec.scaled:
+        scales = np.zeros(planes.widths.shape, dtype=np.float16)
+        scales[planes.widths > 0] = scales_of(file, name)
+    stack = Stack(layers, spec.shape, unpack)
+    bits = np.rint(planes.widths.mean(axis=1)).astype(int).tolist()
+    return [
+        Quantized(StackedCodes(stack, i), scale, mean, axis, None, widths)
+        for i, (widths, scale, mean) in enumerate(zip(planes.widths, scales, bits, strict=True))
+    ]
 
 
 def scales_of(file: TensorFile, name: str) -> NDArray[Any]:
