@@ -118,13 +118,15 @@ class Quantized:
             return np.ones((1, 1), dtype=np.float32)
         scale = self.scale.astype(np.float32)
         if self.group_size is None:
-            return np.expand_dims(scale, 1 - self.axis)
+            return scale[:, None] if self.axis == 0 else scale[None]
         other = 1 - self.axis
         repeated = np.repeat(scale, self.group_size, axis=other)
         return repeated.take(range(self.codes.shape[other]), axis=other)
 
     def float32(self) -> F32:
-        return np.asarray(self.codes, dtype=np.float32) * self.scale_grid()
+        if self.scale is None:
+            return np.asarray(self.codes, dtype=np.float32)
+        return np.multiply(np.asarray(self.codes), self.scale_grid(), dtype=np.float32)
 
 
 Stretch = tuple[int, int, int]

@@ -38,14 +38,17 @@ def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.i
     """The first ``count`` codes of each row of ``data`` [..., bytes], sign-extended to int8."""
     if bits == 8:
         return data[..., :count].view(np.int8)
-    size, per = bits // math.gcd(bits, 8), 8 // math.gcd(bits, 8)  # bytes that are whole codes
+    lead, shared = data.shape[:-1], math.gcd(bits, 8)
+    size, per = bits // shared, 8 // shared  # so many bytes are so many codes
     groups = -(-count // per)
-    rows = np.zeros((*data.shape[:-1], groups * size), dtype=np.uint8)
-    rows[..., : packed_size(count, bits)] = data[..., : packed_size(count, bits)]
-    rows = rows.reshape(*data.shape[:-1], groups, size)
-    codes = np.empty((*data.shape[:-1], groups, per), dtype=np.uint8)
+    rows = data[..., : packed_size(count, bits)]
+    if rows.shape[-1] < groups * size:
+        rows = np.zeros((*lead, groups * size), dtype=np.uint8)
+        rows[..., : packed_size(count, bits)] = data[..., : packed_size(count, bits)]
+    rows = rows.reshape(*lead, groups, size)
+    codes = np.empty((*lead, groups, per), dtype=np.uint8)
     for i in range(per):
-        # The code to the top of its byte, so that the shift back brings its sign along.
+        # Every code to the top of its byte: the shift back brings its sign along.
         at, start = divmod(i * bits, 8)
         part = rows[..., at] >> start
         if start + bits > 8:
@@ -53,7 +56,7 @@ def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.i
         np.left_shift(part, 8 - bits, out=codes[..., i])
     signed = codes.view(np.int8)
     signed >>= 8 - bits
-    return signed.reshape(*data.shape[:-1], groups * per)[..., :count]
+    return signed.reshape(*lead, groups * per)[..., :count]
 
 
 CODES_PER_BYTE = 256

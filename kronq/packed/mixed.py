@@ -13,11 +13,13 @@ from kronq.errors import FormatError
 from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, packed_size, packed_sizes
 from kronq.packed.codec import CODES_PER_BYTE, unpack_channels, unpack_widths
 from kronq.packed.manifest import MatrixSpec
-from kronq.packed.stack import Stack, StackedCodes
+from kronq.packed.stack import Stack
 from kronq.tensors import TensorFile
 
 ANY = (-1,)
 """The shape of a tensor of one dimension whose length something else in the file tells."""
+_KNOWN = np.isin(np.arange(2**WIDTH_BITS), WIDTHS)
+"""Whether a number is a width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +55,17 @@ def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
     """
     axis = spec.axis or 0
     widths = unpack_widths(file.array(f"{name}.widths"), spec.shape[axis])
-    if not np.isin(widths, WIDTHS).all():
+    if not _KNOWN[widths].all():
         raise FormatError(
             f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
         )
-    codes = _before(packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1))
-    scales = _before(np.count_nonzero(widths, axis=1))
+    codes = packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1)
+    scales = np.count_nonzero(widths, axis=1)
     least = -(-len(widths) * spec.shape[0] * spec.shape[1] // CODES_PER_BYTE)
-    _expect(file, name, max(int(codes[-1]), least))
+    _expect(file, name, max(sum(codes.tolist()), least))  # in numbers that do not overflow
     if spec.scaled:
-        _expect(file, f"{name}.scale", int(scales[-1]))
-    return Planes(widths, codes, scales)
+        _expect(file, f"{name}.scale", sum(scales.tolist()))
+    return Planes(widths, np.cumsum([0, *codes]), np.cumsum([0, *scales]))
 
 
 def _expect(file: TensorFile, tensor: str, size: int) -> None:
@@ -77,11 +79,6 @@ def _expect(file: TensorFile, tensor: str, size: int) -> None:
         )
 
 
-def _before(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What comes before each, and in all."""
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
 def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized]:
     """The matrix of every layer of a group."""
     planes = planes_of(file, name, spec)
@@ -92,17 +89,17 @@ def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized
         part = data[planes.codes[first] : planes.codes[stop]]
         found = unpack_channels(part, planes.widths[first:stop].reshape(-1), spec.shape[1 - axis])
         codes = found.reshape(stop - first, channels, -1)
-        return codes if axis == 0 else np.ascontiguousarray(codes.swapaxes(1, 2))
+        return codes if axis == 0 else codes.swapaxes(1, 2)
 
     scales: NDArray[Any] | list[None] = [None] * layers
     if spec.scaled:
         scales = np.zeros(planes.widths.shape, dtype=np.float16)
         scales[planes.widths > 0] = scales_of(file, name)
-    stack = Stack(layers, spec.shape, unpack)
+    stack = Stack(layers, spec.shape, unpack).matrices()
     bits = np.rint(planes.widths.mean(axis=1)).astype(int).tolist()
     return [
-        Quantized(StackedCodes(stack, i), scale, mean, axis, None, widths)
-        for i, (widths, scale, mean) in enumerate(zip(planes.widths, scales, bits, strict=True))
+        Quantized(codes, scale, mean, axis, None, widths)
+        for codes, scale, mean, widths in zip(stack, scales, bits, planes.widths, strict=True)
     ]
 
 

@@ -229,8 +229,7 @@ def _unpacked(slabs: NDArray[np.uint8], bits: int, shape: tuple[int, int]) -> li
         codes = unpack_codes(slabs[first:stop], bits, shape[0] * shape[1])
         return codes.reshape(stop - first, *shape)
 
-    stack = Stack(len(slabs), shape, unpack)
-    return [StackedCodes(stack, i) for i in range(len(slabs))]
+    return Stack(len(slabs), shape, unpack).matrices()
 
 
 def names_of(file: TensorFile, group: Group) -> list[str]:

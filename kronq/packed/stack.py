@@ -1,4 +1,4 @@
-"""One matrix of many layers: its codes stay packed until some are asked for, then some together."""
+"""One matrix of many layers: its codes stay packed until some are asked for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 I8 = NDArray[np.int8]
 
-AT_ONCE = 2**18
-"""Codes that are unpacked together, if the matrices are that small, and kept until others are."""
+AT_ONCE = 2**20
+"""Codes of all layers up to which they are unpacked together, and kept."""
 
 
 class Stack:
     """Codes of matrices of one shape.
 
-    Unpacking a small matrix costs hardly less than unpacking a hundred, and who asks for one layer
-    soon asks for the next. So neighbours are unpacked with it; of a large adapter only these few
-    are in memory, and of its large matrices none.
+    Unpacking a small matrix takes as many steps as unpacking a hundred, and who asks for one layer
+    soon asks for the others. So small stacks are unpacked at once; of large ones nothing is kept.
 
     Args:
         layers: How many there are.
@@ -34,21 +33,24 @@ class Stack:
         self.layers = layers
         self.shape = shape
         self._unpack = unpack
-        self._together = max(1, AT_ONCE // (shape[0] * shape[1]))
-        self._kept: tuple[int, I8] | None = None
+        self._small = layers * shape[0] * shape[1] <= AT_ONCE
+        self._all: I8 | None = None
 
     def codes(self, layer: int) -> I8:
-        """Those of one layer, read-only."""
-        first = layer - layer % self._together
-        kept = self._kept  # another thread may replace it
-        if kept is None or kept[0] != first:
-            found = self._unpack(first, min(first + self._together, self.layers))
-            found.flags.writeable = False
-            kept = first, found
-            if self._together > 1:
-                self._kept = kept
-        codes: I8 = kept[1][layer - first]
-        return codes
+        """Those of one layer, not to be written to."""
+        if not self._small:
+            first, codes = layer, self._unpack(layer, layer + 1)
+        else:
+            if self._all is None:
+                self._all = self._unpack(0, self.layers)
+                self._all.flags.writeable = False
+            first, codes = 0, self._all
+        found: I8 = codes[layer - first]
+        return found
+
+    def matrices(self) -> list[StackedCodes]:
+        """One a layer."""
+        return [StackedCodes(self, layer) for layer in range(self.layers)]
 
 
 @dataclass(frozen=True, eq=False)
