@@ -76,5 +76,5 @@ class StackedCodes:
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("packed codes cannot be shown without unpacking them")
-        codes: NDArray[Any] = np.array(self.stack.codes(self.layer), dtype, copy=copy)
+        codes: NDArray[Any] = np.array(self.stack.codes(self.layer), dtype, copy=copy, order="C")
         return codes
