@@ -81,8 +81,8 @@ class Delta:
     shape: tuple[int, int]
 
     def __post_init__(self) -> None:
-        full = self.full_shape
-        if not all(0 < d <= f for d, f in zip(self.shape, full, strict=True)):
+        (rows, cols), full = self.shape, self.full_shape
+        if not (0 < rows <= full[0] and 0 < cols <= full[1]):
             raise ValueError(f"shape {self.shape} does not fit the Kronecker product's {full}")
 
     def __repr__(self) -> str:

@@ -73,10 +73,10 @@ def write_file(
 
 
 @contextlib.contextmanager
-def new_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its name if the block ends well, else vanishes.
 
-    It is on the disk before it has the name.
+    With ``sync`` it is on the disk before it has the name; without, who reads it must check it.
     """
     target = check_output(path, force=force)
     if target.is_dir():
@@ -87,8 +87,9 @@ def new_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
     work = Path(name)
     try:
         yield work
-        with work.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        if sync:
+            with work.open("rb+") as stream:
+                os.fsync(stream.fileno())
         work.chmod(0o644)
         work.replace(target)
     except BaseException:

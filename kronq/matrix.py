@@ -118,13 +118,15 @@ class Quantized:
             return np.ones((1, 1), dtype=np.float32)
         scale = self.scale.astype(np.float32)
         if self.group_size is None:
-            return np.expand_dims(scale, 1 - self.axis)
+            return scale[:, None] if self.axis == 0 else scale[None]
         other = 1 - self.axis
         repeated = np.repeat(scale, self.group_size, axis=other)
         return repeated.take(range(self.codes.shape[other]), axis=other)
 
     def float32(self) -> F32:
-        return np.asarray(self.codes, dtype=np.float32) * self.scale_grid()
+        if self.scale is None:
+            return np.asarray(self.codes, dtype=np.float32)
+        return np.multiply(np.asarray(self.codes), self.scale_grid(), dtype=np.float32)
 
 
 Stretch = tuple[int, int, int]
@@ -233,8 +235,12 @@ def mixed(
 
 def planes_size(widths: NDArray[np.uint8], length: int) -> int:
     """Bytes of channels of ``length`` codes when packed, each in whole ones."""
-    counts = np.bincount(widths, minlength=WIDTHS[-1] + 1)
-    return sum(int(counts[bits]) * packed_size(length, bits) for bits in WIDTHS)
+    return int(packed_sizes(length)[widths].sum())
+
+
+def packed_sizes(length: int) -> NDArray[np.int64]:
+    """Bytes that ``length`` codes take, by their bits: 0 to the widest."""
+    return np.array([packed_size(length, bits) for bits in range(WIDTHS[-1] + 1)], dtype=np.int64)
 
 
 def packed_size(count: int, bits: int) -> int:

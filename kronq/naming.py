@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 _NUMBER = re.compile(r"\d+")
+_APART = re.compile(r"(\d+)")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
 _RANGES = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
 
@@ -16,10 +17,11 @@ MAX_NAME = 500
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key under which layer 10 comes after layer 9."""
-    parts = re.split(r"(\d+)", name)
     # Numbers by length and then by digits: any length of them, where int() has a limit.
-    bare = [p.lstrip("0") if i % 2 else p for i, p in enumerate(parts)]
-    return [(0, len(p), p) if i % 2 else (1, 0, p) for i, p in enumerate(bare)]
+    return [
+        (0, len(digits := part.lstrip("0")), digits) if i % 2 else (1, 0, part)
+        for i, part in enumerate(_APART.split(name))
+    ]
 
 
 def template(name: str) -> str:

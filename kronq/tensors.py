@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,13 @@ class TensorFile:
         dtype = DTYPES[entry.dtype]
         if entry.nbytes == 0:
             return np.empty(entry.shape, dtype=dtype)
-        # One map a file would be closed under its views; a map a tensor is owned by its array.
-        raw = np.memmap(self.path, np.uint8, "r", offset=entry.offset, shape=(entry.nbytes,))
-        return raw.view(np.ndarray).view(dtype).reshape(entry.shape)
+        raw = self._map[entry.offset : entry.offset + entry.nbytes]
+        return raw.view(dtype).reshape(entry.shape)
+
+    @cached_property
+    def _map(self) -> NDArray[np.uint8]:
+        """The whole file; whoever holds a part of it holds the map."""
+        return np.memmap(self.path, np.uint8, "r").view(np.ndarray)
 
     def matrix(self, name: str) -> NDArray[Any]:
         """A two-dimensional floating-point tensor.

@@ -7,13 +7,13 @@ The last byte is filled with zero bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from kronq.matrix import WIDTH_BITS, packed_size
+from kronq.matrix import WIDTH_BITS, packed_size, packed_sizes
 
 
 def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
@@ -35,44 +35,28 @@ def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
 
 
 def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int8]:
-    """The first ``count`` codes of ``data``, sign-extended to int8."""
+    """The first ``count`` codes of each row of ``data`` [..., bytes], sign-extended to int8."""
     if bits == 8:
-        return data[:count].view(np.int8)
-    raw: NDArray[Any]
-    if 8 % bits == 0:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        raw = ((data[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count]
-    else:
-        stream = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
-        raw = np.packbits(stream, axis=1, bitorder="little")[:, 0]
-    left = 8 - bits
-    signed: NDArray[np.int8] = (raw << left).view(np.int8) >> left
-    return signed
-
-
-@dataclass(frozen=True, eq=False)
-class PackedCodes:
-    """Codes that stay packed until they are asked for, so that a header can be shown for free.
-
-    Attributes:
-        data: uint8, one matrix's slab; may be a memory map.
-        bits: Bits a code.
-        shape: (rows, cols).
-    """
-
-    data: NDArray[np.uint8]
-    bits: int
-    shape: tuple[int, int]
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("packed codes cannot be shown without unpacking them")
-        codes = unpack_codes(np.asarray(self.data), self.bits, self.size).reshape(self.shape)
-        return codes if dtype is None else codes.astype(dtype)
+        return data[..., :count].view(np.int8)
+    lead, shared = data.shape[:-1], math.gcd(bits, 8)
+    size, per = bits // shared, 8 // shared  # so many bytes are so many codes
+    groups = -(-count // per)
+    rows = data[..., : packed_size(count, bits)]
+    if rows.shape[-1] < groups * size:
+        rows = np.zeros((*lead, groups * size), dtype=np.uint8)
+        rows[..., : packed_size(count, bits)] = data[..., : packed_size(count, bits)]
+    rows = rows.reshape(*lead, groups, size)
+    codes = np.empty((*lead, groups, per), dtype=np.uint8)
+    for i in range(per):
+        # Every code to the top of its byte: the shift back brings its sign along.
+        at, start = divmod(i * bits, 8)
+        part = rows[..., at] >> start
+        if start + bits > 8:
+            part |= rows[..., at + 1] << (8 - start)
+        np.left_shift(part, 8 - bits, out=codes[..., i])
+    signed = codes.view(np.int8)
+    signed >>= 8 - bits
+    return signed.reshape(*lead, groups * per)[..., :count]
 
 
 CODES_PER_BYTE = 256
@@ -100,36 +84,16 @@ def unpack_widths(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     return both.reshape(len(data), -1)[:, :count]
 
 
-@dataclass(frozen=True, eq=False)
-class PackedChannels:
-    """Codes of mixed widths that stay packed until they are asked for.
-
-    Attributes:
-        data: uint8, one matrix's planes; may be a memory map.
-        widths: uint8 [channels].
-        axis: The channel axis.
-        shape: (rows, cols).
-    """
-
-    data: NDArray[np.uint8]
-    widths: NDArray[np.uint8]
-    axis: int
-    shape: tuple[int, int]
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("packed codes cannot be shown without unpacking them")
-        length = self.shape[1 - self.axis]
-        channels = np.zeros((len(self.widths), length), dtype=np.int8)
-        data, start = np.asarray(self.data), 0
-        for i in np.flatnonzero(self.widths):
-            width = int(self.widths[i])
-            stop = start + packed_size(length, width)
-            channels[i] = unpack_codes(data[start:stop], width, length)
-            start = stop
-        codes = channels if self.axis == 0 else np.ascontiguousarray(channels.T)
-        return codes if dtype is None else codes.astype(dtype)
+def unpack_channels(
+    data: NDArray[np.uint8], widths: NDArray[np.uint8], length: int
+) -> NDArray[np.int8]:
+    """Channels [channels, length] that stand one after the other, each in codes of its width."""
+    sizes = packed_sizes(length)[widths]
+    starts = np.cumsum(sizes) - sizes
+    channels = np.zeros((len(widths), length), dtype=np.int8)
+    for width in np.flatnonzero(np.bincount(widths)):
+        if width:
+            found = np.flatnonzero(widths == width)
+            rows = sliding_window_view(data, sizes[found[0]])[starts[found]]
+            channels[found] = unpack_codes(rows, int(width), length)
+    return channels

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError
-from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, mixed, packed_size, planes_size
-from kronq.packed.codec import CODES_PER_BYTE, PackedChannels, unpack_widths
+from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, packed_size, packed_sizes
+from kronq.packed.codec import CODES_PER_BYTE, unpack_channels, unpack_widths
 from kronq.packed.manifest import MatrixSpec
+from kronq.packed.stack import Stack
 from kronq.tensors import TensorFile
 
 ANY = (-1,)
 """The shape of a tensor of one dimension whose length something else in the file tells."""
+_KNOWN = np.isin(np.arange(2**WIDTH_BITS), WIDTHS)
+"""Whether a number is a width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +55,17 @@ def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
     """
     axis = spec.axis or 0
     widths = unpack_widths(file.array(f"{name}.widths"), spec.shape[axis])
-    if not np.isin(widths, WIDTHS).all():
+    if not _KNOWN[widths].all():
         raise FormatError(
             f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
         )
-    sizes = [planes_size(each, spec.shape[1 - axis]) for each in widths]
-    codes = np.cumsum([0, *sizes])
-    scales = np.cumsum([0, *np.count_nonzero(widths, axis=1)])
+    codes = packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1)
+    scales = np.count_nonzero(widths, axis=1)
     least = -(-len(widths) * spec.shape[0] * spec.shape[1] // CODES_PER_BYTE)
-    _expect(file, name, max(sum(sizes), least))
+    _expect(file, name, max(sum(codes.tolist()), least))  # in numbers that do not overflow
     if spec.scaled:
-        _expect(file, f"{name}.scale", int(scales[-1]))
-    return Planes(widths, codes, scales)
+        _expect(file, f"{name}.scale", sum(scales.tolist()))
+    return Planes(widths, np.cumsum([0, *codes]), np.cumsum([0, *scales]))
 
 
 def _expect(file: TensorFile, tensor: str, size: int) -> None:
@@ -77,18 +79,28 @@ def _expect(file: TensorFile, tensor: str, size: int) -> None:
         )
 
 
-def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Iterator[Quantized]:
+def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized]:
     """The matrix of every layer of a group."""
     planes = planes_of(file, name, spec)
     data, axis = file.array(name), spec.axis or 0
-    scales = scales_of(file, name) if spec.scaled else None
-    for i, widths in enumerate(planes.widths):
-        part = data[planes.codes[i] : planes.codes[i + 1]]
-        scale = None
-        if scales is not None:
-            scale = np.zeros(len(widths), dtype=np.float16)
-            scale[widths > 0] = scales[planes.scales[i] : planes.scales[i + 1]]
-        yield mixed(PackedChannels(part, widths, axis, spec.shape), widths, axis, scale)
+    layers, channels = planes.widths.shape
+
+    def unpack(first: int, stop: int) -> NDArray[np.int8]:
+        part = data[planes.codes[first] : planes.codes[stop]]
+        found = unpack_channels(part, planes.widths[first:stop].reshape(-1), spec.shape[1 - axis])
+        codes = found.reshape(stop - first, channels, -1)
+        return codes if axis == 0 else codes.swapaxes(1, 2)
+
+    scales: NDArray[Any] | list[None] = [None] * layers
+    if spec.scaled:
+        scales = np.zeros(planes.widths.shape, dtype=np.float16)
+        scales[planes.widths > 0] = scales_of(file, name)
+    stack = Stack(layers, spec.shape, unpack).matrices()
+    bits = np.rint(planes.widths.mean(axis=1)).astype(int).tolist()
+    return [
+        Quantized(codes, scale, mean, axis, None, widths)
+        for codes, scale, mean, widths in zip(stack, scales, bits, planes.widths, strict=True)
+    ]
 
 
 def scales_of(file: TensorFile, name: str) -> NDArray[Any]:

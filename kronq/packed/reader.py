@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
@@ -13,11 +15,12 @@ from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
-from kronq.packed.codec import PackedCodes
+from kronq.packed.codec import unpack_codes
 from kronq.packed.compact import unpack
 from kronq.packed.layout import Outline
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
+from kronq.packed.stack import Stack, StackedCodes
 from kronq.tensors import TensorFile, open_tensors, unique
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -207,23 +210,26 @@ def _layers(
         yield name, delta
 
 
-def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Matrix]:
+def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> Sequence[Matrix]:
     if spec.widths:
-        return list(mixed_stack(file, name, spec))
+        return mixed_stack(file, name, spec)
     array = file.array(name)
     if spec.bits is None:
         return [Float(layer) for layer in array]
-    scale = scales_of(file, name) if spec.scaled else [None] * len(array)
+    scales = scales_of(file, name) if spec.scaled else [None] * len(array)
+    codes = array if spec.bits == 8 else _unpacked(array, spec.bits, spec.shape)
     return [
-        Quantized(
-            codes if spec.bits == 8 else PackedCodes(codes, spec.bits, spec.shape),
-            scales,
-            spec.bits,
-            spec.axis or 0,
-            spec.group_size,
-        )
-        for codes, scales in zip(array, scale, strict=True)
+        Quantized(each, scale, spec.bits, spec.axis or 0, spec.group_size)
+        for each, scale in zip(codes, scales, strict=True)
     ]
+
+
+def _unpacked(slabs: NDArray[np.uint8], bits: int, shape: tuple[int, int]) -> list[StackedCodes]:
+    def unpack(first: int, stop: int) -> NDArray[np.int8]:
+        codes = unpack_codes(slabs[first:stop], bits, shape[0] * shape[1])
+        return codes.reshape(stop - first, *shape)
+
+    return Stack(len(slabs), shape, unpack).matrices()
 
 
 def names_of(file: TensorFile, group: Group) -> list[str]:

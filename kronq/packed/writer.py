@@ -84,8 +84,10 @@ def pack(adapter: Adapter) -> bytes:
         groups=described,
     )
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
-    # One metadata key, because the safetensors library writes several in no fixed order.
-    return bytes(serialize(tensors, {"kronq": text}))
+    # safetensors writes an array's memory, whatever its strides say.
+    rows = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # One metadata key, because the library writes several in no fixed order.
+    return bytes(serialize(rows, {"kronq": text}))
 
 
 def grouped(adapter: Adapter) -> list[list[str]]:

@@ -93,7 +93,8 @@ def _processes(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if not base.is_dir():
             print(f"Decoding: no base at {base}; 'make demo' builds one")
             continue
-        torch = {"base": str(HF), "adapter": str(ADAPTER)} if base.resolve() == DEMO.resolve() else None
+        same = base.resolve() == DEMO.resolve()
+        torch = {"base": str(HF), "adapter": str(ADAPTER)} if same else None
         with tempfile.TemporaryDirectory(dir=base.resolve().parent) as scratch:
             sides = _write(base, kronq.load(ADAPTER), Path(scratch))
             os.sync()

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from kronq.packed.codec import (
-    PackedChannels,
-    PackedCodes,
     pack_channels,
     pack_codes,
     pack_widths,
+    unpack_channels,
     unpack_codes,
     unpack_widths,
 )
@@ -56,12 +55,13 @@ def test_an_example_by_hand() -> None:
     assert pack_codes(np.array([1, -2, 0, -1], np.int8), 2).tobytes() == b"\xc9"
 
 
-def test_packed_codes_unpack_when_they_are_asked_for() -> None:
-    codes = np.array([[1, -2, 3], [-4, 0, 2]], np.int8)
-    packed = PackedCodes(pack_codes(codes, 3), 3, (2, 3))
-    assert (packed.size, packed.data.nbytes) == (6, 3)
-    assert np.array_equal(np.asarray(packed), codes)
-    assert np.asarray(packed, dtype=np.float32).dtype == np.float32
+@given(bits=st.sampled_from(WIDTHS), rows=st.integers(1, 4), count=st.integers(0, 20))
+def test_rows_unpack_together_as_each_alone(bits: int, rows: int, count: int) -> None:
+    codes = np.random.default_rng(count).integers(
+        -(2 ** (bits - 1)), 2 ** (bits - 1), (rows, count)
+    )
+    packed = np.stack([pack_codes(row, bits) for row in codes.astype(np.int8)])
+    assert np.array_equal(unpack_codes(packed, bits, count), codes)
 
 
 @given(
@@ -77,11 +77,9 @@ def test_channels_of_mixed_widths_come_back(
     told = np.array(widths, dtype=np.uint8)
     high = np.ldexp(0.5, told)[:, None] * (told > 0)[:, None]
     codes = np.floor(rng.uniform(-high, high, size=(len(told), length))).astype(np.int8)
-    codes = codes if axis == 0 else np.ascontiguousarray(codes.T)
-    data = np.frombuffer(pack_channels(codes, told, axis), dtype=np.uint8)
+    data = np.frombuffer(pack_channels(codes if axis == 0 else codes.T, told, axis), np.uint8)
     assert data.size == sum(-(-length * width // 8) for width in widths)
-    packed = PackedChannels(data, told, axis, (codes.shape[0], codes.shape[1]))
-    assert np.array_equal(np.asarray(packed), codes)
+    assert np.array_equal(unpack_channels(data, told, length), codes)
     assert np.array_equal(unpack_widths(pack_widths(told)[None], len(told))[0], told)
 
 

@@ -74,6 +74,19 @@ def test_unquantized_factors_in_every_dtype(tmp_path: Path, dtype: type) -> None
     assert_same(adapter, kronq.load(kronq.save(adapter, tmp_path / "a.safetensors")))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_factors_that_lie_column_by_column_in_memory(tmp_path: Path, layers: int) -> None:
+    """As those of someone's own transposes do."""
+    adapter = adapters.adapter(layers=layers)
+    turned = {
+        name: replace(d, b=Product(*(Float(np.asfortranarray(m.float32())) for m in d.b.matrices)))
+        for name, d in adapter.items()
+    }
+    assert_same(
+        Adapter(turned), kronq.load(kronq.save(Adapter(turned), tmp_path / "a.safetensors"))
+    )
+
+
 def test_everything_at_once(tmp_path: Path) -> None:
     """Kinds, ranks, widths and scales mixed, and where it came from."""
     adapter = adapters.adapter(layers=4)

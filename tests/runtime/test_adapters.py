@@ -17,6 +17,7 @@ from kronq.adapter import Adapter, Origin
 from kronq.cli import cli
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.files import cache_folder
+from kronq.runtime import prepared
 from kronq.runtime.writing import Writing
 from kronq.targets.onnx.slot_spec import Slots
 from kronq.targets.onnx.slots import parameters
@@ -164,6 +165,30 @@ def test_a_packed_file_is_expanded_once(session, files, cache):
     np.testing.assert_array_equal(
         again.logits(IDS, adapter="mended"), session.logits(IDS, adapter="one")
     )
+
+
+@pytest.mark.parametrize("hole", [slice(0, None), slice(64, 128), slice(-64, -16)])
+def test_what_a_crash_left_of_a_new_file_is_not_trusted(session, files, hole):
+    kept = session.adapters["one"].file
+    data = bytearray(kept.read_bytes())
+    data[hole] = bytes(len(data[hole]))
+    kept.unlink()
+    kept.write_bytes(data)
+    assert not Session(files / "model", {"one": files / "one.safetensors"}).adapters["one"].cached
+    again = Session(files / "model", {"one": files / "one.safetensors"})
+    assert again.adapters["one"].cached
+    np.testing.assert_array_equal(
+        again.logits(IDS, adapter="one"), session.logits(IDS, adapter="one")
+    )
+
+
+def test_a_file_is_checked_once(session, files, monkeypatch):
+    kept = session.adapters["one"].file
+    assert prepared.whole(kept)
+    monkeypatch.delattr(prepared, "_checksum")
+    assert prepared.whole(kept)
+    assert not prepared.whole(files / "one.safetensors")
+    assert not prepared.whole(files / "none")
 
 
 def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ Factors = tuple[F32, F32, F32]
 
 def _filled(group: Group, deltas: list[Delta | None]) -> dict[str, NDArray[Any]]:
     present = [delta for delta in deltas if delta is not None]
-    cuts = {delta.a.shape[1] for delta in present if delta.shape == delta.full_shape}
+    cuts = {delta.a.shape[1] for delta in present}
     kept = len(cuts) == 1 and all(delta.shape == delta.full_shape for delta in present)
     a_in = next(iter(cuts)) if kept else 1
     taken = [_factors(delta) if kept else _low_rank(delta) for delta in present]
