@@ -113,10 +113,10 @@ class Run:
     kind: int
     size: int
 
-    def active(self, position: int) -> int:
-        """How many lanes have a level at ``position``: all, or all but the last."""
-        whole, rest = divmod(self.size, LANE)
-        return whole + (position < rest)
+    @property
+    def ends(self) -> I32:
+        """How many levels each lane has: ``LANE``, but the last one what is left."""
+        return np.minimum(LANE, self.size - np.arange(0, self.size, LANE, dtype=np.int32))
 
 
 def encode(numbers: Sequence[I32], runs: Sequence[Run], wanted: Sequence[I32]) -> bytes:
@@ -167,16 +167,17 @@ def decode(
     decoder = _constriction().stream.queue.RangeDecoder(words)
 
     def block(model: Any, top: int, out: I32) -> I32:
-        symbols: I32 = decoder.decode(model, len(out)) - np.int32(top)
-        for i in np.flatnonzero(np.abs(symbols) == top):
-            symbols[i] += np.sign(symbols[i]) * _unescape(decoder)
+        found: I32 = decoder.decode(model, len(out))
+        symbols = found - np.int32(top)
+        if np.count_nonzero(found % (2 * top)) < len(found):  # an outermost one: 0 or 2 · top
+            for i in np.flatnonzero(np.abs(symbols) == top):
+                symbols[i] += np.sign(symbols[i]) * _unescape(decoder)
         return symbols
 
     try:
         numbers = [_adaptive(np.zeros(size, dtype=np.int32), block) for size in sizes]
         runs = runs_of(numbers)
-        lanes = [np.zeros((-(-run.size // LANE), LANE), dtype=np.int32) for run in runs]
-        found = _walk(runs, lanes, block)
+        found = _walk(runs, None, block)
     except AssertionError as error:
         raise ValueError(f"the stream of codes is damaged: {error}") from None
     if not decoder.maybe_exhausted() and words[-1]:  # zeros may fill it up
@@ -201,15 +202,28 @@ def _adaptive(numbers: I32, block: Callable[[Any, int, I32], I32]) -> I32:
 
 
 def _walk(
-    runs: Sequence[Run], codes: list[I32], block: Callable[[Any, int, I32], I32]
+    runs: Sequence[Run], codes: list[I32] | None, block: Callable[[Any, int, I32], I32]
 ) -> list[I32]:
-    """Goes through all lanes side by side, position by position; the levels [lanes, LANE]."""
+    """Goes through all lanes side by side, position by position; the levels [lanes, LANE].
+
+    Args:
+        runs: What there is to code.
+        codes: Of each run [lanes, LANE]; None where ``block`` finds them out.
+        block: Codes some codes with one table; returns them.
+    """
+    if not runs:
+        return []
     model = _constriction().stream.model.Categorical
-    counts = {(r.kind, odd): Counts(prior(r.kind, odd)) for r in runs for odd in (0, 1)}
-    states = [np.zeros(len(x), dtype=np.int8) for x in codes]
-    out = [np.zeros_like(x) for x in codes]
-    seen: dict[tuple[int, int], list[I32]] = {key: [] for key in counts}
+    keys = [(run.kind, odd) for run in runs for odd in (0, 1)]
+    counts = {key: Counts(prior(*key)) for key in keys}
     models: dict[tuple[int, int], Any] = {}
+    seen: dict[tuple[int, int], list[I32]] = {key: [] for key in keys}
+    sizes = [len(run.ends) for run in runs]
+    whose = np.repeat(np.arange(len(runs), dtype=np.uint16), sizes)
+    ends = np.concatenate([run.ends for run in runs])
+    out = np.zeros((LANE, len(ends)), dtype=np.int32)
+    told = out if codes is None else np.concatenate(codes).T
+    state = np.zeros(len(ends), dtype=np.int8)
     for t in range(LANE):
         if t in ADAPT:
             for key, parts in seen.items():
@@ -217,25 +231,25 @@ def _walk(
                     counts[key].add(np.concatenate(parts))
                     parts.clear()
                     models.pop(key, None)
-        for run, lanes, state, level in zip(runs, codes, states, out, strict=True):
-            n = run.active(t)
-            if not n:
+        # Run by run, of each first the lanes in even states and then those in odd ones.
+        active = np.flatnonzero(ends > t)
+        place = 2 * whose[active] + (state[active] & 1).astype(np.uint16)
+        active = active[np.argsort(place, kind="stable")]
+        column, at = told[t, active], 0
+        for which, size in enumerate(np.bincount(place).tolist()):
+            if not size:
                 continue
-            odd = state[:n] & 1
-            column = lanes[:n, t].copy()
-            for side in (0, 1):
-                chosen = np.flatnonzero(odd == side)
-                if not len(chosen):
-                    continue
-                key = (run.kind, side)
-                if key not in models:
-                    models[key] = model(counts[key].table(), perfect=False)
-                done = block(models[key], len(counts[key].counts) - 1, column[chosen])
-                column[chosen] = done
-                seen[key].append(done)
-            level[:n, t] = levels(column, odd)
-            state[:n] = NEXT[state[:n], column & 1]
-    return out
+            key = keys[which]
+            if key not in models:
+                models[key] = model(counts[key].table(), perfect=False)
+            done = block(models[key], len(counts[key].counts) - 1, column[at : at + size])
+            column[at : at + size] = done
+            seen[key].append(done)
+            at += size
+        before = state[active]
+        out[t, active] = levels(column, before & 1)
+        state[active] = NEXT[before, column & 1]
+    return np.split(out.T, np.cumsum(sizes)[:-1])
 
 
 def _lanes(codes: I32) -> I32:

@@ -38,6 +38,7 @@ def outlines(draw: st.DrawFn) -> Outline:
 @st.composite
 def adapters(draw: st.DrawFn) -> tuple[Adapter, list[Stretch]]:
     found = draw(st.lists(outlines(), min_size=1, max_size=6))
+    found.sort(key=lambda each: each.products)  # one shape after another, as in a file
     stretches = draw(st.lists(STRETCH | st.just(FLAT), min_size=len(found), max_size=len(found)))
     sizes = []
     for each in found:
