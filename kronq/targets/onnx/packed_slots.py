@@ -18,6 +18,7 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,35 +40,58 @@ def pack(groups: tuple[Group, ...], arrays: Mapping[str, NDArray[Any]]) -> NDArr
         groups: In the order of the graph's ``group`` attributes.
         arrays: What ``kronq.targets.onnx.slots.factors`` gives.
     """
-    offset = _line(8 + 8 * len(groups))
-    offsets, records = [], []
-    for group in groups:
-        record = _record(group, arrays)
-        offsets.append(offset if record else 0)
-        records.append(record)
-        offset += len(record)
-    head = np.array([len(groups), *offsets], dtype="<i8").tobytes()
-    return np.frombuffer(_filled(head) + b"".join(records), dtype=np.uint8)
+    records = [_record(group, arrays) for group in groups]
+    sizes = [_line(len(record.head) * 8) + _line(record.floats * 4) for record in records]
+    ends = np.cumsum([_line(8 + 8 * len(groups)), *sizes]).tolist()
+    row = np.zeros(ends[-1], dtype=np.uint8)
+    words, floats = row.view("<i8"), row.view("<f4")
+    words[0] = len(groups)
+    for i, record in enumerate(records):
+        if not record.head:
+            continue
+        words[i + 1] = ends[i]
+        words[ends[i] // 8 : ends[i] // 8 + len(record.head)] = record.head
+        at = (ends[i] + _line(len(record.head) * 8)) // 4
+        for part in record.parts:
+            floats[at : at + part.size] = part.reshape(-1)
+            at += part.size
+    return row
 
 
-def _record(group: Group, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """One group's numbers, in order; none without an adapter."""
+
+    head: list[int]
+    parts: list[NDArray[Any]]
+
+    @property
+    def floats(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+def _record(group: Group, arrays: Mapping[str, NDArray[Any]]) -> _Record:
     pairs = [(arrays[a_of(m.layer)], arrays[b1_of(m.layer)]) for m in group.members]
-    if not any(len(b1) for _, b1 in pairs):
-        return b""
+    ranks = [len(b1) for _, b1 in pairs]
+    if not any(ranks):
+        return _Record([], [])
     shapes = [size for a, b1 in pairs for size in (len(a), b1.shape[1], len(b1))]
-    ends = np.cumsum([len(b1) for _, b1 in pairs])[:-1]
-    rights = [
-        np.pad(part, [(0, 0), (0, -part.shape[1] % LANES)])
-        for part in np.split(arrays[group.b2], ends, axis=1)
-    ]
-    head = np.array([*arrays[group.cut][-2:], *shapes], dtype="<i8").tobytes()
-    floats = [np.concatenate(rights, axis=1), *(factor for pair in pairs for factor in pair)]
-    return _filled(head) + _filled(b"".join(f.astype("<f4").tobytes() for f in floats))
+    right = _padded(arrays[group.b2], ranks)
+    factors = [factor for pair in pairs for factor in pair]
+    return _Record([*arrays[group.cut][-2:].tolist(), *shapes], [right, *factors])
+
+
+def _padded(right: NDArray[Any], ranks: list[int]) -> NDArray[Any]:
+    """B2ᵀ [b_in, Σ rank] with zeros behind each member's columns."""
+    if not any(rank % LANES for rank in ranks):
+        return right
+    padded = np.zeros((len(right), sum(rank + -rank % LANES for rank in ranks)), dtype=np.float32)
+    start = at = 0
+    for rank in ranks:
+        padded[:, at : at + rank] = right[:, start : start + rank]
+        start, at = start + rank, at + rank + -rank % LANES
+    return padded
 
 
 def _line(size: int) -> int:
     return -(-size // LINE) * LINE
-
-
-def _filled(data: bytes) -> bytes:
-    return data.ljust(_line(len(data)), b"\0")
