@@ -3,28 +3,21 @@
 What is shipped is small, what is loaded is plain: a packed file is expanded the first time that it
 meets a graph. The hash is of everything that the numbers come from, so a file that is there is
 right, whoever made it. The folder may be deleted at any time.
-
-Loading does not wait for the disk, so a crash may leave a file with holes under a right name. A
-new one therefore ends with a seal, 16 bytes that ONNX Runtime does not read: a mark and a checksum,
-which the next who finds it compares. Once it is on the disk, the mark says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from kronq.errors import FormatError, StrPath
 from kronq.files import cache_folder, new_file
 from kronq.loading import load
+from kronq.runtime.sealed import seal, whole
 from kronq.sources.peft import CONFIG, WEIGHTS
 from kronq.targets.onnx.slot_spec import Slots
 from kronq.targets.onnx.slots import parameters
@@ -33,7 +26,6 @@ from kronq.targets.onnx_adapter import SUFFIX, Arrays, export_arrays
 FORMAT = "2"
 """Counted up when the same adapter becomes other numbers."""
 LARGEST_CACHE = 2**30
-_NEW, _SAFE = b"kronqnew", b"kronqset"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,40 +83,6 @@ def keep(arrays: Arrays, target: Path, origin: Path) -> Prepared:
         return Prepared(file, origin, cached=False, scratch=scratch)
     trim(target.parent, keeping=target)
     return Prepared(target, origin, cached=False)
-
-
-def seal(file: Path) -> None:
-    """Puts the mark of a new file and its checksum behind it."""
-    with file.open("rb+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.write(_NEW + _checksum(stream.fileno(), size))
-
-
-def whole(file: Path) -> bool:
-    """Whether a sealed file is what was written, and on the disk from now on."""
-    try:
-        with file.open("rb") as stream:
-            size = stream.seek(-16, os.SEEK_END)
-            mark, told = stream.read(8), stream.read(8)
-            if mark == _NEW and told == _checksum(stream.fileno(), size):
-                _settle(file, size)
-                return True
-            return mark == _SAFE
-    except (OSError, ValueError):  # gone by now, or shorter than a seal and one byte
-        return False
-
-
-def _settle(file: Path, size: int) -> None:
-    with contextlib.suppress(OSError), file.open("rb+") as stream:  # a read-only cache stays new
-        os.fsync(stream.fileno())
-        stream.seek(size)
-        stream.write(_SAFE)
-
-
-def _checksum(handle: int, size: int) -> bytes:
-    """The sum of a file's 64-bit words: fast, and pages of zeros or of another file change it."""
-    words = np.frombuffer(mmap.mmap(handle, size, access=mmap.ACCESS_READ), "<u8", size // 8)
-    return int(words.sum(dtype=np.uint64)).to_bytes(8, "little")
 
 
 def trim(folder: Path, keeping: Path, limit: int = LARGEST_CACHE) -> None:

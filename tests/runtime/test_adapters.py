@@ -17,7 +17,8 @@ from kronq.adapter import Adapter, Origin
 from kronq.cli import cli
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.files import cache_folder
-from kronq.runtime import prepared
+from kronq.runtime import sealed
+from kronq.runtime.sealed import whole
 from kronq.runtime.writing import Writing
 from kronq.targets.onnx.slot_spec import Slots
 from kronq.targets.onnx.slots import parameters
@@ -184,11 +185,11 @@ def test_what_a_crash_left_of_a_new_file_is_not_trusted(session, files, hole):
 
 def test_a_file_is_checked_once(session, files, monkeypatch):
     kept = session.adapters["one"].file
-    assert prepared.whole(kept)
-    monkeypatch.delattr(prepared, "_checksum")
-    assert prepared.whole(kept)
-    assert not prepared.whole(files / "one.safetensors")
-    assert not prepared.whole(files / "none")
+    assert whole(kept)
+    monkeypatch.delattr(sealed, "_checksum")
+    assert whole(kept)
+    assert not whole(files / "one.safetensors")
+    assert not whole(files / "none")
 
 
 def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):
@@ -240,10 +241,10 @@ def test_a_stop_string_is_never_shown(stop, pieces):
 
 
 def test_a_stop_string_ends_a_text(session):
-    whole = session.generate("abc", max_tokens=12)
-    visible = next(c for c in whole.text if c.isprintable())
+    uncut = session.generate("abc", max_tokens=12)
+    visible = next(c for c in uncut.text if c.isprintable())
     cut = session.generate("abc", max_tokens=12, stop=visible)
-    assert (cut.text, cut.stopped) == (whole.text[: whole.text.index(visible)], "stop")
+    assert (cut.text, cut.stopped) == (uncut.text[: uncut.text.index(visible)], "stop")
 
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
