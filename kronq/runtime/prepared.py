@@ -112,6 +112,8 @@ def _key(path: Path, slots: Slots) -> str:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    if not path.exists():
+        raise FormatError("no such file or folder", path=path)
     files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
     for file in files:
         if not file.is_file():

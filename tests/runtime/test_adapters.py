@@ -205,6 +205,8 @@ def test_what_cannot_be(session, files, tiny_base, tmp_path):
         session.generate("abc", adapter="x")
     with pytest.raises(KronqError, match="no such adapter"):
         session.logits(IDS, adapter="x")
+    with pytest.raises(FormatError, match="x: no such file or folder"):
+        session.load("x", tmp_path / "x")
     with pytest.raises(KronqError, match="is loaded"):
         session.load("one", files / "two.safetensors")
     with pytest.raises(UnsupportedError, match="--form slots"):
