@@ -29,35 +29,32 @@ INLINE lanes load(const float* from) {
 
 INLINE void store(float* to, lanes found) { memcpy(to, &found, sizeof found); }
 
-/* rows × cols·LANES of h at once, and each sum as `chains` of them: what the registers hold. */
-INLINE void right_tile(const int rows, const int cols, const int chains, const float* x, const float* b2, float* h,
-                       int64_t k, int64_t width) {
+/* rows × LANES of h at once, and each sum as `chains` of them: what the registers hold. */
+INLINE void right_tile(const int rows, const int chains, const float* x, const float* b2, float* h, int64_t k,
+                       int64_t width) {
   lanes sums[8] = {{0}};
   int64_t j = 0;
   for (; j + chains <= k; j += chains)
-    UNROLLED for (int n = 0; n < chains; n++)
-      UNROLLED for (int c = 0; c < cols; c++) {
-        const lanes b = load(b2 + (j + n) * width + c * LANES);
-        UNROLLED for (int r = 0; r < rows; r++) sums[(n * cols + c) * rows + r] += x[r * k + j + n] * b;
-      }
-  for (; j < k; j++)
-    UNROLLED for (int c = 0; c < cols; c++)
-      UNROLLED for (int r = 0; r < rows; r++) sums[c * rows + r] += x[r * k + j] * load(b2 + j * width + c * LANES);
-  UNROLLED for (int c = 0; c < cols; c++)
-    UNROLLED for (int r = 0; r < rows; r++) {
-      lanes sum = sums[c * rows + r];
-      UNROLLED for (int n = 1; n < chains; n++) sum += sums[(n * cols + c) * rows + r];
-      store(h + r * width + c * LANES, sum);
+    UNROLLED for (int n = 0; n < chains; n++) {
+      const lanes b = load(b2 + (j + n) * width);
+      UNROLLED for (int r = 0; r < rows; r++) sums[n * rows + r] += x[r * k + j + n] * b;
     }
+  for (; j < k; j++)
+    UNROLLED for (int r = 0; r < rows; r++) sums[r] += x[r * k + j] * load(b2 + j * width);
+  UNROLLED for (int r = 0; r < rows; r++) {
+    lanes sum = sums[r];
+    UNROLLED for (int n = 1; n < chains; n++) sum += sums[n * rows + r];
+    store(h + r * width, sum);
+  }
 }
 
 /* h [m, width] = x [m, k] · b2 [k, width]. */
 PER_MACHINE static void right(const float* x, const float* b2, float* h, int64_t m, int64_t k, int64_t width) {
   for (int64_t c = 0; c < width; c += LANES) {
     int64_t i = 0;
-    for (; i + 8 <= m; i += 8) right_tile(8, 1, 1, x + i * k, b2 + c, h + i * width + c, k, width);
-    for (; i + 4 <= m; i += 4) right_tile(4, 1, 2, x + i * k, b2 + c, h + i * width + c, k, width);
-    for (; i < m; i++) right_tile(1, 1, 8, x + i * k, b2 + c, h + i * width + c, k, width);
+    for (; i + 8 <= m; i += 8) right_tile(8, 1, x + i * k, b2 + c, h + i * width + c, k, width);
+    for (; i + 4 <= m; i += 4) right_tile(4, 2, x + i * k, b2 + c, h + i * width + c, k, width);
+    for (; i < m; i++) right_tile(1, 8, x + i * k, b2 + c, h + i * width + c, k, width);
   }
 }
 
