@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kronq.delta import ONE, Delta
+from kronq.stacked import Stacked, StackedLayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,9 @@ class Adapter(Mapping[str, Delta]):
     def __getitem__(self, name: str) -> Delta:
         return self.layers[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.layers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
 
@@ -126,6 +130,13 @@ class Adapter(Mapping[str, Delta]):
         if self.origin.cropped_by_base and all(-(-d // a) == b for d, a, b in sizes):
             return replace(delta, shape=shape)
         return None
+
+    @property
+    def stacks(self) -> Sequence[Stacked]:
+        """All layers, those of which the numbers come at once together."""
+        if isinstance(self.layers, StackedLayers):
+            return self.layers.stacks
+        return [Stacked.alone(name, delta) for name, delta in self.items()]
 
     @property
     def family(self) -> str:

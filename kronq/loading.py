@@ -45,7 +45,8 @@ def load(
         raise FormatError("no such file or folder", path=path)
     if scale_rule is not None and scale_rule not in get_args(ScaleRule):
         raise FormatError("no such scale rule", found=scale_rule, expected=get_args(ScaleRule))
-    found = format or _detect(where)
+    file = packed.detect(where) if format is None else None
+    found = "kronq" if file else format or _detect(where)
     if found == "kronq":
         if scale_rule is not None or alpha is not None:
             raise FormatError(
@@ -53,7 +54,7 @@ def load(
                 path=path,
                 hint="give --scale-rule and --alpha when it is quantized",
             )
-        return packed.read(where)
+        return packed.read(file or where)
     if found not in SOURCES:
         raise FormatError("no such format", found=found, expected=", ".join(FORMATS))
     adapter: Adapter = SOURCES[found].read(where, Options(scale_rule, alpha))
@@ -61,8 +62,6 @@ def load(
 
 
 def _detect(path: Path) -> str:
-    if packed.detect(path):
-        return "kronq"
     for name, source in SOURCES.items():
         if source.detect(path):
             return name

@@ -116,17 +116,39 @@ class Quantized:
         """The scales, float32, broadcastable to (per group: repeated to) ``codes``."""
         if self.scale is None:
             return np.ones((1, 1), dtype=np.float32)
-        scale = self.scale.astype(np.float32)
-        if self.group_size is None:
-            return scale[:, None] if self.axis == 0 else scale[None]
-        other = 1 - self.axis
-        repeated = np.repeat(scale, self.group_size, axis=other)
-        return repeated.take(range(self.codes.shape[other]), axis=other)
+        return scale_grid(self.scale, self.shape, self.axis, self.group_size)
 
     def float32(self) -> F32:
-        if self.scale is None:
-            return np.asarray(self.codes, dtype=np.float32)
-        return np.multiply(np.asarray(self.codes), self.scale_grid(), dtype=np.float32)
+        return dequantized(np.asarray(self.codes), self.scale, self.axis, self.group_size)
+
+
+def dequantized(
+    codes: NDArray[np.int8], scale: NDArray[np.float16] | None, axis: int, group_size: int | None
+) -> F32:
+    """Values, float32 [..., rows, cols], of one matrix's codes or of many's.
+
+    Args:
+        codes: [..., rows, cols].
+        scale: As ``Quantized.scale``, with the same dimensions before it as the codes.
+        axis: Of a matrix: 0 for rows.
+        group_size: As ``Quantized.group_size``.
+    """
+    if scale is None:
+        return codes.astype(np.float32)
+    grid = scale_grid(scale, codes.shape[-2:], axis, group_size)
+    return np.multiply(codes, grid, dtype=np.float32)
+
+
+def scale_grid(
+    scale: NDArray[np.float16], shape: tuple[int, ...], axis: int, group_size: int | None
+) -> F32:
+    """Scales of matrices of ``shape``, float32, broadcastable to their codes."""
+    grid = scale.astype(np.float32)
+    if group_size is None:
+        return np.expand_dims(grid, -1 if axis == 0 else -2)
+    other = 1 - axis
+    repeated = np.repeat(grid, group_size, axis=other - 2)
+    return repeated.take(range(shape[other]), axis=other - 2)
 
 
 Stretch = tuple[int, int, int]

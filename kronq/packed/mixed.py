@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError
-from kronq.matrix import WIDTH_BITS, WIDTHS, Quantized, packed_size, packed_sizes
+from kronq.matrix import WIDTH_BITS, WIDTHS, packed_size, packed_sizes
 from kronq.packed.codec import CODES_PER_BYTE, unpack_channels, unpack_widths
 from kronq.packed.manifest import MatrixSpec
-from kronq.packed.stack import Stack
+from kronq.packed.stack import QuantizedStack, Stack
 from kronq.tensors import TensorFile
 
 ANY = (-1,)
@@ -79,7 +79,7 @@ def _expect(file: TensorFile, tensor: str, size: int) -> None:
         )
 
 
-def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized]:
+def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> QuantizedStack:
     """The matrix of every layer of a group."""
     planes = planes_of(file, name, spec)
     data, axis = file.array(name), spec.axis or 0
@@ -91,16 +91,13 @@ def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> list[Quantized
         codes = found.reshape(stop - first, channels, -1)
         return codes if axis == 0 else codes.swapaxes(1, 2)
 
-    scales: NDArray[Any] | list[None] = [None] * layers
+    scales = None
     if spec.scaled:
         scales = np.zeros(planes.widths.shape, dtype=np.float16)
         scales[planes.widths > 0] = scales_of(file, name)
-    stack = Stack(layers, spec.shape, unpack).matrices()
     bits = np.rint(planes.widths.mean(axis=1)).astype(int).tolist()
-    return [
-        Quantized(codes, scale, mean, axis, None, widths)
-        for codes, scale, mean, widths in zip(stack, scales, bits, planes.widths, strict=True)
-    ]
+    stack = Stack(layers, spec.shape, unpack)
+    return QuantizedStack(stack, scales, axis, bits, widths=planes.widths)
 
 
 def scales_of(file: TensorFile, name: str) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,50 +11,52 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
-from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
-from kronq.matrix import Coded, Float, Matrix, Quantized, packed_size, scale_shape
+from kronq.matrix import Coded, packed_size, scale_shape
 from kronq.naming import MAX_LAYERS, count, expand, natural
 from kronq.packed.codec import unpack_codes
 from kronq.packed.compact import unpack
 from kronq.packed.layout import Outline
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
-from kronq.packed.stack import Stack, StackedCodes
+from kronq.packed.stack import FloatStack, QuantizedStack, Stack
+from kronq.stacked import Apart, MatrixStack, Stacked, StackedLayers
 from kronq.tensors import TensorFile, open_tensors, unique
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-def detect(path: Path) -> bool:
-    """A safetensors file with kronq's manifest."""
+def detect(path: Path) -> TensorFile | None:
+    """A safetensors file with kronq's manifest, opened; None for all else."""
     if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    return "kronq" in open_tensors(path).metadata
+        return None
+    file = open_tensors(path)
+    return file if "kronq" in file.metadata else None
 
 
-def read(path: StrPath) -> Adapter:
+def read(path: StrPath | TensorFile) -> Adapter:
     """Opens a packed file as an adapter.
 
     Raises:
         FormatError: The file is damaged, or its tensors are not what its manifest says.
         UnsupportedError: It is of a later version.
     """
-    file = open_tensors(path)
+    file = path if isinstance(path, TensorFile) else open_tensors(path)
     manifest = read_manifest(file)
     _check_tensors(file, manifest)
-    layers: dict[str, Delta] = {}
     stream = _stream(file, manifest)
-    for index, group in enumerate(manifest.groups):
-        for name, delta in _layers(file, index, group, stream):
-            if name in layers:
-                raise FormatError("a layer is there twice", path=path, layer=name)
-            layers[name] = delta
-    if not layers:
-        raise FormatError("no adapted layers", path=path)
+    stacks = [_stacked(file, i, group, stream) for i, group in enumerate(manifest.groups)]
+    names = [name for stack in stacks for name in stack.names]
+    if not names:
+        raise FormatError("no adapted layers", path=file.path)
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FormatError("a layer is there twice", path=file.path, layer=name)
+        seen.add(name)
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
-    return Adapter({name: layers[name] for name in sorted(layers, key=natural)}, origin, recipe)
+    return Adapter(StackedLayers(stacks, sorted(names, key=natural)), origin, recipe)
 
 
 def _recipe(spec: RecipeSpec) -> Recipe:
@@ -190,46 +192,44 @@ def _scales(file: TensorFile, group: Group, layers: int) -> list[float]:
     return scales
 
 
-def _layers(
+def _stacked(
     file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, Coded]]
-) -> Iterator[tuple[str, Delta]]:
+) -> Stacked:
     names = names_of(file, group)
     scales = _scales(file, group, len(names))
-    coded = group.B1.coded
-    specs = {} if coded else group.specs()
-    stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in specs.items()}
-    for i, name in enumerate(names):
-        matrices: dict[str, Matrix] = {role: stack[i] for role, stack in stacks.items()}
-        if coded:
-            matrices.update(next(stream))
-        try:
-            a = Product(matrices["A"], matrices.get("A2")) if "A" in matrices else ONE
-            delta = Delta(a, Product(matrices["B1"], matrices.get("B2")), scales[i], group.shape)
-        except ValueError as error:
-            raise FormatError(str(error), path=file.path, layer=name) from None
-        yield name, delta
+    stacks: dict[str, MatrixStack]
+    if group.B1.coded:
+        layers = [next(stream) for _ in names]
+        stacks = {role: Apart([layer[role] for layer in layers]) for role in group.specs()}
+    else:
+        specs = group.specs()
+        stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in specs.items()}
+    a, b = (
+        tuple(stacks[role] for role in roles if role in stacks)
+        for roles in (("A", "A2"), ("B1", "B2"))
+    )
+    try:
+        return Stacked(names, group.shape, scales, a, b)
+    except ValueError as error:
+        raise FormatError(str(error), path=file.path, layer=names[0]) from None
 
 
-def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> Sequence[Matrix]:
+def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> MatrixStack:
     if spec.widths:
         return mixed_stack(file, name, spec)
     array = file.array(name)
     if spec.bits is None:
-        return [Float(layer) for layer in array]
-    scales = scales_of(file, name) if spec.scaled else [None] * len(array)
-    codes = array if spec.bits == 8 else _unpacked(array, spec.bits, spec.shape)
-    return [
-        Quantized(each, scale, spec.bits, spec.axis or 0, spec.group_size)
-        for each, scale in zip(codes, scales, strict=True)
-    ]
+        return FloatStack(array)
+    bits, size = spec.bits, spec.shape[0] * spec.shape[1]
 
-
-def _unpacked(slabs: NDArray[np.uint8], bits: int, shape: tuple[int, int]) -> list[StackedCodes]:
     def unpack(first: int, stop: int) -> NDArray[np.int8]:
-        codes = unpack_codes(slabs[first:stop], bits, shape[0] * shape[1])
-        return codes.reshape(stop - first, *shape)
+        slabs = array[first:stop]
+        codes = slabs if bits == 8 else unpack_codes(slabs, bits, size)
+        return codes.reshape(stop - first, *spec.shape)
 
-    return Stack(len(slabs), shape, unpack).matrices()
+    scales = scales_of(file, name) if spec.scaled else None
+    stack = Stack(len(array), spec.shape, unpack)
+    return QuantizedStack(stack, scales, spec.axis or 0, [bits] * len(array), spec.group_size)
 
 
 def names_of(file: TensorFile, group: Group) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kronq.matrix import F32, Float, Quantized, dequantized
 
 I8 = NDArray[np.int8]
 
@@ -38,19 +40,18 @@ class Stack:
 
     def codes(self, layer: int) -> I8:
         """Those of one layer, not to be written to."""
-        if not self._small:
-            first, codes = layer, self._unpack(layer, layer + 1)
-        else:
-            if self._all is None:
-                self._all = self._unpack(0, self.layers)
-                self._all.flags.writeable = False
-            first, codes = 0, self._all
-        found: I8 = codes[layer - first]
+        found: I8 = self.all()[layer] if self._small else self._unpack(layer, layer + 1)[0]
         return found
 
-    def matrices(self) -> list[StackedCodes]:
-        """One a layer."""
-        return [StackedCodes(self, layer) for layer in range(self.layers)]
+    def all(self) -> I8:
+        """Those of all layers, not to be written to."""
+        if self._all is not None:
+            return self._all
+        found = self._unpack(0, self.layers)
+        if self._small:
+            self._all = found
+            self._all.flags.writeable = False
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,3 +79,45 @@ class StackedCodes:
             raise ValueError("packed codes cannot be shown without unpacking them")
         codes: NDArray[Any] = np.array(self.stack.codes(self.layer), dtype, copy=copy, order="C")
         return codes
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedStack:
+    """Codes with scales; see ``Quantized``.
+
+    Attributes:
+        codes: Of all layers.
+        scale: [layers, ...], or None.
+        axis: Of each matrix.
+        bits: Of each matrix.
+        group_size: Of each matrix.
+        widths: uint8 [layers, channels], or None.
+    """
+
+    codes: Stack
+    scale: NDArray[np.float16] | None
+    axis: int
+    bits: Sequence[int]
+    group_size: int | None = None
+    widths: NDArray[np.uint8] | None = None
+
+    def matrix(self, layer: int) -> Quantized:
+        codes = StackedCodes(self.codes, layer)
+        scale, widths = (None if x is None else x[layer] for x in (self.scale, self.widths))
+        return Quantized(codes, scale, self.bits[layer], self.axis, self.group_size, widths)
+
+    def float32(self) -> F32:
+        return dequantized(self.codes.all(), self.scale, self.axis, self.group_size)
+
+
+@dataclass(frozen=True, eq=False)
+class FloatStack:
+    """Floating point as it came, [layers, rows, cols]."""
+
+    array: NDArray[Any]
+
+    def matrix(self, layer: int) -> Float:
+        return Float(self.array[layer])
+
+    def float32(self) -> F32:
+        return np.asarray(self.array, dtype=np.float32)

@@ -23,9 +23,9 @@ def test_small_stacks_are_unpacked_at_once_and_of_large_ones_nothing_is_kept(
         found.append((first, stop))
         return codes[first:stop].copy()
 
-    matrices = Stack(5, (1, size), unpack).matrices()
+    stack = Stack(5, (1, size), unpack)
     for layer in (3, 0, 3):
-        assert np.array_equal(np.asarray(matrices[layer]), codes[layer])
+        assert np.array_equal(np.asarray(StackedCodes(stack, layer)), codes[layer])
     assert found == unpacked
 
 

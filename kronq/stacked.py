@@ -1,0 +1,128 @@
+"""Layers of one shape, their matrices stacked: the numbers of all of them come at once.
+
+Packed files keep layers this way. To make numbers of one small matrix takes as many steps as of a
+hundred, so whoever wants all layers' asks the stacks; the layers themselves are made when one is
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from kronq.delta import F64, ONE, Delta, Product
+from kronq.matrix import F32, Matrix
+
+
+class MatrixStack(Protocol):
+    """One matrix of every layer."""
+
+    def matrix(self, layer: int) -> Matrix:
+        """That of one layer."""
+
+    def float32(self) -> F32:
+        """All of them, [layers, rows, cols]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """Matrices that were made one by one."""
+
+    matrices: Sequence[Matrix]
+
+    def matrix(self, layer: int) -> Matrix:
+        return self.matrices[layer]
+
+    def float32(self) -> F32:
+        return np.stack([matrix.float32() for matrix in self.matrices])
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Layers of one shape.
+
+    Attributes:
+        names: In stacking order.
+        shape: (d_out, d_in).
+        scales: One a layer.
+        a: A, or the two whose product it is; none for LoRA.
+        b: B, or B1 and B2.
+
+    Raises:
+        ValueError: The matrices do not fit each other, or not the shape.
+    """
+
+    names: Sequence[str]
+    shape: tuple[int, int]
+    scales: Sequence[float]
+    a: tuple[MatrixStack, ...]
+    b: tuple[MatrixStack, ...]
+
+    def __post_init__(self) -> None:
+        self.delta(0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no product is cropped."""
+        return self.shape == self.delta(0).full_shape
+
+    @classmethod
+    def alone(cls, name: str, delta: Delta) -> Stacked:
+        """A layer that is no part of any stack."""
+        a = () if delta.a is ONE else delta.a.matrices
+        return cls(
+            [name],
+            delta.shape,
+            [delta.scale],
+            tuple(Apart([matrix]) for matrix in a),
+            tuple(Apart([matrix]) for matrix in delta.b.matrices),
+        )
+
+    def delta(self, layer: int) -> Delta:
+        """One of the layers."""
+        a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
+        whole = Product(*a) if a else ONE
+        return Delta(whole, Product(*b), self.scales[layer], self.shape)
+
+    def scaled_a(self) -> F32:
+        """The product scale · A of every layer, [layers, a_out, a_in]."""
+        scales: F64 = np.array(self.scales, dtype=np.float64)[:, None, None]
+        if not self.a:
+            return scales.astype(np.float32)
+        left, *right = (stack.float32().astype(np.float64) for stack in self.a)
+        return ((left @ right[0] if right else left) * scales).astype(np.float32)
+
+
+class StackedLayers(Mapping[str, Delta]):
+    """The layers of stacks by name, each made when it is first asked for.
+
+    Args:
+        stacks: Whose names all differ.
+        order: The names, in the order to give them in.
+    """
+
+    def __init__(self, stacks: Sequence[Stacked], order: Sequence[str]) -> None:
+        self.stacks = stacks
+        self._place = {
+            name: (stack, layer) for stack in stacks for layer, name in enumerate(stack.names)
+        }
+        self._order = order
+        self._made: dict[str, Delta] = {}
+
+    def __getitem__(self, name: str) -> Delta:
+        if name not in self._made:
+            stack, layer = self._place[name]
+            self._made[name] = stack.delta(layer)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._place
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._place)
