@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from kronq.delta import F64, ONE, Delta, Product
 from kronq.matrix import F32, Matrix
+from kronq.naming import natural
 
 
 class MatrixStack(Protocol):
@@ -97,19 +99,17 @@ class Stacked:
 
 
 class StackedLayers(Mapping[str, Delta]):
-    """The layers of stacks by name, each made when it is first asked for.
+    """The layers of stacks by name, in natural order, each made when it is first asked for.
 
     Args:
         stacks: Whose names all differ.
-        order: The names, in the order to give them in.
     """
 
-    def __init__(self, stacks: Sequence[Stacked], order: Sequence[str]) -> None:
+    def __init__(self, stacks: Sequence[Stacked]) -> None:
         self.stacks = stacks
         self._place = {
             name: (stack, layer) for stack in stacks for layer, name in enumerate(stack.names)
         }
-        self._order = order
         self._made: dict[str, Delta] = {}
 
     def __getitem__(self, name: str) -> Delta:
@@ -123,6 +123,10 @@ class StackedLayers(Mapping[str, Delta]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._order)
+
+    @cached_property
+    def _order(self) -> list[str]:
+        return sorted(self._place, key=natural)
 
     def __len__(self) -> int:
         return len(self._place)

@@ -8,9 +8,10 @@ The last byte is filled with zero bits.
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kronq.matrix import WIDTH_BITS, packed_size, packed_sizes
@@ -38,25 +39,44 @@ def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.i
     """The first ``count`` codes of each row of ``data`` [..., bytes], sign-extended to int8."""
     if bits == 8:
         return data[..., :count].view(np.int8)
-    lead, shared = data.shape[:-1], math.gcd(bits, 8)
-    size, per = bits // shared, 8 // shared  # so many bytes are so many codes
-    groups = -(-count // per)
+    table = _table(bits)
+    wide = bits * table.itemsize  # bits of a word: as many codes as the table gives at once
+    shared = math.gcd(wide, 8)
+    size, words = wide // shared, 8 // shared  # so many bytes are so many words
+    lead, groups = data.shape[:-1], -(-count // (words * table.itemsize))
     rows = data[..., : packed_size(count, bits)]
     if rows.shape[-1] < groups * size:
         rows = np.zeros((*lead, groups * size), dtype=np.uint8)
         rows[..., : packed_size(count, bits)] = data[..., : packed_size(count, bits)]
-    rows = rows.reshape(*lead, groups, size)
-    codes = np.empty((*lead, groups, per), dtype=np.uint8)
-    for i in range(per):
-        # Every code to the top of its byte: the shift back brings its sign along.
-        at, start = divmod(i * bits, 8)
-        part = rows[..., at] >> start
-        if start + bits > 8:
-            part |= rows[..., at + 1] << (8 - start)
-        np.left_shift(part, 8 - bits, out=codes[..., i])
-    signed = codes.view(np.int8)
-    signed >>= 8 - bits
-    return signed.reshape(*lead, groups * per)[..., :count]
+    found = _words(rows.reshape(*lead, groups, size), wide, words)
+    codes = table.take(found).view(np.int8)
+    return codes.reshape(*lead, groups * words * table.itemsize)[..., :count]
+
+
+def _words(data: NDArray[np.uint8], wide: int, words: int) -> NDArray[Any]:
+    """[..., bytes] as [..., words], each of ``wide`` bits."""
+    if wide == 8:
+        return data
+    found = np.empty((*data.shape[:-1], words), dtype=np.uint16)
+    apart = [data[..., i].astype(np.uint16) for i in range(data.shape[-1])]
+    for i in range(words):
+        at, start = divmod(i * wide, 8)
+        word = apart[at] >> start
+        for j in range(1, -(-(start + wide) // 8)):
+            word |= apart[at + j] << (8 * j - start)
+        np.bitwise_and(word, (1 << wide) - 1, out=found[..., i])
+    return found
+
+
+@cache
+def _table(bits: int) -> NDArray[Any]:
+    """Four codes of up to 3 bits, or two, by the number that their bits are; as one integer."""
+    count = 4 if bits <= 3 else 2
+    number = np.arange(1 << bits * count)[:, None]
+    codes = (number >> bits * np.arange(count) & (1 << bits) - 1).astype(np.uint8)
+    # To the top of the byte: the shift back brings the sign along.
+    signed = (codes << 8 - bits).view(np.int8) >> 8 - bits
+    return signed.view(f"u{count}").reshape(-1)
 
 
 CODES_PER_BYTE = 256
@@ -94,6 +114,11 @@ def unpack_channels(
     for width in np.flatnonzero(np.bincount(widths)):
         if width:
             found = np.flatnonzero(widths == width)
-            rows = sliding_window_view(data, sizes[found[0]])[starts[found]]
+            rows = _windows(data, int(sizes[found[0]]))[starts[found]]
             channels[found] = unpack_codes(rows, int(width), length)
     return channels
+
+
+def _windows(data: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The ``size`` bytes from each place on: numpy's own view of that takes longer to make."""
+    return np.ndarray((len(data) - size + 1, size), np.uint8, data, 0, data.strides * 2)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.matrix import Coded, packed_size, scale_shape
-from kronq.naming import MAX_LAYERS, count, expand, natural
+from kronq.naming import MAX_LAYERS, count, expand
 from kronq.packed.codec import unpack_codes
 from kronq.packed.compact import unpack
 from kronq.packed.layout import Outline
@@ -49,14 +49,12 @@ def read(path: StrPath | TensorFile) -> Adapter:
     names = [name for stack in stacks for name in stack.names]
     if not names:
         raise FormatError("no adapted layers", path=file.path)
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise FormatError("a layer is there twice", path=file.path, layer=name)
-        seen.add(name)
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise FormatError("a layer is there twice", path=file.path, layer=twice)
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
-    return Adapter(StackedLayers(stacks, sorted(names, key=natural)), origin, recipe)
+    return Adapter(StackedLayers(stacks), origin, recipe)
 
 
 def _recipe(spec: RecipeSpec) -> Recipe:

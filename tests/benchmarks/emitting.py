@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kronq.kernel import build
 from kronq.matrix import F32
+from kronq.targets.onnx.filling import Filling
 from kronq.targets.onnx.packed_slots import pack
-from kronq.targets.onnx.slot_spec import Group, Member, a_of, b1_of
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
 CUT, RANK, LAYERS = 4, 8, 3
@@ -121,17 +121,10 @@ def added(way: Callable[[Graph, Factors], list[str]]) -> Way:
 def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
     """One compiled operator: what kronq writes with --kernel."""
     widths = [len(a) * len(b1) for a, b1, _ in factors]
-    members = tuple(Member(layer=y, d_out=width) for y, width in zip(bases, widths, strict=True))
     b_in = factors[0][2].shape[1]
-    group = Group(name="g", d_in=CUT * b_in, lead=2, members=members)
-    arrays = {
-        group.cut: np.array([0, 0, CUT, b_in]),
-        group.b2: np.concatenate([b2 for _, _, b2 in factors]).T,
-    }
-    for y, (a, b1, _) in zip(bases, factors, strict=True):
-        arrays |= {a_of(y): a, b1_of(y): b1.T}
-    packed = g.constant(pack((group,), arrays))
-    told = {"group": 0, "d_in": group.d_in, "d_out": widths}
+    filling = Filling(CUT, b_in, [(a, b1.T, b2.T) for a, b1, b2 in factors])
+    packed = g.constant(pack([filling]))
+    told = {"group": 0, "d_in": CUT * b_in, "d_out": widths}
     places = {"target": list(range(len(bases))), "start": [0] * len(bases)}
     kind, count = f"PackedSlots_{len(bases)}", len(bases)
     return g.op(kind, "x", *bases, packed, count=count, domain="kronq", **told, **places)

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from kronq.errors import KronqError, UnsupportedError
 from kronq.kernel import TRUST, build, check_library
+from kronq.targets.onnx.filling import Filling
 from kronq.targets.onnx.packed_slots import NOTHING, pack
-from kronq.targets.onnx.slot_spec import Group, Member, a_of, b1_of
 
 try:
     LIBRARY = build()
@@ -60,26 +60,13 @@ def session(d_in: int, d_outs: list[int], fused: bool, threads: int = 1) -> ort.
 def adapter(rng, cut: tuple[int, int], members: list[Member3]) -> tuple[np.ndarray, list]:
     """As bytes, behind a group without an adapter; and ΔWᵀ of each member."""
     a_in, b_in = cut
-    layers = [Member(layer=f"l{i}", d_out=a * b) for i, (a, b, _) in enumerate(members)]
-    group = Group(name="g", d_in=a_in * b_in, lead=2, members=tuple(layers))
-    empty = Group(name="e", d_in=4, lead=2, members=(Member(layer="e", d_out=4),))
-    b2 = rng.normal(size=(b_in, sum(r for _, _, r in members))).astype(np.float32)
-    arrays = {
-        group.cut: np.array([0, 0, a_in, b_in]),
-        group.b2: b2,
-        empty.cut: np.array([0, 0, 1, 4]),
-        empty.b2: np.zeros((4, 0), np.float32),
-        a_of("e"): np.zeros((1, 1), np.float32),
-        b1_of("e"): np.zeros((0, 4), np.float32),
-    }
-    dense, at = [], 0
-    for layer, (a_out, b_out, rank) in zip(layers, members, strict=True):
-        a = rng.normal(size=(a_out, a_in)).astype(np.float32)
-        b1 = rng.normal(size=(rank, b_out)).astype(np.float32)
-        arrays |= {a_of(layer.layer): a, b1_of(layer.layer): b1}
-        dense.append(np.kron(a.astype(np.float64).T, b2[:, at : at + rank] @ b1.astype(np.float64)))
-        at += rank
-    return pack((empty, group), arrays), dense
+    shapes = [((a_out, a_in), (rank, b_out), (b_in, rank)) for a_out, b_out, rank in members]
+    factors = [
+        tuple(rng.normal(size=shape).astype(np.float32) for shape in layer) for layer in shapes
+    ]
+    none = tuple(np.zeros(shape, np.float32) for shape in ((1, 1), (0, 4), (4, 0)))
+    dense = [np.kron(a.T.astype(np.float64), b2.astype(np.float64) @ b1) for a, b1, b2 in factors]
+    return pack([Filling(1, 4, [none]), Filling(a_in, b_in, factors)]), dense
 
 
 def inputs(rng, tokens: int, d_in: int, widths: list[int]) -> dict[str, np.ndarray]:

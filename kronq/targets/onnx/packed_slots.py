@@ -17,14 +17,13 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.targets.onnx.slot_spec import Group, a_of, b1_of
+from kronq.targets.onnx.filling import Filling
 
 LANES = 8
 LINE = 64
@@ -33,64 +32,61 @@ NOTHING = np.zeros(8, dtype=np.uint8)
 """No groups, which is exactly no adapter."""
 
 
-def pack(groups: tuple[Group, ...], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+def pack(fillings: Sequence[Filling]) -> NDArray[np.uint8]:
     """All groups' factors as one row of bytes.
 
     Args:
-        groups: In the order of the graph's ``group`` attributes.
-        arrays: What ``kronq.targets.onnx.slots.factors`` gives.
+        fillings: In the order of the graph's ``group`` attributes.
     """
-    records = [_record(group, arrays) for group in groups]
-    sizes = [_line(len(record.head) * 8) + _line(record.floats * 4) for record in records]
-    ends = np.cumsum([_line(8 + 8 * len(groups)), *sizes]).tolist()
+    heads = [_head(filling) for filling in fillings]
+    sizes = [
+        _line(8 * len(head)) + _line(4 * _floats(f))
+        for f, head in zip(fillings, heads, strict=True)
+    ]
+    ends = np.cumsum([_line(8 + 8 * len(fillings)), *sizes]).tolist()
     row = np.zeros(ends[-1], dtype=np.uint8)
     words, floats = row.view("<i8"), row.view("<f4")
-    words[0] = len(groups)
-    for i, record in enumerate(records):
-        if not record.head:
-            continue
-        words[i + 1] = ends[i]
-        words[ends[i] // 8 : ends[i] // 8 + len(record.head)] = record.head
-        at = (ends[i] + _line(len(record.head) * 8)) // 4
-        for part in record.parts:
-            floats[at : at + part.size] = part.reshape(-1)
-            at += part.size
+    words[0] = len(fillings)
+    for i, (filling, head, at) in enumerate(zip(fillings, heads, ends, strict=False)):
+        if head:
+            words[i + 1] = at
+            words[at // 8 : at // 8 + len(head)] = head
+            _put(floats[(at + _line(8 * len(head))) // 4 :], filling)
     return row
 
 
-@dataclass(frozen=True, eq=False)
-class _Record:
-    """One group's numbers, in order; none without an adapter."""
-
-    head: list[int]
-    parts: list[NDArray[Any]]
-
-    @property
-    def floats(self) -> int:
-        return sum(part.size for part in self.parts)
+def _head(filling: Filling) -> list[int]:
+    """The numbers that a record begins with; none without an adapter."""
+    if not any(filling.ranks):
+        return []
+    sizes = [size for a, left, _ in filling.members for size in (len(a), left.shape[1], len(left))]
+    return [filling.a_in, filling.b_in, *sizes]
 
 
-def _record(group: Group, arrays: Mapping[str, NDArray[Any]]) -> _Record:
-    pairs = [(arrays[a_of(m.layer)], arrays[b1_of(m.layer)]) for m in group.members]
-    ranks = [len(b1) for _, b1 in pairs]
-    if not any(ranks):
-        return _Record([], [])
-    shapes = [size for a, b1 in pairs for size in (len(a), b1.shape[1], len(b1))]
-    right = _padded(arrays[group.b2], ranks)
-    factors = [factor for pair in pairs for factor in pair]
-    return _Record([*arrays[group.cut][-2:].tolist(), *shapes], [right, *factors])
+def _floats(filling: Filling) -> int:
+    """How many a record has."""
+    if not any(filling.ranks):
+        return 0
+    columns = sum(_padded(rank) for rank in filling.ranks)
+    return filling.b_in * columns + sum(a.size + left.size for a, left, _ in filling.members)
 
 
-def _padded(right: NDArray[Any], ranks: list[int]) -> NDArray[Any]:
-    """B2ᵀ [b_in, Σ rank] with zeros behind each member's columns."""
-    if not any(rank % LANES for rank in ranks):
-        return right
-    padded = np.zeros((len(right), sum(rank + -rank % LANES for rank in ranks)), dtype=np.float32)
-    start = at = 0
-    for rank in ranks:
-        padded[:, at : at + rank] = right[:, start : start + rank]
-        start, at = start + rank, at + rank + -rank % LANES
-    return padded
+def _put(floats: NDArray[Any], filling: Filling) -> None:
+    """A record's floats to where it has them; padding is zero already."""
+    columns = sum(_padded(rank) for rank in filling.ranks)
+    at = filling.b_in * columns
+    rights = floats[:at].reshape(filling.b_in, columns)
+    column = 0
+    for a, left, right in filling.members:
+        rights[:, column : column + len(left)] = right
+        column += _padded(len(left))
+        for part in (a, left):
+            floats[at : at + part.size].reshape(part.shape)[...] = part
+            at += part.size
+
+
+def _padded(rank: int) -> int:
+    return rank + -rank % LANES
 
 
 def _line(size: int) -> int:
