@@ -17,12 +17,14 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.matrix import F32
 from kronq.targets.onnx.filling import Filling
 
 LANES = 8
@@ -32,61 +34,46 @@ NOTHING = np.zeros(8, dtype=np.uint8)
 """No groups, which is exactly no adapter."""
 
 
-def pack(fillings: Sequence[Filling]) -> NDArray[np.uint8]:
+def pack(fillings: Iterable[Filling]) -> NDArray[np.uint8]:
     """All groups' factors as one row of bytes.
 
     Args:
         fillings: In the order of the graph's ``group`` attributes.
     """
-    heads = [_head(filling) for filling in fillings]
-    sizes = [
-        _line(8 * len(head)) + _line(4 * _floats(f))
-        for f, head in zip(fillings, heads, strict=True)
-    ]
-    ends = np.cumsum([_line(8 + 8 * len(fillings)), *sizes]).tolist()
-    row = np.zeros(ends[-1], dtype=np.uint8)
-    words, floats = row.view("<i8"), row.view("<f4")
-    words[0] = len(fillings)
-    for i, (filling, head, at) in enumerate(zip(fillings, heads, ends, strict=False)):
-        if head:
-            words[i + 1] = at
-            words[at // 8 : at // 8 + len(head)] = head
-            _put(floats[(at + _line(8 * len(head))) // 4 :], filling)
-    return row
+    records = [_record(filling) for filling in fillings]
+    sizes = [sum(part.nbytes for part in record) for record in records]
+    first = _line(8 + 8 * len(records))
+    places = accumulate(sizes, initial=first)
+    offsets = [at if size else 0 for size, at in zip(sizes, places, strict=False)]
+    parts = [_words(len(records), *offsets), *chain.from_iterable(records)]
+    # Whole numbers among floats: nothing but their bytes is looked at.
+    return np.concatenate(parts, dtype="<f4").view(np.uint8)
 
 
-def _head(filling: Filling) -> list[int]:
-    """The numbers that a record begins with; none without an adapter."""
-    if not any(filling.ranks):
+def _record(filling: Filling) -> list[NDArray[Any]]:
+    """Numbers and floats in lines, as parts; none without an adapter."""
+    members = filling.members
+    if not any(len(left) for _, left, _ in members):
         return []
-    sizes = [size for a, left, _ in filling.members for size in (len(a), left.shape[1], len(left))]
-    return [filling.a_in, filling.b_in, *sizes]
+    sizes = [size for a, left, _ in members for size in (len(a), left.shape[1], len(left))]
+    rights = [right for _, _, member in members for right in _padded(member)]
+    parts = [
+        np.concatenate(rights, axis=1).reshape(-1),
+        *(part.reshape(-1) for a, left, _ in members for part in (a, left)),
+    ]
+    rest = -sum(part.size for part in parts) % (LINE // 4)
+    return [_words(filling.a_in, filling.b_in, *sizes), *parts, np.zeros(rest, dtype="<f4")]
 
 
-def _floats(filling: Filling) -> int:
-    """How many a record has."""
-    if not any(filling.ranks):
-        return 0
-    columns = sum(_padded(rank) for rank in filling.ranks)
-    return filling.b_in * columns + sum(a.size + left.size for a, left, _ in filling.members)
+def _padded(right: F32) -> list[F32]:
+    """B2ᵀ, and the zeros behind it."""
+    rows, rank = right.shape
+    return [right, np.zeros((rows, -rank % LANES), dtype=np.float32)] if rank % LANES else [right]
 
 
-def _put(floats: NDArray[Any], filling: Filling) -> None:
-    """A record's floats to where it has them; padding is zero already."""
-    columns = sum(_padded(rank) for rank in filling.ranks)
-    at = filling.b_in * columns
-    rights = floats[:at].reshape(filling.b_in, columns)
-    column = 0
-    for a, left, right in filling.members:
-        rights[:, column : column + len(left)] = right
-        column += _padded(len(left))
-        for part in (a, left):
-            floats[at : at + part.size].reshape(part.shape)[...] = part
-            at += part.size
-
-
-def _padded(rank: int) -> int:
-    return rank + -rank % LANES
+def _words(*numbers: int) -> NDArray[Any]:
+    """Numbers in whole lines, for a place among floats."""
+    return np.array([*numbers, *[0] * (-len(numbers) % (LINE // 8))], dtype="<i8").view("<f4")
 
 
 def _line(size: int) -> int:

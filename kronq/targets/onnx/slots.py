@@ -24,7 +24,7 @@ def parameters(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
     if slots.kernel:
-        return {PACKED: pack(list(fillings(adapter, slots)))}
+        return {PACKED: pack(fillings(adapter, slots))}
     return factors(adapter, slots)
 
 
