@@ -54,24 +54,24 @@ def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.i
 
 
 def _words(data: NDArray[np.uint8], wide: int, words: int) -> NDArray[Any]:
-    """[..., bytes] as [..., words], each of ``wide`` bits."""
+    """[..., bytes] as [..., words], each of ``wide`` bits, which two bytes always hold."""
     if wide == 8:
         return data
+    pairs = data.astype(np.uint16)
+    each = pairs.reshape(-1)
+    each[:-1] |= each[1:] << 8
     found = np.empty((*data.shape[:-1], words), dtype=np.uint16)
-    apart = [data[..., i].astype(np.uint16) for i in range(data.shape[-1])]
     for i in range(words):
         at, start = divmod(i * wide, 8)
-        word = apart[at] >> start
-        for j in range(1, -(-(start + wide) // 8)):
-            word |= apart[at + j] << (8 * j - start)
-        np.bitwise_and(word, (1 << wide) - 1, out=found[..., i])
+        np.right_shift(pairs[..., at], start, out=found[..., i])
+    found &= (1 << wide) - 1
     return found
 
 
 @cache
 def _table(bits: int) -> NDArray[Any]:
-    """Four codes of up to 3 bits, or two, by the number that their bits are; as one integer."""
-    count = 4 if bits <= 3 else 2
+    """Four, two or one code, by the number that their bits are; as one integer."""
+    count = {2: 4, 3: 4, 7: 1}.get(bits, 2)
     number = np.arange(1 << bits * count)[:, None]
     codes = (number >> bits * np.arange(count) & (1 << bits) - 1).astype(np.uint8)
     # To the top of the byte: the shift back brings the sign along.

@@ -122,7 +122,8 @@ def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
     """One compiled operator: what kronq writes with --kernel."""
     widths = [len(a) * len(b1) for a, b1, _ in factors]
     b_in = factors[0][2].shape[1]
-    filling = Filling(CUT, b_in, [(a, b1.T, b2.T) for a, b1, b2 in factors])
+    members = [(a[None], b1.T[None], b2.T[None]) for a, b1, b2 in factors]
+    filling = Filling([0], CUT, b_in, members)
     packed = g.constant(pack([filling]))
     told = {"group": 0, "d_in": CUT * b_in, "d_out": widths}
     places = {"target": list(range(len(bases))), "start": [0] * len(bases)}

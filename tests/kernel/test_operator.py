@@ -60,13 +60,16 @@ def session(d_in: int, d_outs: list[int], fused: bool, threads: int = 1) -> ort.
 def adapter(rng, cut: tuple[int, int], members: list[Member3]) -> tuple[np.ndarray, list]:
     """As bytes, behind a group without an adapter; and ΔWᵀ of each member."""
     a_in, b_in = cut
-    shapes = [((a_out, a_in), (rank, b_out), (b_in, rank)) for a_out, b_out, rank in members]
+    shapes = [
+        ((1, a_out, a_in), (1, rank, b_out), (1, b_in, rank)) for a_out, b_out, rank in members
+    ]
     factors = [
         tuple(rng.normal(size=shape).astype(np.float32) for shape in layer) for layer in shapes
     ]
-    none = tuple(np.zeros(shape, np.float32) for shape in ((1, 1), (0, 4), (4, 0)))
-    dense = [np.kron(a.T.astype(np.float64), b2.astype(np.float64) @ b1) for a, b1, b2 in factors]
-    return pack([Filling(1, 4, [none]), Filling(a_in, b_in, factors)]), dense
+    none = tuple(np.zeros(shape, np.float32) for shape in ((1, 1, 1), (1, 0, 4), (1, 4, 0)))
+    exact = [[part[0].astype(np.float64) for part in layer] for layer in factors]
+    dense = [np.kron(a.T, b2 @ b1) for a, b1, b2 in exact]
+    return pack([Filling([1], a_in, b_in, factors), Filling([0], 1, 4, [none])]), dense
 
 
 def inputs(rng, tokens: int, d_in: int, widths: list[int]) -> dict[str, np.ndarray]:

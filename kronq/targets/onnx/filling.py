@@ -6,7 +6,7 @@ layers of a group are cut differently, or padded, the exact low-rank view of ΔW
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,64 +20,76 @@ from kronq.targets.onnx.slot_spec import Group, Slots
 from kronq.targets.peft_lora import lora_layer
 
 Factors = tuple[F32, F32, F32]
-"""A with the scale in it [a_out, a_in], B1ᵀ [rank, b_out] and B2ᵀ [b_in, rank]."""
+"""A with the scale in it [a_out, a_in], B1ᵀ [rank, b_out] and B2ᵀ [b_in, rank], of many layers."""
 
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """One group's.
+    """Groups that are filled alike.
 
     Attributes:
+        groups: Their numbers.
         a_in: Of every member.
         b_in: Of every member.
-        members: In the order of the group; a layer without an adapter has rank 0.
+        members: The factors of each member in all of the groups, [groups, ...]; rank 0 where there
+            is no adapter.
     """
 
+    groups: Sequence[int]
     a_in: int
     b_in: int
-    members: list[Factors]
-
-    @property
-    def ranks(self) -> list[int]:
-        return [len(left) for _, left, _ in self.members]
+    members: Sequence[Factors]
 
 
 def fillings(adapter: Adapter, slots: Slots) -> Iterator[Filling]:
-    """Those of all groups. Raw factors are cropped to their slots.
+    """All groups', those that are filled alike together. Raw factors are cropped to their slots.
 
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
+    factors, at = _taken(adapter, slots)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, group in enumerate(slots.groups):
+        own = (at[m.layer][0] if m.layer in at else -m.d_out for m in group.members)
+        alike.setdefault((group.d_in, *own), []).append(i)
+    for (d_in, *kinds), groups in alike.items():
+        a_in = next((factors[kind][0].shape[2] for kind in kinds if kind >= 0), 1)
+        members = []
+        for m, kind in enumerate(kinds):
+            if kind < 0:
+                members.append(_none(len(groups), a_in, d_in // a_in, -kind))
+                continue
+            layers = _run([at[slots.groups[i].members[m].layer][1] for i in groups])
+            a, left, right = (part[layers] for part in factors[kind])
+            members.append((a, left, right))
+        yield Filling(groups, a_in, d_in // a_in, members)
+
+
+def nothing(group: Group) -> Filling:
+    """One group's without an adapter."""
+    return Filling([0], 1, group.d_in, [_none(1, 1, group.d_in, m.d_out) for m in group.members])
+
+
+def _taken(adapter: Adapter, slots: Slots) -> tuple[list[Factors], dict[str, tuple[int, int]]]:
+    """The factors of many layers each, and which of these and which layer a layer's are."""
     places = slots.layers
-    whole: dict[str, Factors] = {}
-    cut_off: dict[str, Delta] = {}
+    factors: list[Factors] = []
+    at: dict[str, tuple[int, int]] = {}
+    cropped: dict[str, Delta] = {}
     for stack in adapter.stacks:
-        if all(places.get(name) == stack.shape for name in stack.names) and stack.whole:
-            whole.update(zip(stack.names, _factors(stack), strict=True))
+        if stack.whole and all(places.get(name) == stack.shape for name in stack.names):
+            at |= {name: (len(factors), layer) for layer, name in enumerate(stack.names)}
+            factors.append(_factors(stack))
         else:
-            cut_off |= {name: _fitted(adapter, name, places) for name in stack.names}
+            cropped |= {name: _fitted(adapter, name, places) for name in stack.names}
     for group in slots.groups:
-        names = [m.layer for m in group.members if m.layer in adapter]
-        cuts = {whole[name][0].shape[1] if name in whole else 0 for name in names}
-        if len(cuts) == 1 and 0 not in cuts:
-            yield filling(group, {name: whole[name] for name in names})
-        else:
-            views = {name: _low_rank(cut_off.get(name) or adapter[name]) for name in names}
-            yield filling(group, views)
-
-
-def filling(group: Group, factors: Mapping[str, Factors]) -> Filling:
-    """One group's, of the factors of some of its layers."""
-    a_in = next((a.shape[1] for a, _, _ in factors.values()), 1)
-    b_in = group.d_in // a_in
-    members = [factors.get(m.layer) or _none(a_in, b_in, m.d_out) for m in group.members]
-    return Filling(a_in, b_in, members)
-
-
-def _none(a_in: int, b_in: int, d_out: int) -> Factors:
-    shapes = ((1, a_in), (0, d_out), (b_in, 0))
-    a, left, right = (np.zeros(shape, dtype=np.float32) for shape in shapes)
-    return a, left, right
+        present = [member.layer for member in group.members if member.layer in adapter]
+        cuts = {factors[at[name][0]][0].shape[2] if name in at else 0 for name in present}
+        if len(cuts) > 1 or 0 in cuts:
+            for name in present:
+                at[name] = len(factors), 0
+                factors.append(_low_rank(cropped.get(name) or adapter[name]))
+    return factors, at
 
 
 def _fitted(adapter: Adapter, name: str, places: Mapping[str, tuple[int, int]]) -> Delta:
@@ -93,24 +105,33 @@ def _fitted(adapter: Adapter, name: str, places: Mapping[str, tuple[int, int]]) 
     return found
 
 
-def _factors(stack: Stacked) -> Iterator[Factors]:
-    """Those of every layer of a stack."""
-    scaled = stack.scaled_a()
+def _run(numbers: list[int]) -> slice | list[int]:
+    """As a slice, which copies nothing, if they follow each other."""
+    run = slice(numbers[0], numbers[0] + len(numbers))
+    return run if numbers == list(range(run.start, run.stop)) else numbers
+
+
+def _none(groups: int, a_in: int, b_in: int, d_out: int) -> Factors:
+    shapes = ((groups, 1, a_in), (groups, 0, d_out), (groups, b_in, 0))
+    a, left, right = (np.zeros(shape, dtype=np.float32) for shape in shapes)
+    return a, left, right
+
+
+def _factors(stack: Stacked) -> Factors:
+    """Those of a stack's layers."""
     left, *rest = (each.float32() for each in stack.b)
     if rest:
-        left, right = left.swapaxes(1, 2), rest[0].swapaxes(1, 2)
+        right = rest[0]
     else:
         # A whole B beside an identity, on its smaller side.
         layers, rows, cols = left.shape
-        one = np.broadcast_to(
-            np.eye(min(rows, cols), dtype=np.float32), (layers, *[min(rows, cols)] * 2)
-        )
-        left = left.swapaxes(1, 2)
+        one = np.eye(min(rows, cols), dtype=np.float32)
+        one = np.broadcast_to(one, (layers, *one.shape))
         left, right = (one, left) if rows <= cols else (left, one)
-    return zip(scaled, left, right, strict=True)
+    return stack.scaled_a(), left.swapaxes(1, 2), right.swapaxes(1, 2)
 
 
 def _low_rank(delta: Delta) -> Factors:
     up, down = lora_layer(delta)
-    one = np.full((1, 1), abs(delta.scale), dtype=np.float32)
-    return one, up.T.astype(np.float32), down.T.astype(np.float32)
+    one = np.full((1, 1, 1), abs(delta.scale), dtype=np.float32)
+    return one, up.T.astype(np.float32)[None], down.T.astype(np.float32)[None]

@@ -17,8 +17,8 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import accumulate, chain
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -38,37 +38,40 @@ def pack(fillings: Iterable[Filling]) -> NDArray[np.uint8]:
     """All groups' factors as one row of bytes.
 
     Args:
-        fillings: In the order of the graph's ``group`` attributes.
+        fillings: Of groups that are numbered as the graph's ``group`` attributes.
     """
-    records = [_record(filling) for filling in fillings]
-    sizes = [sum(part.nbytes for part in record) for record in records]
-    first = _line(8 + 8 * len(records))
-    places = accumulate(sizes, initial=first)
-    offsets = [at if size else 0 for size, at in zip(sizes, places, strict=False)]
-    parts = [_words(len(records), *offsets), *chain.from_iterable(records)]
+    found = {i: record for filling in fillings for i, record in _records(filling)}
+    records = [found[i] for i in range(len(found))]
+    ends = accumulate((record.nbytes for record in records), initial=_line(8 + 8 * len(records)))
+    offsets = [end if record.size else 0 for record, end in zip(records, ends, strict=False)]
     # Whole numbers among floats: nothing but their bytes is looked at.
-    return np.concatenate(parts, dtype="<f4").view(np.uint8)
+    return np.concatenate([_words(len(records), *offsets), *records]).view(np.uint8)
 
 
-def _record(filling: Filling) -> list[NDArray[Any]]:
-    """Numbers and floats in lines, as parts; none without an adapter."""
-    members = filling.members
-    if not any(len(left) for _, left, _ in members):
-        return []
-    sizes = [size for a, left, _ in members for size in (len(a), left.shape[1], len(left))]
-    rights = [right for _, _, member in members for right in _padded(member)]
+def _records(filling: Filling) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Each group's numbers and floats, in whole lines; none without an adapter."""
+    count, members = len(filling.groups), filling.members
+    if not any(left.shape[1] for _, left, _ in members):
+        return ((group, np.empty(0, dtype="<f4")) for group in filling.groups)
+    sizes = [n for a, left, _ in members for n in (a.shape[1], left.shape[2], left.shape[1])]
+    head = _words(filling.a_in, filling.b_in, *sizes)
     parts = [
-        np.concatenate(rights, axis=1).reshape(-1),
-        *(part.reshape(-1) for a, left, _ in members for part in (a, left)),
+        np.concatenate([columns for _, _, right in members for columns in _padded(right)], axis=2),
+        *(part for a, left, _ in members for part in (a, left)),
     ]
-    rest = -sum(part.size for part in parts) % (LINE // 4)
-    return [_words(filling.a_in, filling.b_in, *sizes), *parts, np.zeros(rest, dtype="<f4")]
+    floats = sum(part[0].size for part in parts)
+    whole = [
+        np.broadcast_to(head, (count, head.size)),
+        *(part.reshape(count, part[0].size) for part in parts),
+        np.zeros((count, -floats % (LINE // 4)), dtype="<f4"),
+    ]
+    return zip(filling.groups, np.concatenate(whole, axis=1), strict=True)
 
 
 def _padded(right: F32) -> list[F32]:
     """B2ᵀ, and the zeros behind it."""
-    rows, rank = right.shape
-    return [right, np.zeros((rows, -rank % LANES), dtype=np.float32)] if rank % LANES else [right]
+    groups, rows, rank = right.shape
+    return [right, np.zeros((groups, rows, -rank % LANES), dtype=np.float32)]
 
 
 def _words(*numbers: int) -> NDArray[Any]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.adapter import Adapter
-from kronq.targets.onnx.filling import Filling, filling, fillings
+from kronq.targets.onnx import filling
+from kronq.targets.onnx.filling import Filling, fillings
 from kronq.targets.onnx.packed_slots import pack
 from kronq.targets.onnx.slot_spec import PACKED, Group, Slots, a_of, b1_of
 
@@ -35,23 +36,26 @@ def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
         MismatchError: As ``parameters``.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for group, found in zip(slots.groups, fillings(adapter, slots), strict=True):
-        arrays |= _arrays(group, found)
+    for found in fillings(adapter, slots):
+        for i, group in enumerate(found.groups):
+            arrays |= _arrays(slots.groups[group], found, i)
     return arrays
 
 
 def nothing(group: Group) -> dict[str, NDArray[Any]]:
     """The defaults: rank 0, which is exactly no adapter."""
-    return _arrays(group, filling(group, {}))
+    return _arrays(group, filling.nothing(group), 0)
 
 
-def _arrays(group: Group, found: Filling) -> dict[str, NDArray[Any]]:
+def _arrays(group: Group, found: Filling, i: int) -> dict[str, NDArray[Any]]:
+    """A group's, of the one at ``i`` of a filling."""
     cut = [*[0] * group.lead, found.a_in, found.b_in]
     arrays: dict[str, NDArray[Any]] = {group.cut: np.array(cut, dtype=np.int64)}
     for member, (a, left, _) in zip(group.members, found.members, strict=True):
-        arrays[a_of(member.layer)] = a
-        arrays[b1_of(member.layer)] = left
-    arrays[group.b2] = np.concatenate([right for _, _, right in found.members], axis=1)
+        arrays[a_of(member.layer)] = a[i]
+        arrays[b1_of(member.layer)] = left[i]
+    arrays[group.b2] = np.concatenate([right[i] for _, _, right in found.members], axis=1)
     if group.ranks is not None:
-        arrays[group.ranks] = np.array(found.ranks, dtype=np.int64)
+        ranks = [right.shape[2] for _, _, right in found.members]
+        arrays[group.ranks] = np.array(ranks, dtype=np.int64)
     return arrays
