@@ -262,7 +262,7 @@ def planes_size(widths: NDArray[np.uint8], length: int) -> int:
 
 def packed_sizes(length: int) -> NDArray[np.int64]:
     """Bytes that ``length`` codes take, by their bits: 0 to the widest."""
-    return np.array([packed_size(length, bits) for bits in range(WIDTHS[-1] + 1)], dtype=np.int64)
+    return (length * np.arange(WIDTHS[-1] + 1) + 7) // 8
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -100,7 +100,8 @@ def pack_widths(widths: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def unpack_widths(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """[layers, count] of [layers, bytes]."""
-    both = np.stack([data & 15, data >> 4], axis=-1)
+    both: NDArray[np.uint8] = data[..., None] >> np.array([0, WIDTH_BITS], dtype=np.uint8)
+    both &= 15
     return both.reshape(len(data), -1)[:, :count]
 
 

@@ -66,7 +66,7 @@ def _parts(
         yield (
             role,
             (
-                Location(start + int(a), int(b - a), "mixed", spec.shape)
+                Location(start + a, b - a, "mixed", spec.shape)
                 for a, b in zip(planes.codes, planes.codes[1:], strict=False)
             ),
         )
@@ -76,7 +76,7 @@ def _parts(
             yield (
                 f"{role}.scale",
                 (
-                    Location(first + 2 * int(a), 2 * int(b - a), "float16", (int(b - a),))
+                    Location(first + 2 * a, 2 * (b - a), "float16", (b - a,))
                     for a, b in zip(planes.scales, planes.scales[1:], strict=False)
                 ),
             )

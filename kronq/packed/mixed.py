@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class Planes:
     """
 
     widths: NDArray[np.uint8]
-    codes: NDArray[np.int64]
-    scales: NDArray[np.int64]
+    codes: list[int]
+    scales: list[int]
 
 
 def mixed_tensors(
@@ -59,13 +60,13 @@ def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
         raise FormatError(
             f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
         )
-    codes = packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1)
-    scales = np.count_nonzero(widths, axis=1)
+    codes = packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1).tolist()
+    scales = (widths != 0).sum(axis=1).tolist()
     least = -(-len(widths) * spec.shape[0] * spec.shape[1] // CODES_PER_BYTE)
-    _expect(file, name, max(sum(codes.tolist()), least))  # in numbers that do not overflow
+    _expect(file, name, max(sum(codes), least))  # in numbers that do not overflow
     if spec.scaled:
-        _expect(file, f"{name}.scale", sum(scales.tolist()))
-    return Planes(widths, np.cumsum([0, *codes]), np.cumsum([0, *scales]))
+        _expect(file, f"{name}.scale", sum(scales))
+    return Planes(widths, *(list(accumulate(each, initial=0)) for each in (codes, scales)))
 
 
 def _expect(file: TensorFile, tensor: str, size: int) -> None:
