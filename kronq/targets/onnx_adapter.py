@@ -6,7 +6,7 @@ graph: its names and shapes are those of the slots that ``kronq export --form sl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from kronq.adapter import Adapter
 from kronq.errors import FormatError, StrPath
 from kronq.files import check_apart, check_output, new_file
+from kronq.targets.adapter_file import Stack, adapter_file
 from kronq.targets.onnx.slot_spec import Slots
-from kronq.targets.onnx.slots import parameters
+from kronq.targets.onnx.slots import stacked
 
 SUFFIX = ".onnx_adapter"
 
-Arrays = Mapping[str, NDArray[Any]]
+AT_ONCE = 2**20
+"""Bytes that are written together."""
 
 
 def write_onnx_adapter(
@@ -46,24 +48,16 @@ def write_onnx_adapter(
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     found = slots if isinstance(slots, Slots) else Slots.read(slots)
-    arrays = parameters(adapter, found)
+    stacks = stacked(adapter, found)
     with new_file(out, force=force) as work:
-        export_arrays(arrays, work)
+        export_stacks(stacks, work)
     return Path(out)
 
 
-def export_arrays(arrays: Arrays, file: Path) -> None:
-    """Arrays by input name as an ``.onnx_adapter``, written by ONNX Runtime."""
-    import onnxruntime as ort
-
-    # An OrtValue of an array does not keep it alive.
-    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in kept.items()}
-    form = ort.AdapterFormat()
-    form.set_adapter_version(1)
-    form.set_model_version(1)
-    form.set_parameters(values)
-    form.export_adapter(str(file.absolute()))
+def export_stacks(stacks: Sequence[Stack], file: Path) -> None:
+    """Arrays by input name as an ``.onnx_adapter``."""
+    with file.open("wb", buffering=AT_ONCE) as stream:
+        stream.writelines(adapter_file(stacks))
 
 
 def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:

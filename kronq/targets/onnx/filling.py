@@ -51,8 +51,8 @@ def fillings(adapter: Adapter, slots: Slots) -> Iterator[Filling]:
     alike: dict[tuple[int, ...], list[int]] = {}
     for i, group in enumerate(slots.groups):
         own = (at[m.layer][0] if m.layer in at else -m.d_out for m in group.members)
-        alike.setdefault((group.d_in, *own), []).append(i)
-    for (d_in, *kinds), groups in alike.items():
+        alike.setdefault((group.d_in, group.lead, *own), []).append(i)
+    for (d_in, _, *kinds), groups in alike.items():
         a_in = next((factors[kind][0].shape[2] for kind in kinds if kind >= 0), 1)
         members = []
         for m, kind in enumerate(kinds):

@@ -6,12 +6,14 @@ Layers that read the same input are one group, and share the reshape and the pro
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.adapter import Adapter
+from kronq.targets.adapter_file import Stack
 from kronq.targets.onnx import filling
 from kronq.targets.onnx.filling import Filling, fillings
 from kronq.targets.onnx.packed_slots import pack
@@ -24,9 +26,18 @@ def parameters(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
+    return _apart(stacked(adapter, slots))
+
+
+def stacked(adapter: Adapter, slots: Slots) -> list[Stack]:
+    """The same, those of one kind together.
+
+    Raises:
+        MismatchError: As ``parameters``.
+    """
     if slots.kernel:
-        return {PACKED: pack(fillings(adapter, slots))}
-    return factors(adapter, slots)
+        return [([PACKED], pack(fillings(adapter, slots))[None])]
+    return list(_factors(adapter, slots))
 
 
 def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
@@ -35,27 +46,37 @@ def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
     Raises:
         MismatchError: As ``parameters``.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    for found in fillings(adapter, slots):
-        for i, group in enumerate(found.groups):
-            arrays |= _arrays(slots.groups[group], found, i)
-    return arrays
+    return _apart(_factors(adapter, slots))
 
 
 def nothing(group: Group) -> dict[str, NDArray[Any]]:
     """The defaults: rank 0, which is exactly no adapter."""
-    return _arrays(group, filling.nothing(group), 0)
+    return _apart(_inputs([group], filling.nothing(group)))
 
 
-def _arrays(group: Group, found: Filling, i: int) -> dict[str, NDArray[Any]]:
-    """A group's, of the one at ``i`` of a filling."""
-    cut = [*[0] * group.lead, found.a_in, found.b_in]
-    arrays: dict[str, NDArray[Any]] = {group.cut: np.array(cut, dtype=np.int64)}
-    for member, (a, left, _) in zip(group.members, found.members, strict=True):
-        arrays[a_of(member.layer)] = a[i]
-        arrays[b1_of(member.layer)] = left[i]
-    arrays[group.b2] = np.concatenate([right[i] for _, _, right in found.members], axis=1)
-    if group.ranks is not None:
-        ranks = [right.shape[2] for _, _, right in found.members]
-        arrays[group.ranks] = np.array(ranks, dtype=np.int64)
-    return arrays
+def _apart(stacks: Iterable[Stack]) -> dict[str, NDArray[Any]]:
+    return {n: a for names, arrays in stacks for n, a in zip(names, arrays, strict=True)}
+
+
+def _factors(adapter: Adapter, slots: Slots) -> Iterator[Stack]:
+    for found in fillings(adapter, slots):
+        yield from _inputs([slots.groups[i] for i in found.groups], found)
+
+
+def _inputs(groups: Sequence[Group], found: Filling) -> Iterator[Stack]:
+    """All inputs of groups that are filled alike."""
+    first = groups[0]
+    cut = [*[0] * first.lead, found.a_in, found.b_in]
+    yield [group.cut for group in groups], _same(cut, groups)
+    for m, (a, left, _) in enumerate(found.members):
+        layers = [group.members[m].layer for group in groups]
+        yield [a_of(layer) for layer in layers], a
+        yield [b1_of(layer) for layer in layers], left
+    rights = [right for _, _, right in found.members]
+    yield [group.b2 for group in groups], np.concatenate(rights, axis=2)
+    if first.ranks is not None:
+        yield [str(group.ranks) for group in groups], _same([r.shape[2] for r in rights], groups)
+
+
+def _same(numbers: list[int], groups: Sequence[Group]) -> NDArray[np.int64]:
+    return np.tile(np.array(numbers, dtype=np.int64), (len(groups), 1))
