@@ -86,10 +86,11 @@ def _name(name: bytes) -> bytes:
 
 def _data(arrays: NDArray[Any]) -> list[bytes | memoryview]:
     """Each array's data with what is around it. One alone may be large, and is not copied."""
-    size = arrays[0].nbytes
-    before, behind = struct.pack(f"<{_LINE - 4}xI", size), bytes(-size % _LINE)
-    rows = np.ascontiguousarray(arrays).reshape(len(arrays), -1).view(np.uint8)
-    if len(rows) == 1:
-        return [before, rows.data, behind]
-    first, last = (np.tile(np.frombuffer(x, np.uint8), (len(rows), 1)) for x in (before, behind))
-    return [np.concatenate([first, rows, last], axis=1).data]
+    count, size = len(arrays), arrays[0].nbytes
+    if count == 1:
+        whole = np.ascontiguousarray(arrays).reshape(-1).view(np.uint8)
+        return [struct.pack(f"<{_LINE - 4}xI", size), whole.data, bytes(-size % _LINE)]
+    lines = np.zeros((count, _LINE + size + -size % _LINE), dtype=np.uint8)
+    lines[:, _LINE - 4 : _LINE].view("<u4")[...] = size
+    lines[:, _LINE : _LINE + size].view(arrays.dtype).reshape(arrays.shape)[...] = arrays
+    return [lines.data]

@@ -17,14 +17,14 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.matrix import F32
 from kronq.targets.onnx.filling import Filling
 
 LANES = 8
@@ -40,43 +40,56 @@ def pack(fillings: Iterable[Filling]) -> NDArray[np.uint8]:
     Args:
         fillings: Of groups that are numbered as the graph's ``group`` attributes.
     """
-    found = {i: record for filling in fillings for i, record in _records(filling)}
-    records = [found[i] for i in range(len(found))]
-    ends = accumulate((record.nbytes for record in records), initial=_line(8 + 8 * len(records)))
-    offsets = [end if record.size else 0 for record, end in zip(records, ends, strict=False)]
-    # Whole numbers among floats: nothing but their bytes is looked at.
-    return np.concatenate([_words(len(records), *offsets), *records]).view(np.uint8)
+    found = list(fillings)
+    sizes = [_size(filling) for filling in found]
+    counts = [len(filling.groups) for filling in found]
+    first = _line(8 + 8 * sum(counts))
+    *places, end = accumulate(map(mul, sizes, counts), initial=first)
+    row = np.zeros(end, dtype=np.uint8)
+    row[:8].view("<i8")[0] = sum(counts)
+    offsets = row[8:first].view("<i8")
+    for filling, size, count, at in zip(found, sizes, counts, places, strict=True):
+        if size:
+            offsets[filling.groups] = at + size * np.arange(count)
+            _put(row[at : at + size * count].view("<f4").reshape(count, -1), filling)
+    return row
 
 
-def _records(filling: Filling) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Each group's numbers and floats, in whole lines; none without an adapter."""
-    count, members = len(filling.groups), filling.members
-    if not any(left.shape[1] for _, left, _ in members):
-        return ((group, np.empty(0, dtype="<f4")) for group in filling.groups)
-    sizes = [n for a, left, _ in members for n in (a.shape[1], left.shape[2], left.shape[1])]
-    head = _words(filling.a_in, filling.b_in, *sizes)
-    parts = [
-        np.concatenate([columns for _, _, right in members for columns in _padded(right)], axis=2),
-        *(part for a, left, _ in members for part in (a, left)),
+def _head(filling: Filling) -> list[int]:
+    """The numbers that a record begins with."""
+    sizes = [
+        n for a, left, _ in filling.members for n in (a.shape[1], left.shape[2], left.shape[1])
     ]
-    floats = sum(part[0].size for part in parts)
-    whole = [
-        np.broadcast_to(head, (count, head.size)),
-        *(part.reshape(count, part[0].size) for part in parts),
-        np.zeros((count, -floats % (LINE // 4)), dtype="<f4"),
-    ]
-    return zip(filling.groups, np.concatenate(whole, axis=1), strict=True)
+    return [filling.a_in, filling.b_in, *sizes]
 
 
-def _padded(right: F32) -> list[F32]:
-    """B2ᵀ, and the zeros behind it."""
-    groups, rows, rank = right.shape
-    return [right, np.zeros((groups, rows, -rank % LANES), dtype=np.float32)]
+def _columns(filling: Filling) -> list[int]:
+    """Each member's of B2ᵀ, padded."""
+    return [right.shape[2] + -right.shape[2] % LANES for _, _, right in filling.members]
 
 
-def _words(*numbers: int) -> NDArray[Any]:
-    """Numbers in whole lines, for a place among floats."""
-    return np.array([*numbers, *[0] * (-len(numbers) % (LINE // 8))], dtype="<i8").view("<f4")
+def _size(filling: Filling) -> int:
+    """Bytes of a record; none without an adapter."""
+    columns = sum(_columns(filling))
+    factors = sum(a[0].size + left[0].size for a, left, _ in filling.members)
+    floats = filling.b_in * columns + factors
+    return _line(8 * len(_head(filling))) + _line(4 * floats) if columns else 0
+
+
+def _put(records: NDArray[Any], filling: Filling) -> None:
+    """The records [groups, floats] of one filling; what they are padded with is there."""
+    head = np.array(_head(filling), dtype="<i8").view("<f4")  # looked at as bytes
+    records[:, : head.size] = head
+    at, columns = _line(head.nbytes) // 4, _columns(filling)
+    rights = np.zeros((len(records), filling.b_in, sum(columns)), dtype="<f4")
+    ends = accumulate(columns, initial=0)
+    for (_, _, right), start in zip(filling.members, ends, strict=False):
+        rights[:, :, start : start + right.shape[2]] = right
+    parts = [rights, *(part for a, left, _ in filling.members for part in (a, left))]
+    for part in parts:
+        size = part[0].size
+        records[:, at : at + size] = part.reshape(len(records), size)
+        at += size
 
 
 def _line(size: int) -> int:
