@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kronq.delta import ONE, Delta
-from kronq.stacked import Stacked, StackedLayers
+from kronq.stacked import Stacked, StackedLayers, gathered
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class Adapter(Mapping[str, Delta]):
         """All layers, those of which the numbers come at once together."""
         if isinstance(self.layers, StackedLayers):
             return self.layers.stacks
-        return [Stacked.alone(name, delta) for name, delta in self.items()]
+        return gathered(self.layers)
 
     @property
     def family(self) -> str:

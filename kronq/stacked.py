@@ -16,7 +16,7 @@ import numpy as np
 
 from kronq.delta import F64, ONE, Delta, Product
 from kronq.matrix import F32, Matrix
-from kronq.naming import natural
+from kronq.naming import natural, template
 
 
 class MatrixStack(Protocol):
@@ -71,18 +71,6 @@ class Stacked:
         """Whether no product is cropped."""
         return self.shape == self.delta(0).full_shape
 
-    @classmethod
-    def alone(cls, name: str, delta: Delta) -> Stacked:
-        """A layer that is no part of any stack."""
-        a = () if delta.a is ONE else delta.a.matrices
-        return cls(
-            [name],
-            delta.shape,
-            [delta.scale],
-            tuple(Apart([matrix]) for matrix in a),
-            tuple(Apart([matrix]) for matrix in delta.b.matrices),
-        )
-
     def delta(self, layer: int) -> Delta:
         """One of the layers."""
         a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
@@ -96,6 +84,26 @@ class Stacked:
             return scales.astype(np.float32)
         left, *right = (stack.float32().astype(np.float64) for stack in self.a)
         return ((left @ right[0] if right else left) * scales).astype(np.float32)
+
+
+def gathered(layers: Mapping[str, Delta]) -> list[Stacked]:
+    """Layers that were made one by one, those of one kind and shape together."""
+    alike: dict[object, list[tuple[str, Delta]]] = {}
+    for name, delta in layers.items():
+        a = () if delta.a is ONE else delta.a.matrices
+        shapes = [[matrix.shape for matrix in matrices] for matrices in (a, delta.b.matrices)]
+        kind = (template(name), delta.shape, *map(tuple, shapes))
+        alike.setdefault(kind, []).append((name, delta))
+    return [_stacked(found) for found in alike.values()]
+
+
+def _stacked(layers: list[tuple[str, Delta]]) -> Stacked:
+    names, deltas = zip(*layers, strict=True)
+    first = deltas[0]
+    a = [] if first.a is ONE else [delta.a.matrices for delta in deltas]
+    b = [delta.b.matrices for delta in deltas]
+    apart = (tuple(Apart(each) for each in zip(*of, strict=True)) for of in (a, b))
+    return Stacked(names, first.shape, [delta.scale for delta in deltas], *apart)
 
 
 class StackedLayers(Mapping[str, Delta]):

@@ -37,7 +37,7 @@ _LARGEST = 2**31 - 1
 
 
 Stack = tuple[Sequence[str], NDArray[Any]]
-"""Input names, and their arrays as one: [names, ...], of float32, int64 or uint8."""
+"""Input names, and their arrays as one, [names, ...], none a scalar: float32, int64 or uint8."""
 
 
 def adapter_file(stacks: Sequence[Stack]) -> list[bytes | memoryview]:

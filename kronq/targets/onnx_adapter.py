@@ -1,6 +1,6 @@
 """ONNX Runtime's own adapter file: one array for each open input of a graph, memory-mapped.
 
-``.onnx_adapter`` is a FlatBuffer that ONNX Runtime writes and reads itself. It belongs to one
+``.onnx_adapter`` is what ONNX Runtime's LoraAdapter and onnxruntime-genai read. It belongs to one
 graph: its names and shapes are those of the slots that ``kronq export --form slots`` opened.
 """
 
