@@ -104,9 +104,9 @@ def test_the_gauge_and_the_place_of_the_scale_do_not_matter(kind: str) -> None:
     assert found.approximation == pytest.approx(found.reference, rel=1e-12)
 
 
-@pytest.mark.parametrize(("condition", "rel"), [(1e2, 1e-9), (1e4, 1e-9), (1e6, 1e-7)])
+@pytest.mark.parametrize(("condition", "rel"), [(1e2, 1e-9), (1e4, 1e-8), (1e6, 1e-7)])
 def test_a_badly_conditioned_gauge(condition: float, rel: float) -> None:
-    """B1·G and G⁻¹·B2 may each be a million times larger than their product."""
+    """B1·G and G⁻¹·B2 may each be a million times larger than their product, which costs digits."""
     rng = np.random.default_rng(0)
     mix, _ = np.linalg.qr(rng.normal(size=(4, 4)))
     gauge = mix * np.geomspace(1, condition, 4)
