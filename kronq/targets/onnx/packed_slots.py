@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import accumulate
+from math import prod
 from operator import mul
 from typing import Any
 
@@ -81,15 +82,20 @@ def _put(records: NDArray[Any], filling: Filling) -> None:
     head = np.array(_head(filling), dtype="<i8").view("<f4")  # looked at as bytes
     records[:, : head.size] = head
     at, columns = _line(head.nbytes) // 4, _columns(filling)
-    rights = np.zeros((len(records), filling.b_in, sum(columns)), dtype="<f4")
+
+    def room(*shape: int) -> NDArray[Any]:
+        """The next floats of each record, as arrays of a shape."""
+        nonlocal at
+        at += prod(shape)
+        return records[:, at - prod(shape) : at].reshape(len(records), *shape)
+
+    rights = room(filling.b_in, sum(columns))
     ends = accumulate(columns, initial=0)
     for (_, _, right), start in zip(filling.members, ends, strict=False):
         rights[:, :, start : start + right.shape[2]] = right
-    parts = [rights, *(part for a, left, _ in filling.members for part in (a, left))]
-    for part in parts:
-        size = part[0].size
-        records[:, at : at + size] = part.reshape(len(records), size)
-        at += size
+    for a, left, _ in filling.members:
+        room(*a.shape[1:])[...] = a
+        room(*left.shape[1:])[...] = left
 
 
 def _line(size: int) -> int:

@@ -135,7 +135,7 @@ class Slots(BaseModel):
         """Tells these slots from all others."""
         return hashlib.sha256(self.model_dump_json().encode()).digest()
 
-    @property
+    @cached_property
     def layers(self) -> dict[str, tuple[int, int]]:
         """Layer → (d_out, d_in)."""
         return {m.layer: (m.d_out, g.d_in) for g in self.groups for m in g.members}
