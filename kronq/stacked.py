@@ -18,6 +18,10 @@ from kronq.delta import F64, ONE, Delta, Product
 from kronq.matrix import F32, Matrix
 from kronq.naming import natural, template
 
+Layers = slice | list[int]
+"""Some layers of a stack, by number; a slice copies nothing."""
+ALL = slice(None)
+
 
 class MatrixStack(Protocol):
     """One matrix of every layer."""
@@ -25,8 +29,8 @@ class MatrixStack(Protocol):
     def matrix(self, layer: int) -> Matrix:
         """That of one layer."""
 
-    def float32(self) -> F32:
-        """All of them, [layers, rows, cols]."""
+    def float32(self, layers: Layers = ALL) -> F32:
+        """Those of some layers, [layers, rows, cols]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +42,9 @@ class Apart:
     def matrix(self, layer: int) -> Matrix:
         return self.matrices[layer]
 
-    def float32(self) -> F32:
-        return np.stack([matrix.float32() for matrix in self.matrices])
+    def float32(self, layers: Layers = ALL) -> F32:
+        some = self.matrices[layers] if isinstance(layers, slice) else map(self.matrix, layers)
+        return np.stack([matrix.float32() for matrix in some])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +82,12 @@ class Stacked:
         whole = Product(*a) if a else ONE
         return Delta(whole, Product(*b), self.scales[layer], self.shape)
 
-    def scaled_a(self) -> F32:
-        """The product scale · A of every layer, [layers, a_out, a_in]."""
-        scales: F64 = np.array(self.scales, dtype=np.float64)[:, None, None]
+    def scaled_a(self, layers: Layers = ALL) -> F32:
+        """The product scale · A of some layers, [layers, a_out, a_in]."""
+        scales: F64 = np.array(self.scales, dtype=np.float64)[layers, None, None]
         if not self.a:
             return scales.astype(np.float32)
-        left, *right = (stack.float32().astype(np.float64) for stack in self.a)
+        left, *right = (stack.float32(layers).astype(np.float64) for stack in self.a)
         return ((left @ right[0] if right else left) * scales).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.matrix import F32, Float, Quantized, dequantized
+from kronq.stacked import ALL, Layers
 
 I8 = NDArray[np.int8]
 
@@ -106,8 +107,9 @@ class QuantizedStack:
         scale, widths = (None if x is None else x[layer] for x in (self.scale, self.widths))
         return Quantized(codes, scale, self.bits[layer], self.axis, self.group_size, widths)
 
-    def float32(self) -> F32:
-        return dequantized(self.codes.all(), self.scale, self.axis, self.group_size)
+    def float32(self, layers: Layers = ALL) -> F32:
+        scale = None if self.scale is None else self.scale[layers]
+        return dequantized(self.codes.all()[layers], scale, self.axis, self.group_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,5 +121,5 @@ class FloatStack:
     def matrix(self, layer: int) -> Float:
         return Float(self.array[layer])
 
-    def float32(self) -> F32:
-        return np.asarray(self.array, dtype=np.float32)
+    def float32(self, layers: Layers = ALL) -> F32:
+        return np.asarray(self.array[layers], dtype=np.float32)

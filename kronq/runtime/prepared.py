@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, KronqError, StrPath
 from kronq.files import cache_folder, new_file
 from kronq.loading import load
 from kronq.runtime.sealed import seal, whole
 from kronq.sources.peft import CONFIG, WEIGHTS
-from kronq.targets.adapter_file import Stack
+from kronq.targets.adapter_file import Inputs
 from kronq.targets.onnx.slot_spec import Slots
-from kronq.targets.onnx.slots import stacked
-from kronq.targets.onnx_adapter import SUFFIX, export_stacks
+from kronq.targets.onnx.slots import inputs
+from kronq.targets.onnx_adapter import SUFFIX, export_inputs
 
 FORMAT = "2"
 """Counted up when the same adapter becomes other numbers."""
@@ -68,19 +68,19 @@ def prepare(path: StrPath, slots: Slots, cache: StrPath | None = None) -> Prepar
         with contextlib.suppress(OSError):
             target.touch()  # the cache forgets what was not used for longest
             return Prepared(target, origin, cached=True)
-    return keep(stacked(load(origin), slots), target, origin)
+    return keep(inputs(load(origin), slots), target, origin)
 
 
-def keep(stacks: Sequence[Stack], target: Path, origin: Path) -> Prepared:
+def keep(found: Sequence[Inputs], target: Path, origin: Path) -> Prepared:
     """Writes ``target``, or where that is not allowed a file that lives as long as the result."""
     try:
         with new_file(target, force=True, sync=False) as work:
-            export_stacks(stacks, work)
+            export_inputs(found, work)
             seal(work)
-    except Exception:  # a full or read-only disk; ONNX Runtime's errors share no class
+    except (OSError, KronqError):  # a full or read-only disk, or no folder at all
         scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
         file = Path(scratch.name, target.name)
-        export_stacks(stacks, file)
+        export_inputs(found, file)
         return Prepared(file, origin, cached=False, scratch=scratch)
     trim(target.parent, keeping=target)
     return Prepared(target, origin, cached=False)

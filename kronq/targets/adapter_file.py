@@ -18,8 +18,10 @@ stands, one to the vtable backwards::
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,20 +38,44 @@ _LINE = 64
 _LARGEST = 2**31 - 1
 
 
-Stack = tuple[Sequence[str], NDArray[Any]]
-"""Input names, and their arrays as one, [names, ...], none a scalar: float32, int64 or uint8."""
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Inputs of one shape.
+
+    Attributes:
+        names: One each.
+        shape: Of each; none is a scalar.
+        dtype: float32, int64 or uint8.
+        make: Gives the numbers: [names, ...], or those of a single input in pieces.
+    """
+
+    names: Sequence[str]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[], Iterable[NDArray[Any]]]
+
+    @property
+    def nbytes(self) -> int:
+        """Of each."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name."""
+        pieces = list(self.make())
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return dict(zip(self.names, whole.reshape(len(self.names), *self.shape), strict=True))
 
 
-def adapter_file(stacks: Sequence[Stack]) -> list[bytes | memoryview]:
+def adapter_file(inputs: Sequence[Inputs]) -> Iterator[bytes | memoryview]:
     """The whole file, in parts that are written one after another.
 
     Raises:
         UnsupportedError: It would be larger than a FlatBuffer can be.
     """
-    names = [_name(name.encode()) for some, _ in stacks for name in some]
-    shapes = [struct.pack(f"<2I{a.ndim - 1}q", 0, a.ndim - 1, *a.shape[1:]) for _, a in stacks]
-    lines = [_LINE + array[0].nbytes + -array[0].nbytes % _LINE for _, array in stacks]
-    counts = [len(array) for _, array in stacks]
+    names = [_name(name.encode()) for each in inputs for name in each.names]
+    shapes = [struct.pack(f"<2I{len(i.shape)}q", 0, len(i.shape), *i.shape) for i in inputs]
+    lines = [_LINE + each.nbytes + -each.nbytes % _LINE for each in inputs]
+    counts = [len(each.names) for each in inputs]
 
     offsets = len(_HEAD) + 4 + 4 * np.arange(len(names))
     tables = len(_HEAD) + 4 + 4 * len(names) + 20 * np.arange(len(names))
@@ -60,7 +86,7 @@ def adapter_file(stacks: Sequence[Stack]) -> list[bytes | memoryview]:
         raise UnsupportedError(
             "the .onnx_adapter is too large", found=f"{size:,} bytes", expected=f"{_LARGEST:,}"
         )
-    types = [_TYPES[array.dtype.str] for _, array in stacks]
+    types = [_TYPES[each.dtype.str] for each in inputs]
     fields = [
         tables - _VTABLE,
         name_at - (tables + 4),
@@ -70,8 +96,9 @@ def adapter_file(stacks: Sequence[Stack]) -> list[bytes | memoryview]:
     ]
     lists = [np.array([len(names)]), tables - offsets, np.stack(fields, axis=1).reshape(-1)]
     numbers = np.concatenate(lists).astype("<u4").tobytes()
-    head = [_HEAD, numbers, *shapes, *names, bytes(-end % _LINE)]
-    return [*head, *(part for _, arrays in stacks for part in _data(arrays))]
+    yield b"".join([_HEAD, numbers, *shapes, *names, bytes(-end % _LINE)])
+    for each in inputs:
+        yield from _data(each)
 
 
 def _places(start: int, sizes: Iterable[int]) -> tuple[NDArray[np.int64], int]:
@@ -84,13 +111,17 @@ def _name(name: bytes) -> bytes:
     return struct.pack(f"<I{len(name)}s{4 - len(name) % 4}x", len(name), name)
 
 
-def _data(arrays: NDArray[Any]) -> list[bytes | memoryview]:
-    """Each array's data with what is around it. One alone may be large, and is not copied."""
-    count, size = len(arrays), arrays[0].nbytes
+def _data(inputs: Inputs) -> Iterator[bytes | memoryview]:
+    """Each input's data with what is around it. A single one may be large, and is not copied."""
+    count, size = len(inputs.names), inputs.nbytes
     if count == 1:
-        whole = np.ascontiguousarray(arrays).reshape(-1).view(np.uint8)
-        return [struct.pack(f"<{_LINE - 4}xI", size), whole.data, bytes(-size % _LINE)]
+        yield struct.pack(f"<{_LINE - 4}xI", size)
+        for piece in inputs.make():
+            yield np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+        yield bytes(-size % _LINE)
+        return
+    (numbers,) = inputs.make()
     lines = np.zeros((count, _LINE + size + -size % _LINE), dtype=np.uint8)
     lines[:, _LINE - 4 : _LINE].view("<u4")[...] = size
-    lines[:, _LINE : _LINE + size].view(arrays.dtype).reshape(arrays.shape)[...] = arrays
-    return [lines.data]
+    lines[:, _LINE : _LINE + size].view(inputs.dtype).reshape(numbers.shape)[...] = numbers
+    yield lines.data

@@ -16,14 +16,11 @@ from numpy.typing import NDArray
 from kronq.adapter import Adapter
 from kronq.errors import FormatError, StrPath
 from kronq.files import check_apart, check_output, new_file
-from kronq.targets.adapter_file import Stack, adapter_file
+from kronq.targets.adapter_file import Inputs, adapter_file
 from kronq.targets.onnx.slot_spec import Slots
-from kronq.targets.onnx.slots import stacked
+from kronq.targets.onnx.slots import inputs
 
 SUFFIX = ".onnx_adapter"
-
-AT_ONCE = 2**20
-"""Bytes that are written together."""
 
 
 def write_onnx_adapter(
@@ -48,16 +45,16 @@ def write_onnx_adapter(
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     found = slots if isinstance(slots, Slots) else Slots.read(slots)
-    stacks = stacked(adapter, found)
+    given = inputs(adapter, found)
     with new_file(out, force=force) as work:
-        export_stacks(stacks, work)
+        export_inputs(given, work)
     return Path(out)
 
 
-def export_stacks(stacks: Sequence[Stack], file: Path) -> None:
-    """Arrays by input name as an ``.onnx_adapter``."""
-    with file.open("wb", buffering=AT_ONCE) as stream:
-        stream.writelines(adapter_file(stacks))
+def export_inputs(found: Sequence[Inputs], file: Path) -> None:
+    """All inputs as an ``.onnx_adapter``."""
+    with file.open("wb") as stream:
+        stream.writelines(adapter_file(found))
 
 
 def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:

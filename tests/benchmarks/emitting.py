@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kronq.kernel import build
 from kronq.matrix import F32
-from kronq.targets.onnx.filling import Filling
+from kronq.targets.onnx.filling import Filling, Part
 from kronq.targets.onnx.packed_slots import pack
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
@@ -122,9 +122,9 @@ def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
     """One compiled operator: what kronq writes with --kernel."""
     widths = [len(a) * len(b1) for a, b1, _ in factors]
     b_in = factors[0][2].shape[1]
-    members = [(a[None], b1.T[None], b2.T[None]) for a, b1, b2 in factors]
+    members = [tuple(Part.of(x[None]) for x in (a, b1.T, b2.T)) for a, b1, b2 in factors]
     filling = Filling([0], CUT, b_in, members)
-    packed = g.constant(pack([filling]))
+    packed = g.constant(np.concatenate(list(pack([filling]))))
     told = {"group": 0, "d_in": CUT * b_in, "d_out": widths}
     places = {"target": list(range(len(bases))), "start": [0] * len(bases)}
     kind, count = f"PackedSlots_{len(bases)}", len(bases)

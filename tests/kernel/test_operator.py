@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from kronq.errors import KronqError, UnsupportedError
 from kronq.kernel import TRUST, build, check_library
-from kronq.targets.onnx.filling import Filling
+from kronq.targets.onnx.filling import Filling, Part
 from kronq.targets.onnx.packed_slots import NOTHING, pack
 
 try:
@@ -64,12 +64,15 @@ def adapter(rng, cut: tuple[int, int], members: list[Member3]) -> tuple[np.ndarr
         ((1, a_out, a_in), (1, rank, b_out), (1, b_in, rank)) for a_out, b_out, rank in members
     ]
     factors = [
-        tuple(rng.normal(size=shape).astype(np.float32) for shape in layer) for layer in shapes
+        tuple(Part.of(rng.normal(size=shape).astype(np.float32)) for shape in layer)
+        for layer in shapes
     ]
-    none = tuple(np.zeros(shape, np.float32) for shape in ((1, 1, 1), (1, 0, 4), (1, 4, 0)))
-    exact = [[part[0].astype(np.float64) for part in layer] for layer in factors]
+    shapes = ((1, 1, 1), (1, 0, 4), (1, 4, 0))
+    none = tuple(Part.of(np.zeros(shape, np.float32)) for shape in shapes)
+    exact = [[part.make()[0].astype(np.float64) for part in layer] for layer in factors]
     dense = [np.kron(a.T, b2 @ b1) for a, b1, b2 in exact]
-    return pack([Filling([1], a_in, b_in, factors), Filling([0], 1, 4, [none])]), dense
+    row = pack([Filling([1], a_in, b_in, factors), Filling([0], 1, 4, [none])])
+    return np.concatenate(list(row)), dense
 
 
 def inputs(rng, tokens: int, d_in: int, widths: list[int]) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from kronq.errors import UnsupportedError
 from kronq.targets import adapter_file
-from kronq.targets.onnx_adapter import export_stacks, read_onnx_adapter
+from kronq.targets.adapter_file import Inputs
+from kronq.targets.onnx_adapter import export_inputs, read_onnx_adapter
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 stacks = st.lists(
@@ -24,6 +25,10 @@ stacks = st.lists(
 ).map(lambda found: [array for array in found if len(array)])
 
 
+def inputs(names: list[str], array: np.ndarray) -> Inputs:
+    return Inputs(names, array.shape[1:], array.dtype, lambda: [array])
+
+
 @settings(max_examples=150, deadline=None)
 @given(found=stacks, data=st.data())
 def test_onnx_runtime_reads_what_was_written(found, data, tmp_path_factory) -> None:
@@ -31,7 +36,7 @@ def test_onnx_runtime_reads_what_was_written(found, data, tmp_path_factory) -> N
     told = data.draw(st.lists(names, min_size=count, max_size=count, unique=True))
     rest = iter(told)
     file = tmp_path_factory.mktemp("adapter") / "a.onnx_adapter"
-    export_stacks([([next(rest) for _ in array], array) for array in found], file)
+    export_inputs([inputs([next(rest) for _ in array], array) for array in found], file)
     read = read_onnx_adapter(file)
     expected = dict(zip(told, (part for array in found for part in array), strict=True))
     assert read.keys() == expected.keys()
@@ -46,7 +51,8 @@ def test_data_lies_on_cache_lines_and_layout_does_not_matter(tmp_path: Path) -> 
     many = rng.normal(size=(3, 5, 7)).astype(np.float32).swapaxes(1, 2)
     one = rng.integers(0, 255, (1, 33)).astype(np.uint8)
     file = tmp_path / "a.onnx_adapter"
-    export_stacks([(["a", "b", "c"], many), (["d"], one)], file)
+    pieces = Inputs(["d"], (33,), one.dtype, lambda: [one[:, :5], one[:, 5:]])
+    export_inputs([inputs(["a", "b", "c"], many), pieces], file)
     read = read_onnx_adapter(file)
     for name, array in zip("abcd", [*many, one[0]], strict=True):
         assert np.array_equal(read[name], array)
@@ -56,4 +62,4 @@ def test_data_lies_on_cache_lines_and_layout_does_not_matter(tmp_path: Path) -> 
 def test_what_no_flat_buffer_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_file, "_LARGEST", 1000)
     with pytest.raises(UnsupportedError, match="too large; found 1,"):
-        export_stacks([(["a"], np.zeros((1, 250), np.float32))], tmp_path / "a")
+        export_inputs([inputs(["a"], np.zeros((1, 250), np.float32))], tmp_path / "a")

@@ -13,7 +13,8 @@ import pytest
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import kronq
-from kronq.targets.onnx_adapter import export_stacks, write_onnx_adapter
+from kronq.targets.adapter_file import Inputs
+from kronq.targets.onnx_adapter import export_inputs, write_onnx_adapter
 from tests.conftest import once_per_machine
 from tests.tasks.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
@@ -149,8 +150,9 @@ def test_a_click_on_ask_shows_every_answer(page):
 
 
 def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder):
-    stack = (["/h.0/attn/down"], np.ones((1, 8, 4), np.float32))
-    export_stacks([stack], folder / "other.onnx_adapter")
+    ones = np.ones((1, 8, 4), np.float32)
+    other = Inputs(["/h.0/attn/down"], (8, 4), ones.dtype, lambda: [ones])
+    export_inputs([other], folder / "other.onnx_adapter")
     opened = (
         "Promise.all([import('./model.js'), fetch('model/other.onnx_adapter')])"
         ".then(async ([{ openAdapter }, file]) =>"

@@ -17,10 +17,9 @@ Feeding one input instead of some hundreds is what makes the compiled form quick
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import prod
-from operator import mul
 from typing import Any
 
 import numpy as np
@@ -35,25 +34,34 @@ NOTHING = np.zeros(8, dtype=np.uint8)
 """No groups, which is exactly no adapter."""
 
 
-def pack(fillings: Iterable[Filling]) -> NDArray[np.uint8]:
-    """All groups' factors as one row of bytes.
+def pack(fillings: Sequence[Filling]) -> Iterator[NDArray[np.uint8]]:
+    """All groups' factors as one row of bytes, in pieces.
 
     Args:
         fillings: Of groups that are numbered as the graph's ``group`` attributes.
     """
-    found = list(fillings)
-    sizes = [_size(filling) for filling in found]
-    counts = [len(filling.groups) for filling in found]
-    first = _line(8 + 8 * sum(counts))
-    *places, end = accumulate(map(mul, sizes, counts), initial=first)
-    row = np.zeros(end, dtype=np.uint8)
-    row[:8].view("<i8")[0] = sum(counts)
-    offsets = row[8:first].view("<i8")
-    for filling, size, count, at in zip(found, sizes, counts, places, strict=True):
+    counts = [len(filling.groups) for filling in fillings]
+    sizes = [_size(filling) for filling in fillings]
+    head = np.zeros(_line(8 + 8 * sum(counts)), dtype=np.uint8)
+    words = head.view("<i8")
+    words[0] = sum(counts)
+    at = head.size
+    for filling, size, count in zip(fillings, sizes, counts, strict=True):
         if size:
-            offsets[filling.groups] = at + size * np.arange(count)
-            _put(row[at : at + size * count].view("<f4").reshape(count, -1), filling)
-    return row
+            words[1 + np.array(filling.groups)] = at + size * np.arange(count)
+            at += size * count
+    yield head
+    for filling, size, count in zip(fillings, sizes, counts, strict=True):
+        if size:
+            records = np.zeros((count, size), dtype=np.uint8)
+            _put(records.view("<f4"), filling)
+            yield records.reshape(-1)
+
+
+def packed_size(fillings: Sequence[Filling]) -> int:
+    """Bytes of that row."""
+    count = sum(len(filling.groups) for filling in fillings)
+    return _line(8 + 8 * count) + sum(len(f.groups) * _size(f) for f in fillings)
 
 
 def _head(filling: Filling) -> list[int]:
@@ -72,7 +80,7 @@ def _columns(filling: Filling) -> list[int]:
 def _size(filling: Filling) -> int:
     """Bytes of a record; none without an adapter."""
     columns = sum(_columns(filling))
-    factors = sum(a[0].size + left[0].size for a, left, _ in filling.members)
+    factors = sum(prod(part.shape[1:]) for a, left, _ in filling.members for part in (a, left))
     floats = filling.b_in * columns + factors
     return _line(8 * len(_head(filling))) + _line(4 * floats) if columns else 0
 
@@ -92,10 +100,10 @@ def _put(records: NDArray[Any], filling: Filling) -> None:
     rights = room(filling.b_in, sum(columns))
     ends = accumulate(columns, initial=0)
     for (_, _, right), start in zip(filling.members, ends, strict=False):
-        rights[:, :, start : start + right.shape[2]] = right
+        rights[:, :, start : start + right.shape[2]] = right.make()
     for a, left, _ in filling.members:
-        room(*a.shape[1:])[...] = a
-        room(*left.shape[1:])[...] = left
+        for part in (a, left):
+            room(*part.shape[1:])[...] = part.make()
 
 
 def _line(size: int) -> int:

@@ -7,16 +7,18 @@ Layers that read the same input are one group, and share the reshape and the pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.adapter import Adapter
-from kronq.targets.adapter_file import Stack
+from kronq.matrix import F32
+from kronq.targets.adapter_file import Inputs
 from kronq.targets.onnx import filling
-from kronq.targets.onnx.filling import Filling, fillings
-from kronq.targets.onnx.packed_slots import pack
+from kronq.targets.onnx.filling import Filling, Part, fillings
+from kronq.targets.onnx.packed_slots import pack, packed_size
 from kronq.targets.onnx.slot_spec import PACKED, Group, Slots, a_of, b1_of
 
 
@@ -26,18 +28,20 @@ def parameters(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
-    return _apart(stacked(adapter, slots))
+    return _arrays(inputs(adapter, slots))
 
 
-def stacked(adapter: Adapter, slots: Slots) -> list[Stack]:
-    """The same, those of one kind together.
+def inputs(adapter: Adapter, slots: Slots) -> list[Inputs]:
+    """The same, those that are alike together and not made yet.
 
     Raises:
         MismatchError: As ``parameters``.
     """
-    if slots.kernel:
-        return [([PACKED], pack(fillings(adapter, slots))[None])]
-    return list(_factors(adapter, slots))
+    if not slots.kernel:
+        return list(_factors(adapter, slots))
+    found = list(fillings(adapter, slots))
+    size = packed_size(found)
+    return [Inputs([PACKED], (size,), np.dtype(np.uint8), lambda: pack(found))]
 
 
 def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
@@ -46,37 +50,47 @@ def factors(adapter: Adapter, slots: Slots) -> dict[str, NDArray[Any]]:
     Raises:
         MismatchError: As ``parameters``.
     """
-    return _apart(_factors(adapter, slots))
+    return _arrays(_factors(adapter, slots))
 
 
 def nothing(group: Group) -> dict[str, NDArray[Any]]:
     """The defaults: rank 0, which is exactly no adapter."""
-    return _apart(_inputs([group], filling.nothing(group)))
+    return _arrays(_inputs([group], filling.nothing(group)))
 
 
-def _apart(stacks: Iterable[Stack]) -> dict[str, NDArray[Any]]:
-    return {n: a for names, arrays in stacks for n, a in zip(names, arrays, strict=True)}
+def _arrays(inputs: Iterable[Inputs]) -> dict[str, NDArray[Any]]:
+    return {name: array for each in inputs for name, array in each.arrays().items()}
 
 
-def _factors(adapter: Adapter, slots: Slots) -> Iterator[Stack]:
+def _factors(adapter: Adapter, slots: Slots) -> Iterator[Inputs]:
     for found in fillings(adapter, slots):
         yield from _inputs([slots.groups[i] for i in found.groups], found)
 
 
-def _inputs(groups: Sequence[Group], found: Filling) -> Iterator[Stack]:
+def _inputs(groups: Sequence[Group], found: Filling) -> Iterator[Inputs]:
     """All inputs of groups that are filled alike."""
-    first = groups[0]
+    first, float32 = groups[0], np.dtype(np.float32)
     cut = [*[0] * first.lead, found.a_in, found.b_in]
-    yield [group.cut for group in groups], _same(cut, groups)
+    yield _same([group.cut for group in groups], cut)
     for m, (a, left, _) in enumerate(found.members):
         layers = [group.members[m].layer for group in groups]
-        yield [a_of(layer) for layer in layers], a
-        yield [b1_of(layer) for layer in layers], left
+        for name, part in ((a_of, a), (b1_of, left)):
+            yield Inputs([name(x) for x in layers], part.shape[1:], float32, partial(_made, [part]))
     rights = [right for _, _, right in found.members]
-    yield [group.b2 for group in groups], np.concatenate(rights, axis=2)
+    ranks = [right.shape[2] for right in rights]
+    names, shape = [group.b2 for group in groups], (found.b_in, sum(ranks))
+    yield Inputs(names, shape, float32, partial(_made, rights))
     if first.ranks is not None:
-        yield [str(group.ranks) for group in groups], _same([r.shape[2] for r in rights], groups)
+        yield _same([str(group.ranks) for group in groups], ranks)
 
 
-def _same(numbers: list[int], groups: Sequence[Group]) -> NDArray[np.int64]:
-    return np.tile(np.array(numbers, dtype=np.int64), (len(groups), 1))
+def _made(parts: Sequence[Part]) -> list[F32]:
+    """Side by side."""
+    arrays = [part.make() for part in parts]
+    return arrays if len(arrays) == 1 else [np.concatenate(arrays, axis=2)]
+
+
+def _same(names: list[str], numbers: list[int]) -> Inputs:
+    """The same numbers in each."""
+    array = np.tile(np.array(numbers, dtype=np.int64), (len(names), 1))
+    return Inputs(names, (len(numbers),), array.dtype, lambda: [array])
