@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,22 +38,26 @@ class Stack:
         self.shape = shape
         self._unpack = unpack
         self._small = layers * shape[0] * shape[1] <= AT_ONCE
-        self._all: I8 | None = None
 
     def codes(self, layer: int) -> I8:
         """Those of one layer, not to be written to."""
-        found: I8 = self.all()[layer] if self._small else self._unpack(layer, layer + 1)[0]
+        found: I8 = self.some(slice(layer, layer + 1))[0]
         return found
 
-    def all(self) -> I8:
-        """Those of all layers, not to be written to."""
-        if self._all is not None:
-            return self._all
-        found = self._unpack(0, self.layers)
+    def some(self, layers: Layers = ALL) -> I8:
+        """Those of some layers, not to be written to."""
         if self._small:
-            self._all = found
-            self._all.flags.writeable = False
-        return found
+            return self._unpacked[layers]
+        if isinstance(layers, slice):
+            first, stop, _ = layers.indices(self.layers)
+            return self._unpack(first, stop)
+        return np.stack([self.codes(layer) for layer in layers])
+
+    @cached_property
+    def _unpacked(self) -> I8:
+        codes = self._unpack(0, self.layers)
+        codes.flags.writeable = False
+        return codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,7 @@ class QuantizedStack:
 
     def float32(self, layers: Layers = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
-        return dequantized(self.codes.all()[layers], scale, self.axis, self.group_size)
+        return dequantized(self.codes.some(layers), scale, self.axis, self.group_size)
 
 
 @dataclass(frozen=True, eq=False)

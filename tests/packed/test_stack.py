@@ -11,7 +11,8 @@ CODES = np.random.default_rng(0).integers(-8, 8, (5, 3, 4)).astype(np.int8)
 
 
 @pytest.mark.parametrize(
-    ("size", "unpacked"), [(12, [(0, 5)]), (AT_ONCE // 5 + 1, [(3, 4), (0, 1), (3, 4)])]
+    ("size", "unpacked"),
+    [(12, [(0, 5)]), (AT_ONCE // 5 + 1, [(3, 4), (0, 1), (3, 4), (1, 3), (4, 5), (2, 3)])],
 )
 def test_small_stacks_are_unpacked_at_once_and_of_large_ones_nothing_is_kept(
     size: int, unpacked: list[tuple[int, int]]
@@ -26,6 +27,8 @@ def test_small_stacks_are_unpacked_at_once_and_of_large_ones_nothing_is_kept(
     stack = Stack(5, (1, size), unpack)
     for layer in (3, 0, 3):
         assert np.array_equal(np.asarray(StackedCodes(stack, layer)), codes[layer])
+    assert np.array_equal(stack.some(slice(1, 3)), codes[1:3])
+    assert np.array_equal(stack.some([4, 2]), codes[[4, 2]])
     assert found == unpacked
 
 
