@@ -15,8 +15,9 @@ BIN = .venv/bin
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
+# Two files of tests at a time, in the order of their names: most use one core.
 test: .venv/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.installed
 	$(BIN)/ruff check .
