@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read(path: StrPath | TensorFile) -> Adapter:
     if not names:
         raise FormatError("no adapted layers", path=file.path)
     if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        ((twice, _),) = Counter(names).most_common(1)
         raise FormatError("a layer is there twice", path=file.path, layer=twice)
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
