@@ -69,12 +69,17 @@ class Stacked:
     b: tuple[MatrixStack, ...]
 
     def __post_init__(self) -> None:
-        self.delta(0)
+        _ = self.first
+
+    @cached_property
+    def first(self) -> Delta:
+        """The first layer, which shapes are those of all."""
+        return self.delta(0)
 
     @property
     def whole(self) -> bool:
         """Whether no product is cropped."""
-        return self.shape == self.delta(0).full_shape
+        return self.shape == self.first.full_shape
 
     def delta(self, layer: int) -> Delta:
         """One of the layers."""

@@ -96,9 +96,7 @@ def mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> QuantizedStack
     if spec.scaled:
         scales = np.zeros(planes.widths.shape, dtype=np.float16)
         scales[planes.widths > 0] = scales_of(file, name)
-    bits = np.rint(planes.widths.mean(axis=1)).astype(int).tolist()
-    stack = Stack(layers, spec.shape, unpack)
-    return QuantizedStack(stack, scales, axis, bits, widths=planes.widths)
+    return QuantizedStack(Stack(layers, spec.shape, unpack), scales, axis, widths=planes.widths)
 
 
 def scales_of(file: TensorFile, name: str) -> NDArray[Any]:

@@ -228,7 +228,7 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> MatrixStack:
 
     scales = scales_of(file, name) if spec.scaled else None
     stack = Stack(len(array), spec.shape, unpack)
-    return QuantizedStack(stack, scales, spec.axis or 0, [bits] * len(array), spec.group_size)
+    return QuantizedStack(stack, scales, spec.axis or 0, bits, spec.group_size)
 
 
 def names_of(file: TensorFile, group: Group) -> list[str]:

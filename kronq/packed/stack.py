@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,7 +95,7 @@ class QuantizedStack:
         codes: Of all layers.
         scale: [layers, ...], or None.
         axis: Of each matrix.
-        bits: Of each matrix.
+        bits: Of every code, where there are no ``widths``.
         group_size: Of each matrix.
         widths: uint8 [layers, channels], or None.
     """
@@ -103,14 +103,21 @@ class QuantizedStack:
     codes: Stack
     scale: NDArray[np.float16] | None
     axis: int
-    bits: Sequence[int]
+    bits: int = 0
     group_size: int | None = None
     widths: NDArray[np.uint8] | None = None
 
     def matrix(self, layer: int) -> Quantized:
         codes = StackedCodes(self.codes, layer)
         scale, widths = (None if x is None else x[layer] for x in (self.scale, self.widths))
-        return Quantized(codes, scale, self.bits[layer], self.axis, self.group_size, widths)
+        return Quantized(codes, scale, self._bits[layer], self.axis, self.group_size, widths)
+
+    @cached_property
+    def _bits(self) -> list[int]:
+        """Of each matrix, on average."""
+        if self.widths is None:
+            return [self.bits] * self.codes.layers
+        return [round(mean) for mean in self.widths.mean(axis=1).tolist()]
 
     def float32(self, layers: Layers = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]

@@ -69,62 +69,42 @@ def fillings(adapter: Adapter, slots: Slots) -> Iterator[Filling]:
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
-    sources, at = _sources(adapter, slots)
+    places, stacks = slots.layers, adapter.stacks
+    at = {name: (k, layer) for k, s in enumerate(stacks) for layer, name in enumerate(s.names)}
+    fits = [s.whole and {places.get(name) for name in s.names} == {s.shape} for s in stacks]
+    cropped = {
+        name: _fitted(adapter, name, places)
+        for stack, whole in zip(stacks, fits, strict=True)
+        for name in stack.names
+        if not whole
+    }
     alike: dict[tuple[int, ...], list[int]] = {}
     for i, group in enumerate(slots.groups):
-        own = (at[m.layer][0] if m.layer in at else -m.d_out for m in group.members)
+        own = [at[m.layer][0] if m.layer in at else -m.d_out for m in group.members]
         alike.setdefault((group.d_in, group.lead, *own), []).append(i)
     for (d_in, _, *kinds), groups in alike.items():
-        a_in = next((sources[kind].a_in for kind in kinds if kind >= 0), 1)
+        present = {kind for kind in kinds if kind >= 0}
+        cuts = {stacks[kind].first.a.shape[1] for kind in present}
+        if len(cuts) > 1 or not all(fits[kind] for kind in present):
+            for i in groups:
+                layers = [member.layer for member in slots.groups[i].members]
+                deltas = [cropped.get(n) or adapter[n] if n in at else None for n in layers]
+                yield _low_rank(slots.groups[i], i, deltas)
+            continue
+        a_in = next(iter(cuts), 1)
         members = []
         for m, kind in enumerate(kinds):
             if kind < 0:
                 members.append(_none(len(groups), a_in, d_in // a_in, -kind))
             else:
-                layers = [at[slots.groups[i].members[m].layer][1] for i in groups]
-                members.append(sources[kind].factors(layers))
+                numbers = [at[slots.groups[i].members[m].layer][1] for i in groups]
+                members.append(_factors(stacks[kind], numbers))
         yield Filling(groups, a_in, d_in // a_in, members)
 
 
 def nothing(group: Group) -> Filling:
     """One group's without an adapter."""
-    return Filling([0], 1, group.d_in, [_none(1, 1, group.d_in, m.d_out) for m in group.members])
-
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """Where the factors of some layers come from.
-
-    Attributes:
-        a_in: Of all of them.
-        factors: Gives those of some, by number.
-    """
-
-    a_in: int
-    factors: Callable[[list[int]], Factors]
-
-
-def _sources(adapter: Adapter, slots: Slots) -> tuple[list[_Source], dict[str, tuple[int, int]]]:
-    """All sources, and for each layer its source and its number there."""
-    places = slots.layers
-    sources: list[_Source] = []
-    at: dict[str, tuple[int, int]] = {}
-    cropped: dict[str, Delta] = {}
-    for stack in adapter.stacks:
-        if stack.whole and all(places.get(name) == stack.shape for name in stack.names):
-            at |= {name: (len(sources), layer) for layer, name in enumerate(stack.names)}
-            sources.append(_Source(stack.delta(0).a.shape[1], partial(_factors, stack)))
-        else:
-            cropped |= {name: _fitted(adapter, name, places) for name in stack.names}
-    for group in slots.groups:
-        present = [member.layer for member in group.members if member.layer in adapter]
-        cuts = {sources[at[name][0]].a_in if name in at else 0 for name in present}
-        if len(cuts) > 1 or 0 in cuts:
-            for name in present:
-                at[name] = len(sources), 0
-                view = _low_rank(cropped.get(name) or adapter[name])
-                sources.append(_Source(1, partial(_known, view)))
-    return sources, at
+    return _low_rank(group, 0, [None] * len(group.members))
 
 
 def _fitted(adapter: Adapter, name: str, places: Mapping[str, tuple[int, int]]) -> Delta:
@@ -150,7 +130,7 @@ def _factors(stack: Stacked, numbers: list[int]) -> Factors:
     """Those of some of a stack's layers."""
     run = slice(numbers[0], numbers[0] + len(numbers))
     layers = run if numbers == list(range(run.start, run.stop)) else numbers
-    first, count = stack.delta(0), len(numbers)
+    first, count = stack.first, len(numbers)
     (rows, cols), rank = first.b.shape, first.b.rank
     a = Part((count, *first.a.shape), partial(stack.scaled_a, layers))
     left = Part((count, rank, rows), partial(_turned, stack.b[0], layers))
@@ -166,12 +146,17 @@ def _turned(stack: MatrixStack, layers: Layers) -> F32:
     return stack.float32(layers).swapaxes(1, 2)
 
 
-def _low_rank(delta: Delta) -> Factors:
+def _low_rank(group: Group, number: int, deltas: Sequence[Delta | None]) -> Filling:
+    """One group's, by the exact low-rank view of its layers."""
+    members = [
+        _none(1, 1, group.d_in, member.d_out) if delta is None else _view(delta)
+        for member, delta in zip(group.members, deltas, strict=True)
+    ]
+    return Filling([number], 1, group.d_in, members)
+
+
+def _view(delta: Delta) -> Factors:
     up, down = lora_layer(delta)
     one = np.full((1, 1), abs(delta.scale))
     a, left, right = (Part.of(x.T[None].astype(np.float32)) for x in (one, up, down))
     return a, left, right
-
-
-def _known(factors: Factors, _numbers: list[int]) -> Factors:
-    return factors
