@@ -100,9 +100,8 @@ def pack_widths(widths: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def unpack_widths(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """[layers, count] of [layers, bytes]."""
-    both: NDArray[np.uint8] = data[..., None] >> np.array([0, WIDTH_BITS], dtype=np.uint8)
-    both &= 15
-    return both.reshape(len(data), -1)[:, :count]
+    widths: NDArray[np.uint8] = unpack_codes(data, WIDTH_BITS, count).view(np.uint8)
+    return widths & np.uint8(2**WIDTH_BITS - 1)
 
 
 def unpack_channels(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kronq.adapter import Adapter
 from kronq.errors import FormatError, StrPath
-from kronq.files import check_apart, check_output, new_file
+from kronq.files import check_apart, check_output, write_file
 from kronq.targets.adapter_file import Inputs, adapter_file
 from kronq.targets.onnx.slot_spec import Slots
 from kronq.targets.onnx.slots import inputs
@@ -45,10 +45,7 @@ def write_onnx_adapter(
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     found = slots if isinstance(slots, Slots) else Slots.read(slots)
-    given = inputs(adapter, found)
-    with new_file(out, force=force) as work:
-        export_inputs(given, work)
-    return Path(out)
+    return write_file(out, adapter_file(inputs(adapter, found)), force=force)
 
 
 def export_inputs(found: Sequence[Inputs], file: Path) -> None:
