@@ -25,7 +25,7 @@ check: .venv/.installed
 	$(BIN)/mypy
 
 bench: .venv/.installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m benchmarks
 
 # A second execution provider, beside the environment and not in it: tests that need it run where
 # it is. What it depends on is there already.
@@ -35,7 +35,7 @@ $(OPENVINO): .venv/.installed
 	mv $@.part $@
 
 providers: $(OPENVINO)
-	$(BIN)/pytest -rs tests/runtime/test_openvino.py
+	$(BIN)/pytest -rs tests/onnx/test_openvino.py
 
 clean:
 	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

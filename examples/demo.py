@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from score import answer_all, load_questions
 
-from kronq.tasks.score import Score, agreement, nll_per_token
-from kronq.texts import Example
+from kronq.evaluate.score import Score, agreement, nll_per_token
+from kronq.io.examples import Example
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"

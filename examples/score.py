@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import kronq
-from kronq.tasks.model import TaskModel
-from kronq.tasks.score import Score, score
-from kronq.texts import Example, read_examples
+from kronq.evaluate.score import Score, score
+from kronq.evaluate.task_model import TaskModel
+from kronq.io.examples import Example, read_examples
 
 QUESTIONS = Path(__file__).parent / "questions.jsonl"
 

@@ -10,33 +10,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kronq.adapter import Adapter
     from kronq.calibration.collect import calibrate
-    from kronq.delta import Delta
     from kronq.errors import KronqError
-    from kronq.loading import load
-    from kronq.metrics import measure, stamp
-    from kronq.metrics.compare import compare
+    from kronq.genai.session import Session
+    from kronq.model.adapter import Adapter
+    from kronq.model.delta import Delta
+    from kronq.onnx import export_onnx
     from kronq.packed import save
     from kronq.quantization import quantize
-    from kronq.runtime.session import Session
-    from kronq.targets.onnx import export_onnx
-    from kronq.targets.peft import convert
+    from kronq.readers.load import load
+    from kronq.report import measure, stamp
+    from kronq.report.comparison import compare
+    from kronq.writers.peft import convert
 
 _HOME = {
-    "Adapter": "kronq.adapter",
-    "Delta": "kronq.delta",
+    "Adapter": "kronq.model.adapter",
+    "Delta": "kronq.model.delta",
     "KronqError": "kronq.errors",
-    "Session": "kronq.runtime.session",
+    "Session": "kronq.genai.session",
     "calibrate": "kronq.calibration.collect",
-    "compare": "kronq.metrics.compare",
-    "convert": "kronq.targets.peft",
-    "export_onnx": "kronq.targets.onnx",
-    "load": "kronq.loading",
-    "measure": "kronq.metrics",
+    "compare": "kronq.report.comparison",
+    "convert": "kronq.writers.peft",
+    "export_onnx": "kronq.onnx",
+    "load": "kronq.readers.load",
+    "measure": "kronq.report",
     "quantize": "kronq.quantization",
     "save": "kronq.packed",
-    "stamp": "kronq.metrics",
+    "stamp": "kronq.report",
 }
 
 __version__ = "0.1.0"

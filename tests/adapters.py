@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.adapter import Adapter, Origin
-from kronq.delta import ONE, Delta, Product
-from kronq.matrix import Float
+from kronq.model.adapter import Adapter, Origin
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float
 
 Rng = np.random.Generator
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.tiny_llama import tiny_base, tiny_build, tiny_hf
 
 __all__ = ["tiny_base", "tiny_build", "tiny_hf"]
 
-CACHE = Path(__file__).parents[1] / ".cache"
+CACHE = ROOT / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -42,7 +43,7 @@ def kernel(request: pytest.FixtureRequest) -> bool:
     compiled = request.param == "compiled"
     if compiled:
         from kronq.errors import UnsupportedError
-        from kronq.kernel import build
+        from kronq.onnx.slots.kernel import build
 
         try:
             build()
@@ -63,7 +64,7 @@ def smollm_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm_hf(smollm_gguf: Path) -> Path:
     """The same as a Hugging Face folder, float32."""
-    from kronq.runtime.gguf import gguf_to_hf
+    from kronq.base.gguf import gguf_to_hf
 
     return once_per_machine("hf", lambda out: gguf_to_hf(smollm_gguf, out))
 
@@ -71,7 +72,7 @@ def smollm_hf(smollm_gguf: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm_base(smollm_hf: Path) -> Path:
     """The same as an ONNX model folder, float32, q, k and v apart."""
-    from kronq.runtime.base import build_base
+    from kronq.base.build import build_base
 
     return once_per_machine("base-fp32", lambda out: build_base(smollm_hf, out))
 
@@ -79,6 +80,6 @@ def smollm_base(smollm_hf: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm_q4(smollm_gguf: Path) -> Path:
     """The same with the GGUF's own blocks, exact; built once per machine."""
-    from kronq.runtime.base import build_base
+    from kronq.base.build import build_base
 
     return once_per_machine("base-q4", lambda out: build_base(smollm_gguf, out))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from kronq.matrix import Quantized
+from kronq.model.matrix import Quantized
 
 TYPES = {8: TensorProto.INT8, 4: TensorProto.INT4}
 

@@ -45,7 +45,7 @@ def tiny_hf(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_build(tiny_hf):
     """The same as a model folder, float32: the report, and the steps that were told."""
-    from kronq.runtime.base import build_base
+    from kronq.base.build import build_base
 
     steps: list[str] = []
     report = build_base(tiny_hf, tiny_hf.parent / "bases" / "tiny", progress=steps.append)

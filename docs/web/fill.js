@@ -1,6 +1,6 @@
 /**
  * A packed adapter's factors as the slots of `kronq export --form slots` take them, by the folder's
- * kronq_slots.json: what kronq.targets.onnx.slots does in Python, for factors that fit as they are.
+ * kronq_slots.json: what kronq.onnx.slots.inputs does in Python, for factors that fit as they are.
  */
 
 /** Map of input name to tensor; layers is what readPacked gives. */

@@ -10,7 +10,7 @@ import numpy as np
 from kronq.calibration.batches import Batch
 from kronq.calibration.store import Store
 from kronq.errors import KronqError
-from kronq.matrix import F32
+from kronq.model.matrix import F32
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all)."""

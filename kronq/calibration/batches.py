@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
-from kronq.texts import Example
+from kronq.io.examples import Example
 
 Tokenize = Callable[[str], Sequence[int]]
 

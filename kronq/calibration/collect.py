@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from kronq.adapter import Adapter
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, Tokenize, batches, choose
 from kronq.calibration.store import digest_batches, digest_files, open_store
 from kronq.calibration.taps import open_tapped, read_value
 from kronq.errors import KronqError, StrPath
-from kronq.matrix import F32
-from kronq.moments import Moment, Moments
-from kronq.runtime.model_files import find_model
-from kronq.runtime.session import Session
-from kronq.runtime.token_inputs import token_inputs
-from kronq.targets.onnx.folder import find_base, load_base, locations
-from kronq.targets.onnx.match import fit, match
-from kronq.targets.onnx.names import Places
-from kronq.targets.onnx.sites import find_sites
-from kronq.texts import Example, read_examples
+from kronq.genai.session import Session
+from kronq.genai.token_inputs import token_inputs
+from kronq.io.examples import Example, read_examples
+from kronq.model.adapter import Adapter
+from kronq.model.matrix import F32
+from kronq.model.second_moments import Moment, Moments
+from kronq.onnx.folder import find_base, load_base, locations
+from kronq.onnx.graph.match import fit, match
+from kronq.onnx.graph.names import Places
+from kronq.onnx.graph.sites import find_sites
+from kronq.onnx.model_files import find_model
 
 
 def calibrate(

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from kronq.adapter import Adapter
+from kronq.base.build import WEIGHT_FILES
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, batches, choose
 from kronq.calibration.store import digest_adapter, digest_batches, digest_files, open_store
 from kronq.calibration.torch_factors import Factors
 from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
 from kronq.errors import KronqError, StrPath, UnsupportedError
-from kronq.matrix import F32
-from kronq.moments import Moment, Moments
-from kronq.runtime.base import WEIGHT_FILES
-from kronq.texts import Example, read_examples
+from kronq.io.examples import Example, read_examples
+from kronq.model.adapter import Adapter
+from kronq.model.matrix import F32
+from kronq.model.second_moments import Moment, Moments
 
 if TYPE_CHECKING:
     import torch

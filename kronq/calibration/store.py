@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from kronq.adapter import Adapter
 from kronq.calibration.batches import Batch
 from kronq.errors import FormatError, StrPath
-from kronq.files import cache_folder, write_file
-from kronq.matrix import F32
-from kronq.tensors import open_tensors
+from kronq.io.files import cache_folder, write_file
+from kronq.io.safetensors_file import open_tensors
+from kronq.model.adapter import Adapter
+from kronq.model.matrix import F32
 
 VERSION = "1"
 _PARTIAL = "partial.safetensors"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from kronq.matrix import F32
-from kronq.moments import Moments
-from kronq.naming import template, together
+from kronq.model.layer_names import template, together
+from kronq.model.matrix import F32
+from kronq.model.second_moments import Moments
 
 
 class Side(BaseModel):

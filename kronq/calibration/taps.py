@@ -14,10 +14,10 @@ import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.errors import KronqError, UnsupportedError
-from kronq.runtime.providers import check_provider, choose
-from kronq.targets.onnx.folder import load_base
-from kronq.targets.onnx.opening import session_options
-from kronq.targets.onnx.sites import Site
+from kronq.onnx.folder import load_base
+from kronq.onnx.graph.sites import Site
+from kronq.onnx.providers import check_provider, choose
+from kronq.onnx.sessions import session_options
 
 
 def read_value(site: Site, layer: str, model: ir.Model) -> str:

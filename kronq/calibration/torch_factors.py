@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kronq.delta import ONE, Delta, Product
-from kronq.matrix import Float
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float
 
 if TYPE_CHECKING:
     import torch

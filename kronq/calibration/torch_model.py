@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kronq.adapter import Adapter
+from kronq.base.build import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import Factors, factors_of
 from kronq.errors import KronqError, MismatchError, MissingDependencyError, StrPath
-from kronq.runtime.base import check_hf_folder
-from kronq.runtime.extras import require
-from kronq.targets.onnx.names import canonical
+from kronq.io.extras import require
+from kronq.model.adapter import Adapter
+from kronq.onnx.graph.names import canonical
 
 if TYPE_CHECKING:
     import torch

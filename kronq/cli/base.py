@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from kronq.base.agreement import ENOUGH
+from kronq.base.build import AS_IS, PRECISIONS, BaseReport, Progress, build_base
 from kronq.cli import shared
 from kronq.errors import listing
-from kronq.runtime.agreement import ENOUGH
-from kronq.runtime.base import AS_IS, PRECISIONS, BaseReport, Progress, build_base
 
 EXAMPLES = """\b
 Examples:

@@ -11,8 +11,8 @@ import click
 from rich.table import Table
 
 from kronq.cli import shared
-from kronq.runtime.bench import BenchReport, Side, bench
-from kronq.runtime.timing import Spread
+from kronq.genai.bench.bench import BenchReport, Side, bench
+from kronq.genai.bench.timing import Spread
 
 EXAMPLES = """\b
 Examples:

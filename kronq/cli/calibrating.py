@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar, get_args
 import click
 from rich.console import Console
 
-from kronq.adapter import Adapter
 from kronq.calibration.batches import LIMIT_TOKENS
 from kronq.errors import KronqError
-from kronq.moments import Moments
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import Moments
 
 F = TypeVar("F", bound=Callable[..., Any])
 Metric = Literal["plain", "input", "two-sided"]

@@ -10,7 +10,7 @@ import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError, listing, printable
-from kronq.runtime.session import Session
+from kronq.genai.session import Session
 
 EXAMPLES = """\b
 Examples:

@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from kronq.baselines import installed, missing
 from kronq.cli import shared
+from kronq.cli.baselines import find_baselines
 from kronq.errors import KronqError
-from kronq.files import check_output
-from kronq.metrics.compare import compare
-from kronq.metrics.plot import check_picture
-from kronq.metrics.plot import plot as draw
-from kronq.metrics.tables import comparison_table
+from kronq.io.files import check_output
 from kronq.quantization import BITS
+from kronq.report.comparison import compare
+from kronq.report.plot import check_picture
+from kronq.report.plot import plot as draw
+from kronq.report.tables import comparison_table
 
 EXAMPLES = """\b
 Examples:
@@ -83,14 +83,13 @@ def command(
     loaded = {
         label: shared.read(path, **reading) for label, path in zip(labels, adapters, strict=True)
     }
-    for line in missing() if baselines else ():
-        click.echo(f"kronq: {line}", err=True)
+    tools = find_baselines() if baselines else ()
     with shared.progress_bar("comparing") as progress:
         comparison = compare(
             loaded,
             widths,
             methods=methods,
-            baselines=installed() if baselines else (),
+            baselines=tools,
             progress=progress,
         )
     if as_json:

@@ -8,12 +8,12 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from kronq.adapter import Adapter
 from kronq.cli import shared
 from kronq.errors import KronqError
-from kronq.loading import load
-from kronq.targets.onnx_adapter import write_onnx_adapter
-from kronq.targets.peft import DTYPES, FORMS, convert
+from kronq.model.adapter import Adapter
+from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+from kronq.readers.load import load
+from kronq.writers.peft import DTYPES, FORMS, convert
 
 ONNX_ADAPTER = "onnx_adapter"
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kronq.cli import shared
 from kronq.errors import KronqError, MismatchError, printable
-from kronq.targets.onnx import (
+from kronq.onnx import (
     Difference,
     ExportReport,
     Form,
@@ -19,7 +19,7 @@ from kronq.targets.onnx import (
     load_mapping,
     match_table,
 )
-from kronq.targets.onnx.folder import GENAI
+from kronq.onnx.folder import GENAI
 
 EXAMPLES = """\b
 Examples:

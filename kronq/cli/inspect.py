@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from kronq.cli import shared
-from kronq.metrics.summary import summarize
-from kronq.metrics.tables import summary_table
+from kronq.report.summary import summarize
+from kronq.report.tables import summary_table
 
 EXAMPLES = """\b
 Examples:

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from kronq.adapter import Adapter
 from kronq.cli import shared
 from kronq.cli.calibrating import Calibrating
 from kronq.errors import KronqError
-from kronq.moments import Moments
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import Moments
 from kronq.quantization import quantize
 from kronq.quantization.methods import SIZED, pick
 
@@ -102,8 +102,8 @@ def make(
 def _tuned(
     adapter: Adapter, asked: Making, calibrating: Calibrating, moments: Moments | None
 ) -> Adapter:
-    from kronq.tuning import tune
-    from kronq.tuning.distill import STEPS
+    from kronq.quantization.distill import tune
+    from kronq.quantization.distill.distillation import STEPS
 
     size = asked.size or int((asked.bits or 0) * adapter.parameters / 8)
     with shared.progress_bar("tuning") as progress:

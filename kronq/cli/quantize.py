@@ -17,12 +17,12 @@ from kronq.cli.calibrating import (
 )
 from kronq.cli.making import Making, check_making, make
 from kronq.errors import KronqError
-from kronq.files import check_apart, check_output, write_file
-from kronq.metrics import gaussian_bound, measure, stamp
-from kronq.metrics.html import check_page, other_widths, write_html
-from kronq.metrics.tables import report_notes, report_table
+from kronq.io.files import check_apart, check_output, write_file
 from kronq.packed import check_name, save
-from kronq.sources.peft import CONFIG, WEIGHTS
+from kronq.readers.peft import CONFIG, WEIGHTS
+from kronq.report import gaussian_bound, measure, stamp
+from kronq.report.html import check_page, other_widths, write_html
+from kronq.report.tables import report_notes, report_table
 
 WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
 

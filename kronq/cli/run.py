@@ -12,8 +12,8 @@ import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError, listing
-from kronq.runtime.generation import Generation
-from kronq.runtime.session import Session
+from kronq.genai.generation import Generation
+from kronq.genai.session import Session
 
 EXAMPLES = """\b
 Examples:

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from kronq.adapter import Adapter
 from kronq.cli import shared
 from kronq.errors import KronqError
-from kronq.tasks.cache import Scorer
-from kronq.tasks.model import TaskModel
-from kronq.tasks.report import score_all
-from kronq.tasks.tables import report_table
-from kronq.texts import read_examples
+from kronq.evaluate.cache import Scorer
+from kronq.evaluate.tables import report_table
+from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.task_report import score_all
+from kronq.io.examples import read_examples
+from kronq.model.adapter import Adapter
 
 EXAMPLES = """\b
 Examples:

@@ -10,20 +10,20 @@ import click
 import numpy as np
 from pydantic import BaseModel
 
-from kronq.adapter import Adapter
 from kronq.cli import shared
 from kronq.cli.task_options import Asked
 from kronq.errors import KronqError
-from kronq.metrics.report import Report
-from kronq.moments import Moments
+from kronq.evaluate.cache import Cache, Scorer, default_folder
+from kronq.evaluate.search import Found, smallest
+from kronq.evaluate.search_result import TaskResult
+from kronq.evaluate.tables import percent, result_line, result_table, trial_line
+from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.trials import Dial, Fixed
+from kronq.io.examples import read_examples
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import Moments
 from kronq.quantization import quantize
-from kronq.tasks.cache import Cache, Scorer, default_folder
-from kronq.tasks.model import TaskModel
-from kronq.tasks.result import TaskResult
-from kronq.tasks.search import Found, smallest
-from kronq.tasks.tables import percent, result_line, result_table, trial_line
-from kronq.tasks.trials import Dial, Fixed
-from kronq.texts import read_examples
+from kronq.report.measurement import Report
 
 WIDTHS = (8, 4, 3, 2)
 

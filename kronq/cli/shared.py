@@ -11,11 +11,11 @@ import click
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
-from kronq.adapter import Adapter
 from kronq.errors import KronqError, printable
-from kronq.loading import FORMATS, load
-from kronq.runtime.providers import DEVICES, parse_options
-from kronq.sources.scale import SCALE_RULES
+from kronq.model.adapter import Adapter
+from kronq.onnx.providers import DEVICES, parse_options
+from kronq.readers.load import FORMATS, load
+from kronq.readers.scale_rule import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kronq.errors import StrPath
+from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.packed.manifest import MatrixSpec
-from kronq.packed.mixed import planes_of
 from kronq.packed.reader import names_of, read, read_manifest, scale_shape_of
-from kronq.tensors import TensorFile, open_tensors
+from kronq.packed.width_planes import planes_of
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
-from kronq.matrix import Coded, packed_size, scale_shape
-from kronq.naming import MAX_LAYERS, count, expand
-from kronq.packed.codec import unpack_codes
-from kronq.packed.compact import unpack
-from kronq.packed.layout import Outline
+from kronq.io.safetensors_file import TensorFile, open_tensors, unique
+from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
+from kronq.model.bit_packing import unpack_codes
+from kronq.model.layer_names import MAX_LAYERS, count, expand
+from kronq.model.matrix import Coded, packed_size, scale_shape
+from kronq.model.stacks import Apart, MatrixStack, Stacked, StackedLayers
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
-from kronq.packed.mixed import ANY, mixed_stack, mixed_tensors, scales_of
-from kronq.packed.stack import FloatStack, QuantizedStack, Stack
-from kronq.stacked import Apart, MatrixStack, Stacked, StackedLayers
-from kronq.tensors import TensorFile, open_tensors, unique
+from kronq.packed.stacks import FloatStack, QuantizedStack, Stack
+from kronq.packed.width_planes import ANY, mixed_stack, mixed_tensors, scales_of
+from kronq.trellis.stream import unpack
+from kronq.trellis.stream_layout import Outline
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

@@ -10,22 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
 
-from kronq.adapter import Adapter
-from kronq.delta import ONE, Delta
 from kronq.errors import FormatError, StrPath
-from kronq.files import write_file
-from kronq.matrix import Coded, Float, Matrix, Quantized
-from kronq.naming import MAX_NAME, compress, natural, template
-from kronq.packed import compact
-from kronq.packed.codec import CODES_PER_BYTE, pack_channels, pack_codes, pack_widths
-from kronq.packed.manifest import (
-    CodesSpec,
-    Group,
-    Manifest,
-    MatrixSpec,
-    RecipeSpec,
-    version_of,
-)
+from kronq.io.files import write_file
+from kronq.model.adapter import Adapter
+from kronq.model.bit_packing import CODES_PER_BYTE, pack_channels, pack_codes, pack_widths
+from kronq.model.delta import ONE, Delta
+from kronq.model.layer_names import MAX_NAME, compress, natural, template
+from kronq.model.matrix import Coded, Float, Matrix, Quantized
+from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec, version_of
+from kronq.trellis import stream as compact
 
 SUFFIX = ".safetensors"
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from kronq.matrix import F32, Quantized
+from kronq.model.matrix import F32, Quantized
 
 Fit = Literal["max", "mse"]
 

@@ -21,15 +21,15 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from kronq import packed
-from kronq.adapter import Adapter, Recipe
-from kronq.delta import Delta
 from kronq.errors import KronqError
-from kronq.moments import Moments
-from kronq.quantization.budget import fill, stamped
-from kronq.quantization.native import native
-from kronq.quantization.refit import unbiased
-from kronq.quantization.uniform import quantize_layer
-from kronq.quantization.within import MOST_BITS, within
+from kronq.model.adapter import Adapter, Recipe
+from kronq.model.delta import Delta
+from kronq.model.second_moments import Moments
+from kronq.quantization.compact.size_budget import fill, stamped
+from kronq.quantization.compact.unbiased import unbiased
+from kronq.quantization.error_budget import MOST_BITS, within
+from kronq.quantization.mixed.native import native
+from kronq.quantization.uniform.layer import quantize_layer
 
 Method = Literal["auto", "native", "compact", "balanced", "rtn", "fp16"]
 Axis = Literal["component", "row"]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import kronq
 from kronq.errors import KronqError
-from kronq.metrics.summary import summarize
 from kronq.packed import locate, pack
+from kronq.report.summary import summarize
 from tests import adapters
 from tests.attacks import hostile
 from tests.attacks import test_widths as widths

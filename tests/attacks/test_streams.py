@@ -14,9 +14,10 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
-from kronq.packed import entropy, pack
-from kronq.packed.layout import FLAT, Outline, arrange
-from kronq.packed.sizes import size_numbers
+from kronq.packed import pack
+from kronq.trellis import entropy_coder as entropy
+from kronq.trellis.norm_classes import size_numbers
+from kronq.trellis.stream_layout import FLAT, Outline, arrange
 from tests.attacks import hostile
 from tests.attacks.hostile import assert_refused, modest
 from tests.formats.contents import golden

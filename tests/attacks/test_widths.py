@@ -11,7 +11,7 @@ import pytest
 
 import kronq
 from kronq.packed import pack
-from kronq.quantization.native import native
+from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests.attacks import hostile
 from tests.attacks.hostile import Header, assert_refused

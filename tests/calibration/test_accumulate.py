@@ -11,7 +11,7 @@ import pytest
 from kronq.calibration.accumulate import accumulate
 from kronq.calibration.batches import Batch, Tokens, pad
 from kronq.calibration.store import Store
-from kronq.files import cache_folder
+from kronq.io.files import cache_folder
 
 WIDTHS = {"x": 3, "y/0": 5}
 BATCHES = [pad([Tokens(tuple(range(1, n)), 1)]) for n in range(3, 12)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kronq.calibration.batches import Tokens, batches, choose, encode, pad
 from kronq.errors import KronqError
-from kronq.texts import Example
+from kronq.io.examples import Example
 
 
 def letters(text: str) -> list[int]:

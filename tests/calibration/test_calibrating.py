@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronq.adapter import Adapter
 from kronq.calibration.summary import summarize_moments
 from kronq.cli.calibrating import Calibrating, check_calibrating, collect_moments, steering
 from kronq.errors import KronqError
-from kronq.loading import load
-from kronq.moments import Moment, Moments
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import Moment, Moments
 from kronq.packed import save
+from kronq.readers.load import load
 from tests import adapters
 from tests.cli.command import Kronq
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "arc-easy-lokr-r8"
+from tests.paths import EXAMPLE
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from kronq.calibration import collect
 from kronq.calibration.batches import batches, choose
 from kronq.calibration.collect import calibrate
 from kronq.errors import KronqError, MismatchError, UnsupportedError
-from kronq.moments import Moments
-from kronq.texts import Example
+from kronq.io.examples import Example
+from kronq.model.second_moments import Moments
 from tests.calibration import tokens_onnx
 from tests.calibration.tokens_onnx import EXAMPLES, adapter, build, tokenize
 from tests.tiny import difference
@@ -155,7 +155,7 @@ def test_a_base_without_a_tokenizer_is_told(base: Path) -> None:
 
 
 def test_a_base_that_takes_no_tokens_is_told(tmp_path: Path) -> None:
-    from tests.targets.onnx import tiny_onnx
+    from tests.onnx import tiny_onnx
 
     tiny_onnx.build(tmp_path / "model.onnx")
     layer = "model.layers.0.mlp.up"

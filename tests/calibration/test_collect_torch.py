@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import kronq
-from kronq.adapter import Adapter
 from kronq.calibration.collect import calibrate
 from kronq.calibration.torch_model import load_model
-from kronq.texts import Example
+from kronq.io.examples import Example
+from kronq.model.adapter import Adapter
 from tests import adapters, tiny
 from tests.calibration import seen
+from tests.paths import EXAMPLE
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "arc-easy-lokr-r8"
 EXAMPLES = [
     Example("Question: Which gas do plants take in?\nAnswer:", (" oxygen", " carbon dioxide"), 1),
     Example("", ("Bees make honey.",)),

@@ -10,13 +10,13 @@ import peft
 import pytest
 import torch
 
-from kronq.adapter import Adapter
 from kronq.calibration import gradients
 from kronq.calibration.batches import Tokens, choose
 from kronq.calibration.gradients import two_sided
 from kronq.errors import KronqError, MismatchError
-from kronq.loading import load
-from kronq.texts import Example
+from kronq.io.examples import Example
+from kronq.model.adapter import Adapter
+from kronq.readers.load import load
 from tests import tiny
 
 CONFIG = peft.LoKrConfig(

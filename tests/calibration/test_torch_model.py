@@ -10,18 +10,13 @@ import peft
 import pytest
 import torch
 
-from kronq.adapter import Adapter, Origin
 from kronq.calibration.batches import Tokens, pad
 from kronq.calibration.torch_factors import factors_of
-from kronq.calibration.torch_model import (
-    answer_logits,
-    attach,
-    load_model,
-    to_torch,
-)
+from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
 from kronq.errors import KronqError, MismatchError
-from kronq.loading import load
-from kronq.runtime.session import Session
+from kronq.genai.session import Session
+from kronq.model.adapter import Adapter, Origin
+from kronq.readers.load import load
 from tests import adapters, tiny
 
 CONFIGS = {

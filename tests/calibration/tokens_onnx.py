@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kronq.adapter import Adapter
-from kronq.texts import Example
+from kronq.io.examples import Example
+from kronq.model.adapter import Adapter
 from tests import adapters
 
 VOCABULARY, D = 128, (12, 20)

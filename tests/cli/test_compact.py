@@ -8,8 +8,7 @@ import numpy as np
 
 import kronq as library
 from tests.cli.command import Kronq
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "arc-easy-lokr-r8"
+from tests.paths import EXAMPLE
 
 
 def test_a_file_of_an_asked_size_that_converts(kronq: Kronq, tmp_path: Path) -> None:

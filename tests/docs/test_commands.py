@@ -14,8 +14,8 @@ import click
 import pytest
 
 from kronq.cli import cli
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -18,25 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kronq.adapter import Adapter, Origin, Recipe, TaskCheck
-from kronq.delta import ONE, Delta, Product
-from kronq.matrix import ABSENT, Float, Quantized, Stretch, mixed, scale_shape
-from kronq.metrics.report import Report
-from kronq.naming import natural
+from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.layer_names import natural
+from kronq.model.matrix import ABSENT, Float, Quantized, Stretch, mixed, scale_shape
 from kronq.packed import pack
-from kronq.packed.entropy import LANE
-from kronq.packed.layout import FLAT, Outline, arrange, put, zeros
 from kronq.packed.manifest import Manifest
-from kronq.packed.trellis import NEXT
-from kronq.packed.trellis import levels as levels_of
-from kronq.quantization.compact import build
-from kronq.quantization.levels import Rounded
-from kronq.quantization.targets import Layer
+from kronq.report.measurement import Report
+from kronq.trellis.coded_layers import build
+from kronq.trellis.entropy_coder import LANE
+from kronq.trellis.rounding import Rounded
+from kronq.trellis.states import NEXT
+from kronq.trellis.states import levels as levels_of
+from kronq.trellis.stream_layout import FLAT, Outline, arrange, put, zeros
+from kronq.trellis.targets import Layer
 from tests.adapters import dense
+from tests.paths import ROOT
 
 INEXACT = ("coded", "layer_steps")
 """Worths are roots, and sums of such products depend on their order."""
-FORMATS = Path(__file__).parents[2] / "formats"
+FORMATS = ROOT / "formats"
 
 
 def contents() -> dict[str, bytes]:

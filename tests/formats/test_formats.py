@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import kronq
-from kronq.moments import Moment, Moments
+from kronq.model.second_moments import Moment, Moments
 from kronq.packed import pack
 from kronq.packed.manifest import VERSION, Group, Manifest
-from kronq.quantization.native import native
+from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests.formats import reader
 from tests.formats.contents import FORMATS, INEXACT, contents, golden
-from tests.quantization.test_metric import second_moment
+from tests.model.test_objective import second_moment
 
 SPEC = (FORMATS / "SPEC.md").read_text()
 

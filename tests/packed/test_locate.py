@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto
 
 import kronq
-from kronq.matrix import Quantized
+from kronq.model.bit_packing import pack_channels, pack_codes
+from kronq.model.matrix import Quantized
 from kronq.packed import Location, locate, roles
-from kronq.packed.codec import pack_channels, pack_codes
-from kronq.quantization.native import native
+from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests import onnx_dequantize as by
 

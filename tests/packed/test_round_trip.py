@@ -13,14 +13,13 @@ import safetensors
 import safetensors.numpy
 
 import kronq
-from kronq.adapter import Adapter, Origin
-from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, OutputExistsError
-from kronq.matrix import Float, Quantized
+from kronq.model.adapter import Adapter, Origin
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float, Quantized
 from kronq.packed import pack
 from tests import adapters
-
-EXAMPLE = Path(__file__).parents[2] / "examples/arc-easy-lokr-r8"
+from tests.paths import EXAMPLE
 
 
 def assert_same(one: Adapter, two: Adapter) -> None:

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 import kronq
-from kronq.adapter import Adapter
 from kronq.errors import KronqError
+from kronq.model.adapter import Adapter
 from kronq.packed import pack
-from kronq.quantization.compact import rescaled
 from kronq.quantization.methods import Method, pick
+from kronq.trellis.coded_layers import rescaled
 from tests import adapters
 from tests.adapters import dense
-
-EXAMPLE = Path(__file__).parents[2] / "examples/arc-easy-lokr-r8"
+from tests.paths import EXAMPLE
 
 
 def layers(kind: str, count: int = 10) -> Adapter:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import kronq
-from kronq.adapter import Adapter
-from kronq.delta import Product
 from kronq.errors import KronqError
-from kronq.matrix import Float
-from kronq.metrics.activation import activation_energies
-from kronq.moments import Moment, Moments
+from kronq.model.adapter import Adapter
+from kronq.model.delta import Product
+from kronq.model.matrix import Float
+from kronq.model.second_moments import Moment, Moments
 from kronq.packed import pack
+from kronq.report.activation_error import activation_energies
 from tests import adapters
-from tests.quantization.test_compact import layers
-from tests.quantization.test_metric import second_moment
+from tests.model.test_objective import second_moment
+from tests.quantization.compact.test_compact import layers
 
 
 def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> Moments:

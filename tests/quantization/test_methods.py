@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kronq
-from kronq.adapter import Adapter, Recipe
-from kronq.delta import ONE, Delta, Product
 from kronq.errors import FormatError, KronqError
-from kronq.matrix import Float, Quantized
+from kronq.model.adapter import Adapter, Recipe
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float, Quantized
 from kronq.packed import pack
-from kronq.quantization import uniform
-from kronq.quantization.uniform import quantize_layer
+from kronq.quantization.uniform import layer as uniform
+from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
 from tests.adapters import relative
-
-EXAMPLE = Path(__file__).parents[2] / "examples/arc-easy-lokr-r8"
+from tests.paths import EXAMPLE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs/web"
+from tests.paths import ROOT
+
+PAGE = ROOT / "docs/web"
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -13,10 +13,10 @@ import pytest
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import kronq
-from kronq.targets.adapter_file import Inputs
-from kronq.targets.onnx_adapter import export_inputs, write_onnx_adapter
+from kronq.onnx.slots.flatbuffer import Inputs
+from kronq.onnx.slots.onnx_adapter import export_inputs, write_onnx_adapter
 from tests.conftest import once_per_machine
-from tests.tasks.tiny import tiny_adapter
+from tests.evaluate.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
 from tests.web.model import cpu_logits, write_list
 from tests.web.server import PAGE, served

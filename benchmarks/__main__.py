@@ -1,0 +1,25 @@
+"""``make bench``: the figures in docs/, measured again. Nothing here is judged by the tests.
+
+python -m benchmarks            everything but these:
+python -m benchmarks.accuracy   120 questions at every width (about 20 minutes)
+python -m benchmarks.decoding   SmolLM2 with and without adapters, beside torch (8 minutes)
+python -m benchmarks.wide       4-bit layers of a 7B model (2 minutes)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from benchmarks import bodies, disk, emitting, exporting, quantizing, sizes, starting, swapping
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    for part in (sizes, quantizing, starting, exporting, swapping, disk, bodies, emitting):
+        part.main()
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Olive's ``convert-adapters --quantize_int4``: blocks of int4 through ONNX Runtime's own kernel.
+
+As in ``ConvertAdaptersCommand.int4_block_quant`` of olive-ai 0.13: every factor is transposed to
+[inputs, outputs], each output's inputs are cut into blocks, the last one padded with zeros (which
+are stored), and ``quantize_matmul_4bits`` fits a scale to each. With r = 8 and blocks of 16 half of
+every lora_B block is padding. Scales are float16 here (``--dtype float16``); Olive's default is
+float32. Olive itself reads LoRA only.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.baselines.baseline import Baseline, BaselineResult, Side, Stored, by_factor
+from kronq.model.adapter import Adapter
+from kronq.model.matrix import F32
+
+BLOCKS = (16, 32, 128)
+
+
+def int4(adapter: Adapter, block: int, *, symmetric: bool = True) -> BaselineResult:
+    """Every factor in blocks of ``block`` codes: 16, 32, 64, 128 or 256."""
+    return by_factor(adapter, partial(_codec, block=block, symmetric=symmetric))
+
+
+def _codec(matrix: F32, side: Side, *, block: int, symmetric: bool) -> Stored:
+    from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+
+    weight = matrix.T.astype(np.float16, order="C")  # the kernel reads plain memory
+    inputs, outputs = weight.shape
+    blocks = -(-inputs // block)
+    padded = np.pad(weight, ((0, blocks * block - inputs), (0, 0)))
+    codes = np.zeros((outputs, blocks, block // 2), np.uint8)
+    scale = np.zeros(outputs * blocks, np.float16)
+    zero = np.zeros(outputs * ((blocks + 1) // 2), np.uint8)
+    quantize_matmul_4bits(codes, padded, scale, zero, block, outputs, inputs, symmetric)
+    offset = 8 if symmetric else _nibbles(zero.reshape(outputs, -1))[:, :blocks, None]
+    levels = _nibbles(codes).astype(np.float32) - offset
+    value = levels * scale.astype(np.float32).reshape(outputs, blocks, 1)
+    tensors = {".quant.weight": codes, ".quant.scale": scale}
+    if not symmetric:
+        tensors[".quant.zero_point"] = zero
+    return Stored(np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors)
+
+
+def _nibbles(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two codes of every byte, low one first, along the last axis."""
+    return np.stack((x & 15, x >> 4), axis=-1).reshape(*x.shape[:-1], -1)
+
+
+SETTINGS = tuple(
+    Baseline(
+        f"olive int4 b{block}{'' if symmetric else ' asymmetric'}",
+        4,
+        "onnxruntime's quantize_matmul_4bits, called as Olive calls it",
+        partial(int4, block=block, symmetric=symmetric),
+    )
+    for block in BLOCKS
+    for symmetric in (True, False)
+)

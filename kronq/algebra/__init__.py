@@ -1,1 +1,0 @@
-"""Exact sums over factors: norms, inner products and errors of ΔW without building it."""

@@ -1,0 +1,1 @@
+"""Base models to run on: ONNX folders built from a Hugging Face folder or a GGUF file."""

@@ -1,0 +1,94 @@
+"""How well a lossy base agrees with its source on real text."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.genai.logits import log_totals
+from kronq.genai.session import Session
+
+ENOUGH = 0.95
+MOST_TOKENS = 384
+TEXT = """\
+Plants take in carbon dioxide from the air through small openings in their leaves and water through
+their roots. With the energy of sunlight they turn both into sugar and oxygen. The sugar feeds the
+plant, and the oxygen goes back into the air, where animals and people breathe it. At night, without
+light, the process stops, but the plant goes on breathing like every other living thing.
+
+Question: Why does a metal spoon in a cup of hot tea feel warmer than a wooden one?
+Answer: Metal conducts heat well, so the heat of the tea travels along the spoon to your fingers.
+Wood is a poor conductor, and most of the heat stays in the cup.
+
+The village lay at the end of a long valley. In winter the road was closed for weeks, and the post
+came on skis, if it came at all. Nobody complained. There was wood for the stoves, there was bread,
+and in the evenings the neighbours sat together and told each other the same stories as last year.
+
+def mean(numbers):
+    total = 0
+    for number in numbers:
+        total += number
+    return total / len(numbers)
+"""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a base predicts, beside its source in float32, after every token of a text.
+
+    Attributes:
+        tokens: How many tokens the text has.
+        same_token: Share of positions where both find the same token likeliest.
+        kl: Mean Kullback-Leibler divergence of the base from the source, in nats a token.
+    """
+
+    tokens: int
+    same_token: float
+    kl: float
+
+    @property
+    def enough(self) -> bool:
+        return self.same_token >= ENOUGH
+
+
+def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
+    """Runs a base in ONNX Runtime and its Hugging Face source in torch, both on the CPU.
+
+    Args:
+        base: The folder that was built.
+        hf_folder: What it was built from.
+    """
+    session = Session(base, device="cpu")
+    config = json.loads((hf_folder / "config.json").read_text("utf-8"))
+    room = config.get("max_position_embeddings") or MOST_TOKENS
+    tokens = session.tokenize(TEXT)[: min(room, MOST_TOKENS)]
+    return compare_logits(_source_logits(hf_folder, tokens), session.logits(tokens)[0])
+
+
+def compare_logits(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
+    """Two models' logits [tokens, vocabulary] for the same text."""
+    p, q = (logits - log_totals(logits) for logits in (reference, found))
+    return Agreement(
+        tokens=len(reference),
+        same_token=float(np.mean(reference.argmax(-1) == found.argmax(-1))),
+        kl=float(np.mean(np.sum(np.exp(p) * (p - q), axis=-1))),
+    )
+
+
+def _source_logits(hf_folder: Path, tokens: list[int]) -> NDArray[np.float32]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        model = AutoModelForCausalLM.from_pretrained(
+            hf_folder, dtype=torch.float32, local_files_only=True
+        )
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = model.eval()(torch.tensor([tokens])).logits[0].numpy()
+    return logits

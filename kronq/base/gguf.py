@@ -1,0 +1,78 @@
+"""A llama.cpp file as a Hugging Face folder: the weights dequantized once, to float32."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+from kronq.errors import FormatError, StrPath, UnsupportedError
+from kronq.io.extras import require
+from kronq.io.files import new_folder
+
+MAGIC = b"GGUF"
+
+
+def is_gguf(path: StrPath) -> bool:
+    """Whether the file starts as every GGUF file does."""
+    file = Path(path)
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
+
+
+def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
+    """Writes the model in a GGUF file as a Hugging Face folder with its tokenizer.
+
+    Args:
+        source: The ``.gguf`` file.
+        out: The folder to make (config, float32 safetensors, tokenizer).
+        force: Replace ``out`` if it is there.
+
+    Raises:
+        FormatError: The file is not a GGUF file, or is damaged.
+        UnsupportedError: transformers does not know its architecture or quantization.
+        OutputExistsError: ``out`` is there and ``force`` is not set.
+        MissingDependencyError: torch, transformers, gguf or accelerate is not installed.
+    """
+    file = Path(source)
+    if not is_gguf(file):
+        raise FormatError("not a GGUF file", path=source, expected="a file that begins with 'GGUF'")
+    require("base", "a GGUF file", "torch", "transformers", "gguf", "accelerate")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # A folder that is there: transformers then looks nowhere else, and downloads nothing.
+    folder_of_file = file.absolute().parent
+    # transformers draws progress bars whatever it is told; the caller has its own.
+    with (
+        new_folder(out, force=force) as folder,
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder_of_file, gguf_file=file.name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file.name)
+        except (NotImplementedError, KeyError) as error:
+            raise UnsupportedError(
+                "transformers cannot read this GGUF model", path=source, found=repr(error)
+            ) from error
+        except Exception as error:  # gguf and transformers raise whatever they hit first
+            raise FormatError("unreadable GGUF file", path=source, found=repr(error)) from error
+
+        # A model that was loaded from GGUF refuses to be saved, so its weights move into
+        # one that never was quantized. Made on "meta" and assigned, it costs no memory.
+        settings = loaded.config.to_dict()
+        settings.pop("quantization_config", None)
+        config = type(loaded.config).from_dict(settings)
+        with torch.device("meta"):
+            model = type(loaded)(config)
+        model.load_state_dict(loaded.state_dict(), assign=True)
+        model.tie_weights()
+        model.generation_config = loaded.generation_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return Path(out)

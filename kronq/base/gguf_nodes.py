@@ -1,0 +1,158 @@
+"""A GGUF's blocks as nodes: MatMulNBits or GatherBlockQuantized in the place of a float node.
+
+ONNX Runtime's MatMulNBits computes x·(scale·(code − zero))ᵀ. An offset for each block adds
+sums(x)·offsetᵀ, where sums(x) are x's sums over the blocks: once for all layers of the same x.
+Offsets as float zero points would say the same, but the CPU has only a slow path for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kronq.base.gguf_blocks import Blocks, halves
+from kronq.onnx.graph.values import add_constant
+
+Array = NDArray[Any]
+
+MICROSOFT = "com.microsoft"
+
+
+class BlockNodes:
+    """Puts nodes on blocks for those on float weights, in one graph.
+
+    Args:
+        graph: Is changed.
+        fast: Round activations to int8 for the products (accuracy_level 4).
+    """
+
+    def __init__(self, graph: ir.Graph, fast: bool) -> None:
+        self.graph = graph
+        self.fast = fast
+        self.derived: dict[tuple[str, ir.Value], ir.Value] = {}
+
+    def matmul(self, node: ir.Node, blocks: Blocks) -> bool:
+        """A product with a weight, [d_out, d_in]."""
+        x = node.inputs[0]
+        name = (node.name or "").removesuffix("/MatMul")
+        given, offset_size = x, blocks.size
+        # On the CPU, 8-bit codes have a kernel for int8 activations only.
+        if blocks.bits == 8 and not self.fast:
+            given, blocks = self._twice(x, node), halves(blocks)
+        d_out, d_in = blocks.shape
+        product = self._node(
+            "MatMulNBits",
+            [given, *self._constants(name, blocks)],
+            f"{name}/MatMul",
+            domain=MICROSOFT,
+            attributes={
+                "K": d_in,
+                "N": d_out,
+                "bits": blocks.bits,
+                "block_size": blocks.size,
+                "accuracy_level": 4 if self.fast else 0,
+            },
+            before=node,
+        )
+        if blocks.offset is not None:
+            offset = self._constant(f"{name}/offset/weight", blocks.offset.T)
+            sums = self._sums(x, offset_size, node)
+            shift = self._node("MatMul", [sums, offset], f"{name}/offset/MatMul", before=node)
+            product = self._node("Add", [product, shift], f"{name}/offset/Add", before=node)
+        self._replace(node, product)
+        return True
+
+    def gather(self, node: ir.Node, blocks: Blocks) -> bool:
+        """Rows of an embedding, if its blocks are such as can be."""
+        if blocks.offset is not None:
+            return False  # GatherBlockQuantized has no float zero points
+        name = (node.name or "").removesuffix("/Gather")
+        qweight, scales = self._constants(name, blocks, flat=True)
+        found = self._node(
+            "GatherBlockQuantized",
+            [qweight, node.inputs[1], scales],
+            node.name or "",
+            domain=MICROSOFT,
+            attributes={
+                "bits": blocks.bits,
+                "block_size": blocks.size,
+                "gather_axis": 0,
+                "quantize_axis": 1,
+            },
+            before=node,
+        )
+        self._replace(node, found)
+        return True
+
+    def _sums(self, x: ir.Value, size: int, before: ir.Node) -> ir.Value:
+        """Sums over the blocks of x, [batch, tokens, d_in / size]; one for all layers of this x."""
+        key = (f"sums{size}", x)
+        if key not in self.derived:
+            name = f"{_scope(x)}/sums"
+            split = self._constant(f"blocks_of_{size}", np.array([0, 0, -1, size], np.int64))
+            last = self._constant("last_axis", np.array([-1], np.int64))
+            apart = self._node("Reshape", [x, split], f"{name}/Reshape", before=before)
+            self.derived[key] = self._node(
+                "ReduceSum", [apart, last], f"{name}/ReduceSum",
+                attributes={"keepdims": 0}, before=before,
+            )  # fmt: skip
+        return self.derived[key]
+
+    def _twice(self, x: ir.Value, before: ir.Node) -> ir.Value:
+        key = ("twice", x)
+        if key not in self.derived:
+            name = f"{_scope(x)}/twice/Concat"
+            self.derived[key] = self._node(
+                "Concat", [x, x], name, attributes={"axis": -1}, before=before
+            )
+        return self.derived[key]
+
+    def _constants(self, name: str, blocks: Blocks, *, flat: bool = False) -> list[ir.Value]:
+        codes = blocks.codes
+        if blocks.bits == 4:
+            codes = codes[..., ::2] | codes[..., 1::2] << 4
+        if flat:
+            codes = codes.reshape(len(codes), -1)
+        return [
+            self._constant(f"{name}/qweight", codes),
+            self._constant(f"{name}/scales", blocks.scale),
+        ]
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        name = name.strip("/").replace("/", ".")
+        if name not in self.graph.initializers:
+            add_constant(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
+        return self.graph.initializers[name]
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: list[ir.Value | None],
+        name: str,
+        *,
+        before: ir.Node,
+        domain: str = "",
+        attributes: dict[str, int] | None = None,
+    ) -> ir.Value:
+        """A new node before another; its only output, float32."""
+        node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
+        node.outputs[0].name = f"{name}/own_0"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        self.graph.insert_before(before, node)
+        return node.outputs[0]
+
+    def _replace(self, node: ir.Node, product: ir.Value) -> None:
+        old = node.outputs[0]
+        product.shape, product.type = old.shape, old.type
+        name = old.name
+        old.name = f"{name}.float"
+        product.name = name
+        old.replace_all_uses_with(product, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+
+
+def _scope(value: ir.Value) -> str:
+    return (value.name or "x").rsplit("/output_", 1)[0]

@@ -1,0 +1,1 @@
+"""Sessions: a model in ONNX Runtime, text through onnxruntime-genai, and adapters that swap."""

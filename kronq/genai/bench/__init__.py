@@ -1,0 +1,1 @@
+"""Benchmarks of what an adapter costs at run time."""

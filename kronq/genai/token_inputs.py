@@ -1,0 +1,117 @@
+"""What a language model wants besides tokens: mask, positions, an empty KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.errors import KronqError, UnsupportedError, listing
+from kronq.onnx.model_files import ModelFiles
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+IntArray = NDArray[np.integer[Any]]
+
+
+def as_batch(input_ids: IntArray | Sequence[int]) -> IntArray:
+    """Tokens as [batch, tokens]; one sequence becomes a batch of one.
+
+    Raises:
+        KronqError: Not whole numbers, empty, or of another number of dimensions.
+    """
+    ids = np.atleast_2d(np.asarray(input_ids))
+    if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
+        raise KronqError(
+            "not token ids",
+            found=f"{ids.dtype} of shape {list(ids.shape)}",
+            expected="whole numbers, [batch, tokens], at least one",
+        )
+    return ids
+
+
+def token_inputs(
+    session: ort.InferenceSession,
+    files: ModelFiles,
+    ids: IntArray,
+    mask: IntArray | None,
+    given: Collection[str],
+) -> dict[str, NDArray[Any]]:
+    """Every input that follows from the tokens and that the caller has not given.
+
+    Args:
+        session: Its own input names, types and shapes say what is needed.
+        files: genai_config.json knows the head size where the graph leaves it open.
+        ids: [batch, tokens].
+        mask: [batch, tokens], 1 for a token and 0 for padding; None for all ones.
+        given: Names of inputs that the caller feeds.
+
+    Raises:
+        UnsupportedError: The model has no input_ids, or inputs that tokens say nothing about.
+        KronqError: The mask has another shape than the tokens.
+    """
+    wanted = {node.name: node for node in session.get_inputs()}
+    if "input_ids" not in wanted:
+        raise UnsupportedError(
+            "the model takes no tokens: no input named input_ids",
+            path=files.model,
+            found=listing(wanted),
+            hint="Session.run takes any inputs",
+        )
+    ones = np.ones_like(ids) if mask is None else np.asarray(mask)
+    if ones.shape != ids.shape:
+        raise KronqError(
+            "the attention mask has another shape than the tokens",
+            found=list(ones.shape),
+            expected=list(ids.shape),
+        )
+    known = {
+        "input_ids": ids,
+        "attention_mask": ones,
+        "position_ids": np.maximum(ones.cumsum(axis=1) - 1, 0),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    feed: dict[str, NDArray[Any]] = {}
+    unknown = []
+    for name, node in wanted.items():
+        dtype = DTYPES.get(node.type)
+        if name in given:
+            continue
+        if name in known and dtype is not None:
+            feed[name] = known[name].astype(dtype)
+        elif name.startswith("past_key_values.") and len(node.shape) == 4 and dtype is not None:
+            feed[name] = np.zeros(empty_cache(node.shape, len(ids), files, name), dtype)
+        else:
+            unknown.append(f"{name} {node.type}{node.shape}")
+    if unknown:
+        raise UnsupportedError(
+            "inputs that tokens say nothing about",
+            path=files.model,
+            found=listing(unknown),
+            hint="give them in 'extra'",
+        )
+    return feed
+
+
+def empty_cache(
+    shape: Sequence[int | str | None], batch: int, files: ModelFiles, name: str
+) -> tuple[int, int, int, int]:
+    """[batch, heads, 0, head size] of a past key or value."""
+    heads = shape[1] if isinstance(shape[1], int) else files.decoder("num_key_value_heads")
+    size = shape[3] if isinstance(shape[3], int) else files.decoder("head_size")
+    if not isinstance(heads, int) or not isinstance(size, int):
+        raise UnsupportedError(
+            "neither the graph nor a genai_config.json says how large the KV cache is",
+            path=files.model,
+            found=f"{name} {list(shape)}",
+        )
+    return batch, heads, 0, size

@@ -1,0 +1,1 @@
+"""Files: safetensors, outputs that appear whole or not at all, and examples of text."""

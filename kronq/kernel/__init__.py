@@ -1,5 +1,0 @@
-"""The compiled operator of ``--kernel``: its C source, and the library made of it."""
-
-from kronq.kernel.build import TRUST, build, check_library
-
-__all__ = ["TRUST", "build", "check_library"]

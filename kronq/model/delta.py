@@ -1,0 +1,155 @@
+"""The normal form of one adapted layer: ΔW = scale · A ⊗ B, with A and B kept as factors.
+
+Kron-LoRA (arXiv 2508.01961), which PEFT and LyCORIS call LoKr, has A = lokr_w1 (or w1_a·w1_b) and
+B = lokr_w2_a·lokr_w2_b (or a full lokr_w2). LoRA is the same with A = [[1]]. The Kronecker product
+has ``numpy.kron``'s and ``torch.kron``'s index order: x is reshaped to [a_in, b_in].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.model.matrix import F32, Float, Matrix
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A matrix kept as left · right, or whole as left alone.
+
+    Attributes:
+        left: [rows, rank], or [rows, cols] when ``right`` is None.
+        right: [rank, cols] or None.
+    """
+
+    left: Matrix
+    right: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        if self.right is not None and self.left.shape[1] != self.right.shape[0]:
+            raise ValueError(f"factors {self.left.shape} and {self.right.shape} do not multiply")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.left.shape[0], (self.right or self.left).shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension; for a whole matrix the most its rank can be."""
+        return self.left.shape[1] if self.right is not None else min(self.left.shape)
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        return (self.left,) if self.right is None else (self.left, self.right)
+
+    @property
+    def parameters(self) -> int:
+        return sum(m.shape[0] * m.shape[1] for m in self.matrices)
+
+    def float32(self) -> tuple[F32, F32 | None]:
+        return self.left.float32(), None if self.right is None else self.right.float32()
+
+    def float64(self) -> F64:
+        """The product [rows, cols], multiplied out in float64."""
+        left = self.left.float32().astype(np.float64)
+        return left if self.right is None else left @ self.right.float32().astype(np.float64)
+
+
+ONE = Product(Float(np.ones((1, 1), dtype=np.float32)))
+"""The A of a plain LoRA: it is implied, so it is neither stored nor counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """ΔW = scale · (A ⊗ B)[:d_out, :d_in] of one layer; y += x · ΔWᵀ.
+
+    Attributes:
+        a: A [a_out, a_in]; ``ONE`` for LoRA.
+        b: B [b_out, b_in].
+        scale: The reader's scale rule applied (α/r and its relatives), as a value.
+        shape: (d_out, d_in), at most (a_out·b_out, a_in·b_in): the excess is cropped.
+    """
+
+    a: Product
+    b: Product
+    scale: float
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        (rows, cols), full = self.shape, self.full_shape
+        if not (0 < rows <= full[0] and 0 < cols <= full[1]):
+            raise ValueError(f"shape {self.shape} does not fit the Kronecker product's {full}")
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        return (
+            f"<ΔW {rows}×{cols}, rank {self.rank}, scale {self.scale:g}, "
+            f"{self.parameters:,} parameters>"
+        )
+
+    @property
+    def full_shape(self) -> tuple[int, int]:
+        """(a_out·b_out, a_in·b_in), before cropping."""
+        (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
+        return a_out * b_out, a_in * b_in
+
+    @property
+    def rank(self) -> int:
+        """r, the inner dimension of B = B1·B2 (for a full B, the most its rank can be)."""
+        return self.b.rank
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The stored matrices: those of A, unless it is the implied ``ONE``, then those of B."""
+        return (*(() if self.a is ONE else self.a.matrices), *self.b.matrices)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights are stored for this layer."""
+        return sum(m.shape[0] * m.shape[1] for m in self.matrices)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(m.nbytes for m in self.matrices)
+
+    def dense(self) -> F32:
+        """ΔW [d_out, d_in], float32. For looking and testing; nothing in kronq needs it."""
+        a, b = self.a.float64() * self.scale, self.b.float64()
+        return np.kron(a, b)[: self.shape[0], : self.shape[1]].astype(np.float32)
+
+    def apply(self, x: F32) -> F32:
+        """Computes x · ΔWᵀ without building ΔW: x [..., d_in] in, [..., d_out] out, float32."""
+        (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
+        lead = x.shape[:-1]
+        rows = x.reshape(-1, self.shape[1])
+        rows = np.pad(rows, ((0, 0), (0, a_in * b_in - self.shape[1])))
+        left, right = self.b.float32()
+        h = rows.reshape(-1, a_in, b_in)
+        if right is not None:
+            h = h @ right.T
+        a = (self.a.float64() * self.scale).astype(np.float32)
+        y: F32 = np.einsum("oi,tir->tor", a, h) @ left.T
+        return y.reshape(-1, a_out * b_out)[:, : self.shape[0]].reshape(*lead, self.shape[0])
+
+    def blocks(self) -> Iterator[tuple[slice, slice, slice, slice]]:
+        """The cropped product as at most four whole Kronecker products of slices.
+
+        Yields:
+            (rows of A, columns of A, rows of B, columns of B); the parts are disjoint and cover ΔW.
+        """
+        for a_rows, b_rows in _runs(self.shape[0], self.b.shape[0]):
+            for a_cols, b_cols in _runs(self.shape[1], self.b.shape[1]):
+                yield a_rows, a_cols, b_rows, b_cols
+
+
+def _runs(size: int, block: int) -> Iterator[tuple[slice, slice]]:
+    whole, rest = divmod(size, block)
+    if whole:
+        yield slice(0, whole), slice(0, block)
+    if rest:
+        yield slice(whole, whole + 1), slice(0, rest)

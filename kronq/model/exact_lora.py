@@ -1,0 +1,62 @@
+"""The exact LoRA of one layer: A = U·S·Vᵀ gives (U√S ⊗ B1)·(√S·Vᵀ ⊗ B2), of rank rank(A)·r."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kronq.errors import UnsupportedError
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64, ONE, Delta
+
+LARGEST = 8 * 2**30
+"""Bytes, in float32. The LoRA of whole factors has full rank: it can outgrow the base model."""
+
+
+def lora_layer(delta: Delta) -> tuple[F64, F64]:
+    """Up [d_out, R] and down [R, d_in]: ΔW = |scale| · up·down; the scale's sign is in ``up``."""
+    left, right = _split(delta.a.float64()) if delta.a is not ONE else (np.eye(1), np.eye(1))
+    b1, b2 = _factors(delta)
+    up = np.kron(left, b1)[: delta.shape[0]].astype(np.float64, copy=False)
+    down = np.kron(right, b2)[:, : delta.shape[1]].astype(np.float64, copy=False)
+    return (-up if delta.scale < 0 else up), down
+
+
+def refuse_huge(adapter: Adapter) -> None:
+    """Counts the LoRA's bytes before any of them is made.
+
+    Raises:
+        UnsupportedError: They are more than ``LARGEST``.
+    """
+    total = 0
+    for delta in adapter.values():
+        rank = min(delta.a.shape) * min(delta.b.rank, *delta.b.shape)
+        total += 4 * rank * sum(delta.shape)
+    if total > LARGEST:
+        raise UnsupportedError(
+            "the exact LoRA would be huge",
+            path=adapter.origin.path,
+            found=f"up to {total / 2**30:,.1f} GiB in float32",
+            expected=f"at most {LARGEST / 2**30:,.0f} GiB",
+            hint="--to peft keeps the Kronecker factors",
+        )
+
+
+def _split(a: F64) -> tuple[F64, F64]:
+    """U√S [a_out, k] and √S·Vᵀ [k, a_in], without the singular values that are zero to float32."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    floor = s[0] * max(a.shape) * np.finfo(np.float32).eps
+    k = max(1, int((s > floor).sum()))
+    u, root, vt = u[:, :k], np.sqrt(s[:k]), vt[:k]
+    # The decomposition leaves the signs open: the largest entry of each column of U is positive.
+    sign = np.sign(u[np.abs(u).argmax(axis=0), np.arange(k)])
+    return u * (sign * root), (sign * root)[:, None] * vt
+
+
+def _factors(delta: Delta) -> tuple[F64, F64]:
+    """B1 [b_out, r] and B2 [r, b_in]; a whole B, or one of excess rank, beside an identity."""
+    b = delta.b
+    if b.right is not None and (delta.a is ONE or b.rank <= min(b.shape)):
+        return b.left.float32().astype(np.float64), b.right.float32().astype(np.float64)
+    whole = b.float64()
+    rows, cols = whole.shape
+    return (np.eye(rows), whole) if rows <= cols else (whole, np.eye(cols))

@@ -1,0 +1,1 @@
+"""The branch form: the factors beside each base layer."""

@@ -1,0 +1,1 @@
+"""The merged form: ΔW added to the base's own weights."""

@@ -1,0 +1,1 @@
+"""Compact codes: the trellis codec at a size that is asked for."""

@@ -1,0 +1,1 @@
+"""Native codes: a width for each channel, with GPTQ error feedback."""

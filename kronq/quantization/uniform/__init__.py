@@ -1,0 +1,1 @@
+"""Codes of one width for each layer: ``rtn``, ``balanced`` and ``fp16``."""

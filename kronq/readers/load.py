@@ -1,0 +1,81 @@
+"""``kronq.load``: whatever a path holds, as an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from kronq import packed
+from kronq.errors import FormatError, StrPath
+from kronq.io.safetensors_file import open_tensors
+from kronq.model.adapter import Adapter
+from kronq.readers import SOURCES
+from kronq.readers.options import Options
+from kronq.readers.scale_rule import ScaleRule
+
+FORMATS = ("kronq", *SOURCES)
+
+
+def load(
+    path: StrPath,
+    *,
+    format: str | None = None,
+    scale_rule: ScaleRule | None = None,
+    alpha: float | None = None,
+) -> Adapter:
+    """Reads an adapter: a PEFT folder, a LyCORIS or raw-factor file, or a packed file.
+
+    Nothing but safetensors and JSON is ever opened, and torch is not needed.
+
+    Args:
+        path: A folder or a file.
+        format: ``kronq``, ``peft``, ``lycoris`` or ``factors``; found out when None.
+        scale_rule: ``peft``, ``rslora``, ``lycoris`` or ``one``; the source's own when None.
+        alpha: Instead of the stored α.
+
+    Returns:
+        A mapping from the base's module paths to layers, in natural order.
+
+    Raises:
+        FormatError: Nothing readable is there, or it is damaged or incomplete.
+        UnsupportedError: It is a kind of adapter that kronq does not handle.
+    """
+    where = Path(path)
+    if not where.exists():
+        raise FormatError("no such file or folder", path=path)
+    if scale_rule is not None and scale_rule not in get_args(ScaleRule):
+        raise FormatError("no such scale rule", found=scale_rule, expected=get_args(ScaleRule))
+    file = packed.detect(where) if format is None else None
+    found = "kronq" if file else format or _detect(where)
+    if found == "kronq":
+        if scale_rule is not None or alpha is not None:
+            raise FormatError(
+                "a packed file has its scales already",
+                path=path,
+                hint="give --scale-rule and --alpha when it is quantized",
+            )
+        return packed.read(file or where)
+    if found not in SOURCES:
+        raise FormatError("no such format", found=found, expected=", ".join(FORMATS))
+    adapter: Adapter = SOURCES[found].read(where, Options(scale_rule, alpha))
+    return adapter
+
+
+def _detect(path: Path) -> str:
+    for name, source in SOURCES.items():
+        if source.detect(path):
+            return name
+    if path.is_dir():
+        raise FormatError(
+            "no adapter in this folder",
+            path=path,
+            expected="adapter_config.json and adapter_model.safetensors",
+            hint="give a packed file itself" if any(path.glob("*.safetensors")) else None,
+        )
+    names = sorted(open_tensors(path).entries)
+    raise FormatError(
+        "not an adapter that kronq knows",
+        path=path,
+        found=", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no tensors",
+        expected="PEFT, LyCORIS LoKr, Kron-LoRA factors or a packed file",
+    )

@@ -1,0 +1,117 @@
+"""LyCORIS LoKr files: ``lycoris_…``, ``lora_unet_…``, ``lora_te…_…`` and dotted keys.
+
+LyCORIS flattens module paths (``model.layers.0.self_attn.q_proj`` becomes
+``lycoris_model_layers_0_self_attn_q_proj``). The dots come back where the parts of a name are
+known; what stays joined is matched in its flattened form when it is exported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.io.safetensors_file import FLOATS, TensorFile, open_tensors
+from kronq.model.adapter import Adapter, Origin
+from kronq.model.delta import Delta
+from kronq.model.layer_names import natural
+from kronq.readers import lokr
+from kronq.readers.options import Options
+from kronq.readers.scale_rule import scale_of
+
+_PARTS = (*lokr.PARTS, *lokr.CONV, "alpha", "dora_scale", "scalar")
+_KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(_PARTS)})")
+_PREFIX = re.compile(r"(lycoris_|lora_unet_|lora_(?P<encoder>te\d*)_|lora_|diffusion_model\.)")
+
+# Module names with an underscore inside: everything else between underscores is a path step.
+_JOINED = (
+    "self_attn cross_attn self_attention cross_attention encoder_attn linear_attn "
+    "q_proj k_proj v_proj o_proj out_proj qkv_proj in_proj gate_proj up_proj down_proj "
+    "gate_up_proj lm_head embed_tokens c_attn c_proj c_fc query_key_value dense_h_to_4h "
+    "dense_4h_to_h q_lin k_lin v_lin out_lin proj_in proj_out to_q to_k to_v to_out to_add_out "
+    "add_q_proj add_k_proj add_v_proj down_blocks up_blocks mid_block transformer_blocks "
+    "single_transformer_blocks ff_context time_emb_proj time_embedding linear_1 linear_2 "
+    "text_model text_encoder vision_model input_blocks middle_block output_blocks "
+    "img_attn txt_attn "
+    "img_mlp txt_mlp img_mod txt_mod double_blocks single_blocks double_stream_blocks "
+    "x_embedder t_embedder context_embedder norm_out adaLN_modulation feed_forward"
+).split()
+_STEP = re.compile(rf"(?:{'|'.join(sorted(_JOINED, key=len, reverse=True))})(?=_|$)|[^_]+")
+
+
+def detect(path: Path) -> bool:
+    """A safetensors file with LoKr tensors that PEFT did not name."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    return any(".lokr_w" in name for name in open_tensors(path).entries)
+
+
+def read(path: Path, options: Options) -> Adapter:
+    """Reads a LyCORIS file.
+
+    Raises:
+        FormatError: Incomplete factors, or an absurd α.
+        UnsupportedError: Convolutions, DoRA, or tensors of another algorithm.
+    """
+    file = open_tensors(path)
+    if any(tensor.startswith("base_model.model.") for tensor in file.entries):
+        raise FormatError(
+            "PEFT's weights without their adapter_config.json, which has alpha and the rank",
+            path=path,
+            hint="put both in a folder, the weights named adapter_model.safetensors",
+        )
+    names, unknown = {}, []
+    for tensor in file.entries:
+        match = _KEY.fullmatch(tensor)
+        if match:
+            names[tensor] = (match["layer"], match["part"])
+        else:
+            unknown.append(tensor)
+    if unknown:
+        raise UnsupportedError("tensors that are not LoKr's", path=path, found=listing(unknown))
+    layers: dict[str, Delta] = {}
+    for key, parts in lokr.group(file, names).items():
+        layer = module_path(key)
+        if layer in layers:
+            raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
+        found = lokr.factors(file, layer, parts)
+        alpha = options.alpha if options.alpha is not None else _scalar(file, parts.get("alpha"))
+        rule = options.scale_rule or "lycoris"
+        scale = scale_of(rule, alpha=alpha, rank=found.rank, path=path, layer=layer)
+        # A trained ``scalar`` multiplies w1 (LyCORIS folds it in on a regular save).
+        scale *= factor if (factor := _scalar(file, parts.get("scalar"))) is not None else 1.0
+        shape = (found.a.shape[0] * found.b.shape[0], found.a.shape[1] * found.b.shape[1])
+        layers[layer] = Delta(found.a, found.b, scale, shape)
+    if not layers:
+        raise FormatError("no adapted layers", path=path)
+    ordered = {name: layers[name] for name in sorted(layers, key=natural)}
+    base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
+    return Adapter(ordered, Origin("lycoris", path, file.size, base))
+
+
+def module_path(key: str) -> str:
+    """The module path that a LyCORIS key stands for, as far as the key tells."""
+    match = _PREFIX.match(key)
+    rest = key[match.end() :] if match else key
+    if match is None or key.startswith("diffusion_model."):
+        return rest
+    path = ".".join(_STEP.findall(rest))
+    return f"{match['encoder']}.{path}" if match["encoder"] else path
+
+
+def _scalar(file: TensorFile, tensor: str | None) -> float | None:
+    if tensor is None:
+        return None
+    entry = file.entries[tensor]
+    if entry.dtype not in FLOATS or entry.nbytes == 0 or entry.shape not in ((), (1,)):
+        raise FormatError(
+            f"{tensor!r} is not a number",
+            path=file.path,
+            found=f"{entry.dtype} {list(entry.shape)}",
+            expected="one floating-point value",
+        )
+    value = float(file.array(tensor).reshape(-1)[0])
+    if not math.isfinite(value):
+        raise FormatError(f"{tensor!r} is not finite", path=file.path, found=value)
+    return value

@@ -1,0 +1,212 @@
+"""The Gaussian rate–distortion bound of an adapter: the error that a number of bits cannot beat.
+
+The model: every layer is ΔW = Σ w_k · Â ⊗ (u_k·v_kᵀ) over B's singular components, with
+w_k = |scale|·‖A‖·s_k and Â = A/‖A‖. A and w_k are known for free; the m entries of u_k and the n
+entries of v_k are independent Gaussians of variance 1/m and 1/n. A code that leaves x of u_k's
+energy and y of v_k's as squared error (each within 0 … 1) costs, and loses,
+
+    m/2·log2(1/x) + n/2·log2(1/y) bits        w_k²·(1 − (1−x)·(1−y)) = w_k²·(x + y − x·y).
+
+The loss is exact for reconstruction by conditional means (E⟨u,û⟩ = E‖û‖² = 1 − x), and no code of
+the pair does better when m and n are large. To first order it is w_k²·(x + y), which is classical
+reverse water-filling over sources of variance w_k²/m and w_k²/n; but that would charge a component
+that is left out 2·w_k² where it costs w_k², so below about 2 bits per parameter it is no bound.
+
+Least loss for given bits: with one Lagrange multiplier θ for all components,
+
+    x·(1−y) = α = θ·m/w_k²        y·(1−x) = β = θ·n/w_k²
+
+has a closed form; a component that would cost more than leaving it out (x = y = 1) is left out. The
+bound is the lower convex hull of what this gives for all θ. docs/concepts.md says what it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64, Delta
+from kronq.model.norms import energies
+from kronq.model.second_moments import Moments
+from kronq.report.weighted_bound import weighted_bound
+
+_LARGEST = 512
+"""A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
+
+_STEPS = 64
+_DB = 10 / math.log(10)
+_NATS = 2 * math.log(2)
+"""What a bit weighs beside a loss in units of θ: bits · 2·ln 2 = n·ln(1/x) for n/2·log2(1/x)."""
+
+
+class Bound(Protocol):
+    """What an ideal code of Gaussian factors could reach, plain or seen through activations."""
+
+    def snr_db(self, bits: float) -> float:
+        """The largest SNR, in dB, that ``bits`` bits allow."""
+
+    def bits(self, relative_error: float) -> float:
+        """The fewest bits that allow a relative error; none for 1 or more, inf for 0."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where the hull has slope θ: ``loss`` is the squared error of ΔW over θ."""
+
+    log_theta: float
+    loss: float
+    bits: float
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianBound:
+    """What an ideal code of Gaussian factors with these singular components could reach.
+
+    Bits are those of all layers together: 8 · the bytes of the file. Logarithms throughout, so that
+    the thousands of bits a parameter of a file that is all header are no special case.
+
+    Attributes:
+        energy: w_k² [components], above 0, of all layers.
+        rows: m [components].
+        cols: n [components].
+        layer: To which layer a component belongs [components]: 0, 1, … without gaps.
+    """
+
+    energy: F64
+    rows: F64
+    cols: F64
+    layer: NDArray[np.intp]
+
+    def snr_db(self, bits: float) -> float:
+        """The largest SNR of ΔW, in dB, that ``bits`` bits allow."""
+        if bits <= 0 or not self.energy.size:
+            return 0.0
+        point = self._search(lambda point: point.bits > bits)
+        loss = point.loss + (point.bits - bits) * _NATS  # along the hull, which has slope θ here
+        return _DB * (math.log(self.energy.sum()) - math.log(loss) - point.log_theta)
+
+    def bits(self, relative_error: float) -> float:
+        """The fewest bits that allow a relative error of ΔW; none for 1 or more, inf for 0."""
+        if relative_error >= 1 or not self.energy.size:
+            return 0.0
+        if relative_error <= 0:
+            return math.inf
+        target = math.log(self.energy.sum()) + 2 * math.log(relative_error)
+        point = self._search(lambda point: math.log(point.loss) + point.log_theta < target)
+        return point.bits + (point.loss - math.exp(target - point.log_theta)) / _NATS
+
+    def _search(self, low: Callable[[_Point], bool]) -> _Point:
+        """The point with the largest θ for which ``low`` still holds, by bisection."""
+        above = float(np.log(self.energy).max())  # nothing is coded: α and β are 1 or more
+        below, step = above, 1.0
+        while not low(self._at(below)):
+            below, step = below - step, 2 * step
+        for _ in range(_STEPS):
+            middle = (below + above) / 2
+            if low(self._at(middle)):
+                below = middle
+            else:
+                above = middle
+        return self._at(below)
+
+    def _at(self, log_theta: float) -> _Point:
+        """The least of loss + θ·2·ln 2·bits, in every layer by components or by entries of B."""
+        loss, nats = (np.bincount(self.layer, part) for part in self._components(log_theta))
+        whole_loss, whole_nats = self._entries(log_theta)
+        whole = whole_loss + whole_nats < loss + nats
+        return _Point(
+            log_theta,
+            float(np.where(whole, whole_loss, loss).sum()),
+            float(np.where(whole, whole_nats, nats).sum()) / _NATS,
+        )
+
+    def _components(self, log_theta: float) -> tuple[F64, F64]:
+        """Loss/θ and 2·ln 2·bits of every component."""
+        m, n = self.rows, self.cols
+        log_alpha = log_theta + np.log(m) - np.log(self.energy)
+        log_beta = log_theta + np.log(n) - np.log(self.energy)
+        alpha, beta = (np.exp(np.minimum(log, 0)) for log in (log_alpha, log_beta))
+        coded = np.sqrt(alpha) + np.sqrt(beta) <= 1  # else the two equations have no solution
+        alpha, beta = np.where(coded, alpha, 0), np.where(coded, beta, 0)
+        root = np.sqrt(np.maximum((1 + alpha - beta) ** 2 - 4 * alpha, 0))
+        # x = α·c and y = β·d, written so that nothing cancels or underflows where α is tiny.
+        c, d = 2 / (1 + alpha - beta + root), 2 / (1 + beta - alpha + root)
+        loss = m * c + n * d - m * c * beta * d
+        nats = -m * (log_alpha + np.log(c)) - n * (log_beta + np.log(d))
+        left_out = m * np.exp(np.minimum(-log_alpha, 700))
+        coded &= loss + nats < left_out
+        return np.where(coded, loss, left_out), np.where(coded, nats, 0)
+
+    def _entries(self, log_theta: float) -> tuple[F64, F64]:
+        """The same of every layer, when all m·n entries of B are independent Gaussians instead."""
+        first = np.unique(self.layer, return_index=True)[1]
+        count = self.rows[first] * self.cols[first]
+        log_alpha = log_theta + np.log(count) - np.log(np.bincount(self.layer, self.energy))
+        nats = count * np.maximum(-log_alpha, 0)
+        return count * np.exp(-np.maximum(log_alpha, 0)), nats
+
+
+@overload
+def gaussian_bound(adapter: Adapter) -> GaussianBound: ...
+@overload
+def gaussian_bound(adapter: Adapter, moments: Moments | None) -> Bound: ...
+def gaussian_bound(adapter: Adapter, moments: Moments | None = None) -> Bound:
+    """The bound of the adapter's ΔW; the same in every gauge and wherever its scale sits.
+
+    Args:
+        adapter: As it was trained.
+        moments: What calibration saw: then it is the bound of E‖(ΔW − ΔŴ)·x‖² (weighted_bound.py).
+    """
+    if moments is not None:
+        return weighted_bound(adapter, moments)
+    found = [(delta, _component_energies(delta)) for delta in adapter.values()]
+    layers = [(delta, energy) for delta, energy in found if energy.size]
+    count = [energy.size for _, energy in layers]
+    # Rows and columns of B that cropping cuts off altogether are not there.
+    rows = [min(delta.b.shape[0], delta.shape[0]) for delta, _ in layers]
+    cols = [min(delta.b.shape[1], delta.shape[1]) for delta, _ in layers]
+    return GaussianBound(
+        np.concatenate([np.zeros(0), *(energy for _, energy in layers)]),
+        np.repeat(np.array(rows, np.float64), count),
+        np.repeat(np.array(cols, np.float64), count),
+        np.repeat(np.arange(len(layers)), count),
+    )
+
+
+def _component_energies(delta: Delta) -> F64:
+    """w_k² of a layer, without the zero ones, which rounding makes 1e-16 of the largest.
+
+    They sum to ‖ΔW‖²: a cropped layer counts as one that has the same energy uncropped.
+    """
+    left, right = delta.b.float32()
+    b1 = left[: delta.shape[0]].astype(np.float64)
+    if right is None:
+        energy: F64 = _whole(b1[:, : delta.shape[1]])
+    else:
+        b2 = right[:, : delta.shape[1]].astype(np.float64)
+        r1: F64 = np.linalg.qr(b1, mode="r")  # type: ignore[assignment]
+        r2: F64 = np.linalg.qr(b2.T, mode="r")  # type: ignore[assignment]
+        energy = np.asarray(np.linalg.svd(r1 @ r2.T, compute_uv=False), np.float64) ** 2
+    energy = energy[energy > energy.max() * 1e-14]
+    if delta.shape != delta.full_shape:
+        total = energies(delta, delta).reference
+        weight = total / float(energy.sum()) if energy.size else 0.0
+    else:
+        weight = float(np.linalg.norm(delta.a.float64()) * delta.scale) ** 2
+    weighted: F64 = energy * weight
+    return weighted[weighted > 0]
+
+
+def _whole(b: F64) -> F64:
+    """A whole B's squared singular values; of a large one a flat spectrum: entries always win."""
+    small = min(b.shape)
+    if small > _LARGEST:
+        return np.full(small, float(np.vdot(b, b)) / small)
+    gram: F64 = b @ b.T if b.shape[0] == small else b.T @ b
+    return np.asarray(np.linalg.eigvalsh(gram), np.float64)

@@ -1,1 +1,0 @@
-"""ONNX Runtime: sessions, generation, and the base models they run on."""

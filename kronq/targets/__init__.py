@@ -1,1 +1,0 @@
-"""Ways out: an adapter as PEFT or LoRA folders, or grafted into an ONNX model."""

@@ -1,5 +1,0 @@
-"""Compact codes tuned to what the adapter says, by a short distillation (needs torch)."""
-
-from kronq.tuning.distill import tune
-
-__all__ = ["tune"]

@@ -1,0 +1,197 @@
+"""PEFT's LoKr derives the shapes of every layer from one config; here the config from the shapes.
+
+PEFT 0.21 (``peft/tuners/lokr/layer.py``, ``update_layer``) splits both sides of a layer by
+``factorization(dimension, decompose_factor)``, keeps w2 whole when
+``r ≥ max(b_out, b_in) / 2``, and makes w1 a product only with ``decompose_both`` and
+``r < max(a_out, a_in) / 2``. A product that PEFT wants whole is multiplied out: a w2 never grows
+by that, and a w1 is small.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+
+from kronq.errors import UnsupportedError, listing
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64, Delta, Product
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The settings that all layers share."""
+
+    decompose_factor: int
+    decompose_both: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LokrLayer:
+    """One layer as PEFT keeps it; its scale is α / rank and not negative."""
+
+    tensors: dict[str, F64]
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """The ranks that give a layer its form: one, or any from ``least`` up when its w2 is whole."""
+
+    least: int
+    exact: bool
+
+
+def lokr_layers(adapter: Adapter) -> tuple[Layout, dict[str, LokrLayer]]:
+    """The settings and the tensors.
+
+    Raises:
+        UnsupportedError: No settings of PEFT's give some layers' shapes; all of them are named.
+    """
+    factor = _decompose_factor(adapter)
+    both = any(delta.a.right is not None for delta in adapter.values()) and all(
+        _fits_both(delta) for delta in adapter.values()
+    )
+    allowed = {name: _allowed(delta, both) for name, delta in adapter.items()}
+    usual = _usual(allowed.values())
+    layers = {}
+    for name, delta in adapter.items():
+        rank = allowed[name]
+        r = rank.least if rank.exact else max(rank.least, usual)
+        layers[name] = LokrLayer(_tensors(delta, r, both), r, abs(delta.scale))
+    return Layout(factor, both), layers
+
+
+def _decompose_factor(adapter: Adapter) -> int:
+    cropped = [name for name, delta in adapter.items() if delta.shape != delta.full_shape]
+    if cropped:
+        raise _unsupported(adapter, "PEFT's LoKr cannot crop", cropped)
+    splits = {name: _splits(delta) for name, delta in adapter.items()}
+    every = [split for pair in splits.values() for split in pair]
+
+    def missed(factor: int) -> list[str]:
+        return [
+            name
+            for name, pair in splits.items()
+            if any(factorization(d, factor) != (m, n) for d, m, n in pair)
+        ]
+
+    for factor in find_factors(every):
+        if not missed(factor):
+            return factor
+    # For the message: the factor that suits the most layers tells which ones are the odd ones.
+    nearest = min(sorted({-1, *(m for _, m, _ in every)}), key=lambda factor: len(missed(factor)))
+    raise _unsupported(
+        adapter, "no decompose_factor of PEFT's LoKr gives the factors", missed(nearest)
+    )
+
+
+def find_factors(splits: Collection[tuple[int, int, int]]) -> Iterator[int]:
+    """The few factors of which one gives all splits, if any does.
+
+    Let M be the largest first part: no smaller factor gives it. A larger factor gives it only by
+    the search for a divisor, so it divides no dimension; of those the smallest is as good as any
+    other, but for -1, which has no bound.
+
+    Args:
+        splits: (dimension, first part, second part).
+    """
+    dimensions, firsts = {d for d, _, _ in splits}, [m for _, m, _ in splits]
+    largest = max(firsts)
+    yield largest
+    yield -1
+    yield next(f for f in count(largest + 1) if all(d % f for d in dimensions))
+
+
+@lru_cache(maxsize=4096)
+def factorization(dimension: int, factor: int) -> tuple[int, int]:
+    """PEFT's (and LyCORIS's) split of a dimension, by the same steps.
+
+    A factor that divides the dimension is the first part; else the first part is the largest
+    divisor up to the factor, and the smaller of the two.
+    """
+    if factor > 0 and dimension % factor == 0:
+        return factor, dimension // factor
+    limit = dimension if factor == -1 else min(factor, dimension)
+    m, n = 1, dimension
+    while m < n:
+        larger = next((k for k in range(m + 1, limit + 1) if dimension % k == 0), None)
+        if larger is None:
+            break
+        m, n = larger, dimension // larger
+    return min(m, n), max(m, n)
+
+
+def _splits(delta: Delta) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    (a_out, a_in), (b_out, b_in) = delta.a.shape, delta.b.shape
+    return (delta.shape[0], a_out, b_out), (delta.shape[1], a_in, b_in)
+
+
+def _fits_both(delta: Delta) -> bool:
+    """Whether ``decompose_both`` keeps the layer's w1 as it is stored."""
+    if delta.a.right is None:
+        rank = delta.b.rank if _is_product(delta.b) else None
+        return rank is None or 2 * rank >= max(delta.a.shape)
+    fits = _is_product(delta.a)
+    if _is_product(delta.b):
+        return fits and delta.a.rank == delta.b.rank
+    return fits and 2 * delta.a.rank >= max(delta.b.shape)
+
+
+def _is_product(factor: Product) -> bool:
+    """Whether PEFT keeps a product of this rank as one."""
+    return factor.right is not None and 2 * factor.rank < max(factor.shape)
+
+
+def _allowed(delta: Delta, both: bool) -> _Rank:
+    if _is_product(delta.b):
+        return _Rank(delta.b.rank, exact=True)
+    if both and _is_product(delta.a):
+        return _Rank(delta.a.rank, exact=True)
+    whole = max(*delta.b.shape, *(delta.a.shape if both else ()))
+    return _Rank(max(1, (whole + 1) // 2), exact=False)
+
+
+def _usual(ranks: Iterable[_Rank]) -> int:
+    """The rank that most layers must have; where none must, the least that suits all."""
+    listed = list(ranks)
+    exact = Counter(rank.least for rank in listed if rank.exact)
+    return exact.most_common(1)[0][0] if exact else max(rank.least for rank in listed)
+
+
+def _tensors(delta: Delta, rank: int, both: bool) -> dict[str, F64]:
+    a_product = both and delta.a.right is not None and 2 * rank < max(delta.a.shape)
+    tensors = _factor("lokr_w1", delta.a, a_product)
+    if delta.scale < 0:
+        tensors[next(iter(tensors))] *= -1
+    return tensors | _factor("lokr_w2", delta.b, _is_product(delta.b))
+
+
+def _factor(name: str, factor: Product, product: bool) -> dict[str, F64]:
+    if not product or factor.right is None:
+        return {name: factor.float64()}
+    left, right = factor.left.float32(), factor.right.float32()
+    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+
+
+def _unsupported(adapter: Adapter, message: str, names: list[str]) -> UnsupportedError:
+    shapes = [
+        f"{name} ({_times(d.a.shape)} ⊗ {_times(d.b.shape)} for {_times(d.shape)})"
+        for name in names
+        for d in [adapter[name]]
+    ]
+    return UnsupportedError(
+        message,
+        path=adapter.origin.path,
+        found=listing(shapes),
+        hint="--to lora is exact and takes any shape",
+    )
+
+
+def _times(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}×{shape[1]}"

@@ -1,0 +1,83 @@
+"""What every baseline has in common: an adapter of the same shape, and the bytes of a real file."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import safetensors
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kronq
+from benchmarks import baselines
+from benchmarks.baselines.baseline import Baseline, packed
+from kronq.model.adapter import Adapter
+from kronq.model.delta import ONE
+from tests import adapters
+
+EVERY = [pytest.param(b, id=b.name) for b in baselines.BASELINES]
+
+
+@pytest.fixture(scope="module")
+def adapter() -> Adapter:
+    """Two layers of every kind: LoRA, Kron, whole B, A of two factors, cropped."""
+    return adapters.adapter(layers=2)
+
+
+def run(baseline: Baseline, adapter: Adapter) -> baselines.BaselineResult:
+    for package in baseline.packages:
+        pytest.importorskip(package)
+    return baseline.run(adapter)
+
+
+@pytest.mark.parametrize("baseline", EVERY)
+def test_a_result_is_the_adapter_with_an_error(baseline: Baseline, adapter: Adapter) -> None:
+    made = run(baseline, adapter)
+    report = kronq.measure(adapter, made.adapter)  # which refuses other layers and shapes
+    assert 0 < report.total.relative_error < 1
+    assert made.adapter.recipe is None
+
+
+@pytest.mark.parametrize("baseline", EVERY)
+def test_bytes_are_those_of_a_file_that_safetensors_reads(
+    baseline: Baseline, adapter: Adapter
+) -> None:
+    made = run(baseline, adapter)
+    tensors = {name: len(entry["data"]) for name, entry in safetensors.deserialize(made.file)}
+    assert made.payload == sum(tensors.values())
+    assert made.nbytes > made.payload + 8
+    assert {name for key in tensors for name in adapter if name in key} == set(adapter)
+
+
+@pytest.mark.parametrize("baseline", EVERY)
+def test_codes_are_counted_in_full(baseline: Baseline, adapter: Adapter) -> None:
+    """Never fewer bytes than the codes of B at one bit, and A in float16."""
+    made = run(baseline, adapter)
+    if baseline.tool == "rank":
+        return
+    a = sum(2 * d.a.parameters for d in adapter.values() if d.a is not ONE)
+    b = sum(d.b.parameters for d in adapter.values())
+    assert made.payload >= b // 8 + a
+
+
+def test_every_name_is_told_once() -> None:
+    names = [baseline.name for baseline in baselines.BASELINES]
+    assert len(set(names)) == len(names)
+
+
+def test_a_tool_that_is_not_there_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert list(baselines.missing()) == [
+        "hqq is not compared: no hqq, no torch (pip install 'kronq[baselines]')"
+    ]
+    assert "hqq" not in {baseline.tool for baseline in baselines.installed()}
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=40))
+def test_three_bit_codes_are_read_back_bit_by_bit(codes: list[int]) -> None:
+    data = packed(np.array(codes, np.uint8), 3)
+    text = "".join(f"{byte:08b}" for byte in data)
+    assert len(data) == -(-3 * len(codes) // 8)
+    assert [int(text[3 * i : 3 * i + 3], 2) for i in range(len(codes))] == codes

@@ -1,0 +1,57 @@
+"""The tiny llama as a model to score on, and questions that an adapter answers better than it."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kronq.evaluate.score import score
+from kronq.evaluate.task_model import TaskModel
+from kronq.io.examples import Example
+from tests.cli.command import Kronq
+from tests.evaluate.tiny import random_examples, tiny_adapter
+
+
+@pytest.fixture(scope="session")
+def model(tiny_base: Path) -> TaskModel:
+    return TaskModel(tiny_base, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def helped(model: TaskModel) -> list[Example]:
+    """Questions that ``tiny_adapter()`` answers better than its base: as if it had learned them.
+
+    The answers are the letters that the adapted model finds likeliest.
+    """
+    letters = {model.tokenize(letter)[0]: letter for letter in string.ascii_lowercase}
+    allowed = np.array(list(letters))
+    model.use(tiny_adapter())
+    examples = []
+    for example in random_examples(60):
+        answer = " "
+        for _ in range(4):
+            ids = np.array([model.tokenize(example.prompt + answer)])
+            row = model.predict(ids, np.ones_like(ids), np.array([ids.size - 1]))[0]
+            answer += letters[int(allowed[row[allowed].argmax()])]
+        examples.append(replace(example, choices=(answer, *example.choices[1:]), answer=0))
+    after = score(model, examples)
+    model.use(None)
+    before = score(model, examples)
+    return [e for e, a, b in zip(examples, after, before, strict=True) if a.nll < b.nll]
+
+
+@pytest.fixture
+def kronq(capsys: pytest.CaptureFixture[str]) -> Kronq:
+    return Kronq(capsys)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder for outputs."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder

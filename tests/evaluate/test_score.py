@@ -1,0 +1,122 @@
+"""Scores against a plain torch computation: one text at a time, nothing padded, W + ΔW dense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kronq.errors import KronqError
+from kronq.evaluate import score as scoring
+from kronq.evaluate.score import agreement, nll_per_token, score
+from kronq.evaluate.task_model import TaskModel
+from kronq.genai.session import Session
+from kronq.io.examples import Example, read_examples
+from tests.evaluate.tiny import random_examples, tiny_adapter
+from tests.paths import ROOT
+
+QUESTIONS = ROOT / "examples" / "questions.jsonl"
+
+
+class Torch:
+    """The tiny llama in torch."""
+
+    def __init__(self, folder: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        self.model = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def add(self, adapter) -> None:
+        import torch
+
+        for name, delta in adapter.items():
+            with torch.no_grad():
+                self.model.get_submodule(name).weight += torch.from_numpy(delta.dense())
+
+    def losses(self, prompt: str, choice: str) -> tuple[list[float], list[int], list[int]]:
+        """Of every token of the choice: its loss, itself, and the likeliest one."""
+        import torch
+
+        start = len(self.tokenizer(prompt)["input_ids"])
+        ids = self.tokenizer(prompt + choice)["input_ids"]
+        with torch.no_grad():
+            logits = self.model(torch.tensor([ids])).logits[0].double()
+        rows = torch.log_softmax(logits, dim=-1)[start - 1 : -1]
+        losses = [-float(row[token]) for row, token in zip(rows, ids[start:], strict=True)]
+        return losses, ids[start:], rows.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("family", [None, "kron", "split", "full", "lora"])
+def test_scores_are_those_of_torch(tiny_hf: Path, model: TaskModel, family: str | None) -> None:
+    reference = Torch(tiny_hf)
+    adapter = None if family is None else tiny_adapter(family)
+    if adapter is not None:
+        reference.add(adapter)
+    model.use(adapter)
+    examples = random_examples(12)
+    for example, found in zip(examples, score(model, examples, choices=True), strict=True):
+        sums = []
+        for choice in example.choices:
+            losses, ids, top = reference.losses(example.prompt, choice)
+            sums.append(-sum(losses))
+            if choice is example.choices[example.answer]:
+                assert found.nll == pytest.approx(sum(losses), rel=1e-4)
+                assert found.tokens == len(ids)
+                assert list(found.top) == top
+                assert found.recalled == (top == ids)
+        lengths = [len(choice) - 1 for choice in example.choices]
+        assert found.right == (np.argmax(sums) == example.answer)
+        assert found.right_normalized == (np.argmax(np.divide(sums, lengths)) == example.answer)
+
+
+def test_batches_change_nothing(model: TaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.use(tiny_adapter())
+    examples = random_examples(20)
+    together = score(model, examples)
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 1)
+    alone = score(model, examples)
+    assert [s.nll for s in alone] == pytest.approx([s.nll for s in together], rel=1e-5)
+    assert agreement(alone, together) == 1
+
+
+def test_only_the_right_answers_where_accuracy_is_not_asked_for(model: TaskModel) -> None:
+    seen: list[tuple[int, int]] = []
+    found = score(model, random_examples(5), progress=lambda *at: seen.append(at))
+    assert seen[-1] == (5, 5)
+    assert all(s.right is None for s in found)
+
+
+def test_equal_choices_count_for_the_first(model: TaskModel) -> None:
+    first, second = (Example("a:", (" b", " b"), answer) for answer in (0, 1))
+    assert [s.right for s in score(model, [first, second], choices=True)] == [True, False]
+
+
+def test_plain_text_is_scored_but_for_its_first_token(model: TaskModel) -> None:
+    (found,) = score(model, [Example("", ("abc",))])
+    assert found.tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("a" * 65, "example 2 is longer than the model's context"), ("a", "short")]
+)
+def test_what_cannot_be_scored_is_told(model: TaskModel, text: str, told: str) -> None:
+    with pytest.raises(KronqError, match=told):
+        score(model, [Example("", ("abc",)), Example("", (text,))])
+
+
+@pytest.mark.slow
+def test_a_real_model(smollm_base: Path) -> None:
+    """The documented way, without any of the short cuts: every text alone, all logits."""
+    examples = read_examples(QUESTIONS)[:4]
+    session = Session(smollm_base, device="cpu", threads=1)
+    expected = []
+    for example in examples:
+        start = len(session.tokenize(example.prompt))
+        ids = session.tokenize(example.text)
+        rows = session.logits(ids)[0, start - 1 : -1].astype(np.float64)
+        totals = np.log(np.exp(rows).sum(axis=1))
+        expected.append(float((totals - rows[np.arange(len(rows)), ids[start:]]).sum()))
+    found = score(TaskModel(smollm_base, device="cpu", threads=1), examples)
+    assert [s.nll for s in found] == pytest.approx(expected, rel=1e-4)
+    assert nll_per_token(found) == pytest.approx(sum(expected) / sum(s.tokens for s in found))

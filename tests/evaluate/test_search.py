@@ -1,0 +1,195 @@
+"""The search, on scores that are made up: what a file loses falls with its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kronq
+from kronq.errors import KronqError
+from kronq.evaluate.cache import Cache
+from kronq.evaluate.score import Score
+from kronq.evaluate.search import Found, smallest
+from kronq.evaluate.split import split
+from kronq.evaluate.trials import STEPS, Dial, Fixed
+from kronq.io.examples import Example
+from kronq.model.adapter import Adapter
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float
+from kronq.packed import pack
+
+EXAMPLES = [Example(f"{i}:", (" yes", " no"), i % 2) for i in range(100)]
+TRAINED = Adapter(
+    {"layer": Delta(ONE, Product(Float(np.ones((1000, 100), np.float32))), 1.0, (1000, 100))}
+)
+
+
+RECIPE = kronq.quantize(TRAINED, method="fp16").recipe
+
+
+def too_small(size: int) -> Adapter:
+    raise KronqError("the adapter does not fit", expected=f"{size} bytes")
+
+
+def blob(nbytes: int, worth: float = 1.0, seed: int = 0) -> Adapter:
+    """A file of about so many bytes; ``worth`` tells the scorer how good its code is."""
+    b = Product(Float(np.full((1, max(1, (nbytes - 400) // 4)), worth, np.float32)))
+    return Adapter({"layer": Delta(ONE, b, 1.0, (1, b.shape[1]))}, recipe=RECIPE)
+
+
+class Made:
+    """Loss 1 + worth·needed / bytes, and 3 for the base; counts what is asked."""
+
+    def __init__(self, needed: int = 200, noise: float = 0.0) -> None:
+        self.needed = needed
+        self.noise = noise
+        self.asked: list[tuple[Adapter | None, list[Example], bool]] = []
+
+    def __call__(
+        self, adapter: Adapter | None, examples: Sequence[Example], *, choices: bool = False
+    ) -> list[Score]:
+        self.asked.append((adapter, list(examples), choices))
+        loss = 3.0
+        if adapter is TRAINED:
+            loss = 1.0
+        elif adapter is not None:
+            worth = float(adapter["layer"].b.left.float32()[0, 0])
+            loss = 1.0 + worth * self.needed / len(pack(adapter))
+        rng = np.random.default_rng(len(self.asked))
+        losses = loss * (1 + self.noise * rng.standard_normal(len(examples)))
+        right = True if choices else None
+        return [Score(float(nll), 1, (0,), True, right, right) for nll in losses]
+
+
+def found(scores: Made, *candidates: Dial | Fixed, budget: float = 0.01, **options) -> Found:
+    return smallest(TRAINED, scores, EXAMPLES, budget, candidates, data="dev.jsonl", **options)
+
+
+def test_the_smallest_within_the_budget() -> None:
+    """Loss is 1 % above at 20,000 bytes."""
+    scores = Made(needed=200)
+    result = found(scores, Dial("any size", blob)).result
+    kept = [t.bytes for t in result.trials if t.within]
+    assert 20_000 <= min(kept) <= 20_000 * 2 ** (1.5 / STEPS)
+    assert len(result.trials) <= 12
+    assert result.change.loss_increase.value == pytest.approx(200 / min(kept), rel=0.02)
+    assert result.within
+
+
+def test_of_two_methods_the_better_and_little_time_for_the_other() -> None:
+    scores = Made(needed=200)
+    good = Dial("good", lambda size: blob(size, 1.0))
+    poor = Dial("poor", lambda size: blob(size, 2.0))
+    for order in ((good, poor), (poor, good)):
+        result = found(scores, *order).result
+        assert result.method == "good"
+    result = found(scores, good, poor).result
+    assert len([t for t in result.trials if t.method == "poor"]) == 1
+
+
+def test_widths_only_where_they_are_smaller() -> None:
+    widths = [Fixed(f"{kb} kB", lambda kb=kb: blob(1000 * kb, 0.5)) for kb in (40, 18, 12, 5)]
+    result = found(Made(needed=200), Dial("any size", blob), *widths).result
+    assert result.method == "12 kB"
+    assert [t.method for t in result.trials if t.method.endswith("kB")] == ["5 kB", "12 kB"]
+    assert found(Made(needed=200), *widths).result.method == "12 kB"
+
+
+def test_the_upper_end_is_more_careful_than_the_mean() -> None:
+    sizes = {}
+    for judge in ("upper", "mean"):
+        result = found(Made(needed=200, noise=0.02), Dial("any size", blob), judge=judge).result
+        sizes[judge] = min(t.bytes for t in result.trials if t.within and t.bytes)
+    assert sizes["upper"] > sizes["mean"]
+
+
+def test_the_check_is_on_examples_that_the_search_never_saw() -> None:
+    scores = Made()
+    result = found(scores, Dial("any size", blob)).result
+    *searches, _chosen, _trained, _base = scores.asked
+    searched = {e for _, examples, _ in searches for e in examples}
+    checked = {e for _, examples, _ in scores.asked[-3:] for e in examples}
+    assert not searched & checked
+    assert searched | checked == set(EXAMPLES)
+    assert (result.searched, result.held_out) == (50, 50)
+    assert [choices for _, _, choices in scores.asked] == [False] * len(searches) + [True] * 3
+
+
+def test_the_division_is_the_same_in_any_order() -> None:
+    one, two = split(EXAMPLES, 0.3), split(EXAMPLES[::-1], 0.3)
+    assert [set(part) for part in one] == [set(part) for part in two]
+    assert [len(part) for part in one] == [70, 30]
+    assert set(split(EXAMPLES, 0.3, seed=1)[1]) != set(one[1])
+
+
+def test_equal_examples_are_not_on_both_sides() -> None:
+    searched, held_out = split(EXAMPLES * 2)
+    assert not set(searched) & set(held_out)
+    assert len(searched) == len(held_out) == 100
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make(size: int) -> Adapter:
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(size)
+        return blob(size)
+
+    options = {"cache": Cache(tmp_path)}
+    with pytest.raises(KeyboardInterrupt):
+        found(Made(), Dial("any size", make), **options)
+    before, made[:] = list(made), []
+    result = found(
+        Made(), Dial("any size", lambda size: made.append(size) or blob(size)), **options
+    )
+    assert not set(before) & set(made)
+    assert result.result == found(Made(), Dial("any size", blob)).result
+    found(Made(), Dial("any size", lambda _: pytest.fail("it is kept")), **options)
+    next(tmp_path.glob("*.safetensors")).write_bytes(b"damaged")
+    found(Made(), Dial("any size", blob), **options)
+
+
+def test_the_check_is_in_the_file(tmp_path: Path) -> None:
+    quantized = found(Made(), Dial("any size", blob)).adapter
+    check = quantized.recipe.task
+    assert (check.data, check.examples, check.max_loss_increase) == ("dev.jsonl", 50, 0.01)
+    assert check.interval[0] <= check.loss_increase <= check.interval[1]
+    assert (check.accuracy, check.accuracy_before) == (1.0, 1.0)
+    path = kronq.save(quantized, tmp_path / "a.safetensors")
+    assert kronq.load(path).recipe.task == check
+    assert pack(kronq.load(path)) == path.read_bytes()
+
+
+def test_a_check_that_misses_is_told() -> None:
+    class Lucky(Made):
+        """Twice the loss on what was held out."""
+
+        def __call__(self, adapter, examples, *, choices=False):
+            scores = super().__call__(adapter, examples, choices=choices)
+            if choices and adapter not in (None, TRAINED):
+                return [replace(s, nll=2 * s.nll) for s in scores]
+            return scores
+
+    result = found(Lucky(), Dial("any size", blob)).result
+    assert not result.within
+    assert result.change.loss_increase.value > 0.9
+
+
+def test_what_cannot_be_searched_is_told() -> None:
+    dial = Dial("any size", blob)
+    with pytest.raises(KronqError, match=r"no candidate stays within 0 %; found at best \+"):
+        found(Made(), dial, budget=0.0)
+    with pytest.raises(KronqError, match="does not fit"):
+        found(Made(), Dial("none", too_small))
+    with pytest.raises(KronqError, match="too few examples; found 5 to search by"):
+        smallest(TRAINED, Made(), EXAMPLES[:10], 0.01, [dial])
+    with pytest.raises(KronqError, match="no better than its base"):
+        smallest(blob(500, 9.0), Made(needed=10**6), EXAMPLES, 0.01, [dial])
+    with pytest.raises(KronqError, match="no such judge"):
+        found(Made(), dial, judge="median")

@@ -1,0 +1,170 @@
+"""``kronq score`` and ``kronq quantize --tasks``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kronq as package
+from kronq.cli.searching import candidates
+from kronq.evaluate import search
+from kronq.evaluate.intervals import relative_change
+from kronq.evaluate.score import Score
+from kronq.evaluate.search_result import Change
+from kronq.evaluate.trials import Dial
+from kronq.io.examples import Example
+from kronq.packed import pack
+from tests.cli.command import Kronq
+from tests.evaluate.tiny import tiny_adapter
+
+BUDGET = ("--max-loss-increase", "1%")
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny llama, as trained."""
+    folder = tmp_path_factory.mktemp("learned") / "adapter"
+    package.convert(tiny_adapter(), folder, to="lora")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def questions(helped: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "dev.jsonl"
+    rows = [
+        {"prompt": e.prompt, "answer": e.choices[e.answer].strip()}
+        if i % 5
+        else {
+            "question": e.prompt[:8],
+            "choices": [choice.strip() for choice in e.choices],
+            "answer": e.answer,
+        }
+        for i, e in enumerate(helped)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_score(kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, out: Path) -> None:
+    small = out / "small.safetensors"
+    kronq("quantize", learned, "-o", small, "--bits", 2)
+    told = ("--base", tiny_base, "--tasks", questions)
+    report = kronq("score", learned, small, "--no-adapter", *told, "--json").json()
+    first, second, bare = report["rows"]
+    assert (first["name"], first["change"]) == (str(learned), None)
+    assert second["bytes"] == small.stat().st_size
+    change = second["change"]["loss_increase"]
+    assert change["low"] < change["value"] < change["high"]
+    ratio = second["standing"]["nll_per_token"] / first["standing"]["nll_per_token"] - 1
+    assert change["value"] == pytest.approx(ratio)
+    assert bare["bytes"] is None
+    assert bare["change"]["loss_increase"]["value"] > 0
+    table = kronq("score", *told, "--limit", 5)
+    assert "no adapter" in table.out
+    assert "5 examples of dev.jsonl" in table.out
+
+
+def test_the_smallest_file(
+    kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, out: Path
+) -> None:
+    path = out / "small.safetensors"
+    asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "-o", path)
+    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "balanced")
+    result = kronq(*asked)
+    assert result.code == 0
+    assert "balanced 2 bit, " in result.err
+    assert "held out: " in result.out
+    size = path.stat().st_size
+    assert f"wrote {path}, {size:,} bytes" in result.out
+    assert "task: dev.jsonl" in kronq("inspect", path).out
+    again = kronq(*asked, "--force", "--json").json()
+    assert again["report"]["total"]["bytes"] == size
+    assert again["task"]["within"]
+    assert again["task"]["method"].startswith(package.load(path).recipe.method)
+
+
+def test_only_the_asked_method(
+    kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, out: Path
+) -> None:
+    asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "--dry-run")
+    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "rtn")
+    trials = kronq(*asked, "--json").json()["task"]["trials"]
+    assert {t["method"] for t in trials} <= {f"rtn {bits} bit" for bits in (2, 3, 4, 8)}
+
+
+def test_candidates() -> None:
+    adapter = tiny_adapter()
+    names = [candidate.name for candidate in candidates(adapter)]
+    assert names[:2] == ["compact, unbiased", "compact"]
+    assert names[2:] == [f"native {bits} bit" for bits in (8, 4, 3, 2)]
+    fixed = [f"balanced {bits} bit" for bits in (8, 4, 3, 2)]
+    assert [c.name for c in candidates(adapter, "balanced")] == fixed
+    _, dial = candidates(adapter, "compact")
+    assert isinstance(dial, Dial)
+    assert 1900 < len(pack(dial.make(2000))) <= 2000
+
+
+def test_a_check_that_misses(
+    kronq: Kronq,
+    learned: Path,
+    questions: Path,
+    tiny_base: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 1, the figures all the same, and no file."""
+    real = search.change
+
+    def worse(*scores: list[Score]) -> Change:
+        doubled = relative_change([2.0, 2.1], [1.0, 1.0])
+        return real(*scores).model_copy(update={"loss_increase": doubled})
+
+    monkeypatch.setattr(search, "change", worse)
+    path = out / "small.safetensors"
+    asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "-o", path)
+    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "balanced")
+    result = kronq(*asked)
+    assert result.code == 1
+    assert "held out: " in result.out
+    assert "more than 20 %; no adapter was written" in result.err
+    assert not path.exists()
+
+
+def test_options_that_do_not_go_together(kronq: Kronq, learned: Path, questions: Path) -> None:
+    asked = ("quantize", learned, "--dry-run")
+    tasks = ("--tasks", questions)
+    assert "--tasks needs --base" in kronq.refuses(*asked, *tasks, *BUDGET)
+    assert "needs --max-loss-increase" in kronq.refuses(*asked, *tasks, "--base", "b")
+    assert "--max-loss-increase needs --tasks" in kronq.refuses(*asked, *BUDGET)
+    both = kronq.refuses(*asked, *tasks, *BUDGET, "--base", "b", "--bits", 4)
+    assert "leave out --bits" in both
+    bad = kronq.refuses(*asked, *tasks, "--base", "b", "--max-loss-increase", "little")
+    assert "bad --max-loss-increase; found 'little'" in bad
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot read the text"),
+        ('{"question": "q", "answer": 0}', "line 1 is no example; found KeyError: 'choices'"),
+        ('{"question": "q", "choices": ["a"], "answer": 1}', "answer 1 is no index"),
+        ("", "the text is empty"),
+    ],
+)
+def test_questions_that_are_none(
+    kronq: Kronq, learned: Path, tiny_base: Path, tmp_path: Path, text: str | None, told: str
+) -> None:
+    path = tmp_path / "dev.jsonl"
+    if text is not None:
+        path.write_text(text)
+    asked = ("--base", tiny_base, "--tasks", path)
+    assert told in kronq.refuses("score", learned, *asked)
+    assert told in kronq.refuses("quantize", learned, "--dry-run", *asked, *BUDGET)
+
+
+def test_a_base_that_is_none(kronq: Kronq, learned: Path, questions: Path, out: Path) -> None:
+    asked = ("score", learned, "--tasks", questions)
+    assert "Missing option '--base'" in kronq.refuses(*asked)
+    assert "no ONNX model in the folder" in kronq.refuses(*asked, "--base", out)

@@ -1,0 +1,283 @@
+"""Adapters that swap in one loaded model: onnxruntime and onnxruntime-genai, kept and forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import kronq
+from kronq import Session
+from kronq.cli import cli
+from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
+from kronq.genai.text_stream import Writing
+from kronq.io import checksummed as sealed
+from kronq.io.checksummed import whole
+from kronq.io.files import cache_folder
+from kronq.model.adapter import Adapter, Origin
+from kronq.onnx.slots.inputs import parameters
+from kronq.onnx.slots.onnx_adapter import read_onnx_adapter, write_onnx_adapter
+from kronq.onnx.slots.spec import Slots
+from tests.adapters import kron, lora
+
+pytest.importorskip("onnxruntime_genai")
+
+IDS = [[5, 40, 41, 42]]
+
+
+def adapter(seed: int, make=kron, rank: int = 4, **shape) -> Adapter:
+    """For both layers' q_proj [64, 64] of the tiny llama, large enough to change what it says."""
+    rng = np.random.default_rng(seed)
+    layers = {}
+    for i in range(2):
+        delta = make(rng, rank=rank, **shape)
+        layers[f"model.layers.{i}.self_attn.q_proj"] = replace(delta, scale=0.1)
+    return Adapter(layers, Origin("memory"))
+
+
+KRON = {"a": (4, 4), "b": (16, 16)}
+LORA = {"make": lora, "rows": 64, "cols": 64}
+
+
+@pytest.fixture(scope="module")
+def files(tiny_base, tmp_path_factory, kernel):
+    """A model with slots, two packed adapters of different family and rank, a cache."""
+    folder = tmp_path_factory.mktemp("slots")
+    one, two = adapter(1, **KRON), adapter(2, rank=3, **LORA)
+    kronq.export_onnx(one, tiny_base, folder / "model", form="slots", kernel=kernel, verify=False)
+    kronq.save(kronq.quantize(one, 8), folder / "one.safetensors")
+    kronq.save(kronq.quantize(two, 8), folder / "two.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path, files):
+    """A cache of its own, but for the compiled operator."""
+    kernels = cache_folder() / "kernels"
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(kernels)
+    return tmp_path / "cache" / "adapters"
+
+
+@pytest.fixture
+def session(files):
+    named = {name: files / f"{name}.safetensors" for name in ("one", "two")}
+    return Session(files / "model", named, device="cpu", threads=1)
+
+
+def rss() -> int:
+    """Resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_logits_are_those_of_the_adapter_exported_alone(session, files, tiny_base, tmp_path):
+    for name in ("one", "two"):
+        packed = kronq.load(files / f"{name}.safetensors")
+        kronq.export_onnx(packed, tiny_base, tmp_path / name, form="merged", verify=False)
+        expected = Session(tmp_path / name).logits(IDS)
+        np.testing.assert_allclose(session.logits(IDS, adapter=name), expected, atol=2e-5)
+    base = Session(tiny_base).logits(IDS)
+    np.testing.assert_array_equal(session.logits(IDS), base)
+    assert abs(base - expected).max() > 1e-2
+
+
+def test_onnxruntime_genai_computes_the_same(session, files):
+    import onnxruntime_genai as og
+
+    model = session._text_model[0]
+    for name in (None, "one", "two"):
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=8)
+        generator = og.Generator(model, params)
+        session.adapters.activate(generator, name)
+        generator.append_tokens(np.array(IDS, np.int32))
+        found = np.asarray(generator.get_logits()).reshape(-1)
+        np.testing.assert_array_equal(found, session.logits(IDS, adapter=name)[0, -1])
+
+
+def test_text_is_greedy_in_the_logits_of_its_adapter(session):
+    for name in (None, "one", "two"):
+        ids = session.tokenize("abc")
+        for token in session.generate("abc", adapter=name, max_tokens=5).tokens:
+            assert token == session.logits(ids, adapter=name)[0, -1].argmax()
+            ids.append(token)
+
+
+def test_a_thousand_swaps_change_nothing(session):
+    first = {name: session.logits(IDS, adapter=name) for name in (None, "one", "two")}
+    before = 0
+    for turn in range(1000):
+        name = (None, "one", "two")[turn % 3]
+        assert np.array_equal(session.logits(IDS, adapter=name), first[name])
+        if turn == 200:
+            before = rss()
+    assert rss() - before < 4 * 2**20
+
+
+def test_loading_and_unloading_do_not_gather_memory(session, files):
+    before = 0
+    for turn in range(300):
+        session.load("again", files / "one.safetensors")
+        if turn % 50 == 0:
+            session.generate("abc", adapter="again", max_tokens=1)
+        session.unload("again")
+        if turn == 100:
+            before = rss()
+    assert rss() - before < 4 * 2**20
+
+
+def test_the_file_holds_what_the_graph_takes(files, tmp_path):
+    packed = kronq.load(files / "one.safetensors")
+    out = write_onnx_adapter(packed, files / "model", tmp_path / "one.onnx_adapter")
+    expected = parameters(packed, Slots.read(files / "model"))
+    found = read_onnx_adapter(out)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+    with pytest.raises(KronqError, match="the output exists"):
+        write_onnx_adapter(packed, files / "model", out)
+
+
+def test_all_kinds_of_files_load(session, files, tmp_path):
+    packed = kronq.load(files / "one.safetensors")
+    kronq.convert(packed, tmp_path / "peft", to="peft")
+    write_onnx_adapter(packed, files / "model", tmp_path / "one.onnx_adapter")
+    expected = session.logits(IDS, adapter="one")
+    for name in ("peft", "one.onnx_adapter"):
+        session.load(name, tmp_path / name)
+        np.testing.assert_allclose(session.logits(IDS, adapter=name), expected, atol=1e-6)
+
+
+def test_a_packed_file_is_expanded_once(session, files, cache):
+    assert not session.adapters["one"].cached
+    again = Session(files / "model", {"other": files / "one.safetensors"})
+    assert again.adapters["other"].cached
+    kept = again.adapters["other"].file
+    assert kept.parent == cache
+    kept.unlink()  # mapped by both sessions, who keep it
+    kept.write_bytes(b"damaged")
+    again.load("mended", files / "one.safetensors")
+    np.testing.assert_array_equal(
+        again.logits(IDS, adapter="mended"), session.logits(IDS, adapter="one")
+    )
+
+
+@pytest.mark.parametrize("hole", [slice(0, None), slice(64, 128), slice(-64, -16)])
+def test_what_a_crash_left_of_a_new_file_is_not_trusted(session, files, hole):
+    kept = session.adapters["one"].file
+    data = bytearray(kept.read_bytes())
+    data[hole] = bytes(len(data[hole]))
+    kept.unlink()
+    kept.write_bytes(data)
+    assert not Session(files / "model", {"one": files / "one.safetensors"}).adapters["one"].cached
+    again = Session(files / "model", {"one": files / "one.safetensors"})
+    assert again.adapters["one"].cached
+    np.testing.assert_array_equal(
+        again.logits(IDS, adapter="one"), session.logits(IDS, adapter="one")
+    )
+
+
+def test_a_file_is_checked_once(session, files, monkeypatch):
+    kept = session.adapters["one"].file
+    assert whole(kept)
+    monkeypatch.delattr(sealed, "_checksum")
+    assert whole(kept)
+    assert not whole(files / "one.safetensors")
+    assert not whole(files / "none")
+
+
+def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "file"))
+    other = Session(files / "model", {"one": files / "one.safetensors"})
+    expected = session.logits(IDS, adapter="one")
+    np.testing.assert_array_equal(other.logits(IDS, adapter="one"), expected)
+
+
+def test_what_cannot_be(session, files, tiny_base, tmp_path):
+    with pytest.raises(KronqError, match="no such adapter; found 'x'; expected one of: one, two"):
+        session.generate("abc", adapter="x")
+    with pytest.raises(KronqError, match="no such adapter"):
+        session.logits(IDS, adapter="x")
+    with pytest.raises(FormatError, match="x: no such file or folder"):
+        session.load("x", tmp_path / "x")
+    with pytest.raises(KronqError, match="is loaded"):
+        session.load("one", files / "two.safetensors")
+    with pytest.raises(UnsupportedError, match="--form slots"):
+        Session(tiny_base, {"one": files / "one.safetensors"})
+    kronq.save(kronq.quantize(adapter(3, make=lora), 8), tmp_path / "odd.safetensors")
+    with pytest.raises(MismatchError):
+        session.load("odd", tmp_path / "odd.safetensors")
+    (tmp_path / "bad.onnx_adapter").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match=r"not an \.onnx_adapter"):
+        session.load("bad", tmp_path / "bad.onnx_adapter")
+    session.unload("one")
+    assert list(session.adapters) == ["two"]
+
+
+def test_several_prompts_at_once(session):
+    prompts = ["abc", "a", "The longest of them"]
+    alone = [session.generate(p, adapter="one", max_tokens=5).tokens for p in prompts]
+    together = session.generate_batch(prompts, adapter="one", max_tokens=5)
+    assert [text.tokens for text in together] == alone
+
+
+@pytest.mark.parametrize(
+    ("stop", "pieces"),
+    [((), "a bc\nd"), (("\n",), "a bc"), (("c\nx", "\nd"), "a bc"), (("bc\n",), "a ")],
+)
+def test_a_stop_string_is_never_shown(stop, pieces):
+    shown: list[str] = []
+    text = Writing(SimpleNamespace(decode=chr), {0}, stop, shown.append)
+    for letter in "a bc\nd\0":
+        if text.stopped is None:
+            text.add(ord(letter))
+    assert text.text == "".join(shown) == pieces
+    assert text.stopped == ("stop" if stop else "eos")
+
+
+def test_a_stop_string_ends_a_text(session):
+    uncut = session.generate("abc", max_tokens=12)
+    visible = next(c for c in uncut.text if c.isprintable())
+    cut = session.generate("abc", max_tokens=12, stop=visible)
+    assert (cut.text, cut.stopped) == (uncut.text[: uncut.text.index(visible)], "stop")
+
+
+TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+
+
+def test_chat_remembers_swaps_and_forgets(files, tmp_path):
+    folder = shutil.copytree(files / "model", tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    said = "a\n/adapter none\na\n/reset\na\n/adapter x\n/nothing\n/quit\nunread\n"
+    arguments = ["chat", str(folder), "--adapter", f"arc={files / 'one.safetensors'}"]
+    result = CliRunner().invoke(cli, [*arguments, "--max-tokens", "2"], input=said)
+    assert result.exit_code == 0, result.output
+    session = Session(folder, {"arc": files / "one.safetensors"})
+    talk = [{"role": "user", "content": "a"}]
+    first = session.generate(talk, adapter="arc", max_tokens=2).text
+    base = session.generate(talk, max_tokens=2).text
+    then = [*talk, {"role": "assistant", "content": first}, *talk]
+    second = session.generate(then, max_tokens=2).text
+    assert result.stdout == f"{first}\n{second}\n{base}\n"
+    assert "no adapter x" in result.stderr
+    assert "no such command: /nothing" in result.stderr
+
+
+def test_run_and_convert_from_the_shell(files, session, tmp_path):
+    out = tmp_path / "one.onnx_adapter"
+    told = CliRunner().invoke(
+        cli,
+        f"convert {files}/one.safetensors --to onnx_adapter --onnx {files}/model -o {out}".split(),
+    )
+    assert told.exit_code == 0
+    assert f"{out.stat().st_size:,} bytes" in told.stdout
+    arguments = ["run", str(files / "model"), "--adapter", str(out), "--prompt", "abc"]
+    result = CliRunner().invoke(cli, [*arguments, "--max-tokens", "5"])
+    assert result.stdout == session.generate("abc", adapter="one", max_tokens=5).text + "\n"

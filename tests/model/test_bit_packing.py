@@ -1,0 +1,91 @@
+"""Codes as bytes: dense, little-endian, and for int4 what ONNX itself writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from kronq.model.bit_packing import (
+    pack_channels,
+    pack_codes,
+    pack_widths,
+    unpack_channels,
+    unpack_codes,
+    unpack_widths,
+)
+
+WIDTHS = [8, 7, 6, 5, 4, 3, 2]
+
+
+@given(bits=st.sampled_from(WIDTHS), data=st.data())
+def test_every_code_comes_back(bits: int, data: st.DataObject) -> None:
+    ends = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    codes = np.array(data.draw(st.lists(ends, max_size=50)), dtype=np.int8)
+    packed = pack_codes(codes, bits)
+    assert packed.size == -(-len(codes) * bits // 8)
+    assert np.array_equal(unpack_codes(packed, bits, len(codes)), codes)
+
+
+@given(bits=st.sampled_from(WIDTHS), data=st.data())
+def test_the_bytes_are_one_little_endian_number(bits: int, data: st.DataObject) -> None:
+    """Code i is bits i·b to i·b + b - 1 of it, in two's complement; what is left over is zero."""
+    ends = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    codes = data.draw(st.lists(ends, max_size=50))
+    number = sum((code % 2**bits) << (i * bits) for i, code in enumerate(codes))
+    packed = pack_codes(np.array(codes, dtype=np.int8), bits).tobytes()
+    assert int.from_bytes(packed, "little") == number
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16])
+def test_int4_is_laid_out_as_onnx_lays_it_out(count: int) -> None:
+    """Also for an odd number of codes."""
+    codes = np.random.default_rng(count).integers(-8, 8, count).astype(np.int8)
+    theirs = helper.make_tensor("x", TensorProto.INT4, [count], codes.tolist())
+    ours = pack_codes(codes, 4).tobytes()
+    assert ours == bytes(byte & 0xFF for byte in theirs.int32_data)
+
+
+def test_an_example_by_hand() -> None:
+    """As formats/SPEC.md tells it."""
+    assert pack_codes(np.array([1, -2, 7, -8], np.int8), 4).tobytes() == b"\xe1\x87"
+    assert pack_codes(np.array([1, -2, 3, -4], np.int8), 3).tobytes() == b"\xf1\x08"
+    assert pack_codes(np.array([1, -2, 0, -1], np.int8), 2).tobytes() == b"\xc9"
+
+
+@given(bits=st.sampled_from(WIDTHS), rows=st.integers(1, 4), count=st.integers(0, 20))
+def test_rows_unpack_together_as_each_alone(bits: int, rows: int, count: int) -> None:
+    codes = np.random.default_rng(count).integers(
+        -(2 ** (bits - 1)), 2 ** (bits - 1), (rows, count)
+    )
+    packed = np.stack([pack_codes(row, bits) for row in codes.astype(np.int8)])
+    assert np.array_equal(unpack_codes(packed, bits, count), codes)
+
+
+@given(
+    widths=st.lists(st.sampled_from([0, *WIDTHS]), min_size=1, max_size=6),
+    length=st.integers(1, 20),
+    axis=st.sampled_from([0, 1]),
+    seed=st.integers(0, 99),
+)
+def test_channels_of_mixed_widths_come_back(
+    widths: list[int], length: int, axis: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    told = np.array(widths, dtype=np.uint8)
+    high = np.ldexp(0.5, told)[:, None] * (told > 0)[:, None]
+    codes = np.floor(rng.uniform(-high, high, size=(len(told), length))).astype(np.int8)
+    data = np.frombuffer(pack_channels(codes if axis == 0 else codes.T, told, axis), np.uint8)
+    assert data.size == sum(-(-length * width // 8) for width in widths)
+    assert np.array_equal(unpack_channels(data, told, length), codes)
+    assert np.array_equal(unpack_widths(pack_widths(told)[None], len(told))[0], told)
+
+
+def test_mixed_widths_by_hand() -> None:
+    """As formats/SPEC.md tells it: the middle column has no bits."""
+    codes = np.array([[1, 0, 1], [-2, 0, -2], [15, 0, 3], [-16, 0, -4]], np.int8)
+    widths = np.array([5, 0, 3], dtype=np.uint8)
+    assert pack_channels(codes, widths, axis=1) == b"\xc1\x3f\x08\xf1\x08"
+    assert pack_widths(widths).tobytes() == b"\x05\x03"

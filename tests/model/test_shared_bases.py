@@ -1,0 +1,126 @@
+"""Norms and activation errors from the small matrices are those of ΔW multiplied out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kronq.model.adapter import Recipe
+from kronq.model.delta import Delta, Product
+from kronq.model.matrix import Float
+from kronq.model.second_moments import Moment
+from kronq.model.shared_bases import framed
+from kronq.model.spectral_norm import TOLERANCE, spectral_norm
+from kronq.quantization.uniform.layer import quantize_layer
+from kronq.report.activation_error import activation_energies
+from tests import adapters
+from tests.adapters import KINDS, dense
+
+F32 = NDArray[np.float32]
+
+
+def moment(rng: np.random.Generator, n: int, steep: float = 1.0) -> F32:
+    """Of inputs of which some directions are much louder than others."""
+    x = rng.normal(size=(3 * n, n)) * np.geomspace(1, 10**-steep, n)
+    x = x @ np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return (x.T @ x / len(x)).astype(np.float32)
+
+
+def pairs(kind: str) -> list[tuple[Delta, Delta]]:
+    """A layer against strangers, coarse codes, fine codes and nothing."""
+    rng = np.random.default_rng(0)
+    delta = KINDS[kind](rng)
+    others = [KINDS[kind](rng), replace(delta, scale=0.0), replace(delta, scale=-delta.scale)]
+    others += [quantize_layer("x", delta, Recipe("balanced", bits)) for bits in (8, 2)]
+    return [(delta, other) for other in others]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spectral_norms(kind: str) -> None:
+    for delta, other in pairs(kind):
+        found = framed(delta, other)
+        one, two = dense(delta), dense(other)
+        for small, whole in (
+            (found.reference, one), (found.approximation, two), (found.error, one - two)
+        ):  # fmt: skip
+            expected = np.linalg.norm(whole, 2)
+            assert spectral_norm(small) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_activation_energies(kind: str, two_sided: bool) -> None:
+    """E‖E·x‖² = tr(E·M·Eᵀ), and tr(G·E·M·Eᵀ) with gradients."""
+    rng = np.random.default_rng(1)
+    for delta, other in pairs(kind):
+        rows, cols = delta.shape
+        seen = Moment(moment(rng, cols), moment(rng, rows, 2) if two_sided else None)
+        found = activation_energies(delta, other, seen)
+        gradients = np.eye(rows) if seen.outputs is None else seen.outputs.astype(np.float64)
+        one, two = dense(delta), dense(other)
+        for energy, whole in (
+            (found.reference, one), (found.approximation, two), (found.error, one - two)
+        ):  # fmt: skip
+            expected = np.trace(gradients @ whole @ seen.inputs.astype(np.float64) @ whole.T)
+            assert energy == pytest.approx(expected, rel=1e-9, abs=1e-9 * found.reference)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rank=st.integers(1, 5),
+    other=st.integers(1, 5),
+    a=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    b=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    crop=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    seed=st.integers(0, 10**6),
+)
+def test_any_shape_rank_and_crop(
+    rank: int, other: int, a: tuple[int, int], b: tuple[int, int],
+    crop: tuple[float, float], seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    one, two = adapters.kron(rng, a, b, rank), adapters.kron(rng, a, b, other)
+    rows, cols = (max(1, round(part * full)) for part, full in zip(crop, one.shape, strict=True))
+    one, two = replace(one, shape=(rows, cols)), replace(two, shape=(rows, cols))
+    error = dense(one) - dense(two)
+    found = framed(one, two)
+    assert spectral_norm(found.error) == pytest.approx(np.linalg.norm(error, 2), rel=1e-8)
+    seen = Moment(moment(rng, cols), moment(rng, rows))
+    assert seen.outputs is not None
+    expected = np.trace(seen.outputs.astype(np.float64) @ error @ seen.inputs @ error.T)
+    assert activation_energies(one, two, seen).error == pytest.approx(expected, rel=1e-8)
+    plain = np.trace(error @ seen.inputs @ error.T)
+    alone = activation_energies(one, two, replace(seen, outputs=None))
+    assert alone.error == pytest.approx(plain, rel=1e-8)
+
+
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_a_badly_conditioned_gauge(condition: float) -> None:
+    rng = np.random.default_rng(0)
+    delta = adapters.kron(rng)
+    gauge = np.linalg.qr(rng.normal(size=(4, 4)))[0] * np.geomspace(1, condition, 4)
+    left, right = (m.float32() for m in delta.b.matrices)
+    turned = (left @ gauge.T).astype(np.float32), (np.linalg.inv(gauge.T) @ right)
+    bad = replace(delta, b=Product(*(Float(x.astype(np.float32)) for x in turned)))
+    error = dense(bad) - dense(delta)
+    expected = np.linalg.norm(error, 2)
+    assert spectral_norm(framed(bad, delta).error) == pytest.approx(expected, rel=1e-6)
+    inputs = moment(rng, delta.shape[1])
+    found = activation_energies(bad, delta, Moment(inputs)).error
+    assert found == pytest.approx(np.trace(error @ inputs @ error.T), rel=1e-6)
+
+
+def test_a_large_whole_b_is_told_to_the_tolerance() -> None:
+    """Too large for all its singular values, which Lanczos does not need."""
+    rng = np.random.default_rng(0)
+    delta = adapters.full_b(rng, a=(12, 11), b=(30, 28))
+    other = quantize_layer("x", delta, Recipe("rtn", 4, a_bits=4))
+    found = framed(delta, other)
+    expected = np.linalg.norm(dense(delta) - dense(other), 2)
+    assert spectral_norm(found.error) == pytest.approx(expected, rel=TOLERANCE)
+    assert spectral_norm(found.error) <= expected * (1 + 1e-12)

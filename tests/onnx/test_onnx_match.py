@@ -1,0 +1,191 @@
+"""Names: what belongs together is found, what does not is told, nothing is guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import helper, numpy_helper
+
+from kronq.errors import MismatchError
+from kronq.onnx import export_onnx
+from kronq.onnx.graph.match import match
+from kronq.onnx.graph.names import canonical
+from kronq.onnx.graph.sites import SCOPES, find_sites
+from tests.onnx import tiny_onnx as tiny
+
+BLOCKS = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"]
+
+
+def base(names: list[str], *, node: str = "node_{}", scopes: list[str] | None = None) -> ir.Model:
+    """One MatMul a name, all fed by x."""
+    nodes = []
+    for i, name in enumerate(names):
+        made = helper.make_node("MatMul", ["x", name], [f"y{i}"], name=node.format(i))
+        if scopes:
+            entry = made.metadata_props.add()
+            entry.key, entry.value = SCOPES, repr(["", "model", scopes[i], "linear"])
+        nodes.append(made)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y0", onnx.TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(np.zeros((4, 4), np.float32), name) for name in names],
+    )
+    return ir.from_proto(helper.make_model(graph))
+
+
+def found(layers: list[str], model: ir.Model) -> list[str]:
+    places = match(layers, find_sites(model))
+    return [places[name][0].source.name for name in layers]
+
+
+def test_canonical_names() -> None:
+    same = [
+        "model.layers.0.self_attn.q_proj",
+        "model_layers_0_self_attn_q_proj",
+        "/model/layers.0/attn/q_proj",
+        "model.layers.0.attn.q_proj",
+    ]
+    assert len({canonical(name) for name in same}) == 1
+    assert canonical("layers.10.q") != canonical("layers.1.q")
+
+
+@pytest.mark.parametrize("names", ["hf", "genai", "torchscript", "inner"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_conventions(tmp_path: Path, names: str, flat: bool) -> None:
+    tiny.build(tmp_path / "base.onnx", names=names)
+    layers = {n.replace(".", "_") if flat else n: s for n, s in tiny.LAYERS.items()}
+    report = export_onnx(tiny.adapter(layers=layers), tmp_path / "base.onnx", tmp_path / "out")
+    assert [*report.layers] == [*layers]
+
+
+@pytest.mark.parametrize("mine", ["", "model.", "base_model.model.model."])
+@pytest.mark.parametrize("theirs", ["", "model.", "bert.model."])
+def test_prefixes(mine: str, theirs: str) -> None:
+    rest = [f"layers.{i}.{block}" for i in (0, 1, 10) for block in BLOCKS]
+    model = base([f"{theirs}{name}.weight" for name in rest])
+    if mine and theirs and not (mine.endswith(theirs) or theirs.endswith(mine)):
+        with pytest.raises(MismatchError):
+            found([f"{mine}{name}" for name in rest], model)
+        return
+    layers = [f"{mine}{name}" for name in rest]
+    assert found(layers, model) == [f"{theirs}{name}.weight" for name in rest]
+
+
+def test_one_rule_must_serve_every_layer() -> None:
+    model = base(["encoder.layers.0.q.weight", "decoder.layers.0.q.weight"])
+    with pytest.raises(MismatchError, match="more than one way"):
+        found(["layers.0.q"], model)
+    assert found(["decoder.layers.0.q"], model) == ["decoder.layers.0.q.weight"]
+
+
+def test_a_number_is_never_dropped() -> None:
+    with pytest.raises(MismatchError):
+        found(["model.layers.5.proj"], base(["proj.weight"]))
+
+
+def test_only_whole_modules_are_dropped() -> None:
+    with pytest.raises(MismatchError, match="no place"):
+        found(["proj"], base(["mlp.o_proj.weight"]))
+    with pytest.raises(MismatchError, match="no place"):
+        found(["mlp.o_proj"], base(["proj.weight"]))
+
+
+def test_every_missing_layer_is_listed_with_its_nearest() -> None:
+    model = base([f"model.layers.0.{block}.weight" for block in BLOCKS])
+    layers = [f"model.layers.{i}.{block}" for i in (0, 1) for block in BLOCKS]
+    with pytest.raises(MismatchError) as error:
+        found(layers, model)
+    text = str(error.value)
+    assert "3 of 6" in text
+    for block in BLOCKS:
+        assert f"model.layers.1.{block}" in text
+    assert "nearest: model.layers.0.self_attn.q_proj" in text
+    assert "wrong base model?" in text
+
+
+def fused(path: Path, *, turned: bool = False) -> np.ndarray:
+    """q [8, 6], k and v [4, 6] as one MatMul, as onnxruntime-genai makes it."""
+    w = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32)
+    node = helper.make_node(
+        "MatMul", ["x", "w"], ["y"], name="/model/layers.0/attn/qkv_proj/MatMul"
+    )
+    if turned:
+        node = helper.make_node("Gemm", ["x", "model.layers.0.qkv_proj.weight"], ["y"], transB=1)
+    graph = helper.make_graph(
+        [node],
+        "fused",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 6])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(w if turned else np.ascontiguousarray(w.T), node.input[1])],
+    )
+    imports = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    return w
+
+
+SHAPES = {"q": (8, 6), "k": (4, 6), "v": (4, 6)}
+
+
+@pytest.mark.parametrize("parts", ["qkv", "qv", "k", "v"])
+@pytest.mark.parametrize("form", ["branch", "merged"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_q_k_and_v_in_one_weight(tmp_path: Path, turned: bool, form: str, parts: str) -> None:
+    w = fused(tmp_path / "base.onnx", turned=turned).astype(np.float64)
+    scope = "model.layers.0." + ("" if turned else "self_attn.")
+    layers = {f"{scope}{part}_proj": SHAPES[part] for part in parts}
+    adapter = tiny.adapter("lora", layers=layers)
+    for part in parts:
+        rows = {"q": slice(0, 8), "k": slice(8, 12), "v": slice(12, 16)}[part]
+        w[rows] += adapter[f"{scope}{part}_proj"].dense()
+    export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out", form=form)
+    x = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
+    session = ort.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ w.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [{"q": (9, 6)}, {"k": (6, 6)}, {"q": (8, 6), "k": (2, 6)}])
+def test_a_third_that_does_not_fit_a_fused_weight(
+    tmp_path: Path, shapes: dict[str, tuple[int, int]]
+) -> None:
+    fused(tmp_path / "base.onnx")
+    layers = {f"model.layers.0.self_attn.{part}_proj": shape for part, shape in shapes.items()}
+    with pytest.raises(MismatchError):
+        export_onnx(tiny.adapter("lora", layers=layers), tmp_path / "base.onnx", tmp_path / "out")
+
+
+def test_the_exporters_own_scopes_come_first() -> None:
+    names = ["val_12", "model.embed_tokens.weight"]
+    model = base(names, scopes=["model.layers.0.self_attn.q_proj", "lm_head"])
+    assert found(["model.layers.0.self_attn.q_proj", "lm_head"], model) == names
+    with pytest.raises(MismatchError):
+        found(["model.embed_tokens"], model)
+
+
+def test_two_weights_of_one_name_are_refused() -> None:
+    model = base(["w1", "w2"], node="/model/proj/MatMul_{}")
+    with pytest.raises(MismatchError, match="more than one way"):
+        found(["model.proj"], model)
+
+
+def test_a_model_without_layers() -> None:
+    empty = helper.make_graph([], "g", [], [], [])
+    with pytest.raises(MismatchError, match="no MatMul or Gemm"):
+        found(["a"], ir.from_proto(helper.make_model(empty)))
+
+
+def test_crop_only_where_the_source_asks_for_it(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from kronq.model.adapter import Origin
+
+    tiny.build(tmp_path / "base.onnx")
+    adapter = replace(tiny.adapter("cropped"), origin=Origin("peft"))
+    with pytest.raises(MismatchError, match="another shape"):
+        export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out")

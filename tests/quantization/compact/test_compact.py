@@ -1,0 +1,168 @@
+"""Compact codes: as asked for in bytes, and near what any code could do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kronq
+from kronq.errors import FormatError, KronqError
+from kronq.model.adapter import Adapter
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import ABSENT, Coded, Float
+from kronq.packed import pack
+from kronq.trellis.coded_layers import build
+from kronq.trellis.rate_tables import Tables
+from kronq.trellis.rounding import rounded
+from kronq.trellis.targets import prepare
+from tests import adapters
+from tests.adapters import dense, relative
+from tests.paths import EXAMPLE
+
+
+@pytest.mark.parametrize(("bits", "least_db"), [(1, 4.9), (2, 10.4), (4, 22.3)])
+def test_the_published_figures(bits: int, least_db: float, tmp_path: Path) -> None:
+    """Within 1.6 dB of the bound with every byte counted, and the file is what was measured."""
+    adapter = kronq.load(EXAMPLE)
+    quantized = kronq.quantize(adapter, bits, method="compact")
+    report = kronq.measure(adapter, quantized).total
+    assert report.snr_db is not None
+    assert report.bound_snr_db is not None
+    assert report.snr_db >= max(least_db, report.bound_snr_db - 1.6)
+    assert 0.99 * bits <= report.bits_per_parameter <= bits
+    path = kronq.save(kronq.stamp(quantized, report.relative_error), tmp_path / "a.safetensors")
+    assert path.stat().st_size == report.bytes
+    loaded = kronq.load(path)
+    assert kronq.measure(adapter, loaded).total.relative_error == report.relative_error
+    assert pack(loaded) == path.read_bytes()
+
+
+def layers(kind: str, count: int = 6) -> Adapter:
+    big = {
+        "kron": lambda rng: adapters.kron(rng, b=(96, 120), rank=6),
+        "lora": lambda rng: adapters.lora(rng, 200, 160, 4),
+        "full_b": lambda rng: adapters.full_b(rng, b=(40, 60)),
+        "decomposed_a": adapters.decomposed_a,
+        "cropped": lambda rng: replace(adapters.kron(rng, b=(96, 120), rank=6), shape=(370, 300)),
+    }[kind]
+    rng = np.random.default_rng(0)
+    return Adapter({f"h.{i}.{kind}": big(rng) for i in range(count)})
+
+
+@pytest.mark.parametrize("kind", list(adapters.KINDS))
+def test_every_kind_comes_out_as_the_dense_error_says(kind: str, tmp_path: Path) -> None:
+    """Against numpy.kron of what is read back from the file."""
+    adapter = layers(kind, 60 if kind == "decomposed_a" else 6)
+    size = 1500 + adapter.parameters // 2
+    path = kronq.save(
+        kronq.quantize(adapter, method="compact", size=size), tmp_path / "a.safetensors"
+    )
+    assert 0.98 * size <= path.stat().st_size <= size
+    for name, delta in kronq.load(path).items():
+        assert relative(adapter[name], delta) < 0.2
+        assert np.allclose(delta.dense(), dense(delta), atol=1e-4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(low=st.integers(1500, 4000), more=st.integers(600, 3500), seed=st.integers(0, 100))
+def test_more_bytes_are_less_error(low: int, more: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    adapter = Adapter({f"h.{i}.q": adapters.kron(rng, b=(64, 48), rank=4) for i in range(12)})
+    errors = []
+    for size in (low, low + more):
+        quantized = kronq.quantize(adapter, method="compact", size=size)
+        report = kronq.measure(adapter, quantized)
+        assert report.total.bytes <= size
+        errors.append(report.total.relative_error)
+    assert errors[1] <= errors[0] * 1.02
+
+
+def test_the_same_adapter_gives_the_same_bytes() -> None:
+    adapter = layers("kron")
+    other = Adapter(dict(reversed(adapter.layers.items())))
+    one, two = (pack(kronq.quantize(a, 3, method="compact")) for a in (adapter, other))
+    assert one == two
+
+
+def test_gaussian_factors_come_near_the_bound() -> None:
+    """6.02 dB a bit at high rate, less half a dB for the trellis: no scalar quantizer does it."""
+    rng = np.random.default_rng(0)
+    whole = Product(Float(rng.normal(size=(400, 500)).astype(np.float32)))
+    adapter = Adapter({"x": Delta(ONE, whole, 1.0, (400, 500))})
+    prepared = prepare(adapter)
+    tables = Tables()
+    for _ in range(3):
+        found, tables = rounded(prepared, 0.15, tables)
+    new = Adapter(build(adapter, prepared, found))
+    bits = 8 * len(pack(new)) / adapter.parameters
+    assert 6.0206 * bits + 20 * np.log10(relative(adapter["x"], new["x"])) < 0.75
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 1e-12, 1e9])
+def test_any_scale(scale: float) -> None:
+    adapter = Adapter({n: replace(d, scale=scale) for n, d in layers("kron", 3).items()})
+    quantized = kronq.quantize(adapter, 6, method="compact")
+    for name, delta in quantized.items():
+        assert np.allclose(dense(delta), 0) if not scale else relative(adapter[name], delta) < 0.1
+
+
+def test_a_fresh_adapter_stays_zero() -> None:
+    fresh = {
+        name: replace(delta, b=Product(Float(delta.b.left.float32() * 0), delta.b.right))
+        for name, delta in layers("kron").items()
+    }
+    assert not any(
+        d.dense().any() for d in kronq.quantize(Adapter(fresh), 4, method="compact").values()
+    )
+
+
+def test_matrices_are_coded_and_their_bytes_add_up() -> None:
+    quantized = kronq.quantize(layers("kron"), 3, method="compact")
+    matrices = [m for d in quantized.values() for m in d.matrices]
+    assert all(isinstance(m, Coded) for m in matrices)
+    data = pack(quantized)
+    assert sum(m.nbytes for m in matrices) == len(data) - 8 - int.from_bytes(data[:8], "little")
+
+
+def test_only_whole_compact_adapters_are_packed() -> None:
+    quantized = kronq.quantize(layers("kron"), 3, method="compact")
+    some = replace(quantized, layers={n: quantized[n] for n in list(quantized)[2:]})
+    with pytest.raises(FormatError, match="only all together"):
+        pack(some)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"bits": 0}, "bits a parameter"),
+        ({"bits": 13}, "bits a parameter"),
+        ({"size": 300}, "does not fit"),
+        ({"bits": 4, "a_bits": 8}, "no axis"),
+        ({"method": "rtn", "size": 10**5}, "rtn has fixed widths"),
+        ({"bits": 2.5, "method": "balanced"}, "no such width; found 2.5"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(KronqError) as error:
+        kronq.quantize(layers("kron"), **{"method": "compact", **settings})  # type: ignore[arg-type]
+    assert told in str(error.value)
+
+
+def test_few_channels_are_coded_for_nothing() -> None:
+    """A column of B1 without a row of B2, or the other way round, means nothing."""
+    adapter = kronq.load(EXAMPLE)
+    found = kronq.quantize(adapter, 0.6, method="compact")
+    half_dead = coded = 0
+    for delta in found.values():
+        left, right = (m.decode() for m in delta.b.matrices if isinstance(m, Coded))
+        there = left.sizes != ABSENT
+        half_dead += int((there & ~(left.levels.any(axis=0) & right.levels.any(axis=1))).sum())
+        coded += int(there.sum())
+    assert coded > 500
+    assert half_dead < 0.06 * coded

@@ -1,0 +1,96 @@
+"""Tuned codes against the untuned ones of the same size, judged by torch alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kronq
+from kronq.calibration.batches import batches, encode
+from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
+from kronq.errors import KronqError, MismatchError
+from kronq.io.examples import Example
+from kronq.model.adapter import Adapter
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float
+from kronq.packed import pack
+from kronq.quantization.distill import tune
+
+EXAMPLES = [Example(f"{i} and {i} make", (f" {2 * i}",)) for i in range(12)]
+SIZE = 1700
+
+
+def trained(family: str) -> Adapter:
+    """Random factors on the tiny model's query and up projections."""
+    rng = np.random.default_rng(0)
+
+    def matrix(rows: int, cols: int) -> Float:
+        return Float((rng.normal(size=(rows, cols)) * 0.5).astype(np.float32))
+
+    layers = {}
+    for i in (0, 1):
+        for part, rows in (("self_attn.q_proj", 64), ("mlp.up_proj", 96)):
+            if family == "lora":
+                a, b = ONE, Product(matrix(rows, 8), matrix(8, 64))
+            else:
+                a, b = Product(matrix(2, 2)), Product(matrix(rows // 2, 12), matrix(12, 32))
+            layers[f"model.layers.{i}.{part}"] = Delta(a, b, 2.0, (rows, 64))
+    return Adapter(layers)
+
+
+def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
+    """KL(adapter ‖ other), a token of an answer."""
+    model, tokenize = load_model(model_dir, device="cpu")
+    (batch,) = batches(list(encode(EXAMPLES, tokenize)), 10_000)
+    said = []
+    for which in (adapter, other):
+        with attach(model, which), torch.no_grad():
+            said.append(answer_logits(model, to_torch(batch))[0].log_softmax(dim=-1))
+    return float((said[0].exp() * (said[0] - said[1])).sum(dim=-1).mean())
+
+
+@pytest.mark.parametrize("family", ["kron", "lora"])
+def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
+    adapter = trained(family)
+    tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, steps=60, device="cpu")
+    plain = kronq.quantize(adapter, size=SIZE, method="compact")
+    assert 0.97 * SIZE <= kronq.measure(adapter, tuned).total.bytes <= SIZE
+    assert divergence(tiny_hf, adapter, tuned) < 0.6 * divergence(tiny_hf, adapter, plain)
+
+
+def test_the_same_seed_gives_the_same_file_and_it_reads_back(tiny_hf: Path, tmp_path: Path) -> None:
+    adapter = trained("kron")
+    one, two = (tune(adapter, tiny_hf, EXAMPLES, SIZE, steps=3, device="cpu") for _ in range(2))
+    assert pack(one) == pack(two)
+    read = kronq.load(kronq.save(one, tmp_path / "a.safetensors"))
+    assert read.recipe is not None
+    assert read.recipe.method == "tuned"
+    for name, delta in read.items():
+        assert np.array_equal(delta.dense(), one[name].dense())
+
+
+def test_progress_is_told(tiny_hf: Path) -> None:
+    told: list[tuple[int, int]] = []
+    tune(
+        trained("kron"),
+        tiny_hf,
+        EXAMPLES,
+        SIZE,
+        steps=2,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_what_cannot_be_tuned_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
+    adapter = trained("kron")
+    strange = Adapter({"model.layers.9.self_attn.q_proj": next(iter(adapter.values()))})
+    with pytest.raises(MismatchError, match=r"layers\.9"):
+        tune(strange, tiny_hf, EXAMPLES, 1000)
+    with pytest.raises(KronqError, match="does not fit"):
+        tune(adapter, tiny_hf, EXAMPLES, 300)
+    with pytest.raises(KronqError, match="config"):
+        tune(adapter, tmp_path, EXAMPLES, SIZE)

@@ -1,0 +1,229 @@
+"""The page: whole, self-contained, and safe whatever the layers are called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import kronq
+from kronq.errors import KronqError, OutputExistsError
+from kronq.model.adapter import Adapter, Origin
+from kronq.report import Report, gaussian_bound, measure
+from kronq.report.comparison import Comparison, compare
+from kronq.report.html import write_html
+from kronq.report.html.chart import percent, size
+from tests import adapters
+from tests.report.test_figures import seen
+
+HOSTILE = '</title></text><script>alert("1")</script><a href="javascript:x">\u202e\x1b[31m & \'q\''
+
+
+def blocks(rows: int = 4) -> Adapter:
+    rng = np.random.default_rng(0)
+    layers = {
+        f"model.layers.{i}.{kind}": adapters.kron(rng, b=(48, 40))
+        for i in range(rows)
+        for kind in ("attn.q_proj", "mlp.up_proj")
+    }
+    return Adapter(layers, Origin("peft", Path("adapters/mine"), base_model="maker/base"))
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    adapter = blocks()
+    return measure(adapter, kronq.quantize(adapter, 4, method="balanced"), moments=seen(adapter))
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return compare({"mine": blocks()}, (8, 4, 2), methods=("balanced", "rtn"))
+
+
+def parsed(path: Path) -> ElementTree.Element:
+    """As strict XML, so that nothing is left open."""
+    text = path.read_text("utf-8")
+    assert text.startswith("<!DOCTYPE html>\n")
+    return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314
+
+
+def words(root: ElementTree.Element) -> str:
+    return " ".join(part.strip() for part in root.itertext())
+
+
+def test_everything_is_on_it(report: Report, comparison: Comparison, tmp_path: Path) -> None:
+    path = write_html(
+        report, tmp_path / "a.html", comparison=comparison, bound=gaussian_bound(blocks())
+    )
+    root = parsed(path)
+    text = words(root)
+    headings = [h.text for h in root.iter("h2")]
+    assert headings == ["Error and size", "Where it is", "Layers", "Codes", "How it was made"]
+    assert root.find(".//h1").text == "mine"  # type: ignore[union-attr]
+    for layer in report.layers:
+        assert text.count(f"{layer.name}: {percent(layer.relative_error)}") >= 1
+    for told in ("balanced", "rtn", "bound", "this file", "maker/base", "text.jsonl, 1,000 tokens"):
+        assert told in text
+    assert percent(report.total.activation_error) in text
+
+
+def test_it_needs_nothing_from_elsewhere(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
+    text = write_html(report, tmp_path / "a.html", comparison=comparison).read_text("utf-8")
+    assert not re.search(r"<script|<link|<img|<iframe|\bsrc=|\bhref=|url\(|@import|https?:", text)
+    assert "default-src &#x27;none&#x27;" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_every_picture_and_table_has_a_name(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
+    root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
+    assert root.get("lang") == "en"
+    pictures = list(root.iter("svg"))
+    assert len(pictures) == 4  # the curve, two maps, one histogram
+    for svg in pictures:
+        assert svg.get("role") == "img"
+        assert svg.get("aria-label")
+        assert svg.find("title") is not None
+    for table in root.iter("table"):
+        assert table.find("caption") is not None
+        assert all(cell.get("scope") for cell in table.iter("th"))
+    uses = set(re.findall(r"var\((--\w+)\)", (style := root.find(".//style").text or "")))  # type: ignore[union-attr]
+    assert uses <= set(re.findall(r"(--\w+):", style))
+
+
+def test_all_that_is_drawn_is_within_its_picture(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
+    root = parsed(
+        write_html(
+            report, tmp_path / "a.html", comparison=comparison, bound=gaussian_bound(blocks())
+        )
+    )
+    for svg in root.iter("svg"):
+        _, _, width, height = map(float, (svg.get("viewBox") or "").split())
+        for shape in svg.iter():
+            points = re.findall(r"(-?[\d.]+),(-?[\d.]+)", shape.get("points", ""))
+            if shape.tag in ("rect", "text"):
+                points.append((shape.get("x", "0"), shape.get("y", "0")))
+            if shape.tag == "circle":
+                points.append((shape.get("cx", ""), shape.get("cy", "")))
+            for x, y in points:
+                assert 0 <= float(x) <= width
+                assert 0 <= float(y) <= height
+
+
+def test_a_lines_points_are_the_comparisons(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
+    """More bits to the right, less error below, as the figures say."""
+    root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
+    lines = [p.get("points") or "" for p in root.iter("polyline")]
+    for line, method in zip(lines, ("balanced", "rtn"), strict=True):
+        places = np.array([list(map(float, pair.split(","))) for pair in line.split()])
+        rows = [r for r in comparison.rows if r.method == method]
+        figures = {(8 * r.bytes / report.total.parameters, r.relative_error) for r in rows}
+        if method == report.method:
+            figures.add((report.total.bits_per_parameter, report.total.relative_error))
+        bits, errors = np.array(sorted(f for f in figures if f[0] <= 10)).T
+        for axis, told in ((places[:, 0], bits), (places[:, 1], np.log(errors))):
+            slope, offset = np.polyfit(told, axis, 1)
+            assert np.allclose(slope * told + offset, axis, atol=0.2)
+        assert (np.diff(places, axis=0) > 0).all()
+
+
+def test_other_tools_have_marks_and_a_line_of_their_own(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
+    """One a tool, whatever its settings."""
+    rows = [
+        row.model_copy(update={"method": f"olive int{row.bits} b32", "source": "baseline"})
+        for row in comparison.rows
+        if row.method == "rtn"
+    ]
+    told = comparison.model_copy(update={"rows": rows})
+    root = parsed(write_html(report, tmp_path / "a.html", comparison=told))
+    (group,) = (g for g in root.iter("g") if g.get("class") == "series s-baseline")
+    shown = [row for row in rows if 8 * row.bytes / report.total.parameters <= 10]
+    assert len(list(group.iter("polygon"))) == len(shown) > 1
+    assert len(list(group.iter("polyline"))) == 1
+    assert f"olive int2 b32, 2 bit, {rows[-1].bytes:,} bytes" in words(root)
+    assert [t.text for t in root.iter("text") if t.get("class") == "label s-baseline"] == ["olive"]
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    layers = {f"{HOSTILE}.{i}.{HOSTILE}": adapters.kron(rng, b=(48, 40)) for i in range(3)}
+    adapter = Adapter(layers, Origin("peft", Path(HOSTILE), base_model=HOSTILE))
+    quantized = kronq.quantize(adapter, 4)
+    report = measure(adapter, quantized)
+    comparison = compare({HOSTILE: adapter, "b": adapter}, (4,))
+    path = write_html(report, tmp_path / "a.html", comparison=comparison)
+    text = path.read_text("utf-8")
+    root = parsed(path)
+    assert not list(root.iter("script"))
+    assert not list(root.iter("a"))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert '<script>alert("1")' in words(root)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 2])
+def test_any_adapter_has_a_page(tmp_path: Path, bits: int) -> None:
+    rng = np.random.default_rng(0)
+    zero = {n: replace(d, scale=0.0) for n, d in blocks(2).items()}
+    some = {
+        "alone": Adapter({"x": adapters.lora(rng, 40, 40)}),
+        "no numbers": Adapter({"a": adapters.full_b(rng), "b": adapters.lora(rng)}),
+        "many kinds": Adapter({f"{'x' * i}.1": adapters.lora(rng) for i in range(1, 90)}),
+        "zero": Adapter(zero),
+        "every kind": adapters.adapter(),
+    }
+    for name, adapter in some.items():
+        report = measure(adapter, kronq.quantize(adapter, bits))
+        root = parsed(write_html(report, tmp_path / f"{name}.html", bound=gaussian_bound(adapter)))
+        assert "nan" not in words(root).lower()
+    exact = measure(blocks(), blocks())
+    assert "exact" in words(parsed(write_html(exact, tmp_path / "exact.html")))
+
+
+def test_a_compact_file(tmp_path: Path) -> None:
+    """Its layers cost what they cost: a third map."""
+    adapter = blocks(12)
+    loud = {n: replace(d, scale=d.scale * 2.0**-i) for i, (n, d) in enumerate(adapter.items())}
+    adapter = replace(adapter, layers=loud)
+    report = measure(adapter, kronq.quantize(adapter, 3, method="compact"))
+    root = parsed(write_html(report, tmp_path / "a.html"))
+    captions = [c.text for c in root.iter("figcaption")]
+    assert captions[:2] == ["Relative error of ΔW, %", "Bits spent per parameter"]
+    assert captions[2] is not None
+    assert captions[2].startswith("levels: ")
+
+
+def test_the_same_report_gives_the_same_bytes(report: Report, tmp_path: Path) -> None:
+    one, two = (write_html(report, tmp_path / n).read_bytes() for n in ("a.html", "b.html"))
+    assert one == two
+
+
+def test_outputs_are_kept_and_named(report: Report, tmp_path: Path) -> None:
+    path = write_html(report, tmp_path / "a.html")
+    with pytest.raises(OutputExistsError):
+        write_html(report, path)
+    write_html(report, path, force=True)
+    with pytest.raises(KronqError, match=r"expected an \.html file"):
+        write_html(report, tmp_path / "a.txt")
+
+
+def test_figures_as_people_read_them() -> None:
+    shares = (None, 0, 1e-7, 0.00031, 0.0065, 0.104, 0.9996, 1, 18.0)
+    assert [percent(s) for s in shares] == [
+        "–", "0 %", "1.0e-05 %", "0.0310 %", "0.650 %", "10.4 %", "100 %", "100 %", "1800 %"
+    ]  # fmt: skip
+    assert [size(n) for n in (0, 1234, 321_368, 5_200_000)] == ["0", "1.2 kB", "321 kB", "5.20 MB"]

@@ -1,0 +1,91 @@
+"""Coded layers as a stream and back, with steps of their own and without."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kronq
+from kronq.errors import FormatError
+from kronq.model.adapter import Adapter
+from kronq.model.matrix import ABSENT, Coded, Levels, Stretch
+from kronq.packed import pack
+from kronq.trellis.norm_classes import least_size
+from kronq.trellis.stream import encode
+from kronq.trellis.stream_layout import FLAT, Outline, channels
+from tests.formats.contents import made_up
+
+SIZE = st.integers(1, 12)
+SCALE = st.sampled_from([1.0, -0.5, 3.0, 0.0])
+STRETCH = st.tuples(st.integers(-400, 400), st.integers(-40, 40), st.integers(-40, 40))
+
+
+@st.composite
+def outlines(draw: st.DrawFn) -> Outline:
+    """A LoRA or a kron; A and B whole or of two factors."""
+    products = []
+    for pairs in draw(st.sampled_from([(True,), (False, True), (False, False), (True, True)])):
+        rows, cols, rank = draw(SIZE), draw(SIZE), draw(st.integers(1, 4))
+        products.append(((rows, rank), (rank, cols)) if pairs else ((rows, cols),))
+    return Outline(tuple(products), draw(SCALE))
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> tuple[Adapter, list[Stretch]]:
+    found = draw(st.lists(outlines(), min_size=1, max_size=6))
+    found.sort(key=lambda each: each.products)  # one shape after another, as in a file
+    stretches = draw(st.lists(STRETCH | st.just(FLAT), min_size=len(found), max_size=len(found)))
+    sizes = []
+    for each in found:
+        of_layer = []
+        for product in each.products:
+            least = least_size(product)
+            size = st.integers(least, least + 60) | st.just(ABSENT)
+            count = channels(product)
+            of_layer.append(draw(st.lists(size, min_size=count, max_size=count)))
+        sizes.append(of_layer)
+    names = {f"h.{i}": each for i, each in enumerate(found)}
+    return made_up(names, sizes, stretches), stretches
+
+
+def levels_of(adapter: Adapter) -> list[Levels]:
+    matrices = [m for delta in adapter.values() for m in delta.matrices]
+    return [m.decode() for m in matrices if isinstance(m, Coded)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(adapters())
+def test_what_is_packed_is_read(made: tuple[Adapter, list[Stretch]]) -> None:
+    """Levels, sizes and stretches as they were; scales to the bit; the same bytes once more."""
+    adapter, stretches = made
+    codes = encode([*adapter.values()])
+    assert codes is not None
+    assert codes.stretched == any(own != FLAT for own in stretches)
+    with tempfile.TemporaryDirectory() as folder:
+        path = kronq.save(adapter, Path(folder, "a.safetensors"))
+        again = kronq.load(path)
+        assert pack(again) == path.read_bytes()
+        for one, two in zip(levels_of(adapter), levels_of(again), strict=True):
+            assert np.array_equal(one.levels, two.levels)
+            assert np.array_equal(one.sizes, two.sizes)
+            assert one.scale.tobytes() == two.scale.tobytes()
+            assert (one.step, one.shifts, one.stretch) == (two.step, two.shifts, two.stretch)
+
+
+@pytest.mark.parametrize("own", [(401, 0, 0), (0, -401, 0), (0, 0, 10**6)])
+def test_a_stretch_that_could_not_be_read_is_not_written(own: Stretch) -> None:
+    adapter = made_up({"x": Outline((((4, 2), (2, 3)),), 1.0)}, [[[4, 5]]], [own])
+    with pytest.raises(FormatError, match="too much or too little"):
+        encode([*adapter.values()])
+
+
+def test_layers_without_steps_of_their_own_are_version_2() -> None:
+    """What an older reader can read is not kept from it."""
+    shapes = Outline((((4, 2), (2, 3)),), 1.0)
+    for own, version in ((FLAT, b'\\"version\\":2'), ((1, 0, 0), b'\\"version\\":3')):
+        assert version in pack(made_up({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [FLAT, own]))
