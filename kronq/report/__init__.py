@@ -1,10 +1,9 @@
 """What was lost: exact weight error, its lower bound, reports, tables and plots."""
 
-from kronq.report.bound import Bound, GaussianBound, gaussian_bound
+from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.measurement import Figures, LayerReport, Report, Total, measure, snr_db, stamp
 
 __all__ = [
-    "Bound",
     "Figures",
     "GaussianBound",
     "LayerReport",

@@ -45,11 +45,11 @@ def _energy(small: Small, moment: F64) -> float:
                 part = moment[one.cols, two.cols]
                 for a, c in one.terms:
                     for b, d in two.terms:
-                        total += float(np.vdot(c @ reduced(a, b, part), d))
+                        total += float(np.vdot(c @ _reduced(a, b, part), d))
     return max(total, 0.0)
 
 
-def reduced(a: F64, b: F64, moment: F64) -> F64:
+def _reduced(a: F64, b: F64, moment: F64) -> F64:
     """Σ_jk (Aᵀ·B)_jk·M_jk over the blocks M_jk of M, as many down and across as A and B have."""
     down, across = a.shape[1], b.shape[1]
     blocks = moment.reshape(down, len(moment) // down, across, -1)

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,6 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
 from kronq.model.norms import energies
-from kronq.model.second_moments import Moments
-from kronq.report.weighted_bound import weighted_bound
 
 _LARGEST = 512
 """A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
@@ -43,16 +40,6 @@ _STEPS = 64
 _DB = 10 / math.log(10)
 _NATS = 2 * math.log(2)
 """What a bit weighs beside a loss in units of θ: bits · 2·ln 2 = n·ln(1/x) for n/2·log2(1/x)."""
-
-
-class Bound(Protocol):
-    """What an ideal code of Gaussian factors could reach, plain or seen through activations."""
-
-    def snr_db(self, bits: float) -> float:
-        """The largest SNR, in dB, that ``bits`` bits allow."""
-
-    def bits(self, relative_error: float) -> float:
-        """The fewest bits that allow a relative error; none for 1 or more, inf for 0."""
 
 
 @dataclass(frozen=True)
@@ -152,19 +139,12 @@ class GaussianBound:
         return count * np.exp(-np.maximum(log_alpha, 0)), nats
 
 
-@overload
-def gaussian_bound(adapter: Adapter) -> GaussianBound: ...
-@overload
-def gaussian_bound(adapter: Adapter, moments: Moments | None) -> Bound: ...
-def gaussian_bound(adapter: Adapter, moments: Moments | None = None) -> Bound:
+def gaussian_bound(adapter: Adapter) -> GaussianBound:
     """The bound of the adapter's ΔW; the same in every gauge and wherever its scale sits.
 
     Args:
         adapter: As it was trained.
-        moments: What calibration saw: then it is the bound of E‖(ΔW − ΔŴ)·x‖² (weighted_bound.py).
     """
-    if moments is not None:
-        return weighted_bound(adapter, moments)
     found = [(delta, _component_energies(delta)) for delta in adapter.values()]
     layers = [(delta, energy) for delta, energy in found if energy.size]
     count = [energy.size for _, energy in layers]

@@ -20,7 +20,7 @@ from kronq.model.spectral_norm import spectral_norm
 from kronq.packed import pack
 from kronq.report.activation_error import seen_energies
 from kronq.report.bits_spent import bits_spent, whole_bytes
-from kronq.report.bound import Bound, gaussian_bound
+from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.checks import check_alike, check_seen
 from kronq.report.code_statistics import CodeFigures, code_figures, merged
 from kronq.report.models import (
@@ -55,8 +55,7 @@ def measure(
     approximation: Adapter,
     *,
     moments: Moments | None = None,
-    bound: Bound | None = None,
-    activation_bound: Bound | None = None,
+    bound: GaussianBound | None = None,
 ) -> Report:
     """What ``approximation`` lost of ``reference``, exactly, layer by layer.
 
@@ -68,7 +67,6 @@ def measure(
         approximation: What is judged.
         moments: What calibration saw of every layer; without it there is no activation error.
         bound: ``gaussian_bound(reference)``, where it is at hand already.
-        activation_bound: ``gaussian_bound(reference, moments)``, likewise.
 
     Raises:
         MismatchError: The two do not have the same layers and shapes, a layer is zero in
@@ -99,7 +97,7 @@ def measure(
         family=reference.family,
         base_model=reference.origin.base_model,
         calibration=_calibration(moments),
-        total=_total(told, reference, moments, bound, activation_bound),
+        total=_total(told, reference, bound),
         layers=[_layer(name, reference[name], approximation, part) for name, part in parts.items()],
         histograms=_histograms(part.codes for part in parts.values()),
     )
@@ -176,36 +174,17 @@ def _layer(name: str, ref: Delta, approximation: Adapter, part: Sums) -> LayerRe
     )
 
 
-def _total(
-    told: Mapping[str, Any],
-    reference: Adapter,
-    moments: Moments | None,
-    bound: Bound | None,
-    activation_bound: Bound | None,
-) -> Total:
-    plain = gaussian_bound(reference) if bound is None else bound
-    at, above = _against(plain, told, told["relative_error"])
-    weighted: tuple[float | None, float | None] = None, None
-    if moments is not None:
-        seen = activation_bound or gaussian_bound(reference, moments)
-        weighted = _against(seen, told, told["activation_error"])
+def _total(told: Mapping[str, Any], reference: Adapter, bound: GaussianBound | None) -> Total:
+    error = told["relative_error"]
+    if not error:
+        return Total(**told, bound_snr_db=None, bits_above_bound=None)
+    bound = gaussian_bound(reference) if bound is None else bound
+    needed = bound.bits(error) / told["parameters"]
     return Total(
         **told,
-        bound_snr_db=at,
-        bits_above_bound=above,
-        activation_bound_snr_db=weighted[0],
-        activation_bits_above_bound=weighted[1],
+        bound_snr_db=bound.snr_db(8 * told["bytes"]),
+        bits_above_bound=told["bits_per_parameter"] - needed,
     )
-
-
-def _against(
-    bound: Bound | None, told: Mapping[str, Any], error: float | None
-) -> tuple[float | None, float | None]:
-    """The bound's SNR in as many bits, and how many bits per parameter less it needs."""
-    if bound is None or not error:
-        return None, None
-    needed = bound.bits(error) / told["parameters"]
-    return bound.snr_db(8 * told["bytes"]), told["bits_per_parameter"] - needed
 
 
 def _calibration(moments: Moments | None) -> Calibration | None:

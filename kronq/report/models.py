@@ -78,13 +78,6 @@ class Total(Figures):
         description="bits_per_parameter, less those that such a code needs for the same relative "
         "error; null without any error."
     )
-    activation_bound_snr_db: float | None = Field(
-        default=None,
-        description="The same of activation_snr_db, for a code that knows what inputs are like.",
-    )
-    activation_bits_above_bound: float | None = Field(
-        default=None, description="The same of activation_error."
-    )
 
 
 class LayerReport(Figures):

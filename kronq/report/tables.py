@@ -48,9 +48,6 @@ def report_notes(report: Report) -> list[str]:
             f"{report.calibration.tokens:,} tokens{source}"
         )
     lines += _bound("Gaussian bound", total.bound_snr_db, total.bits_above_bound)
-    lines += _bound(
-        "the same of activations", total.activation_bound_snr_db, total.activation_bits_above_bound
-    )
     return lines
 
 

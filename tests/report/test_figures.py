@@ -101,7 +101,6 @@ def test_without_calibration_there_is_no_activation_error() -> None:
     assert report.calibration is None
     for told in (report.total, *report.layers):
         assert (told.activation_error, told.activation_snr_db, told.loss_error) == (None,) * 3
-    assert report.total.activation_bound_snr_db is None
 
 
 @pytest.mark.parametrize("method", ["rtn", "balanced"])

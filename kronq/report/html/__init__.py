@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kronq.errors import KronqError, StrPath
 from kronq.io.files import write_file
-from kronq.report.bound import Bound
+from kronq.report.bound import GaussianBound
 from kronq.report.comparison import Comparison
 from kronq.report.html.curves import other_widths
 from kronq.report.html.page import page
@@ -20,7 +20,7 @@ def write_html(
     path: StrPath,
     *,
     comparison: Comparison | None = None,
-    bound: Bound | None = None,
+    bound: GaussianBound | None = None,
     force: bool = False,
 ) -> Path:
     """Writes the report as a page for people; the same report gives the same bytes.

@@ -9,7 +9,7 @@ import numpy as np
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.quantization import Method
-from kronq.report.bound import Bound
+from kronq.report.bound import GaussianBound
 from kronq.report.comparison import Baseline, Comparison, Row, compare
 from kronq.report.html.chart import Series
 from kronq.report.models import Report
@@ -49,7 +49,9 @@ def other_widths(
     return Comparison(rows=rows)
 
 
-def curves(report: Report, comparison: Comparison | None, bound: Bound | None) -> list[Series]:
+def curves(
+    report: Report, comparison: Comparison | None, bound: GaussianBound | None
+) -> list[Series]:
     """Kronq's methods as lines, other tools as points, this file on top of all, the bound below."""
     parameters = report.total.parameters
     rows = [
@@ -91,7 +93,7 @@ def _kind(row: Row, adapters: int) -> tuple[str, bool]:
     return label if adapters == 1 else f"{row.adapter}, {label}", other
 
 
-def _bound(bound: Bound, parameters: int, found: list[Series]) -> Series:
+def _bound(bound: GaussianBound, parameters: int, found: list[Series]) -> Series:
     """As far as the points go, and no further down than they do."""
     right = max(bits for each in found for bits, _ in each.points)
     least = min(error for each in found for _, error in each.points) / 2

@@ -32,10 +32,6 @@ def header(report: Report, name: str) -> Markup:
         side = "above" if total.bits_above_bound >= 0 else "below"
         told = f"bit/parameter {side} it; {_db(total.bound_snr_db)} in as many bits"
         tiles.append(("Gaussian bound", f"{abs(total.bits_above_bound):.2f}", told))
-    if total.activation_bits_above_bound is not None:
-        told = f"bit/parameter above it; {_db(total.activation_bound_snr_db)} in as many bits"
-        above = f"{total.activation_bits_above_bound:.2f}"
-        tiles.append(("The bound of activations", above, told))
     worst = worst_first(report.layers)[0]
     tiles.append(("Worst layer", percent(worst.relative_error), worst.name))
     return tag(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from kronq.report.bound import Bound
+from kronq.report.bound import GaussianBound
 from kronq.report.comparison import Comparison
 from kronq.report.html.bars import histogram
 from kronq.report.html.chart import chart, percent
@@ -27,7 +27,7 @@ HEAD = [
 ]  # fmt: skip
 
 
-def page(report: Report, comparison: Comparison | None, bound: Bound | None) -> Markup:
+def page(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
     """The whole document."""
     name = title_of(report)
     sections = [
@@ -60,7 +60,7 @@ def title_of(report: Report) -> str:
     return Path(report.source).name if report.source else f"a {report.family} adapter"
 
 
-def _curve(report: Report, comparison: Comparison | None, bound: Bound | None) -> Markup:
+def _curve(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
     series = curves(report, comparison, bound)
     if not series:
         return Markup()
