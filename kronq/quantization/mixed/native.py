@@ -16,8 +16,10 @@ import numpy as np
 
 from kronq.errors import FormatError, KronqError
 from kronq.model.adapter import Adapter, Recipe
+from kronq.model.delta import Delta
 from kronq.model.objective import moment_of
 from kronq.model.second_moments import Moments
+from kronq.quantization.layer_overrides import check_overrides
 from kronq.quantization.mixed import whole_matrices as wholes
 from kronq.quantization.mixed.allocation import Choice, Option, choose, joined
 from kronq.quantization.mixed.factor_pairs import Pair, options, rounded
@@ -32,6 +34,7 @@ from kronq.quantization.mixed.planes import (
     small_as,
     usual_size,
 )
+from kronq.quantization.uniform.layer import quantize_layer
 
 Progress = Callable[[int, int], None]
 
@@ -47,6 +50,7 @@ def native(
     bits: float = 4,
     *,
     size: int | None = None,
+    overrides: Mapping[str, int] | None = None,
     moments: Moments | None = None,
     progress: Progress | None = None,
 ) -> Adapter:
@@ -58,20 +62,61 @@ def native(
             ``bits`` bits on average, their scales and A beside them. (Where a header weighs more
             than that leaves, the codes still have their bits.)
         size: Instead, the bytes of the file, header included.
+        overrides: Regular expression, searched in a layer's name → bits of the layers that match;
+            the last that matches wins. Layers of one width share the bytes that ``bits`` of that
+            width would give them alone; 16 leaves float16. Not with ``size``.
         moments: What calibration saw; the error is then that of the layers' outputs.
         progress: Called with (layers done, layers in all).
 
     Raises:
-        KronqError: The size cannot be reached, or calibration did not see a layer.
+        KronqError: The size cannot be reached, calibration did not see a layer, or an override
+            matches no layer, asks for no width there is, or comes with ``size``.
         FormatError: A layer has values that are not finite.
     """
     _check(adapter, moments)
+    if not overrides:
+        return _allocated(adapter, bits, size, moments, progress)
+    check_overrides(adapter, overrides)
+    if size is not None:
+        raise KronqError("a file of a given size has no widths for single layers")
+    recipe = replace(_recipe(adapter, bits), layer_bits=dict(overrides))
+    names_by_width: dict[float, list[str]] = {}
+    for name in adapter:
+        names_by_width.setdefault(recipe.bits_for(name), []).append(name)
+    layers: dict[str, Delta] = {}
+    for width, names in names_by_width.items():
+        part = replace(adapter, layers={name: adapter[name] for name in names})
+        if width == 16:
+            float16 = Recipe("fp16", 16)
+            layers |= {name: quantize_layer(name, part[name], float16) for name in names}
+        else:
+            report = None if progress is None else _offset(progress, len(layers), len(adapter))
+            layers |= _allocated(part, width, None, moments, report).layers
+    return replace(adapter, layers={name: layers[name] for name in adapter}, recipe=recipe)
+
+
+def _offset(progress: Progress, before: int, total: int) -> Progress:
+    """Progress of some layers as progress of all of them."""
+    return lambda done, _: progress(before + done, total)
+
+
+def _recipe(adapter: Adapter, bits: float) -> Recipe:
+    a_bits = 16 if bits > _FINE or adapter.family == "lora" else 8
+    return Recipe("native", bits, a_bits=a_bits)
+
+
+def _allocated(
+    adapter: Adapter,
+    bits: float,
+    size: int | None,
+    moments: Moments | None,
+    progress: Progress | None,
+) -> Adapter:
+    """Codes of the least error in the bytes of ``bits``, or of ``size``, for all layers at once."""
     if size is not None:
         bits = min(16.0, round(8 * size / adapter.parameters, 4))
-    fine = bits > _FINE
-    a_bits = 16 if fine or adapter.family == "lora" else 8
-    recipe = Recipe("native", bits, a_bits=a_bits)
-    batches, stored = batches_of(adapter), small_as(adapter, fine=fine)
+    recipe = _recipe(adapter, bits)
+    batches, stored = batches_of(adapter), small_as(adapter, fine=bits > _FINE)
 
     def built(coded: Mapping[tuple[str, str], Rounded]) -> Adapter:
         return replace(adapter, layers=layers_of(adapter, stored, coded), recipe=recipe)
