@@ -100,8 +100,10 @@ def framed(reference: Delta, approximation: Delta, *, frames: bool = False) -> F
         approximation: ΔŴ of the same shape, with an A of the same shape.
         frames: Whether the frames themselves are needed, or only K.
     """
-    a = reference.a.float64() * reference.scale
-    a_hat = approximation.a.float64() * approximation.scale
+    # Cropping may leave nothing of A's last rows or columns: they must not decide what t is.
+    used = tuple(-(-n // m) for n, m in zip(reference.shape, reference.b.shape, strict=True))
+    a = (reference.a.float64() * reference.scale)[: used[0], : used[1]]
+    a_hat = (approximation.a.float64() * approximation.scale)[: used[0], : used[1]]
     square = float(np.vdot(a_hat, a_hat))
     t = float(np.vdot(a, a_hat)) / square if square else 0.0
     stack = _stack(reference, approximation, 1 / t if t else 1.0)

@@ -27,6 +27,8 @@ _TRIALS: dict[int, tuple[float, ...]] = {
     2: (0.12, 0.18, *np.linspace(0.25, 1.0, 10)),
 }
 
+_LARGEST = np.float32(np.finfo(np.float16).max)
+
 
 def quantize_matrix(
     x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
@@ -34,7 +36,8 @@ def quantize_matrix(
     """Rounds ``x`` [rows, cols] to codes of ``bits`` bits.
 
     Args:
-        x: Finite values, within float16's range.
+        x: Finite values. Their scale is at most float16's largest number, so that larger values
+            are clipped: shift them first (kronq.model.float16).
         bits: 8 to 2.
         axis: The channel axis: 1 for a scale a column, 0 for a scale a row.
         group_size: Codes that share a scale along the other axis; None for the whole channel.
@@ -122,4 +125,5 @@ def _clipped(rows: F32, scale: F32, low: int, high: int) -> int:
 
 
 def _half(scale: F32) -> F32:
-    return scale.astype(np.float16).astype(np.float32)
+    """Scales as float16 has them; its largest number where they lie beyond."""
+    return np.minimum(scale, _LARGEST).astype(np.float16).astype(np.float32)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kronq.model.adapter import Recipe
@@ -71,6 +71,7 @@ def test_of_a_tiny_change(kind: str, size: float) -> None:
     crop=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     seed=st.integers(0, 10**6),
 )
+@example(rank=6, other=1, a=(3, 4), b=(4, 12), crop=(0.0, 0.0), seed=1143)  # nearly equal numbers
 def test_of_any_shape_rank_and_crop(
     rank: int,
     other: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -56,6 +56,7 @@ def test_rounding_to_the_maximum_is_off_by_half_a_step_at_most(bits: int) -> Non
     spread=st.floats(-3, 3),
     heavy=st.booleans(),
 )
+@example(bits=2, axis=0, group_size=None, seed=240, spread=3.0, heavy=True)  # beyond float16
 def test_fitting_never_loses_to_the_maximum(
     bits: int, axis: int, group_size: int | None, seed: int, spread: float, heavy: bool
 ) -> None:
