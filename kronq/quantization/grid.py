@@ -1,8 +1,8 @@
-"""Rounding a matrix to symmetric integer codes, one float16 scale a channel or a group.
+"""Uniform grids: symmetric integer codes of a matrix, a float16 scale for each channel or group.
 
-value = code · scale. ``fit="max"`` is what everyone calls round-to-nearest: the largest magnitude
-of a channel lands on the largest code. ``fit="mse"`` searches the scale of least squared
-error, which clips a little, and uses the one extra negative code as well.
+value = code · scale. ``fit="max"`` is round-to-nearest: the largest magnitude of a channel gets the
+largest code. ``fit="mse"`` searches the scale of least squared error, which clips a little, and
+uses the one extra negative code as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kronq.model.matrix import F32, Quantized
 
 Fit = Literal["max", "mse"]
 
-# Scales to try, as parts of max|x| / (2^(bits-1) - 1). The range holds the optimum of uniform,
+# Trial scales, as parts of max|x| / (2^(bits-1) - 1). The range contains the optimum of uniform,
 # Gaussian and Laplacian channels; one least-squares step refines the best of them.
 _TRIALS: dict[int, tuple[float, ...]] = {
     8: tuple(np.linspace(0.70, 1.0, 13)),
@@ -27,81 +27,93 @@ _TRIALS: dict[int, tuple[float, ...]] = {
     2: (0.12, 0.18, *np.linspace(0.25, 1.0, 10)),
 }
 
-_LARGEST = np.float32(np.finfo(np.float16).max)
+
+_FLOAT16_MAX = np.float32(np.finfo(np.float16).max)
 
 
 def quantize_matrix(
     x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
 ) -> Quantized:
-    """Rounds ``x`` [rows, cols] to codes of ``bits`` bits.
+    """Rounds a matrix to codes of one width.
 
     Args:
-        x: Finite values. Their scale is at most float16's largest number, so that larger values
-            are clipped: shift them first (kronq.model.float16).
-        bits: 8 to 2.
-        axis: The channel axis: 1 for a scale a column, 0 for a scale a row.
-        group_size: Codes that share a scale along the other axis; None for the whole channel.
-        fit: How the scales are chosen.
+        x: Finite values [rows, cols]. Their scale is at most float16's largest number, so that
+            larger values are clipped: shift them first (kronq.model.float16).
+        bits: Width of a code, 8 to 2.
+        axis: The channel axis: 1 for a scale for each column, 0 for each row.
+        group_size: Codes along the other axis that share a scale; None for the whole channel.
+        fit: How scales are chosen, see this module.
     """
     channels = np.ascontiguousarray(x if axis == 0 else x.T)
-    count, length = channels.shape
-    size = min(group_size or length, length)
-    groups = -(-length // size)
-    # Groups as rows; zeros fill the last one, and cost nothing: their code is 0 at any scale.
-    rows = np.zeros((count, groups * size), dtype=np.float32)
-    rows[:, :length] = channels
-    rows = rows.reshape(count * groups, size)
-    scale = _max_scale(rows, bits) if fit == "max" else mse_scale(rows, bits)
-    low = 1 - 2 ** (bits - 1) if fit == "max" else -(2 ** (bits - 1))
-    codes = _round(rows, scale, low, 2 ** (bits - 1) - 1).astype(np.int8)
-    codes = codes.reshape(count, groups * size)[:, :length]
-    table = scale.reshape(count, groups)
+    size = min(group_size or channels.shape[1], channels.shape[1])
+    groups = _split_into_groups(channels, size)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    if fit == "max":
+        low = -high
+        scale = _round_to_float16(np.abs(groups).max(axis=1) / np.float32(high))
+    else:
+        scale = _fit_float16_scales(groups, bits)
+    codes = _round(groups, scale, low, high).astype(np.int8)
+    codes = codes.reshape(len(channels), -1)[:, : channels.shape[1]]
+    scales = scale.reshape(len(channels), -1)
+    grouped = group_size is not None and scales.shape[1] > 1
     if axis == 1:
-        codes, table = codes.T, table.T
-    grouped = group_size is not None and groups > 1
+        codes, scales = codes.T, scales.T
     return Quantized(
         np.ascontiguousarray(codes),
-        np.ascontiguousarray(table if grouped else table.reshape(-1)).astype(np.float16),
+        np.ascontiguousarray(scales if grouped else scales.reshape(-1)).astype(np.float16),
         bits,
         axis,
         size if grouped else None,
-        clipped=_clipped(rows, scale, low, 2 ** (bits - 1) - 1),
+        clipped=_count_clipped(groups, scale, low, high),
     )
 
 
-def _max_scale(rows: F32, bits: int) -> F32:
-    return _half(np.abs(rows).max(axis=1) / np.float32(2 ** (bits - 1) - 1))
+def _split_into_groups(channels: F32, size: int) -> F32:
+    """Returns groups of ``size`` as rows; the last of a channel is padded with zeros.
+
+    Padding adds no error: 0 has code 0 at any scale.
+    """
+    count, length = channels.shape
+    rows = np.zeros((count, -(-length // size) * size), dtype=np.float32)
+    rows[:, :length] = channels
+    return rows.reshape(-1, size)
 
 
-def mse_scale(rows: F32, bits: int) -> F32:
-    """The scale of each row [n, size] with the least squared error found, as float16 has it."""
+def fit_scales(rows: F32, bits: int) -> F32:
+    """Returns the scale of least squared error for each row, of values of any magnitude.
+
+    Args:
+        rows: [n, size].
+        bits: Width of a code, 8 to 2.
+    """
+    top = np.abs(rows).max(axis=1)
+    unit = np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0)
+    scale: F32 = top * _fit_float16_scales(unit, bits)
+    return scale
+
+
+def _fit_float16_scales(rows: F32, bits: int) -> F32:
+    """Returns the scales of least squared error that float16 can hold."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     top = np.abs(rows).max(axis=1) / np.float32(high)
     best_scale = np.zeros(len(rows), dtype=np.float32)
     best_gain = np.full(len(rows), -1.0, dtype=np.float32)
-    best_ideal = best_scale
+    best_refit = best_scale
     for trial in _TRIALS[bits]:
-        scale = _half(top * np.float32(trial))
-        gain, ideal = _gain(rows, scale, low, high)
+        scale = _round_to_float16(top * np.float32(trial))
+        gain, refit = _gain_and_refit(rows, scale, low, high)
         better = gain > best_gain
         best_gain = np.where(better, gain, best_gain)
         best_scale = np.where(better, scale, best_scale)
-        best_ideal = np.where(better, ideal, best_ideal)
-    scale = _half(best_ideal)
-    gain, _ = _gain(rows, scale, low, high)
+        best_refit = np.where(better, refit, best_refit)
+    scale = _round_to_float16(best_refit)
+    gain, _ = _gain_and_refit(rows, scale, low, high)
     return np.where(gain > best_gain, scale, best_scale)
 
 
-def fitted_scale(rows: F32, bits: int) -> F32:
-    """The same for rows of any size, which float16 need not hold."""
-    top = np.abs(rows).max(axis=1)
-    unit = np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0)
-    scale: F32 = top * mse_scale(unit, bits)
-    return scale
-
-
-def _gain(rows: F32, scale: F32, low: int, high: int) -> tuple[F32, F32]:
-    """‖x‖² − ‖x − scale·q‖² of each row, and the scale that is best for the same codes q."""
+def _gain_and_refit(rows: F32, scale: F32, low: int, high: int) -> tuple[F32, F32]:
+    """Returns ‖x‖² − ‖x − scale·q‖² of each row, and the least-squares scale for its codes q."""
     q = _round(rows, scale, low, high)
     xq = np.einsum("ij,ij->i", rows, q)
     qq = np.einsum("ij,ij->i", q, q)
@@ -116,14 +128,14 @@ def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
     return q
 
 
-def _clipped(rows: F32, scale: F32, low: int, high: int) -> int:
-    """How many values lie beyond the outermost codes' cells."""
+def _count_clipped(rows: F32, scale: F32, low: int, high: int) -> int:
+    """Counts the values beyond the cells of the outermost codes."""
     beyond = (rows.max(axis=1) > scale * (high + 0.5)) | (rows.min(axis=1) < scale * (low - 0.5))
-    chosen, of_each = rows[beyond], scale[beyond, None]
-    outside = (chosen > of_each * (high + 0.5)) | (chosen < of_each * (low - 0.5))
-    return int(np.count_nonzero(outside & (of_each > 0)))
+    values, scales = rows[beyond], scale[beyond, None]
+    outside = (values > scales * (high + 0.5)) | (values < scales * (low - 0.5))
+    return int(np.count_nonzero(outside & (scales > 0)))
 
 
-def _half(scale: F32) -> F32:
-    """Scales as float16 has them; its largest number where they lie beyond."""
-    return np.minimum(scale, _LARGEST).astype(np.float16).astype(np.float32)
+def _round_to_float16(scale: F32) -> F32:
+    """Rounds scales to float16, those beyond its range to its largest number."""
+    return np.minimum(scale, _FLOAT16_MAX).astype(np.float16).astype(np.float32)

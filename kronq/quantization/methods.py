@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
-from kronq import packed
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.second_moments import Moments
-from kronq.quantization.compact.size_budget import fill, stamped
+from kronq.quantization.compact.size_budget import fill
 from kronq.quantization.compact.unbiased import unbiased
-from kronq.quantization.error_budget import MOST_BITS, within
+from kronq.quantization.error_budget import MOST_BITS, smallest_within_error
+from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
 from kronq.quantization.uniform.layer import quantize_layer
 
@@ -120,7 +120,9 @@ def quantize(
             hint="every channel gets the bits that it is worth; --method balanced has them",
         )
     if max_error is not None:
-        return within(adapter, max_error, lambda n: _sized(adapter, recipe, n, moments), progress)
+        return smallest_within_error(
+            adapter, max_error, lambda n: _sized(adapter, recipe, n, moments), progress
+        )
     if size is None and method == "native":
         found = native(adapter, recipe.bits, moments=moments, progress=progress)
         return _refitted(adapter, found, recipe)
@@ -178,7 +180,7 @@ def _sized(
     if recipe.method == "native":
         filled = native(adapter, size=size, moments=moments, progress=progress)
         found = _refitted(adapter, filled, recipe)
-        over = len(packed.pack(stamped(found))) - size
+        over = file_size(found) - size
         if over <= 0:
             return found
         return _refitted(adapter, native(adapter, size=size - over, moments=moments), recipe)

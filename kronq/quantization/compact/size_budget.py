@@ -14,7 +14,8 @@ from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural
 from kronq.model.matrix import Coded, Levels
 from kronq.model.second_moments import Moment
-from kronq.packed import grouped, pack
+from kronq.packed import grouped
+from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build, reread
 from kronq.trellis.rate_tables import Tables
 from kronq.trellis.rounding import Rounded, rounded
@@ -31,8 +32,6 @@ _SAMPLE = 400_000
 _HEADER = 1200
 _ENOUGH = 0.998
 """Of the budget: nearer is not worth another pass."""
-_MEASURED = 0.00012345678901234567
-"""Stands for the relative error in the manifest, whose digits count too."""
 
 
 def fill(
@@ -57,7 +56,7 @@ def fill(
     for done in range(_PASSES):
         found, _ = rounded(layers, step, tables, learn=False)
         whole = replace(adapter, layers=build(adapter, layers, found), recipe=recipe)
-        nbytes = len(pack(stamped(whole)))
+        nbytes = file_size(whole)
         tried.append((math.log2(step), nbytes))
         if nbytes <= size and (best is None or nbytes > best[0]):
             best = nbytes, found
@@ -122,13 +121,6 @@ def _outlined(adapter: Adapter) -> Adapter:
 
 def _no_levels() -> Levels:
     raise AssertionError
-
-
-def stamped(adapter: Adapter) -> Adapter:
-    """The adapter with as long an error in its recipe as it will have, for the file's size."""
-    if adapter.recipe is None:
-        return adapter
-    return replace(adapter, recipe=replace(adapter.recipe, relative_error=_MEASURED))
 
 
 def _first(layers: Sequence[Layer], size: int) -> float:

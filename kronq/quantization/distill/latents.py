@@ -17,9 +17,9 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.layer_names import natural
 from kronq.model.matrix import F32, Coded, drawn
 from kronq.model.second_moments import Moment
-from kronq.packed import pack
-from kronq.quantization.compact.size_budget import fill, in_order, stamped
+from kronq.quantization.compact.size_budget import fill, in_order
 from kronq.quantization.compact.unbiased import stretch
+from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build, reread
 from kronq.trellis.rate_tables import Tables
 from kronq.trellis.reconstruction import scales
@@ -131,8 +131,7 @@ def meant(levels: I32, worth: F32, latents: Latents) -> F32:
 def in_bytes(latents: Latents, found: Rounded) -> int:
     """The size of the file."""
     layers = build(latents.adapter, latents.how.layers, found)
-    whole = replace(latents.adapter, layers=layers, recipe=latents.recipe)
-    return len(pack(stamped(whole)))
+    return file_size(replace(latents.adapter, layers=layers, recipe=latents.recipe))
 
 
 def finished(latents: Latents, found: Rounded) -> Adapter:

@@ -1,16 +1,16 @@
-"""Rounding with error feedback: what one code got wrong, the next ones make good.
+"""Rounding with error feedback (GPTQ): later codes compensate the errors of earlier ones.
 
 A factor Z [channels, length] is rounded to codes of least tr(H·E·S·Eᵀ), E = Z − Ẑ. H [channels,
-channels] is what its partner, already coded, makes of an error; S [length, length] is what
-calibration saw, or the identity. That is an integer least squares problem: a nearest point of a
-lattice, with bounds. Two ways towards it:
+channels] comes from the other factor, already coded; S [length, length] is a second moment or the
+identity. This is integer least squares with bounds, solved approximately in two ways:
 
-    ``descend``: one channel at a time, all others kept, until little changes. S is the identity.
-    ``feed``: with H = K·D·Kᵀ and S = L·D'·Lᵀ, K and L unit lower triangular, the error is a sum of
-        squares weighted by D and D', each of which is rounded in turn with all that came before it
-        in its target (Babai's nearest plane; along S alone it is GPTQ, arXiv 2210.17323).
+    ``coordinate_descent``: one channel at a time, all others fixed, for S = identity.
+    ``round_with_feedback``: with H = K·D·Kᵀ and S = L·D'·Lᵀ, K and L unit lower triangular, the
+        error is a sum of squares weighted by D and D'; each entry is rounded in turn, its target
+        shifted by all errors before it (Babai's nearest plane; along S alone it is GPTQ,
+        arXiv 2210.17323).
 
-Everything is done for a batch of layers of one shape at once.
+All functions work on a batch of layers of one shape.
 """
 
 from __future__ import annotations
@@ -22,141 +22,140 @@ from numpy.typing import NDArray
 
 from kronq.model.matrix import F32
 
-Bounds = tuple[F32, F32]
-"""The lowest and the highest code of each channel [layers, channels, 1]."""
+CodeRange = tuple[F32, F32]
+"""Lowest and highest code of each channel, each [layers, channels, 1]."""
 I64 = NDArray[np.int64]
 
 _DAMPING = 0.01
-"""Of each moment, for what the sample did not show."""
+"""Share of each moment that is added to it, for directions that the sample missed."""
 _TINY = 1e-7
 
 
-def bounds(widths: NDArray[np.uint8]) -> Bounds:
-    """Of two's complement codes of so many bits; (0, 0) for none."""
+def code_range(widths: NDArray[np.uint8]) -> CodeRange:
+    """Returns the range of two's complement codes of each width; (0, 0) for width 0."""
     high = np.ldexp(np.float32(0.5), widths.astype(np.int32)).astype(np.float32)[..., None]
-    there = (widths > 0)[..., None]
-    return np.where(there, -high, 0), np.where(there, high - 1, 0)
+    stored = (widths > 0)[..., None]
+    return np.where(stored, -high, 0), np.where(stored, high - 1, 0)
 
 
-def nearest(values: F32, scale: F32, limits: Bounds) -> F32:
-    """Codes of ``values`` at ``scale`` [layers, channels, 1], which may be 0."""
-    codes = unbounded(values, scale)
+def round_to_codes(values: F32, scale: F32, limits: CodeRange) -> F32:
+    """Rounds to the nearest codes at ``scale`` [layers, channels, 1], which may be 0."""
+    codes = round_unclipped(values, scale)
     return np.clip(codes, *limits, out=codes)
 
 
-def unbounded(values: F32, scale: F32) -> F32:
-    """Whole numbers next to ``values`` at ``scale``, of any size."""
+def round_unclipped(values: F32, scale: F32) -> F32:
+    """Rounds to the nearest integers at ``scale``, of any magnitude."""
     codes = values * np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
     return np.rint(codes, out=codes)
 
 
-def bounded(codes: F32, limits: Bounds) -> tuple[F32, I64]:
-    """Codes within their limits, in place, and how many of each layer's were not: [layers]."""
+def clip_codes(codes: F32, limits: CodeRange) -> tuple[F32, I64]:
+    """Clips codes in place; returns them and the number clipped in each layer [layers]."""
     low, high = limits
-    beyond = np.count_nonzero((codes < low) | (codes > high), axis=(1, 2))
-    return np.clip(codes, low, high, out=codes), beyond
+    clipped = np.count_nonzero((codes < low) | (codes > high), axis=(1, 2))
+    return np.clip(codes, low, high, out=codes), clipped
 
 
-def descend(
-    cross: F32, gram: F32, codes: F32, scale: F32, limits: Bounds, sweeps: int
+def coordinate_descent(
+    cross: F32, gram: F32, codes: F32, scale: F32, limits: CodeRange, sweeps: int
 ) -> tuple[F32, I64]:
-    """Better codes, channel by channel; the error never grows.
+    """Improves codes channel by channel; the error never grows.
 
     Args:
-        cross: Z·H, [layers, channels, length].
+        cross: H·Z, [layers, channels, length].
         gram: H, [layers, channels, channels].
-        codes: To begin with, [layers, channels, length].
+        codes: Initial codes, [layers, channels, length]; changed in place.
         scale: [layers, channels, 1].
-        limits: Of the codes.
-        sweeps: How often each channel has its turn.
+        limits: Range of the codes.
+        sweeps: Passes over all channels.
 
     Returns:
-        The codes, and how many of each layer's were clipped in the last sweep.
+        The codes, and the number clipped in each layer in the last pass.
     """
     values = codes * scale
     low, high = limits
     for _ in range(sweeps):
         clipped = np.zeros(len(codes), dtype=np.int64)
         for k in range(gram.shape[1]):
-            own = gram[:, k, k, None]
-            rest = cross[:, k] - (gram[:, k, None] @ values)[:, 0] + own * values[:, k]
-            best = rest * np.divide(1, own, out=np.zeros_like(own), where=own > 0)
-            at = slice(k, k + 1)
-            found = unbounded(best[:, None], scale[:, at])
-            found, beyond = bounded(found, (low[:, at], high[:, at]))
+            diagonal = gram[:, k, k, None]
+            residual = cross[:, k] - (gram[:, k, None] @ values)[:, 0] + diagonal * values[:, k]
+            inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+            channel = slice(k, k + 1)
+            new = round_unclipped((residual * inverse)[:, None], scale[:, channel])
+            new, beyond = clip_codes(new, (low[:, channel], high[:, channel]))
             clipped += beyond
-            codes[:, at] = found
-            values[:, at] = found * scale[:, at]
+            codes[:, channel] = new
+            values[:, channel] = new * scale[:, channel]
     return codes, clipped
 
 
-def feed(
-    target: F32, gram: F32 | None, lower: Lower, scale: F32, limits: Bounds
+def round_with_feedback(
+    target: F32, gram: F32 | None, moments: OrderedLDL, scale: F32, limits: CodeRange
 ) -> tuple[F32, I64]:
-    """Codes, entry by entry, each making good the errors before it.
+    """Rounds entry by entry, each target shifted by the errors before it.
 
     Args:
         target: Z, [layers, channels, length].
         gram: H, [layers, channels, channels]; None for the identity.
-        lower: S, factored.
+        moments: S, factored.
         scale: [layers, channels, 1].
-        limits: Of the codes.
+        limits: Range of the codes.
 
     Returns:
-        The codes, and how many of each layer's were clipped.
+        The codes, and the number clipped in each layer.
     """
-    z = np.take_along_axis(target, lower.order[:, None], axis=2)
-    column = _Column(gram, scale, limits)
+    z = np.take_along_axis(target, moments.order[:, None], axis=2)
+    column = _ColumnRounder(gram, scale, limits)
     errors, codes = np.zeros_like(z), np.zeros_like(z)
     clipped = np.zeros(len(z), dtype=np.int64)
     for j in range(z.shape[2] - 1, -1, -1):
         after = slice(j + 1, None)
-        fed = z[:, :, j] + (errors[:, :, after] @ lower.columns[:, j, after, None])[..., 0]
-        found, beyond = column.rounded(fed)
+        shifted = z[:, :, j] + (errors[:, :, after] @ moments.columns[:, j, after, None])[..., 0]
+        codes[:, :, j], beyond = column.round(shifted)
         clipped += beyond
-        codes[:, :, j] = found
-        errors[:, :, j] = z[:, :, j] - found * scale[..., 0]
-    back = np.argsort(lower.order, axis=1)
-    return np.take_along_axis(codes, back[:, None], axis=2), clipped
+        errors[:, :, j] = z[:, :, j] - codes[:, :, j] * scale[..., 0]
+    inverse_order = np.argsort(moments.order, axis=1)
+    return np.take_along_axis(codes, inverse_order[:, None], axis=2), clipped
 
 
-class _Column:
-    """Rounds one entry of every channel, the last channel first; H is factored once."""
+class _ColumnRounder:
+    """Rounds one entry of every channel, last channel first; H is factored once."""
 
-    def __init__(self, gram: F32 | None, scale: F32, limits: Bounds) -> None:
+    def __init__(self, gram: F32 | None, scale: F32, limits: CodeRange) -> None:
         self._scale = scale[..., 0]
-        there = self._scale > 0
-        self._inverse = np.divide(1, self._scale, out=np.zeros_like(self._scale), where=there)
+        positive = self._scale > 0
+        self._inverse = np.divide(1, self._scale, out=np.zeros_like(self._scale), where=positive)
         self._low, self._high = (limit[..., 0] for limit in limits)
         self._coupling: list[F32] | None = None
         if gram is not None:
-            lower, _ = unit_lower(gram)
+            lower, _ = ldl_decompose(gram)
             self._coupling = [lower[:, k + 1 :, k].copy() for k in range(lower.shape[1])]
 
-    def rounded(self, aims: F32) -> tuple[F32, I64]:
-        """Codes of [layers, channels], and how many of each layer's were clipped."""
-        clipped = np.zeros(len(aims), dtype=np.int64)
+    def round(self, targets: F32) -> tuple[F32, I64]:
+        """Rounds [layers, channels]; returns the codes and the number clipped in each layer."""
+        clipped = np.zeros(len(targets), dtype=np.int64)
         if self._coupling is None:
-            free = np.rint(aims * self._inverse)
-            codes = np.clip(free, self._low, self._high)
-            return codes, clipped + np.count_nonzero(free != codes, axis=1)
-        rest, codes = np.zeros_like(aims), np.zeros_like(aims)
-        for k in range(aims.shape[1] - 1, -1, -1):
-            aim = aims[:, k] + (self._coupling[k] * rest[:, k + 1 :]).sum(axis=1)
-            free = np.rint(aim * self._inverse[:, k])
+            unclipped = np.rint(targets * self._inverse)
+            codes = np.clip(unclipped, self._low, self._high)
+            return codes, clipped + np.count_nonzero(unclipped != codes, axis=1)
+        errors, codes = np.zeros_like(targets), np.zeros_like(targets)
+        for k in range(targets.shape[1] - 1, -1, -1):
+            target = targets[:, k] + (self._coupling[k] * errors[:, k + 1 :]).sum(axis=1)
+            free = np.rint(target * self._inverse[:, k])
             code = np.minimum(np.maximum(free, self._low[:, k]), self._high[:, k])
             clipped += free != code
             codes[:, k] = code
-            rest[:, k] = aim - code * self._scale[:, k]
+            errors[:, k] = target - code * self._scale[:, k]
         return codes, clipped
 
 
-class Lower:
-    """S = L·D·Lᵀ of every layer, with its entries in the order in which they are rounded last.
+class OrderedLDL:
+    """LDLᵀ factors of second moments S, with entries sorted by their diagonal.
 
     Attributes:
-        order: [layers, length]: the entries that matter most come last, and are rounded first.
-        columns: [layers, length, length], row j the column j of L: float32.
+        order: [layers, length]: entries of largest moment last; those are rounded first.
+        columns: [layers, length, length], float32: row j is column j of L.
         diagonal: D, [layers, length].
     """
 
@@ -164,15 +163,19 @@ class Lower:
         diagonal = np.einsum("lii->li", moments)
         self.order = np.argsort(diagonal, axis=1, kind="stable")
         sorted_ = np.stack([s[np.ix_(o, o)] for s, o in zip(moments, self.order, strict=True)])
-        lower, self.diagonal = unit_lower(sorted_, _DAMPING)
+        lower, self.diagonal = ldl_decompose(sorted_, _DAMPING)
         self.columns = np.ascontiguousarray(lower.transpose(0, 2, 1))
 
 
-def unit_lower(gram: NDArray[Any], damping: float = 0.0) -> tuple[F32, F32]:
-    """(L, D) of L·D·Lᵀ, a batch of them, for matrices with ``damping`` more on their diagonal."""
-    steady = gram.astype(np.float64)
-    diagonal = np.einsum("lii->li", steady)  # a view: writing to it is writing to the matrix
+def ldl_decompose(gram: NDArray[Any], damping: float = 0.0) -> tuple[F32, F32]:
+    """Factors a batch of matrices, their diagonals increased by ``damping``, as L·D·Lᵀ.
+
+    Returns:
+        L, unit lower triangular [layers, n, n], and D [layers, n].
+    """
+    damped = gram.astype(np.float64)
+    diagonal = np.einsum("lii->li", damped)  # a view: writing to it writes to the matrix
     diagonal += damping * diagonal + _TINY * diagonal.mean(axis=1, keepdims=True) + 1e-30
-    root = np.linalg.cholesky(steady)
-    own = np.einsum("lii->li", root)
-    return (root / own[:, None]).astype(np.float32), (own**2).astype(np.float32)
+    cholesky = np.linalg.cholesky(damped)
+    pivots = np.einsum("lii->li", cholesky)
+    return (cholesky / pivots[:, None]).astype(np.float32), (pivots**2).astype(np.float32)

@@ -1,32 +1,47 @@
-"""Whole matrices, A or B without a partner, in codes: their rows are the channels."""
+"""Codes of whole matrices, B without a second factor or a large A; their rows are the channels."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kronq.model.matrix import F32
-from kronq.quantization.mixed.allocation import U8, Option, judge
-from kronq.quantization.mixed.factor_pairs import Cost, Rounding, start
-from kronq.quantization.mixed.gptq import feed
+from kronq.quantization.mixed.bit_allocation import U8, GaugeOption, measure_channel_errors
+from kronq.quantization.mixed.error_metric import ErrorMetric
+from kronq.quantization.mixed.factor_pairs import BatchCodes, round_channels
+from kronq.quantization.mixed.gptq import round_with_feedback
 
 
-def option(rows: F32, left: Cost, right: Cost) -> Option:
-    """The judged rows [layers, rows, cols] of a batch."""
-    own = left.diagonal(rows.shape[1])
-    energy = np.einsum("lij,lij->li", right.applied(rows), rows) * right.factor[:, None] * own
-    side = judge(rows, own * right.worth[:, None], scaled=True)
-    return Option((side,), energy)
+def whole_matrix_option(rows: F32, left: ErrorMetric, right: ErrorMetric) -> GaugeOption:
+    """Measures the errors of matrices [layers, rows, cols] at every width."""
+    row_weight = left.diagonal(rows.shape[1])
+    norms = np.einsum("lij,lij->li", right.apply(rows), rows)
+    absent = norms * right.identity_weight[:, None] * row_weight
+    errors = measure_channel_errors(
+        rows, row_weight * right.code_weight[:, None], stores_scale=True
+    )
+    return GaugeOption((errors,), absent)
 
 
-def rounded(rows: F32, widths: U8, left: Cost, right: Cost) -> Rounding:
-    """Codes [layers, rows, cols] and a scale a row."""
-    side = start(rows, widths, right)
-    if right.lower is not None:
+def quantize_whole_matrices(
+    rows: F32, widths: U8, left: ErrorMetric, right: ErrorMetric
+) -> BatchCodes:
+    """Quantizes matrices [layers, rows, cols], with a scale for each row.
+
+    Args:
+        rows: The values.
+        widths: [layers, rows].
+        left: Weight of errors across rows.
+        right: Weight of errors along rows.
+    """
+    matrix = round_channels(rows, widths, right)
+    if right.factors is not None:
         gram = None if left.moments is None else left.moments.astype(np.float32)
-        side.codes, side.clipped = feed(rows, gram, right.lower, side.scale, side.limits)
-    values = right.applied(side.codes)
-    own = np.einsum("lij,lij->li", values, side.codes)
-    cross = np.einsum("lij,lij->li", values, rows)
-    plain = side.scale[..., 0].astype(np.float64)
-    scale = np.divide(cross, own, out=plain.copy(), where=own > 0)
-    return Rounding((side.codes,), np.clip(scale, plain / 2, plain * 2), (side.clipped,))
+        matrix.codes, matrix.clipped = round_with_feedback(
+            rows, gram, right.factors, matrix.scale, matrix.limits
+        )
+    weighted = right.apply(matrix.codes)
+    norms = np.einsum("lij,lij->li", weighted, matrix.codes)
+    cross = np.einsum("lij,lij->li", weighted, rows)
+    initial = matrix.scale[..., 0].astype(np.float64)
+    scale = np.divide(cross, norms, out=initial.copy(), where=norms > 0)
+    return BatchCodes((matrix.codes,), np.clip(scale, initial / 2, initial * 2), (matrix.clipped,))

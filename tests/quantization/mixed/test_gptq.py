@@ -1,4 +1,4 @@
-"""Rounding with feedback, against trying everything and against GPTQ as its paper has it."""
+"""Rounding with feedback, against exhaustive search and against GPTQ as in its paper."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kronq.quantization.mixed.gptq import Lower, bounds, descend, feed, nearest, unit_lower
+from kronq.quantization.mixed.gptq import (
+    OrderedLDL,
+    code_range,
+    coordinate_descent,
+    ldl_decompose,
+    round_to_codes,
+    round_with_feedback,
+)
 
 WIDTHS = np.full((1, 3), 2, dtype=np.uint8)
 SCALE = np.array([0.5, 0.8, 0.3], dtype=np.float32)[None, :, None]
 
 
 def gram(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Of vectors that lean on each other."""
+    """Gram matrix of correlated vectors."""
     x = rng.normal(size=(size, 2 * size)) + 2 * rng.normal(size=2 * size)
     return (x @ x.T).astype(np.float32)
 
@@ -26,12 +33,12 @@ def cost(z: NDArray[np.float32], codes: NDArray[np.float32], h: NDArray[np.float
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_descending_ends_where_no_code_alone_can_be_better(seed: int) -> None:
+def test_descent_ends_where_no_single_code_can_be_better(seed: int) -> None:
     rng = np.random.default_rng(seed)
     z, h = rng.normal(size=(3, 6)).astype(np.float32), gram(rng, 3)
-    limits = bounds(WIDTHS)
-    start = nearest(z[None], SCALE, limits)
-    found = descend((h @ z)[None], h[None], start.copy(), SCALE, limits, 20)[0][0]
+    limits = code_range(WIDTHS)
+    start = round_to_codes(z[None], SCALE, limits)
+    found = coordinate_descent((h @ z)[None], h[None], start.copy(), SCALE, limits, 20)[0][0]
     best = cost(z, found, h)
     assert best <= cost(z, start[0], h)
     for place in np.ndindex(found.shape):
@@ -41,16 +48,18 @@ def test_descending_ends_where_no_code_alone_can_be_better(seed: int) -> None:
             assert best <= cost(z, other, h) * (1 + 1e-5)
 
 
-def test_feeding_comes_near_the_best_of_all_codes() -> None:
-    """Nearer than rounding does; the 512 codes of one column can all be tried."""
-    limits = bounds(np.full((1, 3), 3, dtype=np.uint8))
+def test_feedback_comes_near_the_best_of_all_codes() -> None:
+    """Much nearer than rounding; all 512 codes of one column are tried."""
+    limits = code_range(np.full((1, 3), 3, dtype=np.uint8))
     every = [np.array(c, np.float32)[:, None] for c in product(range(-4, 4), repeat=3)]
     costs = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
         z, h = rng.uniform(-0.6, 0.6, size=(3, 1)).astype(np.float32), gram(rng, 3)
-        fed = feed(z[None], h[None], Lower(np.ones((1, 1, 1))), SCALE, limits)[0][0]
-        plain = nearest(z[None], SCALE, limits)[0]
+        fed = round_with_feedback(z[None], h[None], OrderedLDL(np.ones((1, 1, 1))), SCALE, limits)[
+            0
+        ][0]
+        plain = round_to_codes(z[None], SCALE, limits)[0]
         costs.append((cost(z, fed, h), cost(z, plain, h), min(cost(z, c, h) for c in every)))
     fed, plain, best = np.sum(costs, axis=0)
     assert best <= fed < plain / 2
@@ -59,9 +68,9 @@ def test_feeding_comes_near_the_best_of_all_codes() -> None:
 def gptq(
     w: NDArray[np.float64], hessian: NDArray[np.float64], scale: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], int]:
-    """arXiv 2210.17323, algorithm 1 with blocks of one, by the inverse's Cholesky factor.
+    """Algorithm 1 of arXiv 2210.17323 with blocks of one, by the Cholesky factor of the inverse.
 
-    With the number of values, as they have become when their turn is there, that no code reaches.
+    Returns the codes, and the number of shifted values beyond the outermost codes.
     """
     w, codes = w.copy(), np.zeros_like(w)
     clipped = 0
@@ -74,16 +83,16 @@ def gptq(
     return codes, clipped
 
 
-def test_feeding_along_moments_is_gptq() -> None:
-    """With the entries that matter most first."""
+def test_feedback_along_moments_is_gptq() -> None:
+    """The entries of largest moment are rounded first."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 12)) * rng.lognormal(size=12) + rng.normal(size=(200, 1))
     moment = x.T @ x / 200
     w = rng.normal(size=(4, 12)).astype(np.float32)
     scale = np.full(4, 0.2, dtype=np.float32)
     widths = np.full((1, 4), 4, dtype=np.uint8)
-    (found,), beyond = feed(
-        w[None], None, Lower(moment[None]), scale[None, :, None], bounds(widths)
+    (found,), beyond = round_with_feedback(
+        w[None], None, OrderedLDL(moment[None]), scale[None, :, None], code_range(widths)
     )
     order = np.argsort(-np.diag(moment))
     diagonal = np.diag(moment)
@@ -96,26 +105,27 @@ def test_feeding_along_moments_is_gptq() -> None:
 
 def test_without_coupling_both_are_rounding() -> None:
     z = np.random.default_rng(0).normal(size=(2, 3, 7)).astype(np.float32)
-    lower = Lower(np.stack([np.eye(7)] * 2))
+    lower = OrderedLDL(np.stack([np.eye(7)] * 2))
     widths, scale = np.repeat(WIDTHS, 2, axis=0), np.repeat(SCALE, 2, axis=0)
-    limits = bounds(widths)
-    found, beyond = feed(z, None, lower, scale, limits)
-    assert np.array_equal(found, nearest(z, scale, limits))
+    limits = code_range(widths)
+    found, beyond = round_with_feedback(z, None, lower, scale, limits)
+    assert np.array_equal(found, round_to_codes(z, scale, limits))
     outside = np.abs(z / scale + 0.5) > 2  # 2 bits reach from -2.5 to 1.5 steps
     assert beyond.tolist() == outside.sum(axis=(1, 2)).tolist()
-    alone, descended = descend(z, np.stack([np.eye(3, dtype=np.float32)] * 2), z, scale, limits, 1)
+    identity = np.stack([np.eye(3, dtype=np.float32)] * 2)
+    alone, descended = coordinate_descent(z, identity, z, scale, limits, 1)
     assert np.array_equal(alone, found)
     assert descended.tolist() == beyond.tolist()
 
 
 def test_factors_multiply_back() -> None:
     h = gram(np.random.default_rng(0), 5)
-    lower, diagonal = unit_lower(h[None])
+    lower, diagonal = ldl_decompose(h[None])
     assert np.allclose((lower[0] * diagonal[0]) @ lower[0].T, h, rtol=1e-4, atol=1e-3)
     assert np.array_equal(np.triu(lower[0]), np.eye(5))
 
 
 def test_no_bits_are_no_codes() -> None:
-    low, high = bounds(np.array([[0, 2, 8]], dtype=np.uint8))
+    low, high = code_range(np.array([[0, 2, 8]], dtype=np.uint8))
     assert low[0, :, 0].tolist() == [0, -2, -128]
     assert high[0, :, 0].tolist() == [0, 1, 127]

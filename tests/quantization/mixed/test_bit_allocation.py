@@ -1,4 +1,4 @@
-"""Widths by error saved per byte, against every other choice of them."""
+"""Widths by error saved per byte, against every other allocation."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from hypothesis import strategies as st
 
 from kronq.model.matrix import WIDTHS
 from kronq.quantization.grid import quantize_matrix
-from kronq.quantization.mixed.allocation import Choice, Option, Side, choose, judge
+from kronq.quantization.mixed.bit_allocation import (
+    Allocation,
+    ChannelErrors,
+    GaugeOption,
+    allocate_bits,
+    measure_channel_errors,
+)
 
 
-def options(seed: int, layers: int = 2, gauges: int = 2) -> list[Option]:
-    """Pairs of one component, errors falling about as they do."""
+def options(seed: int, layers: int = 2, gauges: int = 2) -> list[GaugeOption]:
+    """Pairs of one component, whose errors fall by about 6 dB a bit."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(gauges):
-        sides = []
+        matrices = []
         for length in (24, 16):
-            worth = rng.lognormal(sigma=2, size=(layers, 1, 1))
+            weight = rng.lognormal(sigma=2, size=(layers, 1, 1))
             fall = 4.0 ** -np.array(WIDTHS[1:]) * rng.uniform(0.8, 1.2, size=(layers, 1, 7))
             sizes = np.array([length * b // 8 for b in WIDTHS[1:]])
-            sides.append(Side(worth * np.sort(fall)[..., ::-1], sizes))
-        absent = np.maximum(*(4 * s.errors[..., 0] for s in sides))
-        found.append(Option((sides[0], sides[1]), absent))
+            matrices.append(ChannelErrors(weight * np.sort(fall)[..., ::-1], sizes))
+        absent = np.maximum(*(4 * s.errors[..., 0] for s in matrices))
+        found.append(GaugeOption((matrices[0], matrices[1]), absent))
     return found
 
 
-def total(found: list[Option], choice: Choice) -> tuple[float, int]:
-    """(error, bytes) of a choice."""
+def total(found: list[GaugeOption], allocation: Allocation) -> tuple[float, int]:
+    """Returns (error, bytes) of an allocation."""
     error, size = 0.0, 0
-    for layer, gauge in enumerate(choice.option):
+    for layer, gauge in enumerate(allocation.gauge):
         option = found[gauge]
-        widths = [int(w[layer, 0]) for w in choice.widths]
+        widths = [int(w[layer, 0]) for w in allocation.widths]
         assert (widths[0] == 0) == (widths[1] == 0)
         if not widths[0]:
             error += option.absent[layer, 0]
             continue
-        for side, width in zip(option.sides, widths, strict=True):
-            error += side.errors[layer, 0, width - 2]
-            size += int(side.nbytes[width - 2])
+        for matrix, width in zip(option.matrices, widths, strict=True):
+            error += matrix.errors[layer, 0, width - 2]
+            size += int(matrix.nbytes[width - 2])
     return error, size
 
 
-def every_choice(layers: int) -> list[Choice]:
+def every_allocation(layers: int) -> list[Allocation]:
     pairs = [(0, 0), *product(WIDTHS[1:], repeat=2)]
     return [
-        Choice(
+        Allocation(
             np.array(gauges),
             tuple(np.array([[p[s]] for p in widths], dtype=np.uint8) for s in (0, 1)),
         )
@@ -60,11 +66,11 @@ def every_choice(layers: int) -> list[Choice]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_of_no_more_bytes_is_much_better(seed: int) -> None:
-    """One price for all is optimal for its own bytes; the rest is at most one channel's worth."""
+    """One price is optimal for its own bytes; the remainder is at most one channel."""
     found = options(seed)
-    others = np.array([total(found, other) for other in every_choice(2)])
+    others = np.array([total(found, other) for other in every_allocation(2)])
     for nbytes in (0, 10, 25, 40, 70, 1000):
-        error, size = total(found, choose([found], nbytes)[0])
+        error, size = total(found, allocate_bits([found], nbytes)[0])
         assert size <= nbytes
         same = others[others[:, 1] <= size][:, 0].min()
         assert error <= 1.7 * same
@@ -76,7 +82,7 @@ def test_the_bytes_are_never_exceeded_and_more_of_them_is_better(seed: int, nbyt
     found = [options(seed, layers=3), options(seed + 1, layers=1, gauges=1)]
 
     def at(limit: int) -> tuple[float, int]:
-        parts = [total(o, c) for o, c in zip(found, choose(found, limit), strict=True)]
+        parts = [total(o, c) for o, c in zip(found, allocate_bits(found, limit), strict=True)]
         return sum(p[0] for p in parts), sum(p[1] for p in parts)
 
     error, size = at(nbytes)
@@ -84,12 +90,12 @@ def test_the_bytes_are_never_exceeded_and_more_of_them_is_better(seed: int, nbyt
     assert error <= at(nbytes // 2)[0] * (1 + 1e-9)
 
 
-def test_channels_are_judged_by_what_rounding_does() -> None:
+def test_channel_errors_are_those_of_rounding() -> None:
     rng = np.random.default_rng(0)
     channels = rng.normal(size=(1, 3, 150)).astype(np.float32)
-    side = judge(channels, np.array([[1.0, 2.0, 0.0]]), scaled=True)
+    matrix = measure_channel_errors(channels, np.array([[1.0, 2.0, 0.0]]), stores_scale=True)
     for bits in (2, 3, 4, 8):
         rounded = quantize_matrix(channels[0], bits, axis=0).float32()
         expected = ((channels[0] - rounded) ** 2).sum(axis=1) * [1, 2, 0]
-        assert np.allclose(side.errors[0, :, bits - 2], expected, rtol=0.02)
-    assert side.nbytes.tolist() == [-(-150 * bits // 8) + 2 for bits in WIDTHS[1:]]
+        assert np.allclose(matrix.errors[0, :, bits - 2], expected, rtol=0.02)
+    assert matrix.nbytes.tolist() == [-(-150 * bits // 8) + 2 for bits in WIDTHS[1:]]

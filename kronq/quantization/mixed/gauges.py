@@ -1,0 +1,111 @@
+"""Gauges of factor pairs B1·B2: as trained, and the principal one of the error metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.model.delta import F64
+from kronq.model.matrix import F32
+from kronq.quantization.mixed.bit_allocation import GaugeOption, measure_channel_errors
+from kronq.quantization.mixed.error_metric import ErrorMetric
+
+
+@dataclass(frozen=True, eq=False)
+class FactorPair:
+    """Factors of a batch of layers in one gauge, channel by channel.
+
+    Attributes:
+        left: B1ᵀ, [layers, rank, rows].
+        right: B2, [layers, rank, cols].
+    """
+
+    left: F32
+    right: F32
+
+
+def concatenate_pairs(parts: Sequence[FactorPair]) -> FactorPair:
+    """Joins several parts of a batch."""
+    return FactorPair(
+        np.concatenate([part.left for part in parts]),
+        np.concatenate([part.right for part in parts]),
+    )
+
+
+def select_gauge(
+    gauges: Sequence[FactorPair], gauge: NDArray[np.intp], layers: slice
+) -> FactorPair:
+    """Takes each layer in its own gauge.
+
+    Args:
+        gauges: The whole batch in each gauge.
+        gauge: [layers]: index of each layer's gauge, of the whole batch.
+        layers: The layers to take.
+    """
+    chosen = gauge[layers]
+    index = np.arange(len(chosen))
+    return FactorPair(
+        np.stack([pair.left[layers] for pair in gauges])[chosen, index],
+        np.stack([pair.right[layers] for pair in gauges])[chosen, index],
+    )
+
+
+def gauge_options(
+    pair: FactorPair, left: ErrorMetric, right: ErrorMetric
+) -> tuple[list[FactorPair], list[GaugeOption]]:
+    """Returns the gauges to choose from, and the errors of their channels at every width."""
+    trained = balance_components(pair, left, right)
+    gauges = [trained, principal_gauge(trained, left, right)]
+    options = []
+    for each in gauges:
+        left_norms = left.squared_norms(each.left)
+        right_norms = right.squared_norms(each.right) * right.identity_weight[:, None]
+        matrices = (
+            measure_channel_errors(
+                each.left, right_norms * left.code_weight[:, None], stores_scale=True
+            ),
+            measure_channel_errors(
+                each.right, left_norms * right.code_weight[:, None], stores_scale=False
+            ),
+        )
+        options.append(GaugeOption(matrices, left_norms * right_norms))
+    return gauges, options
+
+
+def balance_components(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> FactorPair:
+    """Rescales components to equal norms in both factors, so that none loses float precision."""
+    left_norms, right_norms = left.squared_norms(pair.left), right.squared_norms(pair.right)
+    nonzero = (left_norms > 0) & (right_norms > 0)
+    ratio = np.divide(right_norms, left_norms, out=np.ones_like(left_norms), where=nonzero)
+    factor = ratio[..., None] ** 0.25
+    return FactorPair(
+        (pair.left * factor).astype(np.float32), (pair.right / factor).astype(np.float32)
+    )
+
+
+def principal_gauge(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> FactorPair:
+    """Returns the same products in the gauge U√s, √s·Vᵀ, whose components are orthogonal.
+
+    The SVD is that of the metric: of left½·B·right½.
+    """
+    left_root, left_inverse = _root_and_inverse(left.inner(pair.left, pair.left))
+    right_root, right_inverse = _root_and_inverse(right.inner(pair.right, pair.right))
+    u, s, vt = np.linalg.svd(left_root @ right_root.transpose(0, 2, 1))
+    root_s = np.sqrt(s)[:, :, None]
+    to_left = root_s * (left_inverse @ u).transpose(0, 2, 1)
+    to_right = root_s * (vt @ right_inverse.transpose(0, 2, 1))
+    return FactorPair(
+        (to_left @ pair.left).astype(np.float32), (to_right @ pair.right).astype(np.float32)
+    )
+
+
+def _root_and_inverse(gram: F64) -> tuple[F64, F64]:
+    """Returns R with Rᵀ·R = gram, and its pseudo-inverse."""
+    values, vectors = np.linalg.eigh(gram)
+    values = np.where(values > 1e-13 * values[:, -1:], values, 0.0)
+    root = np.sqrt(values)
+    inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
+    return root[:, :, None] * vectors.transpose(0, 2, 1), vectors * inverse[:, None]

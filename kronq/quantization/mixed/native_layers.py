@@ -1,0 +1,133 @@
+"""Layers made of native codes: which matrix carries which scale, and how a small A is stored.
+
+Only the product of a component's scales matters, so B1 carries them all, and A's too: B2 and a
+small A are integers without scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64, ONE, Delta, Product
+from kronq.model.float16 import half, settle
+from kronq.model.matrix import F32, Quantized, mixed
+from kronq.quantization.grid import fit_scales
+from kronq.quantization.mixed.bit_allocation import U8
+
+_SMALL_A = 64
+"""Entries of an A that is stored as int8 without scales."""
+_TOP = 14
+"""Power of two that the largest scale is brought to."""
+_RANGE = 14
+"""Powers of two below the largest scale at which a layer gets an exponent of its own."""
+
+F16 = NDArray[np.float16]
+StoredA = tuple[Product, float]
+"""A as it is stored, and the factor that B's scales carry for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProductCodes:
+    """Codes of one layer's A or B.
+
+    Attributes:
+        codes: [channels, length] for each matrix.
+        widths: [channels] for each matrix.
+        scale: [channels].
+        clipped: Values of each matrix beyond the outermost codes.
+    """
+
+    codes: tuple[F32, ...]
+    widths: tuple[U8, ...]
+    scale: F64
+    clipped: tuple[int, ...]
+
+
+CodesByLayer = Mapping[tuple[str, str], ProductCodes]
+"""(Layer, ``B``, or ``A`` where it is large) → its codes."""
+
+
+def is_large(a: Product) -> bool:
+    """Returns whether A gets codes with widths of its own."""
+    return a is not ONE and a.right is None and a.parameters > _SMALL_A
+
+
+def store_small_a(adapter: Adapter, *, float16: bool) -> dict[str, StoredA]:
+    """Stores every A without widths of its own: as int8 without scales, or as float16."""
+    return {
+        name: store_float16(delta.a) if float16 or delta.a.right is not None else _int8_a(delta.a)
+        for name, delta in adapter.items()
+        if not is_large(delta.a)
+    }
+
+
+def _int8_a(a: Product) -> StoredA:
+    if a is ONE:
+        return ONE, 1.0
+    x = a.left.float32()
+    scale = float(fit_scales(x.reshape(1, -1), 8)[0])
+    unclipped = np.rint(x / (scale or 1.0))
+    codes = np.clip(unclipped, -128, 127)
+    clipped = int(np.count_nonzero(codes != unclipped))
+    return Product(Quantized(codes.astype(np.int8), None, 8, 0, clipped=clipped)), scale
+
+
+def store_float16(a: Product) -> StoredA:
+    """Stores an A as float16, brought into its range."""
+    if a is ONE:
+        return ONE, 1.0
+    settled = [settle(x) for x in a.float32() if x is not None]
+    return Product(*(half(x) for x, _ in settled)), float(np.ldexp(1.0, sum(e for _, e in settled)))
+
+
+def build_layers(
+    adapter: Adapter, small_a: Mapping[str, StoredA], codes: CodesByLayer
+) -> dict[str, Delta]:
+    """Builds the adapter's layers from their codes.
+
+    Args:
+        adapter: As it was trained.
+        small_a: Every A that is not in ``codes``, as ``store_small_a`` returns it.
+        codes: Of every B, and every large A.
+    """
+    stored = {n: small_a[n] if n in small_a else _large_a(codes[n, "A"]) for n in adapter}
+    scales = {name: codes[name, "B"].scale * stored[name][1] for name in adapter}
+    exponents = _exponents(scales)
+    layers = {}
+    for name, delta in adapter.items():
+        scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
+        b = _product(codes[name, "B"], scale)
+        layer_scale = float(np.ldexp(delta.scale, exponents[name]))
+        layers[name] = replace(delta, a=stored[name][0], b=b, scale=layer_scale)
+    return layers
+
+
+def _large_a(codes: ProductCodes) -> StoredA:
+    exponent = int(np.frexp(float(codes.scale.max(initial=0.0)))[1])
+    scale = np.ldexp(codes.scale, -exponent).astype(np.float16)
+    return _product(codes, scale), float(np.ldexp(1.0, exponent))
+
+
+def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
+    """Exponents that bring scales into float16's range, the same one for as many as possible."""
+    tops = {name: float(scale.max(initial=0.0)) for name, scale in scales.items()}
+    common = int(np.frexp(max(tops.values(), default=0.0))[1])
+    own = {name: int(np.frexp(top)[1]) if top else common for name, top in tops.items()}
+    return {n: (common if common - e < _RANGE else e) - _TOP for n, e in own.items()}
+
+
+def _product(codes: ProductCodes, scale: F16) -> Product:
+    """Makes a product whose left (or only) matrix carries the scales."""
+    left = codes.codes[0].astype(np.int8)
+    if len(codes.codes) == 1:
+        return Product(mixed(left, codes.widths[0], 0, scale, codes.clipped[0]))
+    right = codes.codes[1].astype(np.int8)
+    return Product(
+        mixed(np.ascontiguousarray(left.T), codes.widths[0], 1, scale, codes.clipped[0]),
+        mixed(right, codes.widths[1], 0, None, codes.clipped[1]),
+    )

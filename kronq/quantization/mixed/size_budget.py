@@ -1,0 +1,168 @@
+"""Byte budgets of native codes: the allocation that fills a file of a given size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kronq.errors import KronqError
+from kronq.model.adapter import Adapter, Recipe
+from kronq.model.bit_packing import CODES_PER_BYTE
+from kronq.model.delta import Delta, Product
+from kronq.model.matrix import Matrix, Quantized
+from kronq.quantization.file_size import file_size
+from kronq.quantization.mixed.bit_allocation import U8, Allocation, GaugeOption, allocate_bits
+from kronq.quantization.mixed.layer_batches import LayerBatch
+from kronq.quantization.mixed.native_layers import ProductCodes, store_float16
+
+_TRIES = 8
+_NEAR = 16
+"""Bytes below a file's limit that need not be filled."""
+_SCALE = 1e-9
+"""Placeholder for a scale that is not known yet."""
+
+BuildPlaceholder = Callable[[Sequence[Allocation] | None], Adapter]
+"""Builds an adapter of placeholder codes with the allocated widths, or of width 0."""
+
+
+@dataclass(frozen=True)
+class ByteBudget:
+    """Bytes that native codes may take.
+
+    Attributes:
+        codes: All codes, scales and widths.
+        file: The whole file, header included; infinite where only the codes are limited.
+    """
+
+    codes: int
+    file: float
+
+
+def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None) -> ByteBudget:
+    """Returns the budget of ``size`` bytes, or of the file of ``balanced`` with ``bits`` bits.
+
+    Where a header weighs more than that file leaves, the codes still have their ``bits``.
+
+    Args:
+        adapter: As it was trained.
+        empty: The adapter with placeholder codes of width 0.
+        bits: Bits of a code.
+        size: Bytes of the file; None for the size that ``bits`` gives.
+    """
+    file = _uniform_file_size(adapter, bits) if size is None else size
+    codes = file - (file_size(empty) - _padding(empty))
+    at_least = _uniform_codes_size(adapter, bits)
+    if size is None and codes < at_least:
+        return ByteBudget(at_least, math.inf)
+    return ByteBudget(codes, float(file))
+
+
+def fill_budget(
+    options: Sequence[Sequence[GaugeOption]],
+    budget: ByteBudget,
+    build_placeholder: BuildPlaceholder,
+) -> list[Allocation]:
+    """Finds the allocation of least error that fills the file.
+
+    The header depends on the widths a little, so the bytes left for codes are corrected by the
+    sizes of the files that were tried.
+
+    Args:
+        options: Gauge options of each batch.
+        budget: The bytes.
+        build_placeholder: Allocations → an adapter whose file is as large as the real one.
+
+    Raises:
+        KronqError: The budget has no room for any codes.
+    """
+    best: list[Allocation] | None = None
+    codes = budget.codes
+    for _ in range(_TRIES):
+        if codes < 0:
+            break
+        allocations = allocate_bits(options, codes)
+        excess = file_size(build_placeholder(allocations)) - budget.file
+        if excess <= 0:
+            best = allocations
+            if excess > -_NEAR:
+                break
+        if math.isinf(budget.file):
+            break
+        codes -= int(excess) + _NEAR // 2
+    if best is None:
+        raise KronqError(
+            "the size is too small for native codes",
+            found=f"{budget.file:,.0f} bytes",
+            expected=f"at least {budget.file - codes:,.0f}",
+            hint="compact codes need fewer",
+        )
+    return best
+
+
+def placeholder_codes(
+    batches: Sequence[LayerBatch], adapter: Adapter, allocations: Sequence[Allocation] | None
+) -> dict[tuple[str, str], ProductCodes]:
+    """Returns zero codes of the allocated widths, or of width 0: they pack to the real size."""
+    return {
+        (name, batch.role): _placeholder(
+            batch.product(adapter[name]),
+            None if allocations is None else tuple(w[layer] for w in allocations[i].widths),
+        )
+        for i, batch in enumerate(batches)
+        for layer, name in enumerate(batch.names)
+    }
+
+
+def _placeholder(product: Product, widths: tuple[U8, ...] | None) -> ProductCodes:
+    channels = _channel_count(product)
+    widths = widths or (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
+    codes = tuple(np.broadcast_to(np.float32(0), (channels, n)) for n in _channel_lengths(product))
+    return ProductCodes(codes, widths, np.full(channels, _SCALE), (0,) * len(codes))
+
+
+def _channel_count(product: Product) -> int:
+    return product.left.shape[0 if product.right is None else 1]
+
+
+def _channel_lengths(product: Product) -> list[int]:
+    channels = _channel_count(product)
+    return [m.shape[0] * m.shape[1] // channels for m in product.matrices]
+
+
+def _uniform_file_size(adapter: Adapter, bits: float) -> int:
+    """File of B in ``bits`` bits a code with two scales a component, and A as float16."""
+    uniform = replace(
+        adapter,
+        layers={name: _uniform_placeholder(delta) for name, delta in adapter.items()},
+        recipe=Recipe("balanced", 4),
+    )
+    parameters = sum(delta.b.parameters for delta in adapter.values())
+    return file_size(uniform) + int(parameters * (bits - 4) / 8)
+
+
+def _uniform_placeholder(delta: Delta) -> Delta:
+    def codes(matrix: Matrix, axis: int) -> Quantized:
+        zeros = np.broadcast_to(np.int8(0), matrix.shape)
+        return Quantized(zeros, np.zeros(matrix.shape[axis], np.float16), 4, axis)
+
+    axes = (delta.b.right is not None, 0)
+    matrices = [codes(m, axis) for m, axis in zip(delta.b.matrices, axes, strict=False)]
+    return replace(delta, a=store_float16(delta.a)[0], b=Product(*matrices))
+
+
+def _uniform_codes_size(adapter: Adapter, bits: float) -> int:
+    """Channels of B in ``bits`` bits a code, each in whole bytes and with one scale."""
+    return sum(
+        _channel_count(delta.b)
+        * (2 + sum(math.ceil(n * bits / 8) for n in _channel_lengths(delta.b)))
+        for delta in adapter.values()
+    )
+
+
+def _padding(empty: Adapter) -> int:
+    """Bytes of padding in a file of codes of width 0; rounded down."""
+    codes = [m for d in empty.values() for m in d.matrices if isinstance(m, Quantized)]
+    return sum(m.codes.size for m in codes if m.widths is not None) // CODES_PER_BYTE
