@@ -37,6 +37,7 @@ class BlockNodes:
     def matmul(self, node: ir.Node, blocks: Blocks) -> bool:
         """A product with a weight, [d_out, d_in]."""
         x = node.inputs[0]
+        assert x is not None  # noqa: S101 - a product has two operands
         name = (node.name or "").removesuffix("/MatMul")
         given, offset_size = x, blocks.size
         # On the CPU, 8-bit codes have a kernel for int8 activations only.

@@ -68,7 +68,7 @@ def load_model(
     logging.disable_progress_bar()  # kronq has one of its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
         )
     except Exception as error:  # transformers' errors share no class of their own

@@ -115,7 +115,7 @@ def _site(node: ir.Node) -> Site | None:
     tensor = source.const_value
     if tensor is None or len(tensor.shape) != 2:
         return None
-    rows, cols = (int(d) for d in tensor.shape)
+    rows, cols = tensor.shape.numpy()
     transposed = flipped != turned
     shape = (rows, cols) if transposed else (cols, rows)
     names = tuple(_names(node, source))

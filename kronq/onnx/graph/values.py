@@ -11,7 +11,7 @@ def constant(name: str, tensor: ir.TensorProtocol) -> ir.Value:
     """A value that holds ``tensor``; it is in no graph yet."""
     return ir.Value(
         name=name,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
     )

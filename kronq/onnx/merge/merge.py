@@ -140,7 +140,9 @@ def _requantize(
         merged.weights[layer] = names[inputs(sites[0])[1]]
 
 
-def _put(model: ir.Model, readers: set[ir.Node], index: int, tensor: ir.Tensor, layer: str) -> str:
+def _put(
+    model: ir.Model, readers: set[ir.Node], index: int, tensor: ir.TensorProtocol, layer: str
+) -> str:
     """Gives the nodes a new constant: in the old one's place, if nobody else reads that."""
     old = next(iter(readers)).inputs[index]
     assert old is not None  # noqa: S101 - read() has seen it
@@ -204,7 +206,7 @@ def _summed(
         merged.count(layer, stored[part].astype(np.float64) - total[part], change)
         return ir.Tensor(stored, dtype=dtype, name=base.name)
 
-    shape = ir.Shape(base.shape)
+    shape = ir.Shape(base.shape.numpy())
     compute: Callable[[], ir.TensorProtocol] = add
     return ir.LazyTensor(compute, dtype=dtype, shape=shape, name=base.name)
 

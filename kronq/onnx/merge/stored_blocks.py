@@ -123,20 +123,20 @@ def _of_dequantize(
     )
 
 
-def tensors(blocks: Blocks, site: Site) -> list[tuple[int, ir.Tensor]]:
+def tensors(blocks: Blocks, site: Site) -> list[tuple[int, ir.TensorProtocol]]:
     """What the base's node is to read: (which input, tensor), in the shapes and types it has."""
     node, first = inputs(site)
     bits = site.node.attributes.get_int("bits", 4) if first == 1 else 0
     whole = blocks.codes if first == 1 else blocks.joined(blocks.codes)
     array: NDArray[Any]
     given: list[F64] = [whole, blocks.scale, blocks.zero]
-    made = []
+    made: list[tuple[int, ir.TensorProtocol]] = []
     for index, values in enumerate(given, first):
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or value.const_value is None:
             continue
         tensor = value.const_value
-        shape = tuple(int(d) for d in tensor.shape)
+        shape = tuple(tensor.shape.numpy())
         packed = first == 1 and tensor.dtype == ir.DataType.UINT8
         if packed:
             rows = site.shape[0] if index == first + 2 else len(values)

@@ -132,7 +132,7 @@ def _input_of(model: ir.Model, node: ir.Node) -> tuple[int, int, ir.DataType]:
     last = factors.get("B2") or factors["B1"]
     if last is None or last.shape is None:
         raise KronqError("a branch's factor has no shape", layer=node.metadata_props[LAYER])
-    width = int(last.shape[1])
+    width = last.shape.numpy()[1]
     rank = 3
     if "in_shape" in node.attributes:
         shape = node.attributes.get_ints("in_shape")
