@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kronq
-from kronq.evaluate.cache import Cache, Scorer
+from kronq.evaluate.cache import Scorer, TaskCache
 from kronq.evaluate.intervals import Interval
-from kronq.evaluate.score import agreement
-from kronq.evaluate.search_result import change, standing
-from kronq.evaluate.tables import percent
+from kronq.evaluate.metrics import metric_changes, task_metrics
+from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def main() -> None:
     adapter = kronq.load(args.adapter)
     examples = read_examples(args.tasks)[: args.count]
     model = TaskModel(args.base, threads=args.threads)
-    scores = Scorer(model, Cache(ROOT / ".cache" / "accuracy"))
+    scores = Scorer(model, TaskCache(ROOT / ".cache" / "accuracy"))
     choices = any(len(example.choices) > 1 for example in examples)
     trained = scores(adapter, examples, choices=choices)
     print(f"{Path(args.adapter).name}, {Path(args.tasks).name}, n = {len(examples)}")
@@ -50,13 +50,14 @@ def main() -> None:
     )
     for name, quantized, size, snr in _models(adapter):
         found = scores(quantized, examples, choices=choices)
-        told = standing(found)
+        told = task_metrics(found)
         changed = "–"
         if quantized is not adapter:
-            changed = percent(change(found, trained).loss_increase)
+            changed = format_change(metric_changes(found, trained).loss_increase)
+        agreed = 100 * top_token_agreement(found, trained)
         print(
             f"{name:<14} {size:>9} {snr:>7} {_share(told.accuracy):>22} {_share(told.recall):>22} "
-            f"{told.nll_per_token:>10.4f} {changed:>26} {100 * agreement(found, trained):>8.1f} %",
+            f"{told.nll_per_token:>10.4f} {changed:>26} {agreed:>8.1f} %",
             flush=True,
         )
 

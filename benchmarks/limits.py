@@ -14,10 +14,10 @@ from pathlib import Path
 
 import kronq
 from benchmarks import baselines
-from kronq.evaluate.cache import Cache, Scorer
-from kronq.evaluate.search_result import change, standing
-from kronq.evaluate.tables import percent
+from kronq.evaluate.cache import Scorer, TaskCache
+from kronq.evaluate.metrics import metric_changes, task_metrics
 from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
 
 ROOT = Path(__file__).parents[1]
@@ -42,16 +42,16 @@ def main() -> None:
     args = parser.parse_args()
     adapter = kronq.load(args.adapter)
     examples = read_examples(args.tasks)[args.skip :][: args.count]
-    scores = Scorer(TaskModel(args.base, threads=args.threads), Cache(ROOT / ".cache/accuracy"))
+    scores = Scorer(TaskModel(args.base, threads=args.threads), TaskCache(ROOT / ".cache/accuracy"))
     trained = scores(adapter, examples, choices=False)
     shares = [float(text) for text in args.bits.split(",")]
     print(f"{Path(args.adapter).name}, {Path(args.tasks).name}, n = {len(examples)}")
-    print(f"as trained: NLL {standing(trained).nll_per_token:.4f} a token\n")
+    print(f"as trained: NLL {task_metrics(trained).nll_per_token:.4f} a token\n")
     print("| | bytes | Δ NLL (95 %) |")
     print("|---|---|---|")
     for label, made, nbytes, other in _models(adapter, args.packed, shares):
-        lost = change(scores(made, examples, choices=False), trained).loss_increase
-        print(f"| {label} | {nbytes:,} | {percent(lost)} |", flush=True)
+        lost = metric_changes(scores(made, examples, choices=False), trained).loss_increase
+        print(f"| {label} | {nbytes:,} | {format_change(lost)} |", flush=True)
         if other and lost.value <= ENOUGH and not args.all:
             break  # the smallest of them that is good enough: larger ones need no measuring
 

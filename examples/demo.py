@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from score import answer_all, load_questions
 
-from kronq.evaluate.score import Score, agreement, nll_per_token
+from kronq.evaluate.score import ExampleScore, nll_per_token, top_token_agreement
 from kronq.io.examples import Example
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def main() -> None:
     console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")
 
 
-def show_answers(questions: list[Example], answers: dict[str, list[Score]]) -> None:
+def show_answers(questions: list[Example], answers: dict[str, list[ExampleScore]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("question", max_width=52, no_wrap=True)
     table.add_column("answer", max_width=20, no_wrap=True)
@@ -93,7 +93,7 @@ def show_answers(questions: list[Example], answers: dict[str, list[Score]]) -> N
     console.print("[dim]✓ or ✗, and −log-likelihood of the right answer: lower is surer[/dim]")
 
 
-def closing_table(answers: dict[str, list[Score]]) -> None:
+def closing_table(answers: dict[str, list[ExampleScore]]) -> None:
     trained = answers[TRAINED]
     files = {TRAINED: (ADAPTER / "adapter_model.safetensors").stat().st_size}
     errors = {TRAINED: "–"}
@@ -113,7 +113,7 @@ def closing_table(answers: dict[str, list[Score]]) -> None:
             errors.get(name, "–"),
             f"{sum(a.right for a in given)} of {len(given)}",
             f"{nll_per_token(given):.3f}",
-            f"{100 * agreement(given, trained):.1f} %",
+            f"{100 * top_token_agreement(given, trained):.1f} %",
         )
     console.print(table)
     console.print(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import kronq
-from kronq.evaluate.score import Score, score
+from kronq.evaluate.score import ExampleScore, score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example, read_examples
 
@@ -22,11 +22,11 @@ def load_questions(count: int | None = None) -> list[Example]:
 
 def answer_all(
     base: Path, adapters: Mapping[str, Path | None], questions: list[Example]
-) -> dict[str, list[Score]]:
+) -> dict[str, list[ExampleScore]]:
     """Every adapter's answers by its name; None stands for the base alone."""
     model = TaskModel(base)
     answers = {}
     for name, path in adapters.items():
         model.use(None if path is None else kronq.load(path))
-        answers[name] = score(model, questions, choices=True)
+        answers[name] = score_examples(model, questions, choices=True)
     return answers

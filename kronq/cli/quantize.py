@@ -127,7 +127,7 @@ def command(
 
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
     """
-    asked = task_options.asked(ctx)
+    asked = task_options.read_task_options(ctx)
     if output is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
     making = Making(
@@ -158,9 +158,9 @@ def command(
     moments = collect_moments(calibrating, source, tuned=method == "tuned")
     found = None
     if asked is not None:
-        from kronq.cli import searching
+        from kronq.cli import task_search
 
-        found = searching.search(source, asked, steering(calibrating, moments))
+        found = task_search.search(source, asked, steering(calibrating, moments))
         quantized = found.adapter
     else:
         quantized = make(source, making, calibrating, steering(calibrating, moments))
@@ -168,7 +168,7 @@ def command(
     result = measure(source, quantized, bound=bound, moments=moments)
     failed = making.max_error is not None and result.total.relative_error > making.max_error
     if found is not None:
-        searching.show(found, result, as_json=as_json)
+        task_search.show(found, result, as_json=as_json)
     elif as_json:
         shared.show_json(result)
     else:
@@ -187,7 +187,7 @@ def command(
         )
         ctx.exit(1)
     if found is not None and not found.result.within:
-        click.echo(searching.missed(found.result), err=True)
+        click.echo(task_search.missed_line(found.result), err=True)
         ctx.exit(1)
     if output is not None and not dry_run:
         save(stamp(quantized, result.total.relative_error), output, force=force)

@@ -10,9 +10,9 @@ import click
 from kronq.cli import shared
 from kronq.errors import KronqError
 from kronq.evaluate.cache import Scorer
-from kronq.evaluate.tables import report_table
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_report import score_all
+from kronq.evaluate.task_tables import task_table
 from kronq.io.examples import read_examples
 from kronq.model.adapter import Adapter
 
@@ -66,4 +66,4 @@ def command(
     if as_json:
         shared.show_json(report)
         return
-    shared.show(report_table(report), f"{report.examples:,} examples of {report.data}")
+    shared.show(task_table(report), f"{report.examples:,} examples of {report.data}")

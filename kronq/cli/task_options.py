@@ -1,4 +1,4 @@
-"""The options of ``kronq quantize --tasks``; apart, because what they need takes long to import."""
+"""Options of ``kronq quantize --tasks``, in a module that imports quickly."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from click.core import ParameterSource
 
 from kronq.cli import shared
 
-_OF_A_SEARCH = ("max_loss_increase", "judge", "task_cache")
-_CHOSEN = ("bits", "size", "max_error", "axis", "group_size", "a_bits", "layers", "refit")
+_SEARCH_OPTIONS = ("max_loss_increase", "judge", "task_cache")
+"""Parameters that mean nothing without ``--tasks``."""
+_SIZE_OPTIONS = ("bits", "size", "max_error", "axis", "group_size", "a_bits", "layers", "refit")
+"""Parameters that the search chooses itself."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A search for the smallest file.
+class TaskOptions:
+    """Options of a search by task.
 
     Attributes:
-        tasks: The file of examples.
-        base: The base model's folder.
-        budget: How much more loss it may cost, relative.
-        judge: What is kept within it: ``upper`` or ``mean``.
-        cache: Where measurements are kept; None for the user's cache.
-        method: Only this one; None for all.
+        tasks: File of examples.
+        base: Folder of the base model.
+        max_loss_increase: Allowed increase of the loss, relative.
+        judge: Statistic that must keep it: ``upper`` or ``mean``.
+        cache: Folder of candidates and scores; None for the user's cache.
+        method: The only method to try; None for all.
     """
 
     tasks: str
     base: str
-    budget: float
+    max_loss_increase: float
     judge: Any
     cache: str | None
     method: Any
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a search, for ``kronq quantize``."""
+    """Adds the options of a search by task to ``kronq quantize``."""
     for option in (
         click.option(
             "--task-cache",
@@ -67,12 +69,12 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def asked(ctx: click.Context) -> Asked | None:
-    """What search the options of ``kronq quantize`` ask for; None for none.
+def read_task_options(ctx: click.Context) -> TaskOptions | None:
+    """Returns the search that the options of ``kronq quantize`` ask for; None without ``--tasks``.
 
     Raises:
-        UsageError: An option lacks, or has no part in a search.
-        KronqError: The budget is no share.
+        UsageError: An option is missing, or has no part in a search.
+        KronqError: The budget is not a share.
     """
     values = ctx.params
     given = {
@@ -81,20 +83,20 @@ def asked(ctx: click.Context) -> Asked | None:
         if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     }
     if "tasks" not in given:
-        for name in _OF_A_SEARCH:
+        for name in _SEARCH_OPTIONS:
             if name in given:
                 raise click.UsageError(f"{_flag(name)} needs --tasks")
         return None
     for name in ("base", "max_loss_increase"):
         if name not in given:
             raise click.UsageError(f"--tasks needs {_flag(name)}")
-    for name in _CHOSEN:
+    for name in _SIZE_OPTIONS:
         if name in given:
             raise click.UsageError(f"--tasks finds the size itself: leave out {_flag(name)}")
-    return Asked(
+    return TaskOptions(
         tasks=values["tasks"],
         base=values["base"],
-        budget=shared.share(values["max_loss_increase"], "--max-loss-increase"),
+        max_loss_increase=shared.share(values["max_loss_increase"], "--max-loss-increase"),
         judge=values["judge"],
         cache=values["task_cache"],
         method=values["method"] if "method" in given else None,

@@ -1,24 +1,31 @@
-"""The user's own task: scoring adapters on it, and the smallest file that still does it."""
+"""Evaluation on a user's own task: scoring adapters, and the smallest file that still does it."""
 
-from kronq.evaluate.cache import Cache, Scorer
-from kronq.evaluate.score import Score, nll_per_token
-from kronq.evaluate.search import Found, smallest
-from kronq.evaluate.search_result import TaskResult
+from kronq.evaluate.cache import Scorer, TaskCache
+from kronq.evaluate.candidates import FixedCandidate, SizedCandidate
+from kronq.evaluate.score import ExampleScore, nll_per_token
+from kronq.evaluate.search_result import SearchResult
+from kronq.evaluate.smallest import (
+    SearchOptions,
+    SmallestAdapter,
+    search_candidates,
+    smallest,
+)
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_report import TaskReport, score_all
-from kronq.evaluate.trials import Dial, Fixed
 
 __all__ = [
-    "Cache",
-    "Dial",
-    "Fixed",
-    "Found",
-    "Score",
+    "ExampleScore",
+    "FixedCandidate",
     "Scorer",
+    "SearchOptions",
+    "SearchResult",
+    "SizedCandidate",
+    "SmallestAdapter",
+    "TaskCache",
     "TaskModel",
     "TaskReport",
-    "TaskResult",
     "nll_per_token",
     "score_all",
+    "search_candidates",
     "smallest",
 ]

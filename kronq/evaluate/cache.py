@@ -1,14 +1,13 @@
-"""What was measured once, by what it was measured of: an interrupted search goes on where it was.
+"""Cache of candidates and scores, with which an interrupted search resumes.
 
-Every key is a hash of what a number depends on, so that nothing in the folder is ever wrong, only
-unused; a damaged file is made again.
+Each key is a hash of everything that the value depends on, so an entry is never wrong, only unused.
+A damaged entry is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -16,44 +15,56 @@ from pathlib import Path
 
 import kronq
 from kronq.errors import KronqError
-from kronq.evaluate.score import Progress, Score, score
+from kronq.evaluate.score import ExampleScore, Progress, score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
-from kronq.io.files import write_file
+from kronq.io.files import cache_folder, write_file
 from kronq.model.adapter import Adapter
 from kronq.onnx.model_files import ModelFiles
 from kronq.packed import pack, read
 
-_MAKERS = ("model", "trellis", "quantization", "packed", "calibration")
+_CANDIDATE_CODE = ("model", "io", "trellis", "packed", "calibration", "quantization", "evaluate")
+_SCORE_CODE = ("model", "io", "trellis", "packed", "onnx", "genai", "evaluate")
+"""Packages of kronq whose code decides what a candidate is, and what its scores are."""
 _SAMPLES = 64
-_BLOCK = 2**18
+_SAMPLE_BYTES = 2**18
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/kronq/tasks``, or under ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "kronq", "tasks")
+    """Returns ``tasks`` in the user's cache folder: $KRONQ_CACHE, or under ~/.cache."""
+    return cache_folder() / "tasks"
 
 
-def digest(*parts: bytes | str) -> str:
-    """One hash of several things, told apart by their lengths."""
-    found = hashlib.sha256()
+def hash_parts(*parts: bytes | str) -> str:
+    """Hashes several parts, each with its length, so that their boundaries count."""
+    digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        found.update(len(data).to_bytes(8, "little") + data)
-    return found.hexdigest()[:40]
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:40]
+
+
+def candidate_code() -> str:
+    """Hashes the code that candidates depend on; another version may make others."""
+    return _hash_code(_CANDIDATE_CODE)
+
+
+def score_code() -> str:
+    """Hashes the code that scores depend on, and ONNX Runtime's version."""
+    import onnxruntime
+
+    return hash_parts(_hash_code(_SCORE_CODE), onnxruntime.__version__)
 
 
 @cache
-def code() -> str:
-    """Of the rooms that make candidates: another version of them may make others."""
+def _hash_code(packages: tuple[str, ...]) -> str:
     root = Path(kronq.__file__).parent
-    files = sorted(file for room in _MAKERS for file in (root / room).rglob("*.py"))
-    return digest(kronq.__version__, *(file.read_bytes() for file in files))
+    files = sorted(file for package in packages for file in (root / package).rglob("*.py"))
+    return hash_parts(kronq.__version__, *(file.read_bytes() for file in files))
 
 
-def fingerprint(files: ModelFiles) -> str:
-    """A base's: its graph and tokenizer whole, its weights by size and 64 samples of 256 KiB."""
+def base_fingerprint(files: ModelFiles) -> str:
+    """Hashes a base: small files whole, large weights by their size and 64 samples of 256 KiB."""
     parts: list[bytes | str] = []
     for file in sorted(files.folder.iterdir()):
         if not file.is_file():
@@ -61,23 +72,28 @@ def fingerprint(files: ModelFiles) -> str:
         size = file.stat().st_size
         parts += [file.name, str(size)]
         with file.open("rb") as stream:
-            if size <= _SAMPLES * _BLOCK:
+            if size <= _SAMPLES * _SAMPLE_BYTES:
                 parts.append(stream.read())
                 continue
             for i in range(_SAMPLES):
-                stream.seek(i * (size - _BLOCK) // (_SAMPLES - 1))
-                parts.append(hashlib.sha256(stream.read(_BLOCK)).digest())
-    return digest(*parts)
+                stream.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                parts.append(hashlib.sha256(stream.read(_SAMPLE_BYTES)).digest())
+    return hash_parts(*parts)
 
 
-class Cache:
-    """A folder of candidates and scores; without one, nothing is kept."""
+def factor_bytes(adapter: Adapter | None) -> bytes:
+    """Returns an adapter's numbers as bytes, without its recipe; nothing for the bare base."""
+    return b"" if adapter is None else pack(replace(adapter, recipe=None))
+
+
+class TaskCache:
+    """Folder of candidates and scores; without a folder, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def adapter(self, key: str, make: Callable[[], Adapter]) -> Adapter:
-        """The adapter of this key, or what ``make`` gives, which is kept as a packed file."""
+        """Returns the adapter of this key; calls ``make`` and keeps its adapter if absent."""
         if self.folder is None:
             return make()
         file = self.folder / f"{key}.safetensors"
@@ -86,24 +102,24 @@ class Cache:
                 return read(file)
             except KronqError:
                 file.unlink()
-        made = make()
-        write_file(file, pack(made), force=True)
-        return made
+        adapter = make()
+        write_file(file, pack(adapter), force=True)
+        return adapter
 
-    def scores(self, key: str, make: Callable[[], list[Score]]) -> list[Score]:
-        """The scores of this key, or what ``make`` gives."""
+    def scores(self, key: str, make: Callable[[], list[ExampleScore]]) -> list[ExampleScore]:
+        """Returns the scores of this key; calls ``make`` and keeps its scores if absent."""
         if self.folder is None:
             return make()
         file = self.folder / f"{key}.json"
         if file.is_file():
             try:
                 rows = json.loads(file.read_text(encoding="utf-8"))
-                return [Score(**{**row, "top": tuple(row["top"])}) for row in rows]
+                return [ExampleScore(**{**row, "top": tuple(row["top"])}) for row in rows]
             except (ValueError, TypeError, KeyError):
                 file.unlink()
-        made = make()
-        write_file(file, json.dumps([asdict(s) for s in made]).encode(), force=True)
-        return made
+        scores = make()
+        write_file(file, json.dumps([asdict(s) for s in scores]).encode(), force=True)
+        return scores
 
 
 class Scorer:
@@ -111,35 +127,35 @@ class Scorer:
 
     Args:
         model: The base.
-        kept: Where scores are.
+        cache: Cache of scores; None keeps none.
         progress: Called with (texts done, texts in all) while one adapter is scored.
     """
 
     def __init__(
-        self, model: TaskModel, kept: Cache | None = None, progress: Progress | None = None
+        self, model: TaskModel, cache: TaskCache | None = None, progress: Progress | None = None
     ) -> None:
         self.model = model
-        self.kept = kept or Cache(None)
+        self.cache = cache or TaskCache(None)
         self.progress = progress
-        self._base = fingerprint(model.files) if self.kept.folder is not None else ""
+        self._base = base_fingerprint(model.files) if self.cache.folder is not None else ""
 
     def __call__(
         self, adapter: Adapter | None, examples: Sequence[Example], *, choices: bool = False
-    ) -> list[Score]:
-        """The scores of one adapter; None is the base without any."""
+    ) -> list[ExampleScore]:
+        """Returns the scores of one adapter; of the base alone if None."""
 
-        def make() -> list[Score]:
+        def compute() -> list[ExampleScore]:
             self.model.use(adapter)
-            return score(self.model, examples, choices=choices, progress=self.progress)
+            return score_examples(self.model, examples, choices=choices, progress=self.progress)
 
-        if self.kept.folder is None:
-            return make()
-        key = digest(
-            "scores", kronq.__version__, self._base, content(adapter), repr(examples), str(choices)
+        if self.cache.folder is None:
+            return compute()
+        key = hash_parts(
+            "scores",
+            score_code(),
+            self._base,
+            factor_bytes(adapter),
+            repr(examples),
+            str(choices),
         )
-        return self.kept.scores(key, make)
-
-
-def content(adapter: Adapter | None) -> bytes:
-    """What tells one adapter's numbers from another's: not how they came about."""
-    return b"" if adapter is None else pack(replace(adapter, recipe=None))
+        return self.cache.scores(key, compute)

@@ -1,14 +1,14 @@
-"""Questions answered by log-likelihood: how surely the right answer, and which choice first.
+"""Scores of examples by log-likelihood: of the right answer, and of every choice.
 
-A choice's score is the sum of its tokens' log-probabilities (what lm-evaluation-harness calls
-``acc``), or that divided by its characters (``acc_norm``). The prompt alone and the prompt with a
-choice are tokenised apart; the number of the prompt's tokens is where the choice begins.
+The score of a choice is the sum of its tokens' log-probabilities (``acc`` of
+lm-evaluation-harness), or that divided by its characters (``acc_norm``). The prompt is tokenized
+alone and with each choice; the number of the prompt's tokens is where the choice begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,13 +20,13 @@ from kronq.io.examples import Example
 from kronq.model.matrix import F32
 
 BATCH_TOKENS = 512
-"""Of one run, padding included: more is no faster, and its activations take memory."""
+"""Tokens of one run, padding included; more are no faster, and activations take memory."""
 
 Progress = Callable[[int, int], None]
 
 
 class Predictor(Protocol):
-    """What scoring needs of a model; ``TaskModel`` is one."""
+    """Model that can be scored; ``TaskModel`` is one."""
 
     @property
     def context(self) -> int | None: ...
@@ -37,17 +37,17 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
-class Score:
-    """How a model answered one example.
+class ExampleScore:
+    """Score of one example.
 
     Attributes:
         nll: Negative log-likelihood of the right answer's tokens, summed.
-        tokens: How many tokens that is.
+        tokens: Number of these tokens.
         top: The likeliest token at each of their positions.
-        recalled: Whether these are the right answer's, all of them.
+        recalled: Whether all of these are the right answer's tokens.
         right: Whether the right choice has the highest score (the first of equals counts); None
             where the other choices were not scored.
-        right_normalized: The same by score per character.
+        right_normalized: Whether it has the highest score per character.
     """
 
     nll: float
@@ -59,14 +59,14 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Text:
-    """One continuation to be scored.
+class _Continuation:
+    """Prompt and choice of one example.
 
     Attributes:
-        example: Whose it is.
-        choice: Which of its choices.
+        example: Index of the example.
+        choice: Index of the choice.
         ids: Tokens of the prompt and the choice.
-        start: Where the choice begins.
+        start: Index of the first token that is scored.
     """
 
     example: int
@@ -75,46 +75,59 @@ class _Text:
     start: int
 
 
-@dataclass(frozen=True)
-class _Found:
-    nll: float
-    top: tuple[int, ...]
-    recalled: bool
-
-
-def score(
+def score_examples(
     model: Predictor,
     examples: Sequence[Example],
     *,
     choices: bool = False,
     progress: Progress | None = None,
-) -> list[Score]:
+) -> list[ExampleScore]:
     """Scores every example.
 
     Args:
-        model: With the adapter in use that is to be scored.
-        examples: As ``kronq.io.examples.read_examples`` gives them.
-        choices: Score all choices, to tell accuracy; otherwise the right answers alone.
+        model: The model, with the adapter in use that is to be scored.
+        examples: The examples, from ``kronq.io.examples.read_examples``.
+        choices: Whether to score all choices, for accuracy, or the right answers alone.
         progress: Called with (texts done, texts in all).
 
     Raises:
-        KronqError: A text is longer than the model's context, or has nothing to be predicted.
+        KronqError: A text is longer than the model's context, or has fewer than two tokens.
     """
     texts = [
-        _text(model, examples[i], i, choice)
-        for i in range(len(examples))
-        for choice in (range(len(examples[i].choices)) if choices else [examples[i].answer])
+        _tokenize(model, example, index, choice)
+        for index, example in enumerate(examples)
+        for choice in (range(len(example.choices)) if choices else [example.answer])
     ]
-    found: dict[tuple[int, int], _Found] = {}
-    for batch in _batches(texts):
-        for text, result in zip(batch, _run(model, batch), strict=True):
-            found[text.example, text.choice] = result
+    scores: dict[tuple[int, int], ExampleScore] = {}
+    for batch in _batch_by_length(texts):
+        for text, score in zip(batch, _score_batch(model, batch), strict=True):
+            scores[text.example, text.choice] = score
         if progress is not None:
-            progress(len(found), len(texts))
-    return [_judge(example, i, found, choices) for i, example in enumerate(examples)]
+            progress(len(scores), len(texts))
+    if not choices:
+        return [scores[index, example.answer] for index, example in enumerate(examples)]
+    return [
+        _judge_choices(example, [scores[index, choice] for choice in range(len(example.choices))])
+        for index, example in enumerate(examples)
+    ]
 
 
-def _text(model: Predictor, example: Example, index: int, choice: int) -> _Text:
+def nll_per_token(scores: Sequence[ExampleScore]) -> float:
+    """Returns the negative log-likelihood of all answers over their tokens."""
+    return sum(s.nll for s in scores) / sum(s.tokens for s in scores)
+
+
+def top_token_agreement(scores: Sequence[ExampleScore], reference: Sequence[ExampleScore]) -> float:
+    """Returns the share of the answers' positions at which two models have one likeliest token."""
+    pairs = [
+        (a, b)
+        for one, other in zip(scores, reference, strict=True)
+        for a, b in zip(one.top, other.top, strict=True)
+    ]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def _tokenize(model: Predictor, example: Example, index: int, choice: int) -> _Continuation:
     ids = model.tokenize(example.prompt + example.choices[choice])
     start = len(model.tokenize(example.prompt))
     if model.context is not None and len(ids) > model.context:
@@ -129,13 +142,13 @@ def _text(model: Predictor, example: Example, index: int, choice: int) -> _Text:
             found=repr(example.text),
             expected="two tokens or more: the first is not predicted",
         )
-    # Nothing predicts a text's first token, and no choice is without any.
-    return _Text(index, choice, tuple(ids), min(max(start, 1), len(ids) - 1))
+    # The first token of a text has no prediction, and every choice has at least one token.
+    return _Continuation(index, choice, tuple(ids), min(max(start, 1), len(ids) - 1))
 
 
-def _batches(texts: Sequence[_Text]) -> Iterator[list[_Text]]:
-    """Texts of similar length together, the longest first."""
-    batch: list[_Text] = []
+def _batch_by_length(texts: Sequence[_Continuation]) -> Iterator[list[_Continuation]]:
+    """Batches texts of similar length, the longest first."""
+    batch: list[_Continuation] = []
     for text in sorted(texts, key=lambda text: -len(text.ids)):
         if batch and (len(batch) + 1) * len(batch[0].ids) > BATCH_TOKENS:
             yield batch
@@ -145,52 +158,34 @@ def _batches(texts: Sequence[_Text]) -> Iterator[list[_Text]]:
         yield batch
 
 
-def _run(model: Predictor, batch: Sequence[_Text]) -> list[_Found]:
+def _score_batch(model: Predictor, batch: Sequence[_Continuation]) -> list[ExampleScore]:
     width = max(len(text.ids) for text in batch)
     ids = np.zeros((len(batch), width), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, text in enumerate(batch):
         ids[row, : len(text.ids)] = text.ids
         mask[row, : len(text.ids)] = 1
-    # The token at a position is predicted from the one before it.
+    # A token is predicted at the position before it.
     rows = np.concatenate(
         [i * width + np.arange(text.start, len(text.ids)) - 1 for i, text in enumerate(batch)]
     )
     targets = np.concatenate([text.ids[text.start :] for text in batch])
     logits = model.predict(ids, mask, rows)
     losses = log_totals(logits)[:, 0] - logits[np.arange(len(targets)), targets]
-    tops = logits.argmax(axis=1)
-    found, at = [], 0
-    for text in batch:
-        part = slice(at, at + len(text.ids) - text.start)
-        same = bool((tops[part] == targets[part]).all())
-        found.append(_Found(float(losses[part].sum()), tuple(map(int, tops[part])), same))
-        at = part.stop
-    return found
-
-
-def _judge(
-    example: Example, index: int, found: dict[tuple[int, int], _Found], choices: bool
-) -> Score:
-    gold = found[index, example.answer]
-    score = Score(gold.nll, len(gold.top), gold.top, gold.recalled)
-    if not choices:
-        return score
-    sums = np.array([-found[index, choice].nll for choice in range(len(example.choices))])
-    lengths = np.array([len(choice.strip()) for choice in example.choices])
-    right, normalized = (int(np.argmax(x)) == example.answer for x in (sums, sums / lengths))
-    return Score(gold.nll, len(gold.top), gold.top, gold.recalled, right, normalized)
-
-
-def nll_per_token(scores: Sequence[Score]) -> float:
-    return sum(s.nll for s in scores) / sum(s.tokens for s in scores)
-
-
-def agreement(scores: Sequence[Score], reference: Sequence[Score]) -> float:
-    """Share of the answers' positions at which two models put the same token first."""
-    pairs = [
-        (a, b)
-        for one, other in zip(scores, reference, strict=True)
-        for a, b in zip(one.top, other.top, strict=True)
+    top = logits.argmax(axis=1)
+    ends = np.cumsum([len(text.ids) - text.start for text in batch])[:-1]
+    parts = zip(*(np.split(array, ends) for array in (losses, top, targets)), strict=True)
+    return [
+        ExampleScore(float(nll.sum()), len(t), tuple(map(int, t)), bool((t == target).all()))
+        for nll, t, target in parts
     ]
-    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def _judge_choices(example: Example, scores: Sequence[ExampleScore]) -> ExampleScore:
+    sums = np.array([-score.nll for score in scores])
+    lengths = np.array([len(choice.strip()) for choice in example.choices])
+    return replace(
+        scores[example.answer],
+        right=int(np.argmax(sums)) == example.answer,
+        right_normalized=int(np.argmax(sums / lengths)) == example.answer,
+    )

@@ -1,4 +1,4 @@
-"""Several adapters on one task: figures and their intervals, against the first."""
+"""Task report: the metrics of several adapters on the same examples."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kronq.evaluate.score import agreement
-from kronq.evaluate.search_result import Change, Standing, change, standing
-from kronq.evaluate.trials import Scores
+from kronq.evaluate.metrics import MetricChanges, TaskMetrics, metric_changes, task_metrics
+from kronq.evaluate.score import top_token_agreement
+from kronq.evaluate.trials import ScoreFunction
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 
 
-class Row(BaseModel):
+class TaskRow(BaseModel):
     """One adapter, or the base without any."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     bytes: int | None = Field(description="Its file; null for the base.")
-    standing: Standing
-    change: Change | None = Field(description="Against the first; null for the first itself.")
+    standing: TaskMetrics = Field(description="Its metrics.")
+    change: MetricChanges | None = Field(
+        description="Against the first; null for the first itself."
+    )
     agreement: float | None = Field(
         description="Share of the answers' positions with the first's likeliest token."
     )
 
 
 class TaskReport(BaseModel):
-    """What every adapter does on the same examples."""
+    """Metrics of every adapter on the same examples."""
 
     model_config = ConfigDict(frozen=True)
 
     data: str | None
     examples: int
-    rows: list[Row]
+    rows: list[TaskRow]
 
 
 def score_all(
     adapters: Mapping[str, Adapter | None],
-    scores: Scores,
+    score: ScoreFunction,
     examples: Sequence[Example],
     *,
     data: str | None = None,
@@ -48,23 +50,27 @@ def score_all(
     """Scores every adapter on all examples, their other choices included.
 
     Args:
-        adapters: Name → adapter; None is the base alone. The first is what others are held against.
-        scores: Scores an adapter on examples.
-        examples: The user's own.
+        adapters: Name → adapter; None is the base alone. The first is the reference of changes.
+        score: Function that scores an adapter, such as ``Scorer(TaskModel(base))``.
+        examples: The examples.
         data: Name of the examples, for the report.
-        seed: Of the intervals.
+        seed: Seed of the intervals.
     """
     choices = any(len(example.choices) > 1 for example in examples)
-    found = {name: scores(a, examples, choices=choices) for name, a in adapters.items()}
-    first = next(iter(found))
-    rows = [
-        Row(
-            name=name,
-            bytes=adapter.origin.file_bytes or adapter.nbytes if adapter is not None else None,
-            standing=standing(found[name]),
-            change=change(found[name], found[first], seed) if name != first else None,
-            agreement=agreement(found[name], found[first]) if name != first else None,
+    scores = {name: score(a, examples, choices=choices) for name, a in adapters.items()}
+    reference, *_ = scores
+    rows = []
+    for name, adapter in adapters.items():
+        compared = name != reference
+        rows.append(
+            TaskRow(
+                name=name,
+                bytes=adapter.origin.file_bytes or adapter.nbytes if adapter is not None else None,
+                standing=task_metrics(scores[name]),
+                change=metric_changes(scores[name], scores[reference], seed) if compared else None,
+                agreement=top_token_agreement(scores[name], scores[reference])
+                if compared
+                else None,
+            )
         )
-        for name, adapter in adapters.items()
-    ]
     return TaskReport(data=data, examples=len(examples), rows=rows)

@@ -1,6 +1,6 @@
-"""Candidates tried one by one, the smallest that keeps the budget remembered.
+"""Trials of candidates: file sizes are bisected, and the smallest file within budget is kept.
 
-A larger file of one method is taken to lose no more than a smaller one, so that sizes are bisected.
+A larger file of one method is assumed to lose no more than a smaller one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from kronq.errors import KronqError
-from kronq.evaluate.cache import Cache, code, content, digest
+from kronq.evaluate.cache import TaskCache, candidate_code, factor_bytes, hash_parts
+from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
 from kronq.evaluate.intervals import relative_change
-from kronq.evaluate.score import Score
+from kronq.evaluate.score import ExampleScore
 from kronq.evaluate.search_result import Trial
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
@@ -21,49 +22,40 @@ from kronq.packed import pack
 
 Judge = Literal["upper", "mean"]
 
-STEPS = 32
-"""Sizes that are tried between one and its double: 2.2 % apart."""
-_FIRST = 2 * STEPS
-_LAST = 12 * STEPS
-_TOP_BITS = 8
+STEPS_PER_OCTAVE = 32
+"""File sizes tried between one size and its double: 2.2 % apart."""
+_FIRST_STEP = 2 * STEPS_PER_OCTAVE
+_LAST_STEP = 12 * STEPS_PER_OCTAVE
+_LARGEST_BPW = 8
+"""Bits per weight at step 0."""
 
 
-class Scores(Protocol):
-    """Scores an adapter, None being the base alone; ``kronq.evaluate.cache.Scorer`` is one."""
+class ScoreFunction(Protocol):
+    """Function that scores an adapter on examples; ``kronq.evaluate.cache.Scorer`` is one."""
 
     def __call__(
         self, adapter: Adapter | None, examples: Sequence[Example], *, choices: bool = False
-    ) -> list[Score]: ...
+    ) -> list[ExampleScore]: ...
 
 
 @dataclass(frozen=True)
-class Dial:
-    """A method that fills any size.
+class Budget:
+    """Allowed loss increase, and the statistic that must keep it.
 
     Attributes:
-        name: As results call it.
-        make: Bytes of the whole file → the adapter of at most that size.
-        key: Whatever the numbers depend on besides the adapter, the name and the size, e.g. a hash
-            of calibration data.
+        max_loss_increase: Relative increase of the loss: 0.01 is 1 %.
+        judge: ``upper`` for the upper end of the paired 95 % interval, or ``mean``.
+        seed: Seed of the interval.
     """
 
-    name: str
-    make: Callable[[int], Adapter]
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A method without a choice of size: a width."""
-
-    name: str
-    make: Callable[[], Adapter]
-    key: str = ""
+    max_loss_increase: float
+    judge: Judge
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
 class Passed:
-    """A candidate that kept the budget, and its size."""
+    """Candidate that kept the budget."""
 
     adapter: Adapter
     trial: Trial
@@ -71,102 +63,111 @@ class Passed:
 
 
 @dataclass(eq=False)
-class Search:
-    """The best so far, and every trial.
+class CandidateSearch:
+    """Search for the smallest candidate within budget.
 
     Attributes:
-        adapter: As it was trained.
-        scores: Scores an adapter on examples.
-        examples: What candidates are judged by.
-        before: The unquantized adapter's scores on them.
-        budget: The loss increase that is allowed.
-        judge: ``upper`` or ``mean``.
-        seed: Of the intervals.
-        cache: Where candidates are kept.
-        tell: Told each trial.
-        best: The smallest that kept the budget.
-        trials: All of them, in order.
+        adapter: The adapter as trained.
+        score: Function that scores an adapter.
+        examples: The examples that candidates are scored on.
+        reference_scores: Scores of ``adapter`` on them.
+        budget: The allowed loss increase.
+        cache: Cache of candidates.
+        on_trial: Called with each trial.
+        best: The smallest candidate within budget so far.
+        trials: All trials, in order.
     """
 
     adapter: Adapter
-    scores: Scores
+    score: ScoreFunction
     examples: Sequence[Example]
-    before: Sequence[Score]
-    budget: float
-    judge: Judge
-    seed: int
-    cache: Cache
-    tell: Callable[[Trial], None]
+    reference_scores: Sequence[ExampleScore]
+    budget: Budget
+    cache: TaskCache
+    on_trial: Callable[[Trial], None]
     best: Passed | None = None
     trials: list[Trial] = field(default_factory=list)
 
     @cached_property
-    def source(self) -> bytes:
-        """What tells this adapter from others."""
-        return content(self.adapter)
+    def _adapter_bytes(self) -> bytes:
+        return factor_bytes(self.adapter)
 
-    def dial(self, dial: Dial) -> None:
-        """Gallops from 2 bits a parameter, or from the best so far, and bisects."""
+    def bisect_size(self, candidate: SizedCandidate) -> None:
+        """Finds the smallest file of a method within budget, in steps of equal ratio.
+
+        Strides grow from 2 bits per weight, or from just below the best file so far; then the
+        interval between the last size that passed and the first that failed is bisected.
+        """
         beaten = self.best
-        first = _FIRST
+        first = _FIRST_STEP
         if beaten is not None:
-            first = next((at for at in range(_LAST) if self._size(at) < beaten.nbytes), _LAST)
-        passed, failed = (first, None) if self._try_dial(dial, first) else (None, first)
+            smaller = (s for s in range(_LAST_STEP) if self._size(s) < beaten.nbytes)
+            first = next(smaller, _LAST_STEP)
+        passed, failed = (first, None) if self._try_size(candidate, first) else (None, first)
         if passed is None and beaten is not None:
-            return  # not even at the best one's size
-        stride = STEPS if beaten is None else STEPS // 8
-        while failed is None and passed is not None and passed < _LAST:
-            at = min(passed + stride, _LAST)
-            passed, failed = (at, None) if self._try_dial(dial, at) else (passed, at)
-            stride = min(2 * stride, STEPS)
+            return  # the method fails at the size of the best file, so it cannot be smaller
+        stride = STEPS_PER_OCTAVE if beaten is None else STEPS_PER_OCTAVE // 8
+        while failed is None and passed is not None and passed < _LAST_STEP:
+            step = min(passed + stride, _LAST_STEP)
+            passed, failed = (step, None) if self._try_size(candidate, step) else (passed, step)
+            stride = min(2 * stride, STEPS_PER_OCTAVE)
         while passed is None and failed is not None and failed > 0:
-            at = max(failed - STEPS, 0)
-            passed, failed = (at, failed) if self._try_dial(dial, at) else (None, at)
+            step = max(failed - STEPS_PER_OCTAVE, 0)
+            passed, failed = (step, failed) if self._try_size(candidate, step) else (None, step)
         while passed is not None and failed is not None and failed - passed > 1:
-            at = (passed + failed) // 2
-            passed, failed = (at, failed) if self._try_dial(dial, at) else (passed, at)
+            step = (passed + failed) // 2
+            passed, failed = (step, failed) if self._try_size(candidate, step) else (passed, step)
 
-    def fixed(self, candidates: Sequence[Fixed]) -> None:
-        """The smallest first, as long as they are smaller than the best so far."""
-        made: list[tuple[int, str, Adapter]] = []
-        for fixed in candidates:
-            quantized = self._make(fixed, fixed.name, fixed.make)
-            made.append((len(pack(quantized)), fixed.name, quantized))
-        for nbytes, name, quantized in sorted(made, key=lambda item: item[:2]):
+    def try_fixed(self, candidates: Sequence[FixedCandidate]) -> None:
+        """Tries fixed candidates by rising size while they are smaller than the best so far."""
+        quantized = [(c, self._quantize(c, c.name, c.quantize)) for c in candidates]
+        by_size = sorted((len(pack(adapter)), c.name, adapter) for c, adapter in quantized)
+        for nbytes, name, adapter in by_size:
             if self.best is not None and nbytes >= self.best.nbytes:
                 return
-            if self._judge(name, quantized, nbytes):
+            if self._try(name, adapter, nbytes):
                 return
 
-    def _size(self, at: int) -> int:
-        return int(self.adapter.parameters * _TOP_BITS / 8 * 0.5 ** (at / STEPS))
+    def _size(self, step: int) -> int:
+        largest = self.adapter.parameters * _LARGEST_BPW / 8
+        return int(largest * 0.5 ** (step / STEPS_PER_OCTAVE))
 
-    def _try_dial(self, dial: Dial, at: int) -> bool:
-        size = self._size(at)
+    def _try_size(self, candidate: SizedCandidate, step: int) -> bool:
+        size = self._size(step)
         try:
-            quantized = self._make(dial, f"{dial.name} {size}", lambda: dial.make(size))
-        except KronqError as error:  # a header alone may be larger
-            trial = Trial(
-                method=dial.name, bytes=None, loss_increase=None, within=False, note=str(error)
+            quantized = self._quantize(
+                candidate, f"{candidate.name} {size}", lambda: candidate.quantize(size)
             )
-            self._note(trial)
+        except KronqError as error:  # the header alone may be larger
+            self._record(
+                Trial(
+                    method=candidate.name,
+                    bytes=None,
+                    loss_increase=None,
+                    within=False,
+                    note=str(error),
+                )
+            )
             return False
-        return self._judge(dial.name, quantized, len(pack(quantized)))
+        return self._try(candidate.name, quantized, len(pack(quantized)))
 
-    def _make(self, candidate: Dial | Fixed, name: str, make: Callable[[], Adapter]) -> Adapter:
-        key = digest("adapter", code(), self.source, name, candidate.key)
+    def _quantize(self, candidate: Candidate, name: str, make: Callable[[], Adapter]) -> Adapter:
+        key = hash_parts("adapter", candidate_code(), self._adapter_bytes, name, candidate.key)
         return replace(self.cache.adapter(key, make), origin=self.adapter.origin)
 
-    def _judge(self, method: str, quantized: Adapter, nbytes: int) -> bool:
-        after = self.scores(quantized, self.examples)
-        found = relative_change([s.nll for s in after], [s.nll for s in self.before], self.seed)
-        within = (found.high if self.judge == "upper" else found.value) <= self.budget
-        trial = Trial(method=method, bytes=nbytes, loss_increase=found, within=within)
-        self._note(trial)
+    def _try(self, method: str, quantized: Adapter, nbytes: int) -> bool:
+        scores = self.score(quantized, self.examples)
+        increase = relative_change(
+            [s.nll for s in scores], [s.nll for s in self.reference_scores], self.budget.seed
+        )
+        judged = increase.high if self.budget.judge == "upper" else increase.value
+        within = judged <= self.budget.max_loss_increase
+        trial = Trial(method=method, bytes=nbytes, loss_increase=increase, within=within)
+        self._record(trial)
         if within and (self.best is None or nbytes < self.best.nbytes):
             self.best = Passed(quantized, trial, nbytes)
         return within
 
-    def _note(self, trial: Trial) -> None:
+    def _record(self, trial: Trial) -> None:
         self.trials.append(trial)
-        self.tell(trial)
+        self.on_trial(trial)

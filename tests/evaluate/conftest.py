@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronq.evaluate.score import score
+from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
 from tests.cli.command import Kronq
@@ -38,9 +38,9 @@ def helped(model: TaskModel) -> list[Example]:
             row = model.predict(ids, np.ones_like(ids), np.array([ids.size - 1]))[0]
             answer += letters[int(allowed[row[allowed].argmax()])]
         examples.append(replace(example, choices=(answer, *example.choices[1:]), answer=0))
-    after = score(model, examples)
+    after = score_examples(model, examples)
     model.use(None)
-    before = score(model, examples)
+    before = score_examples(model, examples)
     return [e for e, a, b in zip(examples, after, before, strict=True) if a.nll < b.nll]
 
 

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kronq.errors import KronqError
-from kronq.evaluate.intervals import difference, relative_change, wilson
+from kronq.evaluate.intervals import mean_difference, relative_change, wilson_interval
 
 
 def test_wilson_as_others_have_it() -> None:
     """statsmodels.stats.proportion.proportion_confint(76, 120, method="wilson")."""
-    found = wilson(76, 120)
+    found = wilson_interval(76, 120)
     assert found.value == pytest.approx(76 / 120)
     assert (found.low, found.high) == pytest.approx((0.544224, 0.714171), abs=1e-6)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_an_interval_around_its_share(pair: tuple[int, int]) -> None:
-    found = wilson(*pair)
+    found = wilson_interval(*pair)
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
@@ -38,13 +38,13 @@ def test_an_interval_holds_what_it_promises() -> None:
     rng = np.random.default_rng(1)
     missed = 0
     for _ in range(100):
-        found = difference(list(rng.normal(0.3, 1.0, 30)), [0.0] * 30)
+        found = mean_difference(list(rng.normal(0.3, 1.0, 30)), [0.0] * 30)
         missed += not found.low <= 0.3 <= found.high
     assert 1 <= missed <= 15
 
 
 def test_the_same_is_no_change() -> None:
-    assert relative_change([1.0, 2.0], [1.0, 2.0]) == difference([1, 0], [1, 0])
+    assert relative_change([1.0, 2.0], [1.0, 2.0]) == mean_difference([1, 0], [1, 0])
 
 
 @pytest.mark.parametrize("pair", [([1.0], [1.0, 2.0]), ([], []), ([1.0], [0.0])])

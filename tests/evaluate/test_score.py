@@ -9,7 +9,7 @@ import pytest
 
 from kronq.errors import KronqError
 from kronq.evaluate import score as scoring
-from kronq.evaluate.score import agreement, nll_per_token, score
+from kronq.evaluate.score import nll_per_token, score_examples, top_token_agreement
 from kronq.evaluate.task_model import TaskModel
 from kronq.genai.session import Session
 from kronq.io.examples import Example, read_examples
@@ -55,7 +55,7 @@ def test_scores_are_those_of_torch(tiny_hf: Path, model: TaskModel, family: str 
         reference.add(adapter)
     model.use(adapter)
     examples = random_examples(12)
-    for example, found in zip(examples, score(model, examples, choices=True), strict=True):
+    for example, found in zip(examples, score_examples(model, examples, choices=True), strict=True):
         sums = []
         for choice in example.choices:
             losses, ids, top = reference.losses(example.prompt, choice)
@@ -73,27 +73,27 @@ def test_scores_are_those_of_torch(tiny_hf: Path, model: TaskModel, family: str 
 def test_batches_change_nothing(model: TaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.use(tiny_adapter())
     examples = random_examples(20)
-    together = score(model, examples)
+    together = score_examples(model, examples)
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 1)
-    alone = score(model, examples)
+    alone = score_examples(model, examples)
     assert [s.nll for s in alone] == pytest.approx([s.nll for s in together], rel=1e-5)
-    assert agreement(alone, together) == 1
+    assert top_token_agreement(alone, together) == 1
 
 
 def test_only_the_right_answers_where_accuracy_is_not_asked_for(model: TaskModel) -> None:
     seen: list[tuple[int, int]] = []
-    found = score(model, random_examples(5), progress=lambda *at: seen.append(at))
+    found = score_examples(model, random_examples(5), progress=lambda *at: seen.append(at))
     assert seen[-1] == (5, 5)
     assert all(s.right is None for s in found)
 
 
 def test_equal_choices_count_for_the_first(model: TaskModel) -> None:
     first, second = (Example("a:", (" b", " b"), answer) for answer in (0, 1))
-    assert [s.right for s in score(model, [first, second], choices=True)] == [True, False]
+    assert [s.right for s in score_examples(model, [first, second], choices=True)] == [True, False]
 
 
 def test_plain_text_is_scored_but_for_its_first_token(model: TaskModel) -> None:
-    (found,) = score(model, [Example("", ("abc",))])
+    (found,) = score_examples(model, [Example("", ("abc",))])
     assert found.tokens == 2
 
 
@@ -102,7 +102,7 @@ def test_plain_text_is_scored_but_for_its_first_token(model: TaskModel) -> None:
 )
 def test_what_cannot_be_scored_is_told(model: TaskModel, text: str, told: str) -> None:
     with pytest.raises(KronqError, match=told):
-        score(model, [Example("", ("abc",)), Example("", (text,))])
+        score_examples(model, [Example("", ("abc",)), Example("", (text,))])
 
 
 @pytest.mark.slow
@@ -117,6 +117,6 @@ def test_a_real_model(smollm_base: Path) -> None:
         rows = session.logits(ids)[0, start - 1 : -1].astype(np.float64)
         totals = np.log(np.exp(rows).sum(axis=1))
         expected.append(float((totals - rows[np.arange(len(rows)), ids[start:]]).sum()))
-    found = score(TaskModel(smollm_base, device="cpu", threads=1), examples)
+    found = score_examples(TaskModel(smollm_base, device="cpu", threads=1), examples)
     assert [s.nll for s in found] == pytest.approx(expected, rel=1e-4)
     assert nll_per_token(found) == pytest.approx(sum(expected) / sum(s.tokens for s in found))

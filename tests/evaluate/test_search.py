@@ -11,16 +11,20 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
-from kronq.evaluate.cache import Cache
-from kronq.evaluate.score import Score
-from kronq.evaluate.search import Found, smallest
-from kronq.evaluate.split import split
-from kronq.evaluate.trials import STEPS, Dial, Fixed
+from kronq.evaluate.cache import TaskCache
+from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
+from kronq.evaluate.held_out import split_examples
+from kronq.evaluate.score import ExampleScore
+from kronq.evaluate.search_result import Trial
+from kronq.evaluate.smallest import SearchOptions, SmallestAdapter, search_candidates, smallest
+from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.trials import STEPS_PER_OCTAVE
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.packed import pack
+from tests.evaluate.tiny import tiny_adapter
 
 EXAMPLES = [Example(f"{i}:", (" yes", " no"), i % 2) for i in range(100)]
 TRAINED = Adapter(
@@ -51,7 +55,7 @@ class Made:
 
     def __call__(
         self, adapter: Adapter | None, examples: Sequence[Example], *, choices: bool = False
-    ) -> list[Score]:
+    ) -> list[ExampleScore]:
         self.asked.append((adapter, list(examples), choices))
         loss = 3.0
         if adapter is TRAINED:
@@ -62,19 +66,21 @@ class Made:
         rng = np.random.default_rng(len(self.asked))
         losses = loss * (1 + self.noise * rng.standard_normal(len(examples)))
         right = True if choices else None
-        return [Score(float(nll), 1, (0,), True, right, right) for nll in losses]
+        return [ExampleScore(float(nll), 1, (0,), True, right, right) for nll in losses]
 
 
-def found(scores: Made, *candidates: Dial | Fixed, budget: float = 0.01, **options) -> Found:
-    return smallest(TRAINED, scores, EXAMPLES, budget, candidates, data="dev.jsonl", **options)
+def found(scores: Made, *candidates: Candidate, budget: float = 0.01, **options) -> SmallestAdapter:
+    return search_candidates(
+        TRAINED, scores, EXAMPLES, budget, candidates, data="dev.jsonl", **options
+    )
 
 
 def test_the_smallest_within_the_budget() -> None:
     """Loss is 1 % above at 20,000 bytes."""
     scores = Made(needed=200)
-    result = found(scores, Dial("any size", blob)).result
+    result = found(scores, SizedCandidate("any size", blob)).result
     kept = [t.bytes for t in result.trials if t.within]
-    assert 20_000 <= min(kept) <= 20_000 * 2 ** (1.5 / STEPS)
+    assert 20_000 <= min(kept) <= 20_000 * 2 ** (1.5 / STEPS_PER_OCTAVE)
     assert len(result.trials) <= 12
     assert result.change.loss_increase.value == pytest.approx(200 / min(kept), rel=0.02)
     assert result.within
@@ -82,8 +88,8 @@ def test_the_smallest_within_the_budget() -> None:
 
 def test_of_two_methods_the_better_and_little_time_for_the_other() -> None:
     scores = Made(needed=200)
-    good = Dial("good", lambda size: blob(size, 1.0))
-    poor = Dial("poor", lambda size: blob(size, 2.0))
+    good = SizedCandidate("good", lambda size: blob(size, 1.0))
+    poor = SizedCandidate("poor", lambda size: blob(size, 2.0))
     for order in ((good, poor), (poor, good)):
         result = found(scores, *order).result
         assert result.method == "good"
@@ -92,8 +98,10 @@ def test_of_two_methods_the_better_and_little_time_for_the_other() -> None:
 
 
 def test_widths_only_where_they_are_smaller() -> None:
-    widths = [Fixed(f"{kb} kB", lambda kb=kb: blob(1000 * kb, 0.5)) for kb in (40, 18, 12, 5)]
-    result = found(Made(needed=200), Dial("any size", blob), *widths).result
+    widths = [
+        FixedCandidate(f"{kb} kB", lambda kb=kb: blob(1000 * kb, 0.5)) for kb in (40, 18, 12, 5)
+    ]
+    result = found(Made(needed=200), SizedCandidate("any size", blob), *widths).result
     assert result.method == "12 kB"
     assert [t.method for t in result.trials if t.method.endswith("kB")] == ["5 kB", "12 kB"]
     assert found(Made(needed=200), *widths).result.method == "12 kB"
@@ -102,14 +110,18 @@ def test_widths_only_where_they_are_smaller() -> None:
 def test_the_upper_end_is_more_careful_than_the_mean() -> None:
     sizes = {}
     for judge in ("upper", "mean"):
-        result = found(Made(needed=200, noise=0.02), Dial("any size", blob), judge=judge).result
+        result = found(
+            Made(needed=200, noise=0.02),
+            SizedCandidate("any size", blob),
+            options=SearchOptions(judge=judge),
+        ).result
         sizes[judge] = min(t.bytes for t in result.trials if t.within and t.bytes)
     assert sizes["upper"] > sizes["mean"]
 
 
 def test_the_check_is_on_examples_that_the_search_never_saw() -> None:
     scores = Made()
-    result = found(scores, Dial("any size", blob)).result
+    result = found(scores, SizedCandidate("any size", blob)).result
     *searches, _chosen, _trained, _base = scores.asked
     searched = {e for _, examples, _ in searches for e in examples}
     checked = {e for _, examples, _ in scores.asked[-3:] for e in examples}
@@ -120,14 +132,14 @@ def test_the_check_is_on_examples_that_the_search_never_saw() -> None:
 
 
 def test_the_division_is_the_same_in_any_order() -> None:
-    one, two = split(EXAMPLES, 0.3), split(EXAMPLES[::-1], 0.3)
+    one, two = split_examples(EXAMPLES, 0.3), split_examples(EXAMPLES[::-1], 0.3)
     assert [set(part) for part in one] == [set(part) for part in two]
     assert [len(part) for part in one] == [70, 30]
-    assert set(split(EXAMPLES, 0.3, seed=1)[1]) != set(one[1])
+    assert set(split_examples(EXAMPLES, 0.3, seed=1)[1]) != set(one[1])
 
 
 def test_equal_examples_are_not_on_both_sides() -> None:
-    searched, held_out = split(EXAMPLES * 2)
+    searched, held_out = split_examples(EXAMPLES * 2)
     assert not set(searched) & set(held_out)
     assert len(searched) == len(held_out) == 100
 
@@ -141,22 +153,22 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
         made.append(size)
         return blob(size)
 
-    options = {"cache": Cache(tmp_path)}
+    options = {"cache": TaskCache(tmp_path)}
     with pytest.raises(KeyboardInterrupt):
-        found(Made(), Dial("any size", make), **options)
+        found(Made(), SizedCandidate("any size", make), **options)
     before, made[:] = list(made), []
     result = found(
-        Made(), Dial("any size", lambda size: made.append(size) or blob(size)), **options
+        Made(), SizedCandidate("any size", lambda size: made.append(size) or blob(size)), **options
     )
     assert not set(before) & set(made)
-    assert result.result == found(Made(), Dial("any size", blob)).result
-    found(Made(), Dial("any size", lambda _: pytest.fail("it is kept")), **options)
+    assert result.result == found(Made(), SizedCandidate("any size", blob)).result
+    found(Made(), SizedCandidate("any size", lambda _: pytest.fail("it is kept")), **options)
     next(tmp_path.glob("*.safetensors")).write_bytes(b"damaged")
-    found(Made(), Dial("any size", blob), **options)
+    found(Made(), SizedCandidate("any size", blob), **options)
 
 
 def test_the_check_is_in_the_file(tmp_path: Path) -> None:
-    quantized = found(Made(), Dial("any size", blob)).adapter
+    quantized = found(Made(), SizedCandidate("any size", blob)).adapter
     check = quantized.recipe.task
     assert (check.data, check.examples, check.max_loss_increase) == ("dev.jsonl", 50, 0.01)
     assert check.interval[0] <= check.loss_increase <= check.interval[1]
@@ -176,20 +188,39 @@ def test_a_check_that_misses_is_told() -> None:
                 return [replace(s, nll=2 * s.nll) for s in scores]
             return scores
 
-    result = found(Lucky(), Dial("any size", blob)).result
+    result = found(Lucky(), SizedCandidate("any size", blob)).result
     assert not result.within
     assert result.change.loss_increase.value > 0.9
 
 
 def test_what_cannot_be_searched_is_told() -> None:
-    dial = Dial("any size", blob)
+    dial = SizedCandidate("any size", blob)
     with pytest.raises(KronqError, match=r"no candidate stays within 0 %; found at best \+"):
         found(Made(), dial, budget=0.0)
     with pytest.raises(KronqError, match="does not fit"):
-        found(Made(), Dial("none", too_small))
+        found(Made(), SizedCandidate("none", too_small))
     with pytest.raises(KronqError, match="too few examples; found 5 to search by"):
-        smallest(TRAINED, Made(), EXAMPLES[:10], 0.01, [dial])
+        search_candidates(TRAINED, Made(), EXAMPLES[:10], 0.01, [dial])
     with pytest.raises(KronqError, match="no better than its base"):
-        smallest(blob(500, 9.0), Made(needed=10**6), EXAMPLES, 0.01, [dial])
+        search_candidates(blob(500, 9.0), Made(needed=10**6), EXAMPLES, 0.01, [dial])
     with pytest.raises(KronqError, match="no such judge"):
-        found(Made(), dial, judge="median")
+        found(Made(), dial, options=SearchOptions(judge="median"))
+
+
+def test_one_call_does_what_the_command_does(
+    model: TaskModel, helped: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples and a loaded base instead of files, and the cache where $KRONQ_CACHE says."""
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path))
+    found = smallest(tiny_adapter(), model, helped, 0.2, method="rtn")
+    assert found.result.method.startswith("rtn ")
+    assert found.adapter.recipe.task == found.result.task_check()
+    kept = sorted((tmp_path / "tasks").iterdir())
+    assert kept
+    trials: list[Trial] = []
+    options = SearchOptions(on_trial=trials.append)
+    again = smallest(tiny_adapter(), model, helped, 0.2, method="rtn", options=options)
+    assert sorted((tmp_path / "tasks").iterdir()) == kept
+    assert (again.result, again.result.trials) == (found.result, trials)
+    with pytest.raises(KronqError, match="quantized already"):
+        smallest(found.adapter, model, helped)

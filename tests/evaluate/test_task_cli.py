@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 import kronq as package
-from kronq.cli.searching import candidates
-from kronq.evaluate import search
+from kronq.evaluate.candidates import SizedCandidate, default_candidates
 from kronq.evaluate.intervals import relative_change
-from kronq.evaluate.score import Score
-from kronq.evaluate.search_result import Change
-from kronq.evaluate.trials import Dial
+from kronq.evaluate.metrics import MetricChanges
+from kronq.evaluate.score import ExampleScore
 from kronq.io.examples import Example
 from kronq.packed import pack
 from tests.cli.command import Kronq
@@ -96,14 +95,14 @@ def test_only_the_asked_method(
 
 def test_candidates() -> None:
     adapter = tiny_adapter()
-    names = [candidate.name for candidate in candidates(adapter)]
+    names = [candidate.name for candidate in default_candidates(adapter)]
     assert names[:2] == ["compact, unbiased", "compact"]
     assert names[2:] == [f"native {bits} bit" for bits in (8, 4, 3, 2)]
     fixed = [f"balanced {bits} bit" for bits in (8, 4, 3, 2)]
-    assert [c.name for c in candidates(adapter, "balanced")] == fixed
-    _, dial = candidates(adapter, "compact")
-    assert isinstance(dial, Dial)
-    assert 1900 < len(pack(dial.make(2000))) <= 2000
+    assert [c.name for c in default_candidates(adapter, "balanced")] == fixed
+    _, dial = default_candidates(adapter, "compact")
+    assert isinstance(dial, SizedCandidate)
+    assert 1900 < len(pack(dial.quantize(2000))) <= 2000
 
 
 def test_a_check_that_misses(
@@ -115,13 +114,14 @@ def test_a_check_that_misses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Exit code 1, the figures all the same, and no file."""
-    real = search.change
+    search = importlib.import_module("kronq.evaluate.smallest")
+    real = search.metric_changes
 
-    def worse(*scores: list[Score]) -> Change:
+    def worse(*scores: list[ExampleScore]) -> MetricChanges:
         doubled = relative_change([2.0, 2.1], [1.0, 1.0])
         return real(*scores).model_copy(update={"loss_increase": doubled})
 
-    monkeypatch.setattr(search, "change", worse)
+    monkeypatch.setattr(search, "metric_changes", worse)
     path = out / "small.safetensors"
     asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "-o", path)
     asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "balanced")

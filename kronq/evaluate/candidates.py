@@ -1,0 +1,105 @@
+"""Candidates of the search by task: methods that fill any file size, and fixed settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import Moments
+from kronq.quantization import quantize
+
+WIDTHS = (8, 4, 3, 2)
+"""Code widths, in bits, of the methods that do not fill a file size."""
+
+
+@dataclass(frozen=True)
+class SizedCandidate:
+    """Method that fills any file size.
+
+    Attributes:
+        name: Name of the method in results.
+        quantize: Maps a file size in bytes to the adapter whose file is at most that large.
+        key: Further inputs of ``quantize`` besides the adapter, the name and the size, such as a
+            hash of second moments; part of the cache key.
+    """
+
+    name: str
+    quantize: Callable[[int], Adapter]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class FixedCandidate:
+    """Method at one setting, such as a code width.
+
+    Attributes:
+        name: Name of the method and its setting in results.
+        quantize: Returns the quantized adapter.
+        key: As in ``SizedCandidate``.
+    """
+
+    name: str
+    quantize: Callable[[], Adapter]
+    key: str = ""
+
+
+Candidate = SizedCandidate | FixedCandidate
+
+
+def default_candidates(
+    adapter: Adapter, method: Any = None, second_moments: Moments | None = None
+) -> list[Candidate]:
+    """Returns the candidates that ``smallest`` tries, in order.
+
+    Unbiased entropy-coded ones come first, because they keep most of a task's accuracy for their
+    size; with second moments a calibrated variant follows. Native codes of every width come last.
+
+    Args:
+        adapter: The adapter as trained.
+        method: The only method to try; None or ``auto`` for all.
+        second_moments: Second moments of the layers' inputs.
+    """
+    every = method in (None, "auto")
+    candidates: list[Candidate] = []
+    if every or method == "compact":
+        candidates.append(_compact(adapter, "compact, unbiased", "unbiased"))
+        if second_moments is not None:
+            name = "compact, calibrated, unbiased"
+            candidates.append(_compact(adapter, name, "unbiased", second_moments))
+        candidates.append(_compact(adapter, "compact", "fit"))
+    if method == "fp16":
+        candidates.append(FixedCandidate("fp16", lambda: quantize(adapter, method="fp16")))
+    elif method != "compact":
+        name = "native" if every else method
+        candidates += [_fixed_width(adapter, name, bits) for bits in WIDTHS]
+    return candidates
+
+
+def _compact(
+    adapter: Adapter, name: str, refit: Any, second_moments: Moments | None = None
+) -> SizedCandidate:
+    def fill(size: int) -> Adapter:
+        return quantize(adapter, method="compact", size=size, refit=refit, moments=second_moments)
+
+    key = "" if second_moments is None else _fingerprint(second_moments)
+    return SizedCandidate(name, fill, key)
+
+
+def _fixed_width(adapter: Adapter, method: Any, bits: int) -> FixedCandidate:
+    return FixedCandidate(f"{method} {bits} bit", lambda: quantize(adapter, bits, method=method))
+
+
+def _fingerprint(second_moments: Moments) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    hashed: set[int] = set()
+    for moment in second_moments.values():
+        for array in (moment.inputs, moment.outputs):
+            if array is not None and id(array) not in hashed:  # layers may share an array
+                hashed.add(id(array))
+                digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
