@@ -1,19 +1,23 @@
-"""The one family of errors a user can cause.
+"""Errors that a user can cause, one family.
 
-Every error is one line: what went wrong, where (file, layer), what was found, what was expected and
-a hint. The command line prints it to stderr and exits with code 2; nothing is half-written.
+Every error is one line: the file or layer, what is wrong, what was found, what was expected and a
+hint. The command line prints it to stderr and exits with code 2; no output is half-written. Each
+subclass is also the built-in exception that Python programs catch, such as ``FileNotFoundError``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
 StrPath = str | os.PathLike[str]
 
+_PARAMETER = re.compile(r"\{([a-z]\w*)(?:=([^{}]*))?\}")
+
 
 class KronqError(Exception):
-    """Something the user can mend.
+    """An error that the user can correct.
 
     Args:
         message: What is wrong, in one sentence.
@@ -21,7 +25,9 @@ class KronqError(Exception):
         layer: The adapted layer it is about.
         found: What was found there.
         expected: What would have been right.
-        hint: What to try.
+        hint: What to try. ``{force}`` names a parameter and ``{form=branch}`` a parameter's value:
+            ``str`` shows them as Python has them (``force``, ``form="branch"``), the command line
+            as options (``--force``, ``--form branch``).
     """
 
     def __init__(
@@ -34,15 +40,25 @@ class KronqError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
+        super().__init__(message)  # first: ImportError clears its path
         self.message = message
         self.path = path
         self.layer = layer
         self.found = found
         self.expected = expected
         self.hint = hint
-        super().__init__(str(self))
+        self.args = (str(self),)
 
     def __str__(self) -> str:
+        return self.render(_as_argument)
+
+    def render(self, parameter: Callable[[str, str | None], str]) -> str:
+        """Returns the error's line.
+
+        Args:
+            parameter: Writes a parameter that the hint names; takes the name, and the value or
+                None.
+        """
         where = "".join(f"{part}: " for part in (self.path, self.layer) if part is not None)
         text = f"{where}{self.message}"
         if self.found is not None:
@@ -50,35 +66,76 @@ class KronqError(Exception):
         if self.expected is not None:
             text += f"; expected {self.expected}"
         if self.hint is not None:
-            text += f" (hint: {self.hint})"
+            hint = _PARAMETER.sub(lambda match: parameter(match[1], match[2]), self.hint)
+            text += f" (hint: {hint})"
         return printable(" ".join(text.split()))
 
 
-class FormatError(KronqError):
+class ArgumentError(KronqError, ValueError):
+    """An argument of a wrong value or a wrong type."""
+
+
+class FormatError(KronqError, ValueError):
     """A file that is damaged, incomplete or not what its name says."""
 
 
-class UnsupportedError(KronqError):
-    """A well-formed thing that kronq does not handle."""
+class UnsupportedError(KronqError, ValueError):
+    """Well-formed input that kronq does not handle."""
 
 
-class MismatchError(KronqError):
+class MismatchError(KronqError, ValueError):
     """An adapter and a base that do not belong together."""
 
 
-class OutputExistsError(KronqError):
-    """An output that is already there and would have been overwritten."""
+class NotFoundError(KronqError, FileNotFoundError):
+    """An input file or folder that does not exist."""
 
 
-class MissingDependencyError(KronqError):
+class OutputExistsError(KronqError, FileExistsError):
+    """An output that exists and would have been overwritten."""
+
+
+class MissingDependencyError(KronqError, ImportError):  # type: ignore[misc]  # both have a path
     """An optional package that the request needs and that is not installed."""
 
 
+def check_type(name: str, value: object, *types: type) -> None:
+    """Refuses an argument that is of none of the types; True and False are no numbers.
+
+    Raises:
+        ArgumentError: It is of another type.
+    """
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ArgumentError(
+            f"{name} has the wrong type",
+            found=type(value).__name__,
+            expected=" or ".join(each.__name__ for each in types),
+        )
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses an argument that is none of the choices.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    allowed = tuple(choices)
+    if not isinstance(value, str) or value not in allowed:
+        raise ArgumentError(f"no such {name}", found=value, expected=", ".join(allowed))
+
+
 def printable(text: str) -> str:
-    """The text with control characters escaped: no file's names may steer a terminal."""
+    """Escapes control characters, so that no name from a file can steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def listing(names: Iterable[str]) -> str:
-    """All names, in order, on one line: nothing is ever cut from an error."""
+    """Joins all names, sorted, on one line; none is left out."""
     return ", ".join(sorted(names))
+
+
+def _as_argument(name: str, value: str | None) -> str:
+    if value is None:
+        return name
+    number = re.fullmatch(r"[\d.]+|True|False|None", value)
+    return f"{name}={value}" if number else f'{name}="{value}"'

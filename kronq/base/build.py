@@ -21,7 +21,14 @@ from pathlib import Path
 from kronq.base.agreement import Agreement, measure_agreement
 from kronq.base.gguf import gguf_to_hf, is_gguf
 from kronq.base.gguf_graph import Kept, keep_blocks
-from kronq.errors import FormatError, KronqError, StrPath, UnsupportedError
+from kronq.errors import (
+    ArgumentError,
+    FormatError,
+    KronqError,
+    NotFoundError,
+    StrPath,
+    UnsupportedError,
+)
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
 from kronq.onnx.sessions import EXACT
@@ -150,13 +157,15 @@ def build_base(
 def check_options(precision: str, *, from_gguf: bool, fuse_qkv: bool, fast: bool) -> None:
     """Refuses what does not go together."""
     if precision not in PRECISIONS:
-        raise KronqError("unknown precision", found=precision, expected=", ".join(PRECISIONS))
+        raise ArgumentError("unknown precision", found=precision, expected=", ".join(PRECISIONS))
     if precision == AS_IS and not from_gguf:
-        raise KronqError("as-is keeps the blocks of a GGUF file", expected="a .gguf file")
+        raise ArgumentError("as-is keeps the blocks of a GGUF file", expected="a .gguf file")
     if precision == AS_IS and fuse_qkv:
-        raise KronqError("as-is keeps q, k and v apart", hint="--precision fp32 --fuse-qkv")
+        raise ArgumentError("as-is keeps q, k and v apart", hint="{precision=fp32} with {fuse_qkv}")
     if fast and precision not in (AS_IS, "int4"):
-        raise KronqError("fast needs quantized weights", found=precision, expected="as-is or int4")
+        raise ArgumentError(
+            "fast needs quantized weights", found=precision, expected="as-is or int4"
+        )
 
 
 def move_others(built: Path, folder: Path) -> None:
@@ -169,9 +178,9 @@ def move_others(built: Path, folder: Path) -> None:
 def check_hf_folder(folder: Path) -> None:
     """Refuses what the builder would only fail on after a minute, or with a traceback."""
     if not folder.exists():
-        raise KronqError("no such file or folder", path=folder)
+        raise NotFoundError("no such file or folder", path=folder)
     if not folder.is_dir():
-        raise KronqError(
+        raise FormatError(
             "neither a folder nor a GGUF file",
             path=folder,
             expected="a Hugging Face folder with config.json, or a .gguf file",
@@ -179,7 +188,7 @@ def check_hf_folder(folder: Path) -> None:
     config_file = folder / "config.json"
     if not config_file.is_file():
         ggufs = sorted(file.name for file in folder.glob("*.gguf"))
-        raise KronqError(
+        raise FormatError(
             "not a Hugging Face folder: no config.json",
             path=folder,
             hint=f"give the file itself: {folder / ggufs[0]}" if ggufs else None,
@@ -191,9 +200,9 @@ def check_hf_folder(folder: Path) -> None:
     if not isinstance(config, dict) or not config.get("architectures"):
         raise FormatError("no 'architectures' in it", path=config_file)
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
-        raise KronqError("no weights", path=folder, expected=" or ".join(WEIGHT_FILES))
+        raise FormatError("no weights", path=folder, expected=" or ".join(WEIGHT_FILES))
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise KronqError(
+        raise FormatError(
             "no tokenizer",
             path=folder,
             expected=" or ".join(TOKENIZER_FILES),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.io.examples import Example
 
 Tokenize = Callable[[str], Sequence[int]]
@@ -90,7 +90,7 @@ def choose(
         KronqError: Nothing in the data has two tokens, or the limit is no number of tokens.
     """
     if limit_tokens < 1:
-        raise KronqError("not a number of tokens", found=limit_tokens, expected="1 or more")
+        raise ArgumentError("not a number of tokens", found=limit_tokens, expected="1 or more")
     shuffled = list(examples)
     random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - a draw that is to be repeatable
     chosen: list[Tokens] = []
@@ -101,7 +101,7 @@ def choose(
         chosen.append(found)
         total += len(found.ids)
     if not chosen:
-        raise KronqError("the text has no two tokens in a row", expected="a longer text")
+        raise ArgumentError("the text has no two tokens in a row", expected="a longer text")
     return chosen
 
 

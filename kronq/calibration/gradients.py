@@ -27,7 +27,7 @@ from kronq.calibration.batches import LIMIT_TOKENS, Batch, batches, choose
 from kronq.calibration.store import digest_adapter, digest_batches, digest_files, open_store
 from kronq.calibration.torch_factors import Factors
 from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
-from kronq.errors import KronqError, StrPath, UnsupportedError
+from kronq.errors import ArgumentError, StrPath, UnsupportedError
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
@@ -83,12 +83,12 @@ def two_sided(
         KronqError: No such folder, no text, or no answer in it.
     """
     if labels not in get_args(Labels):
-        raise KronqError("no such labels", found=labels, expected=" or ".join(get_args(Labels)))
+        raise ArgumentError("no such labels", found=labels, expected=" or ".join(get_args(Labels)))
     examples = read_examples(data) if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
     model, tokenize = load_model(model_dir, device=device, purpose="output gradients")
     chosen = [s for s in choose(examples, tokenize, limit_tokens) if s.start < len(s.ids)]
     if not chosen:
-        raise KronqError("the data has no answer to take a gradient of")
+        raise ArgumentError("the data has no answer to take a gradient of")
     made = batches(chosen, _BATCH_TOKENS)
     store = open_store(
         cache,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from kronq.calibration.batches import Batch
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, NotFoundError, StrPath
 from kronq.io.files import cache_folder, write_file
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
@@ -82,7 +82,7 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]] | None:
     try:
         file = open_tensors(path)
         arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
-    except FormatError:
+    except (FormatError, NotFoundError):
         return None
     right = file.metadata.get(_CHECKSUM) == _checksum(arrays)
     return (arrays, file.metadata) if right else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kronq.base.build import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import Factors, factors_of
-from kronq.errors import KronqError, MismatchError, MissingDependencyError, StrPath
+from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter
 from kronq.onnx.graph.names import canonical
@@ -61,7 +61,7 @@ def load_model(
     from transformers.utils import logging
 
     if device not in ("auto", "cpu", "cuda"):
-        raise KronqError("unknown device", found=device, expected="auto, cpu or cuda")
+        raise ArgumentError("unknown device", found=device, expected="auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise MissingDependencyError("no CUDA in this torch", found=torch.__version__)
     shown = logging.is_progress_bar_enabled()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from kronq.cli.messages import error_line
 from kronq.errors import KronqError
 
 VERBS = {
@@ -65,12 +66,12 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"{context.command_path} --help" if context else None
-        click.echo(f"kronq: error: {KronqError(error.format_message(), hint=hint)}", err=True)
+        click.echo(error_line(KronqError(error.format_message(), hint=hint)), err=True)
         sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(130)
     except KronqError as error:
-        click.echo(f"kronq: error: {error}", err=True)
+        click.echo(error_line(error), err=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()

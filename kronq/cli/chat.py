@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.messages import as_option
 from kronq.errors import KronqError, listing, printable
 from kronq.genai.session import Session
 
@@ -133,7 +134,7 @@ def command(
             except KronqError as error:
                 if not sys.stdin.isatty():
                     raise
-                say(f"{error}; /reset forgets what was said")
+                say(f"{error.render(as_option)}; /reset forgets what was said")
 
 
 def read_line() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError, KronqError
 from kronq.io.examples import Example
 
 MIN_EXAMPLES = 8
@@ -38,7 +38,7 @@ def split_examples(
     checked = set(distinct[: round(held_out * len(distinct))])
     parts = [e for e in examples if e not in checked], [e for e in examples if e in checked]
     if min(map(len, parts)) < MIN_EXAMPLES:
-        raise KronqError(
+        raise ArgumentError(
             "too few examples",
             found=f"{len(parts[0])} to search by and {len(parts[1])} held out",
             expected=f"at least {MIN_EXAMPLES} of each, all different",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.model.delta import F64
 
 RESAMPLES = 10_000
@@ -30,7 +30,7 @@ class Interval:
 def wilson_interval(successes: int, n: int) -> Interval:
     """Returns a share with its Wilson score interval (E. B. Wilson, JASA 22, 1927)."""
     if not 0 <= successes <= n or n < 1:
-        raise KronqError("no share", found=f"{successes} of {n}")
+        raise ArgumentError("no share", found=f"{successes} of {n}")
     p = successes / n
     center = (p + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
     radius = _Z * math.sqrt(p * (1 - p) / n + _Z * _Z / (4 * n * n)) / (1 + _Z * _Z / n)
@@ -51,7 +51,7 @@ def relative_change(values: Sequence[float], reference: Sequence[float], seed: i
     sums = _resample_sums(pairs, seed)
     total = pairs.sum(axis=0)
     if total[1] <= 0:
-        raise KronqError("the reference has no loss to compare with", found=float(total[1]))
+        raise ArgumentError("the reference has no loss to compare with", found=float(total[1]))
     return _percentiles(float(total[0] / total[1] - 1), sums[:, 0] / sums[:, 1] - 1)
 
 
@@ -66,7 +66,7 @@ def mean_difference(values: Sequence[float], reference: Sequence[float], seed: i
 def _stack_pairs(values: Sequence[float], reference: Sequence[float]) -> F64:
     """Returns [examples, 2]."""
     if len(values) != len(reference) or not len(values):
-        raise KronqError("not the same examples", found=len(values), expected=len(reference))
+        raise ArgumentError("not the same examples", found=len(values), expected=len(reference))
     return np.array([values, reference], dtype=np.float64).T
 
 

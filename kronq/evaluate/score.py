@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.genai.logits import log_totals
 from kronq.genai.token_inputs import IntArray
 from kronq.io.examples import Example
@@ -131,13 +131,13 @@ def _tokenize(model: Predictor, example: Example, index: int, choice: int) -> _C
     ids = model.tokenize(example.prompt + example.choices[choice])
     start = len(model.tokenize(example.prompt))
     if model.context is not None and len(ids) > model.context:
-        raise KronqError(
+        raise ArgumentError(
             f"example {index + 1} is longer than the model's context",
             found=f"{len(ids):,} tokens",
             expected=f"at most {model.context:,}",
         )
     if len(ids) < 2:
-        raise KronqError(
+        raise ArgumentError(
             f"example {index + 1} is too short",
             found=repr(example.text),
             expected="two tokens or more: the first is not predicted",

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, KronqError, StrPath
 from kronq.evaluate.cache import Scorer, TaskCache, default_folder
 from kronq.evaluate.candidates import (
     Candidate,
@@ -102,7 +102,7 @@ def smallest(
         ...     kronq.save(found.adapter, "small.safetensors")
     """
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
-        raise KronqError(
+        raise ArgumentError(
             "the adapter is quantized already",
             path=adapter.origin.path,
             hint="quantize the adapter as it was trained",
@@ -156,7 +156,7 @@ def search_candidates(
     options = options or SearchOptions()
     if options.judge not in get_args(Judge):
         expected = " or ".join(get_args(Judge))
-        raise KronqError("no such judge", found=options.judge, expected=expected)
+        raise ArgumentError("no such judge", found=options.judge, expected=expected)
     searched, held_out = split_examples(examples, options.held_out, options.seed)
     reference_scores = score(adapter, searched)
     _check_better_than_base(reference_scores, score(None, searched), data)

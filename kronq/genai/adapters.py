@@ -7,7 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kronq.errors import FormatError, KronqError, MismatchError, StrPath, listing
+from kronq.errors import (
+    ArgumentError,
+    FormatError,
+    KronqError,
+    MismatchError,
+    NotFoundError,
+    StrPath,
+    listing,
+)
 from kronq.genai.generation import import_genai
 from kronq.genai.prepared import Prepared, prepare
 from kronq.onnx.slots.onnx_adapter import read_names
@@ -39,7 +47,7 @@ class Adapters(Mapping[str, Prepared]):
     def __getitem__(self, name: str) -> Prepared:
         if name not in self._prepared:
             loaded = listing(self._prepared) or "none"
-            raise KronqError("no such adapter", found=repr(name), expected=f"one of: {loaded}")
+            raise ArgumentError("no such adapter", found=repr(name), expected=f"one of: {loaded}")
         return self._prepared[name]
 
     def __contains__(self, name: object) -> bool:
@@ -77,13 +85,13 @@ class Adapters(Mapping[str, Prepared]):
             UnsupportedError: The graph takes no adapters.
         """
         if name in self._prepared:
-            raise KronqError("an adapter of this name is loaded", found=name, hint="unload it")
+            raise ArgumentError("an adapter of this name is loaded", found=name, hint="unload it")
         found = prepare(path, self.slots)
         if found.file == found.origin:
             check_names(found.file, self.slots)
         try:
             self._mapped[name] = map_file(found.file)
-        except FormatError:
+        except (FormatError, NotFoundError):
             if found.file == found.origin:
                 raise
             found.file.unlink(missing_ok=True)  # a damaged file in the cache
@@ -157,5 +165,5 @@ def check_names(file: Path, slots: Slots) -> None:
             "the .onnx_adapter belongs to another model",
             path=file,
             found=f"{len(strange)} inputs that this one does not have, as {min(strange)}",
-            hint="'kronq convert --to onnx_adapter --onnx FOLDER' makes one for this model",
+            hint="{write_onnx_adapter} makes one for this model",
         )

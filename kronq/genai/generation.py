@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
+from kronq.errors import ArgumentError, KronqError, MissingDependencyError, UnsupportedError
 from kronq.genai.text_stream import Writing
 from kronq.io.extras import require
 from kronq.onnx.model_files import GENAI_CONFIG, ModelFiles
@@ -42,13 +42,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise KronqError("not a temperature", found=self.temperature, expected="0 or more")
+            raise ArgumentError("not a temperature", found=self.temperature, expected="0 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise KronqError("not a top-p", found=self.top_p, expected="more than 0, at most 1")
+            raise ArgumentError("not a top-p", found=self.top_p, expected="more than 0, at most 1")
         if self.top_k is not None and self.top_k < 1:
-            raise KronqError("not a top-k", found=self.top_k, expected="1 or more")
+            raise ArgumentError("not a top-k", found=self.top_k, expected="1 or more")
         if self.temperature == 0 and (self.top_p is not None or self.top_k is not None):
-            raise KronqError(
+            raise ArgumentError(
                 "top-p and top-k do nothing at temperature 0", hint="set a temperature as well"
             )
 
@@ -113,7 +113,7 @@ def check_text_folder(files: ModelFiles) -> None:
         raise UnsupportedError(
             f"no text model: no {GENAI_CONFIG} beside the model",
             path=files.folder,
-            hint="'kronq base' makes such a folder, and 'kronq export' keeps its files",
+            hint="{build_base} makes such a folder, and {export_onnx} keeps its files",
         )
 
 
@@ -216,13 +216,13 @@ def generate(
     genai = import_genai()
     longest = max(map(len, prompts))
     if max_tokens < 1:
-        raise KronqError("nothing to generate", found=max_tokens, expected="1 token or more")
+        raise ArgumentError("nothing to generate", found=max_tokens, expected="1 token or more")
     if longest >= context:
-        raise KronqError(
+        raise ArgumentError(
             "the prompt fills the context", found=f"{longest} tokens", expected=f"under {context}"
         )
     if "" in stop:
-        raise KronqError("an empty stop string would end every text at once")
+        raise ArgumentError("an empty stop string would end every text at once")
     ends = set(tokenizer.eos_token_ids)
     texts = [
         Writing(tokenizer.create_stream(), ends, stop, None if row else stream)

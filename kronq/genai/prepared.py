@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kronq.errors import FormatError, KronqError, StrPath
+from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
 from kronq.io.checksummed import seal, whole
 from kronq.io.files import cache_folder, new_file
 from kronq.onnx.slots.flatbuffer import Inputs
@@ -61,7 +61,7 @@ def prepare(path: StrPath, slots: Slots, cache: StrPath | None = None) -> Prepar
     origin = Path(path)
     if origin.suffix == SUFFIX:
         if not origin.is_file():
-            raise FormatError("no such file", path=path)
+            raise NotFoundError("no such file", path=path)
         return Prepared(origin, origin, cached=True)
     target = cache_folder(cache) / "adapters" / f"{_key(origin, slots)}{SUFFIX}"
     if target.is_file() and whole(target):
@@ -114,7 +114,7 @@ def _key(path: Path, slots: Slots) -> str:
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
     if not path.exists():
-        raise FormatError("no such file or folder", path=path)
+        raise NotFoundError("no such file or folder", path=path)
     files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
     for file in files:
         if not file.is_file():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kronq.errors import KronqError, UnsupportedError
+from kronq.errors import ArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -35,7 +35,7 @@ def encode_prompt(tokenizer: og.Tokenizer, prompt: Prompt, chat: bool = False) -
         text = through_template(tokenizer, said)
         ids = without_second_bos([int(t) for t in tokenizer.encode(text)], tokenizer.bos_token_id)
     if not ids:
-        raise KronqError("the prompt is empty")
+        raise ArgumentError("the prompt is empty")
     return ids
 
 
@@ -43,7 +43,7 @@ def through_template(tokenizer: og.Tokenizer, messages: Sequence[Message]) -> st
     """A conversation as the model was trained to read it, up to where it is to answer."""
     for message in messages:
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise KronqError(
+            raise ArgumentError(
                 "not a message", found=repr(message), expected='{"role": "user", "content": "…"}'
             )
     told = json.dumps([dict(message) for message in messages])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import KronqError, StrPath, UnsupportedError, listing
+from kronq.errors import ArgumentError, KronqError, StrPath, UnsupportedError, listing
 from kronq.genai import generation
 from kronq.genai.adapters import Adapters
 from kronq.genai.generation import Generation, Sampling
@@ -77,7 +77,7 @@ class Session:
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
-            raise KronqError("not a number of threads", found=threads, expected="1 or more")
+            raise ArgumentError("not a number of threads", found=threads, expected="1 or more")
         self.files = find_model(path)
         self.threads = threads
         self.place = choose(device, provider, provider_options)
@@ -174,7 +174,7 @@ class Session:
         missing = self.inputs.keys() - inputs.keys()
         unknown = inputs.keys() - self.inputs.keys() - optional
         if missing or unknown:
-            raise KronqError(
+            raise ArgumentError(
                 "inputs missing" if missing else "unknown inputs",
                 path=self.files.model,
                 found=listing(missing or unknown),
@@ -182,7 +182,7 @@ class Session:
             )
         names = list(self.outputs) if outputs is None else list(outputs)
         if strange := set(names) - self.outputs.keys():
-            raise KronqError(
+            raise ArgumentError(
                 "unknown outputs",
                 path=self.files.model,
                 found=listing(strange),
@@ -293,7 +293,7 @@ class Session:
     ) -> list[Generation]:
         """Continues several prompts side by side, with one adapter; as ``generate`` otherwise."""
         if isinstance(prompts, str) or not prompts:
-            raise KronqError("no prompts", found=repr(prompts), expected="a list of prompts")
+            raise ArgumentError("no prompts", found=repr(prompts), expected="a list of prompts")
         sampling = Sampling(temperature, top_p, top_k, seed)
         return self._generate(prompts, adapter, max_tokens, sampling, stop, chat, None)
 

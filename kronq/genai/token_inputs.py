@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import KronqError, UnsupportedError, listing
+from kronq.errors import ArgumentError, UnsupportedError, listing
 from kronq.onnx.model_files import ModelFiles
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def as_batch(input_ids: IntArray | Sequence[int]) -> IntArray:
     """
     ids = np.atleast_2d(np.asarray(input_ids))
     if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
-        raise KronqError(
+        raise ArgumentError(
             "not token ids",
             found=f"{ids.dtype} of shape {list(ids.shape)}",
             expected="whole numbers, [batch, tokens], at least one",
@@ -69,7 +69,7 @@ def token_inputs(
         )
     ones = np.ones_like(ids) if mask is None else np.asarray(mask)
     if ones.shape != ids.shape:
-        raise KronqError(
+        raise ArgumentError(
             "the attention mask has another shape than the tokens",
             found=list(ones.shape),
             expected=list(ids.shape),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, NotFoundError, StrPath
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def read_examples(path: StrPath) -> list[Example]:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFoundError("no such file", path=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(
             "cannot read the text", path=path, found=str(error), expected="a UTF-8 text file"

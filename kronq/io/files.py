@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kronq.errors import KronqError, OutputExistsError, StrPath
+from kronq.errors import ArgumentError, OutputExistsError, StrPath
 
 _OURS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json")
 """What tells a folder that kronq writes from one that must not be deleted."""
@@ -34,12 +34,12 @@ def check_output(path: StrPath, *, force: bool = False) -> Path:
     """
     target = Path(path)
     if (target.exists() or target.is_symlink()) and not force:
-        raise OutputExistsError("the output exists", path=path, hint="--force overwrites it")
+        raise OutputExistsError("the output exists", path=path, hint="{force} overwrites it")
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise KronqError("the output's parent is not a folder", path=path, found=str(parent))
+        raise ArgumentError("the output's parent is not a folder", path=path, found=str(parent))
     return target
 
 
@@ -55,8 +55,8 @@ def check_apart(out: StrPath, *inputs: Path | None) -> None:
             continue
         source = path.resolve()
         if source == target or target in source.parents:
-            raise KronqError(
-                "the output is or holds an input", path=out, found=str(path), hint="another -o"
+            raise ArgumentError(
+                "the output is or holds an input", path=out, found=str(path), hint="another {out}"
             )
 
 
@@ -109,7 +109,7 @@ def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         raise OutputExistsError("the output is a file", path=path, expected="a folder name")
     if target.is_dir() and not _replaceable(target):
         raise OutputExistsError(
-            "the output is a folder of other things, which --force does not replace",
+            "the output is a folder of other things, which is never replaced",
             path=path,
             expected=f"an empty folder, or one with {' or '.join(_OURS)}",
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, NotFoundError, StrPath
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -117,7 +117,7 @@ def open_tensors(path: StrPath) -> TensorFile:
     """
     file = Path(path)
     if not file.is_file():
-        raise FormatError("no such file", path=path)
+        raise NotFoundError("no such file", path=path)
     if file.suffix in PICKLES:
         raise FormatError(
             "a pickle can run code when it is read and is never opened",

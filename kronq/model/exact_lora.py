@@ -37,7 +37,7 @@ def refuse_huge(adapter: Adapter) -> None:
             path=adapter.origin.path,
             found=f"up to {total / 2**30:,.1f} GiB in float32",
             expected=f"at most {LARGEST / 2**30:,.0f} GiB",
-            hint="--to peft keeps the Kronecker factors",
+            hint="{to=peft} keeps the Kronecker factors",
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import MismatchError
 from kronq.model.delta import F64, Delta
 from kronq.model.matrix import F32
 from kronq.model.second_moments import Moment
@@ -26,7 +26,7 @@ def moment_of(moments: Mapping[str, Moment], name: str) -> Moment:
         KronqError: It did not see it.
     """
     if name not in moments:
-        raise KronqError(
+        raise MismatchError(
             "calibration did not see the layer",
             layer=name,
             hint="was it run with this adapter's base?",

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kronq import packed
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, StrPath
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter
 from kronq.onnx.branch.graft import dtype_of, graft, opset_of, storable
@@ -141,9 +141,9 @@ def _form(asked: Form | None, base: Path, kernel: bool) -> Form:
     if asked is None:
         return "slots" if kernel or (base.parent / GENAI).is_file() else "branch"
     if asked not in get_args(Form):
-        raise KronqError("no such form", found=asked, expected=" or ".join(get_args(Form)))
+        raise ArgumentError("no such form", found=asked, expected=" or ".join(get_args(Form)))
     if kernel and asked != "slots":
-        raise KronqError("the compiled operator is for slots", found=f"the form {asked}")
+        raise ArgumentError("the compiled operator is for slots", found=f"the form {asked}")
     return asked
 
 
@@ -201,11 +201,11 @@ def _check_kept(written: Written, force: bool) -> None:
     if written.kept is None or written.kept >= LEAST_KEPT or force:
         return
     worst = min(written.layers_kept, key=written.layers_kept.__getitem__)
-    raise KronqError(
+    raise ArgumentError(
         "merging would lose the adapter in the rounding of the base's weights",
         found=f"{written.kept:.1%} of ΔW kept (least: {written.layers_kept[worst]:.1%}, {worst})",
         expected=f"at least {LEAST_KEPT:.0%}",
-        hint="--form branch keeps all of it; --force writes it all the same, and overwrites an "
+        hint="{form=branch} keeps all of it; {force} writes it all the same, and overwrites an "
         "output that exists",
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from kronq.errors import FormatError, StrPath, UnsupportedError
+from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
@@ -39,7 +39,7 @@ def find_base(base: StrPath) -> Path:
             raise FormatError("which model?", path=path, found=found, expected=MODEL)
         return models[0]
     if not path.is_file():
-        raise FormatError("no such file or folder", path=path)
+        raise NotFoundError("no such file or folder", path=path)
     return path
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import FormatError, KronqError, StrPath, listing
+from kronq.errors import FormatError, NotFoundError, StrPath, listing
 
 GENAI_CONFIG = "genai_config.json"
 
@@ -45,16 +45,16 @@ def find_model(path: StrPath) -> ModelFiles:
     """
     given = Path(path)
     if given.suffix == ".safetensors":
-        raise KronqError(
+        raise FormatError(
             "weights, not a model that runs",
             path=path,
             expected="an .onnx file, or a folder with one",
-            hint="'kronq export' grafts an adapter into a model",
+            hint="{export_onnx} grafts an adapter into a model",
         )
     if given.is_file():
         return ModelFiles(given, read_genai_config(given.parent))
     if not given.is_dir():
-        raise KronqError("no such file or folder", path=path, expected="an ONNX model")
+        raise NotFoundError("no such file or folder", path=path, expected="an ONNX model")
     genai = read_genai_config(given)
     named = ModelFiles(given / "model.onnx", genai).decoder("filename")
     for name in (named, "model.onnx"):
@@ -62,7 +62,7 @@ def find_model(path: StrPath) -> ModelFiles:
             return ModelFiles(given / name, genai)
     models = sorted(given.glob("*.onnx"))
     if len(models) != 1:
-        raise KronqError(
+        raise FormatError(
             "no ONNX model in the folder" if not models else "more than one ONNX model",
             path=path,
             found=listing(file.name for file in models) or None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kronq.errors import KronqError, MissingDependencyError, UnsupportedError, listing
+from kronq.errors import ArgumentError, MissingDependencyError, UnsupportedError, listing
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -72,7 +72,7 @@ def full_name(name: str, available: Iterable[str], known: Iterable[str]) -> str:
     every = {short_name(full): full for full in (*PACKAGES, *known)} | have
     wanted = short_name(name.strip())
     if wanted not in every:
-        raise KronqError("unknown provider", found=repr(name), expected=listing(every))
+        raise ArgumentError("unknown provider", found=repr(name), expected=listing(every))
     if wanted not in have:
         raise MissingDependencyError(
             f"no {every[wanted]} in this onnxruntime",

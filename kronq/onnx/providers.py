@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError, KronqError
 from kronq.onnx.provider_names import CPU, CUDA, full_name
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def choose(
     import onnxruntime as ort
 
     if device not in DEVICES:
-        raise KronqError("unknown device", found=device, expected=", ".join(DEVICES))
+        raise ArgumentError("unknown device", found=device, expected=", ".join(DEVICES))
     if provider is not None and device != "auto":
-        raise KronqError(
+        raise ArgumentError(
             "a device and a provider", found=f"{device}, {provider}", expected="one of them"
         )
     available = ort.get_available_providers()
@@ -71,7 +71,7 @@ def choose(
         name = CUDA if device == "auto" and CUDA in available else CPU
         place = Place(name, dict(options or {}))
     if place.options and place.provider == CPU:
-        raise KronqError(
+        raise ArgumentError(
             "the CPU takes no provider options",
             found=", ".join(place.options),
             hint="name the provider that they belong to",
@@ -89,9 +89,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key.strip():
-            raise KronqError("bad provider option", found=repr(pair), expected="KEY=VALUE")
+            raise ArgumentError("bad provider option", found=repr(pair), expected="KEY=VALUE")
         if key.strip() in found:
-            raise KronqError("a provider option is given twice", found=key.strip())
+            raise ArgumentError("a provider option is given twice", found=key.strip())
         found[key.strip()] = value
     return found
 
@@ -108,7 +108,7 @@ def check_provider(session: ort.InferenceSession, place: Place) -> str:
             "the session did not start on the device",
             found=first,
             expected=place.provider,
-            hint="onnxruntime's message above names the missing library; --device cpu runs anyway",
+            hint="onnxruntime's message above names the missing library; {device=cpu} runs anyway",
         )
     return first
 

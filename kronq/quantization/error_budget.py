@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.norms import energies
 
@@ -45,7 +45,7 @@ def smallest_within_error(
         KronqError: ``max_error`` is out of range, or every size that was tried has more error.
     """
     if not 0 < max_error < 1:
-        raise KronqError("max_error", found=max_error, expected="above 0 and below 1")
+        raise ArgumentError("max_error", found=max_error, expected="above 0 and below 1")
     goal = math.log(max_error * (1 + _CLOSE) / 2)
     bpw = _FIRST_BPW
     best: tuple[float, Adapter] | None = None
@@ -73,7 +73,7 @@ def smallest_within_error(
         progress(_PASSES, _PASSES)
     if best is None:
         least = math.exp(min(log_error for _, log_error in trials))
-        raise KronqError(
+        raise ArgumentError(
             "no file of this method is within the error",
             found=f"{least:.3g} at best",
             expected=f"{max_error:g}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 
 BITS = (16, 8, 4, 3, 2)
 """Widths that can be asked for; 16 leaves float16."""
@@ -24,10 +24,10 @@ def check_overrides(names: Iterable[str], overrides: Mapping[str, int]) -> None:
     names = list(names)
     for expression, bits in overrides.items():
         if bits not in BITS:
-            raise KronqError(f"{expression}: no such width", found=repr(bits), expected=BITS)
+            raise ArgumentError(f"{expression}: no such width", found=repr(bits), expected=BITS)
         try:
             matches = any(re.search(expression, name) for name in names)
         except re.error as error:
-            raise KronqError(f"bad layer expression {expression!r}: {error}") from None
+            raise ArgumentError(f"bad layer expression {expression!r}: {error}") from None
         if not matches:
-            raise KronqError("the layer expression matches no layer", found=repr(expression))
+            raise ArgumentError("the layer expression matches no layer", found=repr(expression))

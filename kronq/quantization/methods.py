@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.second_moments import Moments
@@ -88,7 +88,7 @@ def quantize(
         FormatError: A layer has values that are not finite.
     """
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
-        raise KronqError(
+        raise ArgumentError(
             "the adapter is quantized already",
             path=adapter.origin.path,
             found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
@@ -97,7 +97,7 @@ def quantize(
     budgets = {"bits": bits, "size": size, "max_error": max_error}
     if sum(value is not None for value in budgets.values()) > 1:
         given = ", ".join(name for name, value in budgets.items() if value is not None)
-        raise KronqError("one budget at a time", found=given, expected="bits, size or max_error")
+        raise ArgumentError("one budget at a time", found=given, expected="bits, size or max_error")
     layer_bits = dict(layer_bits or {})
     own = (axis, group_size, a_bits, layer_bits) != ("component", None, 16, {})
     method = pick(method, bits, sized=size is not None or max_error is not None, uniform=own)
@@ -107,17 +107,17 @@ def quantize(
     _check(recipe)
     if method not in SIZED:
         if size is not None or max_error is not None:
-            raise KronqError(
+            raise ArgumentError(
                 f"{method} has fixed widths, and fills no size or error",
                 expected=" or ".join(SIZED),
             )
         if moments is not None:
-            raise KronqError(f"{method} knows no calibration", expected=" or ".join(SIZED))
+            raise ArgumentError(f"{method} knows no calibration", expected=" or ".join(SIZED))
         return _refitted(adapter, _uniform(adapter, recipe, progress), recipe)
     if own:
-        raise KronqError(
+        raise ArgumentError(
             f"{method} codes have no axis, group size or widths of their own",
-            hint="every channel gets the bits that it is worth; --method balanced has them",
+            hint="every channel gets the bits that it is worth; {method=balanced} has them",
         )
     if max_error is not None:
         return smallest_within_error(
@@ -143,7 +143,7 @@ def pick(method: str, bits: float | None, *, sized: bool, uniform: bool) -> Meth
         KronqError: No such method.
     """
     if method not in get_args(Method):
-        raise KronqError("no such method", found=method, expected=", ".join(get_args(Method)))
+        raise ArgumentError("no such method", found=method, expected=", ".join(get_args(Method)))
     if method != "auto":
         return method  # type: ignore[return-value]
     if uniform:
@@ -156,7 +156,7 @@ def pick(method: str, bits: float | None, *, sized: bool, uniform: bool) -> Meth
 def _uniform(adapter: Adapter, recipe: Recipe, progress: Progress | None) -> Adapter:
     for expression in recipe.layer_bits:
         if not any(re.search(expression, name) for name in adapter):
-            raise KronqError("the layer expression matches no layer", found=repr(expression))
+            raise ArgumentError("the layer expression matches no layer", found=repr(expression))
     if recipe.method == "fp16":
         recipe = Recipe("fp16", 16)
     # One thread: the matrices are small, and two only wait for each other (measured).
@@ -185,7 +185,7 @@ def _sized(
             return found
         return _refitted(adapter, native(adapter, size=size - over, moments=moments), recipe)
     if not 0 < bits <= MOST_BITS:
-        raise KronqError(
+        raise ArgumentError(
             "compact codes of so many bits a parameter",
             found=f"{bits:g}",
             expected=f"more than 0, at most {MOST_BITS}",
@@ -209,17 +209,19 @@ def _check(recipe: Recipe) -> None:
             *recipe.layer_bits.items(),
         ):
             if bits not in BITS:
-                raise KronqError(f"{name}: no such width", found=repr(bits), expected=BITS)
+                raise ArgumentError(f"{name}: no such width", found=repr(bits), expected=BITS)
     for name, value, allowed in (
         ("axis", recipe.axis, get_args(Axis)),
         ("refit", recipe.refit, get_args(Refit)),
     ):
         if value not in allowed:
-            raise KronqError(f"no such {name}", found=value, expected=", ".join(allowed))
+            raise ArgumentError(f"no such {name}", found=value, expected=", ".join(allowed))
     if recipe.group_size is not None and recipe.group_size < 2:
-        raise KronqError("group_size is too small", found=recipe.group_size, expected="2 or more")
+        raise ArgumentError(
+            "group_size is too small", found=recipe.group_size, expected="2 or more"
+        )
     for expression in recipe.layer_bits:
         try:
             re.compile(expression)
         except re.error as error:
-            raise KronqError(f"bad layer expression {expression!r}: {error}") from None
+            raise ArgumentError(f"bad layer expression {expression!r}: {error}") from None

@@ -42,7 +42,7 @@ def read(path: Path, options: Options) -> Adapter:
     file = open_tensors(path)
     alpha = options.alpha if options.alpha is not None else _alpha(file)
     if alpha is None and options.scale_rule != "one":
-        raise FormatError("no alpha in the file's metadata", path=path, hint="give it: --alpha 32")
+        raise FormatError("no alpha in the file's metadata", path=path, hint="give it: {alpha=32}")
     groups: dict[str, dict[str, Float]] = {}
     unknown = [t for t in file.entries if not _KEY.fullmatch(t)]
     if unknown:

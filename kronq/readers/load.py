@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import get_args
+
+import numpy as np
 
 from kronq import packed
-from kronq.errors import FormatError, StrPath
+from kronq.errors import (
+    ArgumentError,
+    FormatError,
+    NotFoundError,
+    StrPath,
+    check_choice,
+    check_type,
+)
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
 from kronq.readers import SOURCES
 from kronq.readers.options import Options
-from kronq.readers.scale_rule import ScaleRule
+from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
 FORMATS = ("kronq", *SOURCES)
 
@@ -37,26 +46,31 @@ def load(
         A mapping from the base's module paths to layers, in natural order.
 
     Raises:
+        NotFoundError: The path does not exist.
         FormatError: Nothing readable is there, or it is damaged or incomplete.
         UnsupportedError: It is a kind of adapter that kronq does not handle.
+        ArgumentError: An argument has a wrong type or value.
     """
+    check_type("path", path, str, os.PathLike)
+    if alpha is not None:
+        check_type("alpha", alpha, int, float, np.number)
+    if scale_rule is not None:
+        check_choice("scale_rule", scale_rule, SCALE_RULES)
+    if format is not None:
+        check_choice("format", format, FORMATS)
     where = Path(path)
     if not where.exists():
-        raise FormatError("no such file or folder", path=path)
-    if scale_rule is not None and scale_rule not in get_args(ScaleRule):
-        raise FormatError("no such scale rule", found=scale_rule, expected=get_args(ScaleRule))
+        raise NotFoundError("no such file or folder", path=path)
     file = packed.detect(where) if format is None else None
     found = "kronq" if file else format or _detect(where)
     if found == "kronq":
         if scale_rule is not None or alpha is not None:
-            raise FormatError(
+            raise ArgumentError(
                 "a packed file has its scales already",
                 path=path,
-                hint="give --scale-rule and --alpha when it is quantized",
+                hint="give {scale_rule} and {alpha} when it is quantized",
             )
         return packed.read(file or where)
-    if found not in SOURCES:
-        raise FormatError("no such format", found=found, expected=", ".join(FORMATS))
     adapter: Adapter = SOURCES[found].read(where, Options(scale_rule, alpha))
     return adapter
 

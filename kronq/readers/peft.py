@@ -196,7 +196,7 @@ def _rank(file: TensorFile, config: Mapping[str, Any], layer: str, stored: int |
             layer=layer,
             found=stored,
             expected=rank,
-            hint="correct it, or --scale-rule lycoris, which divides by the tensors' rank",
+            hint="correct it, or {scale_rule=lycoris}, which divides by the tensors' rank",
         )
     return rank
 

@@ -47,7 +47,7 @@ def scale_of(
             path=path,
             layer=layer,
             found=rank,
-            hint="--scale-rule lycoris or one",
+            hint="{scale_rule=lycoris} or one",
         )
     value = (rank if alpha is None else alpha) / (math.sqrt(rank) if rule == "rslora" else rank)
     if not math.isfinite(value) or not 0 <= value <= LARGEST_SCALE:
@@ -57,6 +57,6 @@ def scale_of(
             layer=layer,
             found=f"alpha {alpha:g} / rank {rank} by the rule {rule!r}",
             expected=f"0 to {LARGEST_SCALE:g}",
-            hint="alpha may be a placeholder: try --scale-rule lycoris or one",
+            hint="alpha may be a placeholder: try {scale_rule=lycoris} or one",
         )
     return value

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
 from kronq.quantization import BITS, Method, quantize
 from kronq.report.bound import GaussianBound, gaussian_bound
@@ -159,7 +159,7 @@ def _suiting(width: float, methods: Sequence[Method]) -> Sequence[Method]:
         return ("fp16",)
     found = [method for method in methods if method == "compact" or width in BITS]
     if not found:
-        raise KronqError(
+        raise ArgumentError(
             "no method has such a width",
             found=f"{width:g}",
             expected=f"some of {BITS}",

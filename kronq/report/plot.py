@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import KronqError, MissingDependencyError, StrPath
+from kronq.errors import ArgumentError, MissingDependencyError, StrPath
 from kronq.io.files import write_file
 from kronq.report.comparison import Comparison, Row
 
@@ -54,7 +54,7 @@ def check_picture(path: StrPath) -> str:
     """
     kind = Path(path).suffix.lstrip(".").lower()
     if kind not in ("svg", "png"):
-        raise KronqError("no such picture format", path=path, expected=".svg or .png")
+        raise ArgumentError("no such picture format", path=path, expected=".svg or .png")
     return kind
 
 

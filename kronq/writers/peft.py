@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
 
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, StrPath, check_choice
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter
 from kronq.model.exact_lora import lora_layer, refuse_huge
@@ -75,8 +75,7 @@ def convert(
         OutputExistsError: Something is there and ``force`` is not set.
         KronqError: ``out`` is or holds what the adapter was read from.
     """
-    if to not in FORMS:
-        raise KronqError("no such form", found=to, expected=", ".join(FORMS))
+    check_choice("form", to, FORMS)
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     build = to_peft if to == "peft" else to_lora
@@ -202,21 +201,20 @@ def _most_common(values: Iterable[Any]) -> Any:
 
 
 def _check(adapter: Adapter, dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise KronqError("no such dtype", found=dtype, expected=", ".join(DTYPES))
+    check_choice("dtype", dtype, DTYPES)
     for name, delta in adapter.items():
         if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
-            raise KronqError("the layer has values that are not finite", layer=name)
+            raise ArgumentError("the layer has values that are not finite", layer=name)
 
 
 def _cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(array.astype(DTYPES[dtype]))
     if not np.isfinite(cast.astype(np.float32)).all():
-        raise KronqError(
+        raise ArgumentError(
             f"values are too large for {dtype}",
             layer=layer,
             found=f"{np.abs(array).max():.3g}",
-            hint="--dtype fp32 or bf16",
+            hint="{dtype=fp32} or bf16",
         )
     return cast

@@ -189,7 +189,7 @@ def _unsupported(adapter: Adapter, message: str, names: list[str]) -> Unsupporte
         message,
         path=adapter.origin.path,
         found=listing(shapes),
-        hint="--to lora is exact and takes any shape",
+        hint="{to=lora} is exact and takes any shape",
     )
 
 

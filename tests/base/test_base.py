@@ -69,7 +69,7 @@ def test_int4_keeps_activations_in_float(tiny_hf, tmp_path):
 
 
 def test_an_output_is_not_overwritten_unless_told(tiny_base, tiny_hf):
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="hint: force overwrites"):
         build_base(tiny_hf, tiny_base)
 
 

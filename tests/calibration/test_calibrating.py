@@ -41,7 +41,7 @@ REFUSALS = {
     "--calibration notes.txt --hf-model hf": "--metric two-sided --hf-model DIR",
     "--calibration notes.txt --metric two-sided --base base": "add --hf-model DIR",
     "--calibration notes.txt --metric plain": "add --base DIR",
-    "--calibration nowhere.txt --base base": "cannot read the text",
+    "--calibration nowhere.txt --base base": "no such file",
     "--calibration notes.txt --base nowhere": "no such file",
     "--calibration notes.txt --metric two-sided --hf-model base": "no config.json",
     "": "add --calibration FILE",

@@ -147,7 +147,7 @@ def test_options_that_do_not_go_together(kronq: Kronq, learned: Path, questions:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "cannot read the text"),
+        (None, "no such file"),
         ('{"question": "q", "answer": 0}', "line 1 is no example; found KeyError: 'choices'"),
         ('{"question": "q", "choices": ["a"], "answer": 1}', "answer 1 is no index"),
         ("", "the text is empty"),

@@ -209,7 +209,7 @@ def test_what_cannot_be(session, files, tiny_base, tmp_path):
         session.load("x", tmp_path / "x")
     with pytest.raises(KronqError, match="is loaded"):
         session.load("one", files / "two.safetensors")
-    with pytest.raises(UnsupportedError, match="--form slots"):
+    with pytest.raises(UnsupportedError, match='form="slots"'):
         Session(tiny_base, {"one": files / "one.safetensors"})
     kronq.save(kronq.quantize(adapter(3, make=lora), 8), tmp_path / "odd.safetensors")
     with pytest.raises(MismatchError):

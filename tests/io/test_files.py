@@ -13,7 +13,7 @@ from kronq.io.files import new_folder, write_file
 def test_a_file_that_is_there_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_file(path, b"one")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="hint: force overwrites"):
         write_file(path, b"two")
     assert path.read_bytes() == b"one"
     write_file(path, b"two", force=True)

@@ -85,7 +85,7 @@ def test_what_is_not_certain_is_refused_with_both(
             else modules
         )
     )
-    with pytest.raises(MismatchError, match=r"more than one way.* or .*--map") as error:
+    with pytest.raises(MismatchError, match=r"more than one way.* or .*mapping of") as error:
         export_onnx(mine, nameless, tmp_path / "out")
     assert "k_proj" in str(error.value) or "gate_proj" in str(error.value)
     assert "down_proj" not in str(error.value)

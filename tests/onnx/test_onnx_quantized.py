@@ -133,7 +133,7 @@ def test_a_branch_beside_any_of_them(tmp_path: Path, how: str, form: str) -> Non
 def test_a_small_adapter_is_not_lost_unsaid(tmp_path: Path, how: str) -> None:
     base = quantized(tmp_path, how)
     small = scaled(tiny.adapter("lora"), 0.002)
-    with pytest.raises(KronqError, match=r"lose the adapter.*--form branch keeps all of it"):
+    with pytest.raises(KronqError, match=r'lose the adapter.*form="branch" keeps all of it'):
         export_onnx(small, base, tmp_path / "out", form="merged")
     assert not (tmp_path / "out").exists()
     report = export_onnx(small, base, tmp_path / "out", form="merged", force=True)
@@ -147,7 +147,7 @@ def test_a_float_weight_that_is_quantized_in_the_graph_takes_a_branch(tmp_path: 
     quantize_static(tmp_path / "float.onnx", tmp_path / "base.onnx", Calibration((2, 3)))
     adapter = tiny.adapter("lora")
     assert export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out").verification.effect > 0
-    with pytest.raises(UnsupportedError, match=r"QuantizeLinear.*--form branch"):
+    with pytest.raises(UnsupportedError, match=r'QuantizeLinear.*form="branch"'):
         export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "merged", form="merged")
 
 

@@ -206,7 +206,7 @@ def test_a_rank_that_is_not_the_tensors(
     change_config(make(tmp_path), **settings)
     error = refused(tmp_path)
     assert (error.layer, error.found) == ("model.layers.0.self_attn.q_proj", 2)
-    assert "expected 8 (hint: correct it, or --scale-rule lycoris, which divides by" in str(error)
+    assert 'expected 8 (hint: correct it, or scale_rule="lycoris", which divides by' in str(error)
     (delta,) = kronq.load(tmp_path, scale_rule="lycoris").values()
     assert delta.scale == 4 / 2
 

@@ -71,7 +71,7 @@ def test_without_shapes_the_base_crops(tmp_path: Path) -> None:
 def test_alpha_must_come_from_somewhere(tmp_path: Path) -> None:
     path, tensors = tmp_path / "factors.safetensors", factors((4, 4), (15, 9), 4)
     save_file(tensors, path)
-    with pytest.raises(FormatError, match=r"no alpha in the file's metadata.*hint: .*--alpha"):
+    with pytest.raises(FormatError, match=r"no alpha in the file's metadata.*hint: .*alpha=32"):
         kronq.load(path)
     assert difference(kronq.load(path, alpha=6)[NAME].dense(), expected(tensors, 1.5)) <= 1e-6
     assert kronq.load(path, alpha=6, scale_rule="rslora")[NAME].scale == 3.0

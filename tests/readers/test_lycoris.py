@@ -177,7 +177,7 @@ def test_placeholder_alpha(tmp_path: Path) -> None:
     whole = load_file(path) | {"lycoris_proj.alpha": torch.tensor(1e10)}
     save_file(whole, path)
     assert difference(kronq.load(path)["proj"].dense(), reference(module)) <= 1e-6
-    with pytest.raises(FormatError, match=r"divides by a rank.*hint: --scale-rule lycoris"):
+    with pytest.raises(FormatError, match=r'divides by a rank.*hint: scale_rule="lycoris"'):
         kronq.load(path, scale_rule="peft")
 
 

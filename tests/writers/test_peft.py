@@ -194,7 +194,7 @@ def test_what_peft_cannot_hold_is_named_whole(tmp_path: Path) -> None:
         convert(adapter, tmp_path / "out", to="peft")
     assert all(name in str(error.value) for name in SHAPES)
     assert "model.layers.0.self_attn.q_proj (5×2 ⊗ 13×32 for 64×64)" in str(error.value)
-    assert "hint: --to lora" in str(error.value)
+    assert 'hint: to="lora" is' in str(error.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, StrPath
 from kronq.genai.bench.child import in_a_child
 from kronq.genai.bench.machine import Machine, this_machine
 from kronq.genai.bench.timed_model import Swap, TextModel, Work, open_text_model, time_swaps
@@ -127,14 +127,14 @@ def bench(
         KronqError: Nothing to compare with, or the model cannot be run.
     """
     if base is None and adapter is None:
-        raise KronqError(
+        raise ArgumentError(
             "what is the model without the adapter?",
             path=folder,
             expected="a base, or an adapter for the model's slots",
-            hint="--base BASE for the forms branch and merged, --adapter FILE for slots",
+            hint="give {base} for the forms branch and merged, {adapter} for slots",
         )
     if rounds < 1:
-        raise KronqError("nothing to measure", found=f"{rounds} rounds", expected="1 or more")
+        raise ArgumentError("nothing to measure", found=f"{rounds} rounds", expected="1 or more")
     place = choose(device, provider, provider_options)
     work = Work(prompt_tokens, new_tokens)
     shipped = find_model(folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError, KronqError
 from kronq.genai import generation
 from kronq.genai.bench.timing import Sample
 from kronq.onnx.model_files import ModelFiles
@@ -38,7 +38,7 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.new_tokens < 2:
-            raise KronqError(
+            raise ArgumentError(
                 "too few tokens to time",
                 found=f"{self.prompt_tokens} and {self.new_tokens} new",
                 expected="1 or more, and 2 or more new",
@@ -48,7 +48,7 @@ class Work:
         """Raises KronqError where the model cannot hold so many tokens."""
         room = files.genai["model"]["context_length"]
         if self.prompt_tokens + self.new_tokens > room:
-            raise KronqError(
+            raise ArgumentError(
                 "more tokens than the model's context",
                 path=files.folder,
                 found=self.prompt_tokens + self.new_tokens,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kronq.errors import FormatError, MismatchError, StrPath
+from kronq.errors import FormatError, MismatchError, NotFoundError, StrPath
 from kronq.model.adapter import Adapter
 from kronq.onnx.graph.sites import Site
 
@@ -24,6 +24,8 @@ def load_mapping(path: StrPath) -> dict[str, str]:
     """
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError("no such file", path=path) from None
     except OSError as error:
         raise FormatError("the map cannot be read", path=path, found=error.strerror) from None
     except ValueError as error:
@@ -73,5 +75,5 @@ def read_mapping(
 
 def _unknown(message: str, name: str, known: set[str], layer: str) -> MismatchError:
     near = difflib.get_close_matches(name, known, 2, 0.5)
-    hint = f"nearest: {', '.join(near)}" if near else "--dry-run shows the names"
+    hint = f"nearest: {', '.join(near)}" if near else "{match_table} shows the names"
     return MismatchError(message, layer=layer, found=repr(name), hint=hint)

@@ -90,8 +90,8 @@ def settled(
             f"{len(unsettled)} of {len(found)} adapted layers fit the base in more than one way",
             found=told + (f"; no place for {', '.join(missing)}" if missing else ""),
             expected="one place for each layer",
-            hint='--map FILE with {"layer": "node"} settles it: one layer of each kind is enough '
-            "where the base has no names; --dry-run shows the table",
+            hint="{mapping} of layers to nodes settles it: one layer of each kind is enough "
+            "where the base has no names; {match_table} shows the table",
         )
     return {name: entry.sites for name, entry in found.items()}
 
@@ -185,7 +185,7 @@ def _missing(
     elif not sites:
         hint = "the base has no MatMul or Gemm with a constant weight"
     else:
-        hint = "wrong base model? or --map FILE; --dry-run shows the table"
+        hint = "wrong base model? or give {mapping}; {match_table} shows the table"
     return MismatchError(
         f"{len(missing)} of {total} adapted layers have no place in the base",
         found="; ".join(parts),

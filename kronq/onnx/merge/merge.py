@@ -79,7 +79,7 @@ def merge(model: ir.Model, adapter: Adapter, places: Places) -> Merged:
                 "a fused weight that others use too cannot take ΔW",
                 layer=layer,
                 found=str(source.name),
-                hint="use --form branch",
+                hint="use {form=branch}",
             )
         else:
             merged.weights[layer] = _untie(model, layer, sites, tensor)
@@ -123,7 +123,7 @@ def _requantize(
             "a quantized weight that others use too cannot take ΔW",
             layer=layers[0],
             found=sites[0].weight_name,
-            hint="use --form branch",
+            hint="use {form=branch}",
         )
     names = {}
     readers = {inputs(site)[0] for site in sites}
@@ -132,7 +132,7 @@ def _requantize(
         raise UnsupportedError(
             "codes that are turned before they are dequantized cannot take ΔW",
             layer=layers[0],
-            hint="use --form branch",
+            hint="use {form=branch}",
         )
     for index, tensor in tensors(new, sites[0]):
         names[index] = _put(model, readers, index, tensor, layers[0])

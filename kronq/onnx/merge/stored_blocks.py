@@ -179,5 +179,5 @@ def _unsupported(site: Site, found: str) -> UnsupportedError:
         "this quantized base weight cannot take ΔW",
         found=f"{found} at {site.label!r}",
         expected="MatMulNBits, or DequantizeLinear of constant int8 or int4 codes",
-        hint="use --form branch",
+        hint="use {form=branch}",
     )

@@ -115,7 +115,7 @@ def _fitted(adapter: Adapter, name: str, places: Mapping[str, tuple[int, int]]) 
             layer=name,
             found=list(adapter[name].shape),
             expected=list(places[name]) if name in places else None,
-            hint="slots are opened for the layers of the adapter given to 'kronq export'",
+            hint="slots are opened for the layers of the adapter given to {export_onnx}",
         )
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, NotFoundError, StrPath
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
 from kronq.onnx.slots.flatbuffer import Inputs, adapter_file
@@ -77,7 +77,7 @@ def _values(path: StrPath) -> dict[str, Any]:
 
     file = Path(path)
     if not file.is_file():
-        raise FormatError("no such file", path=path)
+        raise NotFoundError("no such file", path=path)
     try:
         found = ort.AdapterFormat.read_adapter(str(file.absolute())).get_parameters()
     except Exception as error:  # ONNX Runtime's errors share no class of their own

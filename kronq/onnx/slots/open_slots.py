@@ -50,7 +50,7 @@ def open_slots(
             raise UnsupportedError(
                 "a layer that the base uses twice can have no slot",
                 layer=layer,
-                hint="use --form branch",
+                hint="use {form=branch}",
             )
     if any(rank_of(sites[0]) is None for sites in places.values()):
         ShapeInferencePass()(model)
@@ -84,7 +84,7 @@ def _open(
     x, rank = first.x, rank_of(first)
     if x is None or rank is None:
         raise UnsupportedError(
-            "activations of unknown rank can have no slot", layer=name, hint="use --form branch"
+            "activations of unknown rank can have no slot", layer=name, hint="use {form=branch}"
         )
     group = Group(
         name=name,
@@ -111,7 +111,7 @@ def _open(
             "the compiled operator computes in float32",
             layer=name,
             found=dtype.name.lower(),
-            hint="--form slots without --kernel computes in what the base does",
+            hint="slots without {kernel} compute in what the base does",
         )
     node = ir.Node(
         DOMAIN, kind, [x, *bases, *values], attributes, outputs=totals, name=f"{name}/kronq"

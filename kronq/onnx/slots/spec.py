@@ -111,7 +111,7 @@ class Slots(BaseModel):
             raise UnsupportedError(
                 "this model has no slots for adapters",
                 path=folder,
-                hint="'kronq export ADAPTER --onnx BASE --form slots' makes a model that has",
+                hint="an export with {form=slots} makes a model that has",
             )
         try:
             found = cls.model_validate_json(file.read_bytes())

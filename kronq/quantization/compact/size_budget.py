@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural
@@ -68,7 +68,7 @@ def fill(
     if progress is not None:
         progress(_PASSES, _PASSES)
     if best is None:
-        raise KronqError(
+        raise ArgumentError(
             "the adapter does not fit",
             found=f"{nbytes:,} bytes",
             expected=f"{size:,} bytes",

@@ -18,7 +18,7 @@ import numpy as np
 
 from kronq.calibration.torch_factors import Factors
 from kronq.calibration.torch_model import attach, load_model
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, StrPath
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.matrix import F32
@@ -93,7 +93,7 @@ def tune(
     model, tokenize = load_model(model_dir, device=device, purpose="tuning")
     asked = list(questions(examples, tokenize))
     if not asked:
-        raise KronqError("the data has no answer to tune to")
+        raise ArgumentError("the data has no answer to tune to")
     recipe = Recipe("tuned", round(8 * size / adapter.parameters, 4))
     latents = start(adapter, size, recipe, moments)
     weight, descent = WEIGHT, Descent(rate)
@@ -164,7 +164,7 @@ def _fitted(latents: Latents, size: int, weight: float) -> Rounded:
             high = high if under else at + widen
         widen *= 2
     if best is None:
-        raise KronqError("the tuned adapter does not fit", expected=f"{size:,} bytes")
+        raise ArgumentError("the tuned adapter does not fit", expected=f"{size:,} bytes")
     return best[1]
 
 

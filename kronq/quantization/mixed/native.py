@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kronq.errors import FormatError, KronqError
+from kronq.errors import ArgumentError, FormatError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.objective import moment_of
@@ -85,7 +85,7 @@ def native(
         return _NativeCoder.create(adapter, bits, size, moments).quantize(progress)
     check_overrides(adapter, overrides)
     if size is not None:
-        raise KronqError("a file of a given size has no widths for single layers")
+        raise ArgumentError("a file of a given size has no widths for single layers")
     recipe = replace(_recipe(adapter, bits), layer_bits=dict(overrides))
     names_by_width: dict[float, list[str]] = {}
     for name in adapter:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kronq.errors import KronqError
+from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.bit_packing import CODES_PER_BYTE
 from kronq.model.delta import Delta, Product
@@ -93,7 +93,7 @@ def fill_budget(
             break
         codes -= int(excess) + _NEAR // 2
     if best is None:
-        raise KronqError(
+        raise ArgumentError(
             "the size is too small for native codes",
             found=f"{budget.file:,.0f} bytes",
             expected=f"at least {budget.file - codes:,.0f}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kronq.errors import KronqError, StrPath
+from kronq.errors import ArgumentError, StrPath
 from kronq.io.files import write_file
 from kronq.report.bound import GaussianBound
 from kronq.report.comparison import Comparison
@@ -48,4 +48,4 @@ def check_page(path: StrPath) -> None:
         KronqError: It does not end in .html or .htm.
     """
     if Path(path).suffix.lower() not in (".html", ".htm"):
-        raise KronqError("the page's name", path=path, expected="an .html file")
+        raise ArgumentError("the page's name", path=path, expected="an .html file")

@@ -53,7 +53,7 @@ def build(cache: StrPath | None = None) -> Path:
             raise KronqError(
                 "the operator does not compile",
                 found=made.stderr.strip().splitlines()[0] if made.stderr.strip() else None,
-                hint="CC=gcc or CC=clang names another compiler; --form slots needs none",
+                hint="CC=gcc or CC=clang names another compiler; slots without {kernel} need none",
             )
     return library
 
@@ -66,7 +66,7 @@ def check_library(file: Path) -> None:
     """
     if os.environ.get(TRUST) == "1":
         return
-    hint = f"'kronq export --kernel' makes it here; {TRUST}=1 runs it as it is"
+    hint = f"an export with {{kernel}} makes it here; {TRUST}=1 runs it as it is"
     if not file.is_file():
         raise UnsupportedError("the model's compiled operator is missing", path=file, hint=hint)
     if file.read_bytes() != _ours():
@@ -95,7 +95,7 @@ def _compiler() -> list[str]:
         "no C compiler",
         found=asked[0] if asked else None,
         expected="GCC or Clang",
-        hint="apt install gcc, or set CC; --form slots without --kernel needs none",
+        hint="apt install gcc, or set CC; slots without {kernel} need none",
     )
 
 

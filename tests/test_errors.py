@@ -1,0 +1,64 @@
+"""The family of errors: what else they are, and how they name parameters."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+import kronq
+from kronq import errors
+from kronq.cli.messages import error_line
+from kronq.errors import ArgumentError, KronqError, check_choice, check_type
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (errors.ArgumentError, ValueError),
+        (errors.FormatError, ValueError),
+        (errors.UnsupportedError, ValueError),
+        (errors.MismatchError, ValueError),
+        (errors.NotFoundError, FileNotFoundError),
+        (errors.OutputExistsError, FileExistsError),
+        (errors.MissingDependencyError, ImportError),
+    ],
+)
+def test_each_is_the_builtin_that_programs_catch(
+    kind: type[KronqError], builtin: type[Exception]
+) -> None:
+    error = kind("wrong", path="a", found=1, expected=2, hint="{force} helps")
+    assert isinstance(error, KronqError)
+    assert isinstance(error, builtin)
+    assert str(error) == "a: wrong; found 1; expected 2 (hint: force helps)"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - made here
+
+
+def test_hints_name_parameters_for_python_and_for_the_shell() -> None:
+    error = KronqError("wrong", hint="{form=branch}, {alpha=32}, {scale_rule} or {match_table}")
+    assert str(error) == 'wrong (hint: form="branch", alpha=32, scale_rule or match_table)'
+    assert error_line(error) == (
+        "kronq: error: wrong (hint: --form branch, --alpha 32, --scale-rule or --dry-run)"
+    )
+
+
+def test_a_missing_adapter_is_a_file_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        kronq.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"format": "zip"}, {"scale_rule": 1}, {"alpha": "32"}, {"alpha": True}]
+)
+def test_wrong_arguments_of_load(arguments: dict[str, object]) -> None:
+    with pytest.raises(ArgumentError):
+        kronq.load(".", **arguments)  # type: ignore[arg-type]
+
+
+def test_wrong_types_and_choices_say_what_is_right() -> None:
+    with pytest.raises(ArgumentError, match="path has the wrong type; found int; expected str or"):
+        kronq.load(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no such form; found pizza; expected peft, lora"):
+        check_choice("form", "pizza", ("peft", "lora"))
+    check_type("bits", 4, int)
