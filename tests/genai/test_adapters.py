@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import kronq
 from kronq import Session
 from kronq.cli import cli
-from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
+from kronq.errors import FormatError, KronqError, MismatchError, NotFoundError, UnsupportedError
 from kronq.genai.text_stream import Writing
 from kronq.io import checksummed as sealed
 from kronq.io.checksummed import whole
@@ -205,7 +205,7 @@ def test_what_cannot_be(session, files, tiny_base, tmp_path):
         session.generate("abc", adapter="x")
     with pytest.raises(KronqError, match="no such adapter"):
         session.logits(IDS, adapter="x")
-    with pytest.raises(FormatError, match="x: no such file or folder"):
+    with pytest.raises(NotFoundError, match="x: no such file or folder"):
         session.load("x", tmp_path / "x")
     with pytest.raises(KronqError, match="is loaded"):
         session.load("one", files / "two.safetensors")

@@ -12,7 +12,14 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from kronq.errors import FormatError, KronqError, MismatchError, OutputExistsError, UnsupportedError
+from kronq.errors import (
+    FormatError,
+    KronqError,
+    MismatchError,
+    NotFoundError,
+    OutputExistsError,
+    UnsupportedError,
+)
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float, Matrix
@@ -383,7 +390,7 @@ def test_damaged_bases(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(FormatError, match="not an ONNX model"):
         export_onnx(adapter, tmp_path / "bad.onnx", tmp_path / "out")
-    with pytest.raises(FormatError, match="no such file"):
+    with pytest.raises(NotFoundError, match="no such file"):
         export_onnx(adapter, tmp_path / "none.onnx", tmp_path / "out")
     tiny.build(tmp_path / "b" / "model.onnx", data=True)
     (tmp_path / "b" / "model.onnx.data").unlink()
