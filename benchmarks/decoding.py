@@ -25,7 +25,7 @@ import kronq
 from benchmarks.lora_chain import write_lora_chain
 from benchmarks.sizes import ADAPTER
 from benchmarks.turns import AGAIN, BASE, Plan, in_a_process, kept, print_table, ratios, told
-from kronq.genai.bench.machine import this_machine
+from kronq.genai.bench.machine import describe_machine
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE as UNIT
 from kronq.model.delta import Delta, Product
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--keep", type=Path, help="a file of JSON lines, one for each process")
     args = parser.parse_args(arguments)
-    machine = this_machine()
+    machine = describe_machine()
     print(f"{machine.cpu}, {machine.cores} cores, onnxruntime {machine.onnxruntime}")
     found = kept(args.keep, _processes(args))
     for base, threads in dict.fromkeys((one["base"], one["threads"]) for one in found):

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.turns import BASE, Plan, Sides, Text, shuffled, take_turns
-from kronq.genai.bench.timed_model import TextModel, open_text_model
+from kronq.genai.bench.timed_model import TimedModel, open_timed_model
 from kronq.onnx.model_files import find_model
-from kronq.onnx.providers import Place
+from kronq.onnx.providers import ExecutionTarget
 
 TORCH, TORCH_BASE = "PEFT in torch", "base in torch"
 
@@ -38,12 +38,12 @@ def _open(request: dict[str, Any], rng: random.Random) -> Sides:
     """Each session once, in random order, however many sides it has."""
     import onnxruntime_genai as og
 
-    opened: dict[str, TextModel] = {}
+    opened: dict[str, TimedModel] = {}
     starts: dict[str, dict[str | None, Callable[[], Text]]] = {}
     for label in shuffled(request["sessions"], rng):
         folder = request["sessions"][label]
-        model = open_text_model(find_model(folder), Place(), request["threads"])
-        adapters = og.Adapters(model.model)
+        model = open_timed_model(find_model(folder), ExecutionTarget(threads=request["threads"]))
+        adapters = og.Adapters(model.text_model.genai)
         files = {file for _, of, files in request["sides"] if of == label for file in files}
         for file in files:
             adapters.load(file, file)
@@ -59,17 +59,17 @@ def _open(request: dict[str, Any], rng: random.Random) -> Sides:
     return sides
 
 
-def _text(model: TextModel, adapters: Any, adapter: str | None, tokens: tuple[int, int]) -> Text:
+def _text(model: TimedModel, adapters: Any, adapter: str | None, tokens: tuple[int, int]) -> Text:
     """Greedy, and never ended early; an adapter is chosen once, before the first token."""
     import onnxruntime_genai as og
 
     prompt, longest = tokens
-    params = og.GeneratorParams(model.model)
+    params = og.GeneratorParams(model.text_model.genai)
     params.set_search_options(max_length=longest, min_length=longest, do_sample=False)
-    generator = og.Generator(model.model, params)
+    generator = og.Generator(model.text_model.genai, params)
     if adapter is not None:
         generator.set_active_adapter(adapters, adapter)
-    ids = _prompt(model.files.genai["model"]["vocab_size"], prompt)
+    ids = _prompt(model.text_model.files.genai["model"]["vocab_size"], prompt)
 
     def write() -> Iterator[None]:
         generator.append_tokens(ids.astype(np.int32))

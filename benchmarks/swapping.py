@@ -21,9 +21,9 @@ from pathlib import Path
 import kronq
 from benchmarks.exporting import BASE
 from benchmarks.sizes import ADAPTER
-from kronq.genai.bench.timed_model import open_text_model, time_swaps
+from kronq.genai.bench.timed_model import open_timed_model, time_swaps
 from kronq.onnx.model_files import find_model
-from kronq.onnx.providers import Place
+from kronq.onnx.providers import ExecutionTarget
 from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
 
 TIMES = 30
@@ -62,7 +62,9 @@ def _time(slots: Path, ways: dict[str, tuple[Path, bool]], ready: Path, cache: P
     for way in ways:
         tell(f"load {way}", times[way])
     tell("activate in onnxruntime", times["activate"])
-    swaps = time_swaps(open_text_model(find_model(slots), Place(), 1), ready, TIMES)
+    swaps = time_swaps(
+        open_timed_model(find_model(slots), ExecutionTarget(threads=1)), ready, TIMES
+    )
     tell("load .onnx_adapter in onnxruntime-genai", [swap.load for swap in swaps])
     tell("activate in onnxruntime-genai", [swap.activate for swap in swaps])
 
@@ -81,7 +83,7 @@ def _loads(
             else:
                 shutil.rmtree(cache, ignore_errors=True)
             times[way].append(timed(lambda file=file: session.load("timed", file)))
-            times["activate"].append(timed(lambda: session.adapters.options("timed")))
+            times["activate"].append(timed(lambda: session.adapters.run_options("timed")))
             session.unload("timed")
     return times
 

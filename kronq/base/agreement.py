@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.genai.logits import log_totals
+from kronq.genai.logits import kl_divergences
 from kronq.genai.session import Session
 
 ENOUGH = 0.95
@@ -71,13 +71,12 @@ def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
     return compare_logits(_source_logits(hf_folder, tokens), session.logits(tokens)[0])
 
 
-def compare_logits(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
-    """Two models' logits [tokens, vocabulary] for the same text."""
-    p, q = (logits - log_totals(logits) for logits in (reference, found))
+def compare_logits(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Agreement:
+    """Compares two models' logits [tokens, vocabulary] for the same text."""
     return Agreement(
         tokens=len(reference),
-        same_token=float(np.mean(reference.argmax(-1) == found.argmax(-1))),
-        kl=float(np.mean(np.sum(np.exp(p) * (p - q), axis=-1))),
+        same_token=float(np.mean(reference.argmax(-1) == logits.argmax(-1))),
+        kl=float(np.mean(kl_divergences(reference, logits))),
     )
 
 

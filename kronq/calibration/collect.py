@@ -14,7 +14,7 @@ from kronq.calibration.store import digest_batches, digest_files, open_store
 from kronq.calibration.taps import open_tapped, read_value
 from kronq.errors import KronqError, StrPath
 from kronq.genai.session import Session
-from kronq.genai.token_inputs import token_inputs
+from kronq.genai.token_inputs import make_token_inputs
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
@@ -24,6 +24,7 @@ from kronq.onnx.graph.match import fit, match
 from kronq.onnx.graph.names import Places
 from kronq.onnx.graph.sites import find_sites
 from kronq.onnx.model_files import find_model
+from kronq.onnx.providers import ExecutionTarget, choose_target
 
 
 def calibrate(
@@ -63,6 +64,7 @@ def calibrate(
         KronqError: No text, no such device, or the base cannot be run.
     """
     path = find_base(base)
+    target = choose_target(device, threads=threads)
     examples = read_examples(data) if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
     model = load_base(path)
     places = match(adapter, find_sites(model))
@@ -75,7 +77,7 @@ def calibrate(
     store = open_store(cache, "inputs", digest_files(files), digest_batches(made))
 
     def step_of(names: Collection[str]) -> Step:
-        return _step(path, list(names), device, threads)
+        return _step(path, list(names), target)
 
     found = accumulate(store, widths, made, step_of, memory=memory, progress=progress)
     layers = {
@@ -98,13 +100,13 @@ def _mean(moments: Sequence[F32]) -> F32:
     return mean
 
 
-def _step(path: Path, names: list[str], device: str, threads: int | None) -> Step:
+def _step(path: Path, names: list[str], target: ExecutionTarget) -> Step:
     """Opens the base for one pass."""
-    session = open_tapped(path, names, device, threads)
+    session = open_tapped(path, names, target)
     files = find_model(path)
 
     def step(batch: Batch) -> Iterator[tuple[str, F32]]:
-        feed = token_inputs(session, files, batch.ids, batch.mask, ())
+        feed = make_token_inputs(session, files, batch.ids, batch.mask, ())
         try:
             values: list[Any] = session.run(names, feed)
         except Exception as error:  # ONNX Runtime's errors share no class of their own

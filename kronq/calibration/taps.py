@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kronq.errors import KronqError, UnsupportedError
+from kronq.errors import UnsupportedError
 from kronq.onnx.folder import load_base
 from kronq.onnx.graph.sites import Site
-from kronq.onnx.providers import check_provider, choose
-from kronq.onnx.sessions import session_options
+from kronq.onnx.providers import ExecutionTarget
+from kronq.onnx.sessions import open_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 
 def read_value(site: Site, layer: str, model: ir.Model) -> str:
@@ -69,21 +72,12 @@ def _ancestors(values: Collection[ir.Value]) -> set[ir.Node | None]:
 
 
 def open_tapped(
-    path: Path, names: Collection[str], device: str = "auto", threads: int | None = None
+    path: Path, names: Collection[str], target: ExecutionTarget
 ) -> ort.InferenceSession:
     """A session of the tapped base, on its own external data.
 
     Raises:
         KronqError: ONNX Runtime cannot load it, or not on this device.
     """
-    options = session_options(path.parent, threads, inline=True)
-    place = choose(device)
-    proto = ir.to_proto(tapped(path, names)).SerializeToString()
-    try:
-        session = ort.InferenceSession(proto, options, providers=place.providers)
-    except Exception as error:  # ONNX Runtime's errors share no class of their own
-        raise KronqError(
-            "ONNX Runtime cannot load the model", path=path, found=str(error)
-        ) from error
-    check_provider(session, place)
-    return session
+    data = ir.to_proto(tapped(path, names)).SerializeToString()
+    return open_session(path, target, model=data)

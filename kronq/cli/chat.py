@@ -23,19 +23,19 @@ Examples:
 COMMANDS = """\
 /adapter NAME  answer with this adapter from now on
 /adapter none  answer with the base alone
-/reset         forget what was said
-/help          this
+/reset         forget the conversation
+/help          list the commands
 /quit          leave, as the end of input does"""
 
 
 class Chat:
-    """What was said, and who answers.
+    """Conversation so far, and the adapter that answers next.
 
     Args:
         session: The model and its adapters.
-        system: What the model is told before anything else.
-        adapter: The first to answer; None for the base alone.
-        say: Shows a line that is no part of the conversation.
+        system: System message of every conversation; None for none.
+        adapter: The first adapter to answer; None for the base alone.
+        notify: Shows a line that is no part of the conversation.
     """
 
     def __init__(
@@ -43,77 +43,68 @@ class Chat:
         session: Session,
         system: str | None,
         adapter: str | None,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self.session = session
         self.adapter = adapter
-        self.say = say
+        self.notify = notify
         self._first = [] if system is None else [{"role": "system", "content": system}]
         self.messages = list(self._first)
 
     def command(self, line: str) -> bool:
-        """Does what a line with a slash says; False if it ends the conversation."""
+        """Carries out a line that begins with a slash; returns False if it ends the chat."""
         word, _, rest = line.partition(" ")
         if word == "/quit":
             return False
         if word == "/help":
-            self.say(COMMANDS)
+            self.notify(COMMANDS)
         elif word == "/reset":
             self.messages = list(self._first)
-            self.say("nothing was said")
+            self.notify("the conversation starts anew")
         elif word == "/adapter":
             self.use(rest.strip())
         else:
-            self.say(f"no such command: {printable(word)}; /help lists them")
+            self.notify(f"no such command: {printable(word)}; /help lists them")
         return True
 
     def use(self, name: str) -> None:
-        """Has an adapter answer from now on; what was said stays."""
+        """Lets an adapter answer from now on; the conversation stays."""
         if name and name != "none" and name not in self.session.adapters:
-            self.say(f"no adapter {printable(name)}")
+            self.notify(f"no adapter {printable(name)}")
         elif name:
             self.adapter = None if name == "none" else name
         loaded = listing([*self.session.adapters, "none"])
-        self.say(f"adapter: {self.adapter or 'none'} (of {loaded})")
+        self.notify(f"adapter: {self.adapter or 'none'} (of {loaded})")
 
     def answer(self, text: str, show: Callable[[str], None], **settings: Any) -> None:
-        """Answers; a text that cannot be answered is as if it had not been said."""
+        """Answers a message; one that cannot be answered is not remembered."""
         asked = [*self.messages, {"role": "user", "content": text}]
-        said = self.session.generate(asked, adapter=self.adapter, stream=show, **settings).text
-        self.messages = [*asked, {"role": "assistant", "content": said}]
+        reply = self.session.generate(asked, adapter=self.adapter, stream=show, **settings).text
+        self.messages = [*asked, {"role": "assistant", "content": reply}]
 
 
 @click.command("chat", epilog=EXAMPLES, short_help="Talk with a model and its adapters.")
 @click.argument("path")
 @shared.adapter_option
-@click.option("--system", metavar="TEXT", help="What the model is told before anything else.")
+@click.option("--system", metavar="TEXT", help="System message of the conversation.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N")
 @click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
 @click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same answers.")
-@shared.place_options
-def command(
-    path: str,
-    adapters: tuple[str, ...],
-    system: str | None,
-    max_tokens: int,
-    temperature: float,
-    top_p: float | None,
-    seed: int | None,
-    **where: Any,
-) -> None:
+@shared.execution_options
+def command(path: str, adapters: tuple[str, ...], system: str | None, **options: Any) -> None:
     """Talk with the model in PATH; the first adapter answers first.
 
-    A line is what you say, or a command: /adapter NAME, /adapter none, /reset, /help, /quit.
+    A line is your message, or a command: /adapter NAME, /adapter none, /reset, /help, /quit.
     Answers go to stdout as they come, everything else to stderr.
     """
     named = shared.named_adapters(adapters)
-    session = Session(path, named, **shared.place(where))
+    session = Session(path, named, **shared.pop_execution(options))
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=True)
 
-    chat = Chat(session, system, next(iter(named), None), say)
+    chat = Chat(session, system, next(iter(named), None), notify)
     if named:
         chat.use("")
     while (line := read_line()) is not None:
@@ -122,23 +113,16 @@ def command(
                 return
         elif line:
             try:
-                chat.answer(
-                    line,
-                    lambda piece: click.echo(piece, nl=False),
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    top_p=top_p,
-                    seed=seed,
-                )
+                chat.answer(line, lambda piece: click.echo(piece, nl=False), **options)
                 click.echo()
             except KronqError as error:
                 if not sys.stdin.isatty():
                     raise
-                say(f"{error.render(as_option)}; /reset forgets what was said")
+                notify(f"{error.render(as_option)}; /reset forgets the conversation")
 
 
 def read_line() -> str | None:
-    """The next line without blanks around it; None at the end of input, or on Ctrl-C."""
+    """Reads a line and strips it; returns None at the end of input, or on Ctrl-C."""
     if not sys.stdin.isatty():
         line = sys.stdin.readline()
         return line.strip() if line else None

@@ -46,27 +46,21 @@ Examples:
 @click.option(
     "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given again."
 )
-@shared.place_options
+@shared.execution_options
 @click.option(
     "--nodes",
+    "count_nodes",
     is_flag=True,
-    help="Tell which provider runs how many nodes; opens the model a second time.",
+    help="Report how many nodes each provider runs; opens the model a second time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout, at the end.")
 def command(
     path: str,
     prompt: str,
-    chat: bool,
     adapters: tuple[str, ...],
-    max_tokens: int,
-    temperature: float,
-    top_p: float | None,
-    top_k: int | None,
-    seed: int | None,
-    stop: tuple[str, ...],
-    nodes: bool,
+    count_nodes: bool,
     as_json: bool,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Generate text with the model in PATH, as 'kronq base' and 'kronq export' write it.
 
@@ -76,46 +70,43 @@ def command(
     named = shared.named_adapters(adapters)
     if len(named) > 1:
         raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
-    session = Session(path, named, **shared.place(where))
-    result = session.generate(
+    session = Session(path, named, **shared.pop_execution(options))
+    generation = session.generate(
         text,
         adapter=next(iter(named), None),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        stop=stop,
-        chat=chat,
         stream=None if as_json else lambda piece: click.echo(piece, nl=False),
+        **options,
     )
-    counts = session.report.nodes if nodes else None
+    nodes = session.report.nodes if count_nodes else None
+    threads = session.target.threads
     if as_json:
-        click.echo(json.dumps(as_object(result, session.threads, counts), ensure_ascii=False))
+        click.echo(json.dumps(to_json(generation, threads, nodes), ensure_ascii=False))
         return
     click.echo()
-    click.echo(summary(result, session.threads, counts), err=True)
+    click.echo(describe_run(generation, threads, nodes), err=True)
 
 
-def as_object(
-    result: Generation, threads: int | None, nodes: Mapping[str, int] | None
+def to_json(
+    generation: Generation, threads: int | None, nodes: Mapping[str, int] | None
 ) -> dict[str, object]:
     return {
-        **asdict(result),
-        "prefill_tokens_per_second": result.prefill_tokens_per_second,
-        "decode_tokens_per_second": result.decode_tokens_per_second,
+        **asdict(generation),
+        "prefill_tokens_per_second": generation.prefill_tokens_per_second,
+        "decode_tokens_per_second": generation.decode_tokens_per_second,
         "threads": threads,
         **({} if nodes is None else {"nodes": dict(nodes)}),
     }
 
 
-def summary(result: Generation, threads: int | None, nodes: Mapping[str, int] | None) -> str:
-    decode = result.decode_tokens_per_second
+def describe_run(
+    generation: Generation, threads: int | None, nodes: Mapping[str, int] | None
+) -> str:
+    decode = generation.decode_tokens_per_second
     parts = [
-        f"{len(result.tokens)} tokens after {result.prompt_tokens} ({result.stopped})",
-        f"prefill {result.prefill_tokens_per_second:.1f} tokens/s",
+        f"{len(generation.tokens)} tokens after {generation.prompt_tokens} ({generation.stopped})",
+        f"prefill {generation.prefill_tokens_per_second:.1f} tokens/s",
         f"decode {decode:.1f} tokens/s" if decode else "decode not timed",
-        result.provider,
+        generation.provider,
         f"{threads} threads" if threads else "default threads",
         *(f"{count:,} nodes on {name}" for name, count in (nodes or {}).items()),
     ]

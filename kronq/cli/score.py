@@ -33,7 +33,7 @@ BARE = "no adapter"
 @click.option("--tasks", required=True, metavar="FILE.jsonl", help="The questions.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
 @click.option("--no-adapter", is_flag=True, help="Score the base without an adapter as well.")
-@shared.place_options
+@shared.execution_options
 @shared.json_option
 @shared.reading_options
 def command(
@@ -59,7 +59,7 @@ def command(
     loaded: dict[str, Adapter | None] = {path: shared.read(path, **reading) for path in adapters}
     if no_adapter or not loaded:
         loaded[BARE] = None
-    model = TaskModel(base, **shared.place(others))
+    model = TaskModel(base, **shared.pop_execution(others))
     with shared.progress_bar("scoring") as progress:
         scorer = Scorer(model, progress=progress)
         report = score_all(loaded, scorer, examples, data=Path(tasks).name)

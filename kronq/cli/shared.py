@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from kronq.errors import KronqError, printable
 from kronq.model.adapter import Adapter
-from kronq.onnx.providers import DEVICES, parse_options
+from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
 from kronq.readers.load import FORMATS, load
 from kronq.readers.scale_rule import SCALE_RULES
 
@@ -72,8 +72,8 @@ def reading_options(command: F) -> F:
     return command
 
 
-def place_options(command: F) -> F:
-    """Where a model runs, for every verb that runs one; ``place`` makes arguments of them."""
+def execution_options(command: F) -> F:
+    """Adds ``--device``, ``--provider``, ``--provider-option`` and ``--threads``."""
     for option in (
         click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given."),
         click.option(
@@ -94,11 +94,13 @@ def place_options(command: F) -> F:
     return command
 
 
-def place(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The place options among others, as ``Session`` and ``TaskModel`` take them."""
+def pop_execution(options: dict[str, Any]) -> ExecutionOptions:
+    """Takes a command's execution options out of all its options, as ``Session`` takes them."""
     return {
-        **{name: options[name] for name in ("device", "provider", "threads")},
-        "provider_options": parse_options(options["provider_option"]),
+        "device": options.pop("device"),
+        "provider": options.pop("provider"),
+        "provider_options": parse_provider_options(options.pop("provider_option")),
+        "threads": options.pop("threads"),
     }
 
 

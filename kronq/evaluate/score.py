@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from kronq.errors import ArgumentError
-from kronq.genai.logits import log_totals
+from kronq.genai.logits import negative_log_likelihoods
 from kronq.genai.token_inputs import IntArray
 from kronq.io.examples import Example
 from kronq.model.matrix import F32
@@ -171,7 +171,7 @@ def _score_batch(model: Predictor, batch: Sequence[_Continuation]) -> list[Examp
     )
     targets = np.concatenate([text.ids[text.start :] for text in batch])
     logits = model.predict(ids, mask, rows)
-    losses = log_totals(logits)[:, 0] - logits[np.arange(len(targets)), targets]
+    losses = negative_log_likelihoods(logits, targets)
     top = logits.argmax(axis=1)
     ends = np.cumsum([len(text.ids) - text.start for text in batch])[:-1]
     parts = zip(*(np.split(array, ends) for array in (losses, top, targets)), strict=True)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from kronq.errors import KronqError, StrPath, UnsupportedError
+from kronq.errors import StrPath, UnsupportedError
 from kronq.evaluate.open_base import Feeds, Frame, feeds_of, frame_of, open_branches, plain
 from kronq.genai.session import Session
-from kronq.genai.token_inputs import IntArray, token_inputs
+from kronq.genai.token_inputs import IntArray, make_token_inputs
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 from kronq.onnx.folder import load_base
 from kronq.onnx.graph.match import fit, match
 from kronq.onnx.graph.sites import Site, find_sites
 from kronq.onnx.model_files import ModelFiles, find_model
-from kronq.onnx.providers import check_provider, choose
-from kronq.onnx.sessions import session_options
+from kronq.onnx.providers import ExecutionOptions, choose_target
+from kronq.onnx.sessions import open_session, run_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -35,28 +33,17 @@ class TaskModel:
 
     Args:
         base: A model folder with its tokenizer, as ``kronq base`` writes it.
-        device: ``auto`` (CUDA if this onnxruntime has it), ``cpu`` or ``cuda``.
-        provider: Instead of a device, an execution provider of the installed onnxruntime.
-        provider_options: Its own options.
-        threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
+        execution: ``device``, ``provider``, ``provider_options`` and ``threads``, as ``Session``
+            takes them.
 
     Raises:
         KronqError: No model there, or no such device.
     """
 
-    def __init__(
-        self,
-        base: StrPath,
-        *,
-        device: str = "auto",
-        provider: str | None = None,
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, base: StrPath, **execution: Unpack[ExecutionOptions]) -> None:
         self.files: ModelFiles = find_model(base)
-        self.threads = threads
-        self._place = choose(device, provider, provider_options)
-        self._words = Session(base, device="cpu", threads=threads)
+        self.target = choose_target(**execution)
+        self._words = Session(base, device="cpu")
         self._frame: Frame | None = None
         self._feeds: Feeds = {}
         self._session: ort.InferenceSession | None = None
@@ -111,35 +98,21 @@ class TaskModel:
         others = {**self._feeds}
         if self._narrow:
             others[ROWS] = rows.astype(np.int64)
-        feed = token_inputs(session, self.files, ids, mask, others)
-        try:
-            found: NDArray[np.floating] = session.run([LOGITS], feed | others)[0]
-        except Exception as error:  # ONNX Runtime's errors share no class of their own
-            raise KronqError(
-                "ONNX Runtime cannot run the model", path=self.files.model, found=str(error)
-            ) from error
+        feed = make_token_inputs(session, self.files, ids, mask, others)
+        found = run_session(session, self.files.model, [LOGITS], feed | others)[0]
         flat = found.reshape(-1, found.shape[-1]).astype(np.float32, copy=False)
         return flat if self._narrow else flat[rows]
 
     def _open(self, adapter: Adapter | None) -> None:
         """The base in ONNX Runtime, with open branches of the shapes of a plain adapter."""
-        import onnxruntime as ort
-
         self._session = None  # two at once would take twice the base's memory
         model = load_base(self.files.model)
         self._narrow = narrow(model)
         if adapter is not None:
             open_branches(model, adapter, match(adapter, find_sites(model)))
-        options = session_options(self.files.folder, self.threads, inline=True)
-        try:
-            data = ir.to_proto(model).SerializeToString()
-            session = ort.InferenceSession(data, options, providers=self._place.providers)
-        except Exception as error:  # as above
-            raise KronqError(
-                "ONNX Runtime cannot load the model", path=self.files.model, found=str(error)
-            ) from error
-        check_provider(session, self._place)
-        self._session, self._frame = session, None if adapter is None else frame_of(adapter)
+        data = ir.to_proto(model).SerializeToString()
+        self._session = open_session(self.files.model, self.target, model=data)
+        self._frame = None if adapter is None else frame_of(adapter)
 
 
 def narrow(model: ir.Model) -> bool:

@@ -1,1 +1,1 @@
-"""Sessions: a model in ONNX Runtime, text through onnxruntime-genai, and adapters that swap."""
+"""Sessions: models in ONNX Runtime, text through onnxruntime-genai, adapters that are swapped."""

@@ -1,4 +1,4 @@
-"""A model that runs: arrays through ONNX Runtime, text through onnxruntime-genai."""
+"""Models that run: arrays through ONNX Runtime, text through onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError, KronqError, StrPath, UnsupportedError, listing
-from kronq.genai import generation
-from kronq.genai.adapters import Adapters
-from kronq.genai.generation import Generation, Sampling
-from kronq.genai.prepared import Prepared
+from kronq.errors import ArgumentError, StrPath, UnsupportedError, listing
+from kronq.genai.adapter_cache import AdapterFile
+from kronq.genai.generation import Generation, generate
+from kronq.genai.loaded_adapters import LoadedAdapters
 from kronq.genai.prompts import Prompt, encode_prompt
-from kronq.genai.token_inputs import IntArray, as_batch, token_inputs
+from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
+from kronq.genai.text_model import TextModel, load_text_model, load_tokenizer
+from kronq.genai.token_inputs import IntArray, as_batch, make_token_inputs
 from kronq.onnx.model_files import find_model
-from kronq.onnx.providers import check_provider, choose, node_counts
-from kronq.onnx.sessions import session_options
+from kronq.onnx.providers import RECORD_NODES, choose_target, count_nodes
+from kronq.onnx.sessions import open_session, run_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
     import onnxruntime_genai as og
 
+Stop = str | Sequence[str]
+
 
 @dataclass(frozen=True)
 class SessionReport:
-    """How a session runs.
+    """Provider and threads that a session runs with.
 
     Attributes:
         model: The .onnx file.
-        provider: The execution provider that comes first.
+        provider: The preferred execution provider.
         nodes: Nodes of the optimized graph by the provider that runs them.
         threads: Threads within one operator; None where ONNX Runtime chose.
     """
@@ -45,25 +48,29 @@ class SessionReport:
 
 
 class Session:
-    """An ONNX model, ready to run.
+    """ONNX model, ready to run.
 
     Weights are read when they are first needed: ``run`` and ``logits`` open the model in
     onnxruntime, ``generate`` in onnxruntime-genai; ``tokenize`` in neither. Both compute
     DequantizeLinear + MatMul as written, not in int8.
 
     Args:
-        path: A folder with a model (what ``kronq base`` and ``kronq export`` write), or an .onnx
+        path: A folder with a model (as ``kronq base`` and ``kronq export`` write it), or an .onnx
             file.
+        adapters: Name → path of an adapter, as ``load`` takes it.
         device: ``auto`` (CUDA if this onnxruntime has it), ``cpu`` or ``cuda``.
-        provider: Instead of a device, an execution provider of the installed onnxruntime, by its
-            full or short name (``openvino``).
-        provider_options: Its own options.
+        provider: Execution provider of the installed onnxruntime in place of a device, by its full
+            or short name (``openvino``).
+        provider_options: The provider's own options.
         threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
-        adapters: Name → path of what ``load`` takes.
 
     Raises:
-        KronqError: No model there, or no such device or provider.
-        MissingDependencyError: What was asked for is not there.
+        KronqError: There is no model, or no such device or provider.
+        MissingDependencyError: The installed onnxruntime lacks the provider.
+
+    Example:
+        >>> session = Session("slots", {"arc": "adapter.safetensors"}, threads=2)
+        >>> session.generate("What do bees make?", adapter="arc", max_tokens=8).text
     """
 
     def __init__(
@@ -76,56 +83,36 @@ class Session:
         provider_options: Mapping[str, str] | None = None,
         threads: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ArgumentError("not a number of threads", found=threads, expected="1 or more")
         self.files = find_model(path)
-        self.threads = threads
-        self.place = choose(device, provider, provider_options)
-        self.adapters = Adapters(self.files.folder, lambda: self._text_model[0])
+        self.target = choose_target(device, provider, provider_options, threads)
+        self.adapters = LoadedAdapters(self.files.folder, lambda: self._text_model)
         for name, file in (adapters or {}).items():
             self.load(name, file)
 
     def __repr__(self) -> str:
-        return f"<Session {self.files.model}, {self.place.provider}>"
+        return f"<Session {self.files.model}, {self.target.provider}>"
 
     @cached_property
     def _session(self) -> ort.InferenceSession:
-        import onnxruntime as ort
-
-        options = session_options(self.files.folder, self.threads)
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        try:
-            session = ort.InferenceSession(
-                str(self.files.model), options, providers=self.place.providers
-            )
-        except Exception as error:  # ONNX Runtime's errors share no class of their own
-            raise KronqError(
-                "ONNX Runtime cannot load the model", path=self.files.model, found=str(error)
-            ) from error
-        check_provider(session, self.place)
-        return session
+        return open_session(self.files.model, self.target, config=RECORD_NODES)
 
     @cached_property
     def _tokenizer(self) -> og.Tokenizer:
-        return generation.load_tokenizer(self.files)
+        return load_tokenizer(self.files)
 
     @cached_property
-    def _text_model(self) -> tuple[og.Model, str]:
-        return generation.load_text_model(self.files, self.place, self.threads)
+    def _text_model(self) -> TextModel:
+        return load_text_model(self.files, self.target)
 
     @cached_property
     def report(self) -> SessionReport:
-        """Where the model runs; opens it in onnxruntime if it is not open."""
-        return SessionReport(
-            model=self.files.model,
-            provider=check_provider(self._session, self.place),
-            nodes=node_counts(self._session),
-            threads=self.threads,
-        )
+        """Provider, nodes and threads; opens the model in onnxruntime if it is not open."""
+        nodes = count_nodes(self._session)
+        return SessionReport(self.files.model, self.target.provider, nodes, self.target.threads)
 
     @property
     def inputs(self) -> dict[str, list[int | str | None]]:
-        """Name → shape of every input that must be given; a name or None stands for any size."""
+        """Name → shape of every required input; a name or None stands for any size."""
         return {node.name: list(node.shape) for node in self._session.get_inputs()}
 
     @property
@@ -133,16 +120,16 @@ class Session:
         """Name → shape of every output."""
         return {node.name: list(node.shape) for node in self._session.get_outputs()}
 
-    def load(self, name: str, path: StrPath) -> Prepared:
-        """Makes an adapter ready for ``adapter=name``; the model stays as it is.
+    def load(self, name: str, path: StrPath) -> AdapterFile:
+        """Makes an adapter ready for ``adapter=name``; the model stays open.
 
         Args:
-            name: What it is called from now on.
+            name: Name to run it by.
             path: A packed file, a PEFT folder, anything else that ``kronq.load`` reads, or an
                 ``.onnx_adapter``.
 
         Raises:
-            KronqError: The name is taken, or nothing readable is there.
+            KronqError: The name is taken, or there is no readable adapter.
             MismatchError: The adapter does not belong to this model.
             UnsupportedError: The model was not exported with slots.
         """
@@ -167,35 +154,22 @@ class Session:
             adapter: The name of a loaded adapter; None for the base alone.
 
         Raises:
-            KronqError: A name that is missing or unknown, or an array of a wrong shape or type.
+            KronqError: A name is missing or unknown, or an array has a wrong shape or type.
         """
-        session = self._session
-        optional = {node.name for node in session.get_overridable_initializers()}
-        missing = self.inputs.keys() - inputs.keys()
-        unknown = inputs.keys() - self.inputs.keys() - optional
-        if missing or unknown:
-            raise ArgumentError(
-                "inputs missing" if missing else "unknown inputs",
-                path=self.files.model,
-                found=listing(missing or unknown),
-                expected=listing(self.inputs),
-            )
+        optional = {node.name for node in self._session.get_overridable_initializers()}
         names = list(self.outputs) if outputs is None else list(outputs)
-        if strange := set(names) - self.outputs.keys():
-            raise ArgumentError(
-                "unknown outputs",
-                path=self.files.model,
-                found=listing(strange),
-                expected=listing(self.outputs),
-            )
-        options = self.adapters.options(adapter)
-        try:
-            values = session.run(names, dict(inputs), options)
-        except Exception as error:  # as above
-            raise KronqError(
-                "ONNX Runtime cannot run the model", path=self.files.model, found=str(error)
-            ) from error
+        self._refuse("inputs missing", self.inputs.keys() - inputs.keys(), self.inputs)
+        self._refuse("unknown inputs", inputs.keys() - self.inputs.keys() - optional, self.inputs)
+        self._refuse("unknown outputs", set(names) - self.outputs.keys(), self.outputs)
+        options = self.adapters.run_options(adapter)
+        values = run_session(self._session, self.files.model, names, inputs, options)
         return dict(zip(names, values, strict=True))
+
+    def _refuse(self, message: str, names: set[str], expected: Mapping[str, Any]) -> None:
+        if names:
+            raise ArgumentError(
+                message, path=self.files.model, found=listing(names), expected=listing(expected)
+            )
 
     def logits(
         self,
@@ -205,7 +179,7 @@ class Session:
         *,
         adapter: str | None = None,
     ) -> NDArray[np.float32]:
-        """What a language model predicts after every token, with nothing cached.
+        """Predicts the next token after every token, without a KV cache.
 
         Args:
             input_ids: [batch, tokens], or one sequence.
@@ -214,7 +188,7 @@ class Session:
             adapter: The name of a loaded adapter; None for the base alone.
 
         Returns:
-            [batch, tokens, vocabulary].
+            Logits [batch, tokens, vocabulary].
 
         Raises:
             UnsupportedError: The model takes no tokens, gives no logits or needs more inputs.
@@ -226,17 +200,18 @@ class Session:
                 found=listing(self.outputs),
                 hint="Session.run gives any outputs",
             )
-        others = dict(extra or {})
-        feed = token_inputs(self._session, self.files, as_batch(input_ids), attention_mask, others)
-        found = self.run(feed | others, ["logits"], adapter=adapter)["logits"]
-        return found.astype(np.float32, copy=False)
+        given = dict(extra or {})
+        ids = as_batch(input_ids)
+        feed = make_token_inputs(self._session, self.files, ids, attention_mask, given)
+        logits = self.run(feed | given, ["logits"], adapter=adapter)["logits"]
+        return logits.astype(np.float32, copy=False)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Returns the token ids of a text."""
         return [int(token) for token in self._tokenizer.encode(text)]
 
     def detokenize(self, tokens: Sequence[int] | IntArray) -> str:
-        """The text of token ids."""
+        """Returns the text of token ids."""
         return str(self._tokenizer.decode(np.asarray(tokens, np.int32)))
 
     def generate(
@@ -245,38 +220,35 @@ class Session:
         *,
         adapter: str | None = None,
         max_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: Stop = (),
         chat: bool = False,
         stream: bool | Callable[[str], None] | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generation:
-        """Continues a prompt until the model ends the text or ``max_tokens`` are there.
+        """Continues a prompt until the model ends the text or ``max_tokens`` are reached.
 
         Args:
             prompt: A text; with ``chat`` a user's message; or the messages of a conversation, each
                 ``{"role": …, "content": …}``, for the folder's chat template.
             adapter: The name of a loaded adapter; None for the base alone.
-            max_tokens: At most this many new tokens.
-            temperature: 0 takes the likeliest token each time; higher is more varied.
-            top_p: Sample only from the likeliest tokens that make up this share.
-            top_k: Sample only from this many of the likeliest tokens.
-            seed: The same seed gives the same text.
+            max_tokens: New tokens at most.
             stop: The text ends before any of these strings.
-            chat: Put the prompt into the folder's chat template.
+            chat: Whether to put the prompt into the folder's chat template.
             stream: Called with each piece of text as it comes; True prints it.
+            sampling: ``temperature`` (0 takes the likeliest token each time; higher is more
+                varied), ``top_p`` (sample only from the likeliest tokens that make up this share),
+                ``top_k`` (sample only from this many of the likeliest tokens) and ``seed`` (the
+                same seed gives the same text).
 
         Raises:
             UnsupportedError: The folder has no genai_config.json, or no chat template.
-            KronqError: An impossible setting, no such adapter, or the prompt fills the context.
+            KronqError: A setting is out of range, no adapter has this name, or the prompt fills the
+                context.
             MissingDependencyError: onnxruntime-genai is not installed, or has no CUDA.
         """
+        settings = GenerationSettings(max_tokens, Sampling(**sampling), _as_list(stop))
         show = partial(print, end="", flush=True) if stream is True else stream or None
-        sampling = Sampling(temperature, top_p, top_k, seed)
-        texts = self._generate([prompt], adapter, max_tokens, sampling, stop, chat, show)
-        return texts[0]
+        return self._generate([prompt], settings, adapter, chat, show)[0]
 
     def generate_batch(
         self,
@@ -284,42 +256,36 @@ class Session:
         *,
         adapter: str | None = None,
         max_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: Stop = (),
         chat: bool = False,
+        **sampling: Unpack[SamplingOptions],
     ) -> list[Generation]:
         """Continues several prompts side by side, with one adapter; as ``generate`` otherwise."""
         if isinstance(prompts, str) or not prompts:
             raise ArgumentError("no prompts", found=repr(prompts), expected="a list of prompts")
-        sampling = Sampling(temperature, top_p, top_k, seed)
-        return self._generate(prompts, adapter, max_tokens, sampling, stop, chat, None)
+        settings = GenerationSettings(max_tokens, Sampling(**sampling), _as_list(stop))
+        return self._generate(prompts, settings, adapter, chat)
 
     def _generate(
         self,
         prompts: Sequence[Prompt],
+        settings: GenerationSettings,
         adapter: str | None,
-        max_tokens: int,
-        sampling: Sampling,
-        stop: str | Sequence[str],
         chat: bool,
-        stream: Callable[[str], None] | None,
+        stream: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         if adapter is not None:
             _ = self.adapters[adapter]  # refused before the model is read
         ids = [encode_prompt(self._tokenizer, prompt, chat) for prompt in prompts]
-        model, provider = self._text_model
-        return generation.generate(
-            model,
+        return generate(
+            self._text_model,
             self._tokenizer,
             ids,
-            max_tokens=max_tokens,
-            context=int(self.files.genai["model"]["context_length"]),
-            sampling=sampling,
-            provider=provider,
-            stop=[stop] if isinstance(stop, str) else stop,
+            settings,
             stream=stream,
-            prepare=lambda generator: self.adapters.activate(generator, adapter),
+            activate=lambda generator: self.adapters.activate(generator, adapter),
         )
+
+
+def _as_list(stop: Stop) -> Sequence[str]:
+    return [stop] if isinstance(stop, str) else stop

@@ -1,4 +1,4 @@
-"""One text while it is generated: what may be shown already, and whether it is over."""
+"""Text under generation: pieces that are certain are shown, stop strings end it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ if TYPE_CHECKING:
     import onnxruntime_genai as og
 
 
-class Writing:
-    """A text that grows by tokens.
+class TextStream:
+    """Text that grows by tokens.
 
     Args:
         decoder: Turns its tokens into pieces of text, one by one.
-        ends: Tokens that end it; they are no part of the text.
-        stop: Strings that end it; neither they nor what follows is part of the text.
-        stream: Called with each piece once it is certain that no stop string begins in it.
+        ends: Tokens that end the text; they are no part of it.
+        stop: Strings that end the text; neither they nor what follows is part of it.
+        show: Called with each piece once it is certain that no stop string begins in it.
+
+    Attributes:
+        tokens: Tokens so far.
+        text: Text so far.
+        stopped: ``eos``, ``stop`` or ``length`` when the text is complete, else None.
     """
 
     def __init__(
@@ -24,12 +29,12 @@ class Writing:
         decoder: og.TokenizerStream,
         ends: Collection[int],
         stop: Sequence[str] = (),
-        stream: Callable[[str], None] | None = None,
+        show: Callable[[str], None] | None = None,
     ) -> None:
         self._decoder = decoder
         self._ends = ends
         self._stop = stop
-        self._stream = stream
+        self._show = show
         self._shown = 0
         self.tokens: list[int] = []
         self.text = ""
@@ -43,28 +48,28 @@ class Writing:
         else:
             before = len(self.text)
             self.text += self._decoder.decode(token)
-            begun = max(0, before - max(map(len, self._stop), default=0))
-            found = [i for i in (self.text.find(word, begun) for word in self._stop) if i >= 0]
-            if found:
-                self.text = self.text[: min(found)]
+            start = max(0, before - max(map(len, self._stop), default=0))
+            hits = [i for i in (self.text.find(word, start) for word in self._stop) if i >= 0]
+            if hits:
+                self.text = self.text[: min(hits)]
                 self.stopped = "stop"
-        self._show(len(self.text) if self.stopped else self._certain())
+        self._show_until(len(self.text) if self.stopped else self._certain_length())
 
     def finish(self) -> None:
-        """There are no more tokens."""
+        """Ends the text after its last token."""
         if self.stopped is None:
             self.stopped = "length"
-            self._show(len(self.text))
+            self._show_until(len(self.text))
 
-    def _certain(self) -> int:
-        """How much of the text no stop string can begin in."""
+    def _certain_length(self) -> int:
+        """Returns the length of the text in which no stop string can begin."""
         longest = max(map(len, self._stop), default=1) - 1
         for held in range(min(longest, len(self.text)), 0, -1):
             if any(word.startswith(self.text[-held:]) for word in self._stop):
                 return len(self.text) - held
         return len(self.text)
 
-    def _show(self, until: int) -> None:
-        if self._stream is not None and until > self._shown:
-            self._stream(self.text[self._shown : until])
-            self._shown = until
+    def _show_until(self, end: int) -> None:
+        if self._show is not None and end > self._shown:
+            self._show(self.text[self._shown : end])
+            self._shown = end

@@ -1,4 +1,4 @@
-"""What a language model wants besides tokens: mask, positions, an empty KV cache."""
+"""Inputs of a language model that follow from its tokens: mask, positions, an empty KV cache."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ IntArray = NDArray[np.integer[Any]]
 
 
 def as_batch(input_ids: IntArray | Sequence[int]) -> IntArray:
-    """Tokens as [batch, tokens]; one sequence becomes a batch of one.
+    """Returns tokens as [batch, tokens]; one sequence becomes a batch of one.
 
     Raises:
-        KronqError: Not whole numbers, empty, or of another number of dimensions.
+        KronqError: The array is empty, has no integers, or another number of dimensions.
     """
     ids = np.atleast_2d(np.asarray(input_ids))
     if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
@@ -39,24 +39,24 @@ def as_batch(input_ids: IntArray | Sequence[int]) -> IntArray:
     return ids
 
 
-def token_inputs(
+def make_token_inputs(
     session: ort.InferenceSession,
     files: ModelFiles,
     ids: IntArray,
     mask: IntArray | None,
     given: Collection[str],
 ) -> dict[str, NDArray[Any]]:
-    """Every input that follows from the tokens and that the caller has not given.
+    """Makes every input that follows from the tokens and that the caller has not given.
 
     Args:
-        session: Its own input names, types and shapes say what is needed.
-        files: genai_config.json knows the head size where the graph leaves it open.
+        session: The opened model; names, types and shapes of its inputs decide.
+        files: Its files; genai_config.json has the head size where the graph leaves it open.
         ids: [batch, tokens].
         mask: [batch, tokens], 1 for a token and 0 for padding; None for all ones.
         given: Names of inputs that the caller feeds.
 
     Raises:
-        UnsupportedError: The model has no input_ids, or inputs that tokens say nothing about.
+        UnsupportedError: The model has no input_ids, or inputs that do not follow from tokens.
         KronqError: The mask has another shape than the tokens.
     """
     wanted = {node.name: node for node in session.get_inputs()}
@@ -89,12 +89,12 @@ def token_inputs(
         if name in known and dtype is not None:
             feed[name] = known[name].astype(dtype)
         elif name.startswith("past_key_values.") and len(node.shape) == 4 and dtype is not None:
-            feed[name] = np.zeros(empty_cache(node.shape, len(ids), files, name), dtype)
+            feed[name] = np.zeros(empty_cache_shape(node.shape, len(ids), files, name), dtype)
         else:
             unknown.append(f"{name} {node.type}{node.shape}")
     if unknown:
         raise UnsupportedError(
-            "inputs that tokens say nothing about",
+            "inputs that do not follow from tokens",
             path=files.model,
             found=listing(unknown),
             hint="give them in 'extra'",
@@ -102,10 +102,10 @@ def token_inputs(
     return feed
 
 
-def empty_cache(
+def empty_cache_shape(
     shape: Sequence[int | str | None], batch: int, files: ModelFiles, name: str
 ) -> tuple[int, int, int, int]:
-    """[batch, heads, 0, head size] of a past key or value."""
+    """Returns [batch, heads, 0, head size] of a past key or value."""
     heads = shape[1] if isinstance(shape[1], int) else files.decoder("num_key_value_heads")
     size = shape[3] if isinstance(shape[3], int) else files.decoder("head_size")
     if not isinstance(heads, int) or not isinstance(size, int):

@@ -1,45 +1,108 @@
-"""How every model is opened in ONNX Runtime: exact arithmetic, and the operators that it brings."""
+"""ONNX Runtime sessions: exact arithmetic, and the operators compiled for a model's slots."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
+from numpy.typing import NDArray
 
 from kronq.errors import KronqError
+from kronq.onnx.providers import ExecutionTarget, check_provider
 from kronq.onnx.slots.kernel import check_library
 from kronq.onnx.slots.spec import SPEC, Slots
 
-# Without this ONNX Runtime rewrites a constant DequantizeLinear + MatMul to int8 arithmetic:
-# a relative error of 4e-3 where 3e-7 was asked for, and nothing says so.
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 EXACT: Mapping[str, str] = {"session.qdq_matmulnbits_accuracy_level": "0"}
+"""Session configuration that keeps DequantizeLinear + MatMul in float arithmetic.
+
+Without it ONNX Runtime rewrites the pair to int8 arithmetic without a warning: a relative error of
+4e-3 in place of 3e-7.
+"""
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-def session_options(
-    folder: Path, threads: int | None = None, *, inline: bool = False
-) -> ort.SessionOptions:
-    """Options for a model of a folder.
+def open_session(
+    path: Path,
+    target: ExecutionTarget | None = None,
+    *,
+    model: bytes | None = None,
+    config: Mapping[str, str] | None = None,
+) -> ort.InferenceSession:
+    """Opens a model in ONNX Runtime.
 
     Args:
-        folder: Where the model lies.
-        threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
-        inline: The model is given as bytes, and its external data lies in the folder.
+        path: The .onnx file; its folder holds the external data and the compiled operators.
+        target: Provider and threads; None for the CPU and ONNX Runtime's number of threads.
+        model: A serialized model to open in place of the file's own.
+        config: Further entries of the session configuration.
 
     Raises:
-        UnsupportedError: Its compiled operators were not made on this machine.
-        KronqError: ONNX Runtime does not take them.
+        UnsupportedError: The compiled operators were not made on this machine.
+        KronqError: ONNX Runtime cannot load the model, or not on this provider.
     """
+    import onnxruntime as ort
+
+    target = target or ExecutionTarget()
+    entries = {**EXACT, **(config or {})}
+    if model is not None:
+        entries[_DATA_FOLDER] = str(path.parent.resolve())
+    options = _session_options(path.parent, entries, target.threads)
+    try:
+        session = ort.InferenceSession(
+            str(path) if model is None else model, options, providers=target.providers
+        )
+    except Exception as error:  # ONNX Runtime's errors share no class of their own
+        raise KronqError(
+            "ONNX Runtime cannot load the model", path=path, found=str(error)
+        ) from error
+    check_provider(session, target)
+    return session
+
+
+def run_session(
+    session: ort.InferenceSession,
+    path: Path,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    options: ort.RunOptions | None = None,
+) -> list[NDArray[Any]]:
+    """Runs a model once.
+
+    Args:
+        session: The opened model.
+        path: Its file, for errors.
+        outputs: Names of the wanted outputs.
+        inputs: Name → array.
+        options: ONNX Runtime's options of this run.
+
+    Raises:
+        KronqError: ONNX Runtime fails; an array has a wrong shape or type.
+    """
+    try:
+        values: list[NDArray[Any]] = session.run(outputs, dict(inputs), options)
+    except Exception as error:  # ONNX Runtime's errors share no class of their own
+        raise KronqError(
+            "ONNX Runtime cannot run the model", path=path, found=str(error)
+        ) from error
+    return values
+
+
+def _session_options(
+    folder: Path, entries: Mapping[str, str], threads: int | None
+) -> ort.SessionOptions:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised as well
-    for key, value in EXACT.items():
+    options.log_severity_level = 4  # every problem is raised as well
+    for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    if inline:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder.resolve()))
     if threads is not None:
         options.intra_op_num_threads = threads
-    library = kernel_of(folder)
+    library = find_kernel(folder)
     if library is not None:
         try:
             options.register_custom_ops_library(str(library.absolute()))
@@ -50,11 +113,11 @@ def session_options(
     return options
 
 
-def kernel_of(folder: Path) -> Path | None:
-    """The library with the operators of a folder's slots, if they are compiled ones.
+def find_kernel(folder: Path) -> Path | None:
+    """Returns the library of a folder's compiled slots, or None where they are not compiled.
 
     Raises:
-        UnsupportedError: It was not made on this machine.
+        UnsupportedError: The library was not made on this machine.
     """
     if not (folder / SPEC).is_file():
         return None

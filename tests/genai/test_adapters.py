@@ -15,7 +15,7 @@ import kronq
 from kronq import Session
 from kronq.cli import cli
 from kronq.errors import FormatError, KronqError, MismatchError, NotFoundError, UnsupportedError
-from kronq.genai.text_stream import Writing
+from kronq.genai.text_stream import TextStream
 from kronq.io import checksummed as sealed
 from kronq.io.checksummed import whole
 from kronq.io.files import cache_folder
@@ -90,7 +90,7 @@ def test_logits_are_those_of_the_adapter_exported_alone(session, files, tiny_bas
 def test_onnxruntime_genai_computes_the_same(session, files):
     import onnxruntime_genai as og
 
-    model = session._text_model[0]
+    model = session._text_model.genai
     for name in (None, "one", "two"):
         params = og.GeneratorParams(model)
         params.set_search_options(max_length=8)
@@ -234,7 +234,7 @@ def test_several_prompts_at_once(session):
 )
 def test_a_stop_string_is_never_shown(stop, pieces):
     shown: list[str] = []
-    text = Writing(SimpleNamespace(decode=chr), {0}, stop, shown.append)
+    text = TextStream(SimpleNamespace(decode=chr), {0}, stop, shown.append)
     for letter in "a bc\nd\0":
         if text.stopped is None:
             text.add(ord(letter))

@@ -8,10 +8,10 @@ from itertools import count
 import pytest
 
 from kronq import export_onnx, quantize, save
-from kronq.genai.bench.timed_model import Work, open_text_model
-from kronq.genai.bench.timing import Sample, Spread, per_second, ratio, take_turns
+from kronq.genai.bench.timed_model import Workload, open_timed_model
+from kronq.genai.bench.timing import Sample, Spread, run_in_turns, time_ratio, tokens_per_second
 from kronq.onnx.model_files import find_model
-from kronq.onnx.providers import Place
+from kronq.onnx.providers import ExecutionTarget
 from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
 from tests.cli.conftest import kronq
 from tests.evaluate.tiny import tiny_adapter
@@ -34,7 +34,7 @@ def test_sides_take_turns_and_the_first_round_does_not_count():
         return run
 
     told = []
-    rounds = take_turns(
+    rounds = run_in_turns(
         {"a": side("a"), "b": side("b")}, 3, lambda done, total: told.append((done, total))
     )
     assert "".join(ran) == "ba" + "ab" + "ba" + "ab"
@@ -48,9 +48,9 @@ def test_a_ratio_is_taken_within_each_round():
         {"a": Sample(0.2, (3.0, 3.0, 99.0)), "b": Sample(0.1, (2.0, 2.0, 2.0))},
         {"a": Sample(0.4, (6.0, 6.0, 6.0)), "b": Sample(0.2, (4.0, 0.0, 4.0))},
     ]
-    assert ratio(rounds, "a", "b", lambda sample: sample.step) == Spread(1.5, 1.5, 1.5, 2)
-    assert ratio(rounds, "a", "b", lambda sample: sample.prefill) == Spread(2, 2, 2, 2)
-    assert per_second(rounds, "b", lambda sample: sample.prefill, 10).median == 75
+    assert time_ratio(rounds, "a", "b", lambda sample: sample.step) == Spread(1.5, 1.5, 1.5, 2)
+    assert time_ratio(rounds, "a", "b", lambda sample: sample.prefill) == Spread(2, 2, 2, 2)
+    assert tokens_per_second(rounds, "b", lambda sample: sample.prefill, 10).median == 75
 
 
 def test_a_spread_is_from_the_10th_to_the_90th_percentile():
@@ -58,9 +58,9 @@ def test_a_spread_is_from_the_10th_to_the_90th_percentile():
 
 
 def test_a_text_is_timed_token_by_token_and_never_ends_early(tiny_base):
-    model = open_text_model(find_model(tiny_base), Place(), 1)
+    model = open_timed_model(find_model(tiny_base), ExecutionTarget(threads=1))
     ticks = count()
-    sample = model.run(Work(8, 40), clock=lambda: float(next(ticks)))
+    sample = model.run(Workload(8, 40), clock=lambda: float(next(ticks)))
     assert sample == Sample(1.0, (1.0,) * 39)
 
 
@@ -107,11 +107,11 @@ def test_a_model_with_slots_is_its_own_base_or_is_given_one(kronq, slotted, tiny
 
 
 def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
-    plain = open_text_model(find_model(slotted), Place(), 1)
+    plain = open_timed_model(find_model(slotted), ExecutionTarget(threads=1))
     file = write_onnx_adapter(tiny_adapter(), slotted, slotted / "a.onnx_adapter")
     adapted = plain.with_adapter(file)
-    assert adapted.model is plain.model
-    assert (plain.adapters, len(adapted.run(Work(4, 3)).steps)) == (None, 2)
+    assert adapted.text_model is plain.text_model
+    assert (plain.adapters, len(adapted.run(Workload(4, 3)).steps)) == (None, 2)
 
 
 def test_what_cannot_be_measured(kronq, exported, slotted, tiny_base, tmp_path):

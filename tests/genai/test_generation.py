@@ -15,8 +15,8 @@ from onnx import helper, numpy_helper
 from kronq import Session
 from kronq.cli import cli
 from kronq.errors import KronqError
-from kronq.genai.generation import Sampling
-from kronq.genai.prompts import encode_prompt, without_second_bos
+from kronq.genai.prompts import drop_second_bos, encode_prompt
+from kronq.genai.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_genai_computes_quantized_weights_as_written(tiny_base, tmp_path):
     session = Session(folder)
     ids = session.tokenize("The quick brown fox")
     expected = session.logits(ids)
-    exact = genai_logits(session._text_model[0], ids)
+    exact = genai_logits(session._text_model.genai, ids)
     plain = genai_logits(og.Model(str(folder)), ids)
     size = abs(expected).max()
     assert abs(exact - expected).max() / size < 1e-5
@@ -144,7 +144,7 @@ def test_greedy_options_leave_no_room_for_chance():
 
 
 def test_a_chat_begins_with_one_bos():
-    assert without_second_bos([1, 1, 5], 1) == [1, 5]
+    assert drop_second_bos([1, 1, 5], 1) == [1, 5]
     tokenizer = SimpleNamespace(
         apply_chat_template=lambda message, **_: "<s>" + message,
         encode=lambda text: [1, 1, len(text)],

@@ -11,7 +11,12 @@ from onnx import TensorProto, helper
 from kronq import Session
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
-from kronq.onnx.providers import Place, check_provider, choose, parse_options
+from kronq.onnx.providers import (
+    ExecutionTarget,
+    check_provider,
+    choose_target,
+    parse_provider_options,
+)
 from tests.cli.conftest import kronq
 
 __all__ = ["kronq"]
@@ -25,22 +30,22 @@ def pretend(monkeypatch, *available):
 
 def test_auto_takes_cuda_where_it_is(monkeypatch):
     pretend(monkeypatch, CUDA, CPU)
-    assert choose("auto") == Place(CUDA)
-    assert choose("cuda") == Place(CUDA, required=True)
-    assert choose("cpu") == Place(CPU)
+    assert choose_target("auto") == ExecutionTarget(CUDA)
+    assert choose_target("cuda") == ExecutionTarget(CUDA, required=True)
+    assert choose_target("cpu") == ExecutionTarget(CPU)
 
 
 def test_auto_takes_the_cpu_otherwise(monkeypatch):
     pretend(monkeypatch, "AzureExecutionProvider", OPENVINO, CPU)
-    assert choose() == Place(CPU)
+    assert choose_target() == ExecutionTarget(CPU)
 
 
 @pytest.mark.parametrize("name", ["openvino", "OpenVINO", OPENVINO, OPENVINO.lower()])
 def test_a_provider_by_any_of_its_names(monkeypatch, name):
     pretend(monkeypatch, OPENVINO, CPU)
-    place = choose(provider=name, options={"device_type": "CPU"})
-    assert place.providers == [(OPENVINO, {"device_type": "CPU"}), CPU]
-    assert place.required
+    target = choose_target(provider=name, provider_options={"device_type": "CPU"})
+    assert target.providers == [(OPENVINO, {"device_type": "CPU"}), CPU]
+    assert target.required
 
 
 @pytest.mark.parametrize(
@@ -58,13 +63,13 @@ def test_a_provider_by_any_of_its_names(monkeypatch, name):
 def test_a_provider_that_is_not_there_says_what_to_install(monkeypatch, name, hint):
     pretend(monkeypatch, CPU)
     with pytest.raises(MissingDependencyError, match=f"in this onnxruntime.*{hint}"):
-        choose(provider=name)
+        choose_target(provider=name)
 
 
 def test_cuda_that_is_not_there_says_what_to_install(monkeypatch):
     pretend(monkeypatch, CPU)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime-gpu"):
-        choose("cuda")
+        choose_target("cuda")
 
 
 @pytest.mark.parametrize(
@@ -73,28 +78,31 @@ def test_cuda_that_is_not_there_says_what_to_install(monkeypatch):
         ({"device": "tpu"}, "unknown device; found tpu; expected auto, cpu, cuda"),
         ({"provider": "tpu"}, r"unknown provider; found 'tpu'; expected .*openvino"),
         ({"device": "cpu", "provider": "cpu"}, "a device and a provider; found cpu, cpu"),
-        ({"device": "cpu", "options": {"a": "1"}}, "the CPU takes no provider options; found a"),
+        (
+            {"device": "cpu", "provider_options": {"a": "1"}},
+            "the CPU takes no provider options; found a",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for(arguments, message):
     with pytest.raises(KronqError, match=message):
-        choose(**arguments)
+        choose_target(**arguments)
 
 
 def test_options_are_written_key_equals_value():
-    assert parse_options(["device_type=CPU", "config={a=b}"]) == {
+    assert parse_provider_options(["device_type=CPU", "config={a=b}"]) == {
         "device_type": "CPU",
         "config": "{a=b}",
     }
     for pairs, message in ((["a"], "bad provider option; found 'a'"), (["a=1", "a=2"], "twice")):
         with pytest.raises(KronqError, match=message):
-            parse_options(pairs)
+            parse_provider_options(pairs)
 
 
 def test_a_session_that_fell_back_is_an_error():
     session = SimpleNamespace(get_providers=lambda: [CPU])
     with pytest.raises(KronqError, match=f"found {CPU}; expected {CUDA}"):
-        check_provider(session, Place(CUDA))
+        check_provider(session, ExecutionTarget(CUDA))
 
 
 def test_text_has_a_list_of_providers_of_its_own():

@@ -1,1 +1,1 @@
-"""Benchmarks of what an adapter costs at run time."""
+"""Benchmark of an adapter's run-time cost."""

@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how much memory this process has taken."""
+"""Description of the measuring machine, and the peak memory of this process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class Machine:
-    """The class of a machine, not its name.
+    """Kind of machine; nothing that identifies one.
 
     Attributes:
-        cpu: Its model, as the system tells it.
+        cpu: Processor model, as the system reports it.
         cores: Cores that this process may use.
         system: Operating system and architecture.
-        onnxruntime: Its version.
+        onnxruntime: Version of onnxruntime.
     """
 
     cpu: str
@@ -29,7 +29,7 @@ class Machine:
     onnxruntime: str
 
 
-def this_machine() -> Machine:
+def describe_machine() -> Machine:
     import onnxruntime as ort
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -48,15 +48,15 @@ def _cpu_model() -> str | None:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has had at once; None where the system does not tell.
+    """Returns the peak memory of this process; None where the system does not report it.
 
-    On Linux not by getrusage: a child's maximum begins at its parent's there.
+    On Linux getrusage does not serve: there a child's peak starts at its parent's.
     """
     status = Path("/proc/self/status")
     if status.is_file():
         lines = status.read_text("ascii").splitlines()
-        found = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
-        return None if found is None else int(found) * 1024
+        peak_kib = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+        return None if peak_kib is None else int(peak_kib) * 1024
     if sys.platform == "win32":
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,10 +1,10 @@
-"""A text model that is timed: the same tokens in, as many out, whatever it says."""
+"""Text model that is timed: the same prompt every time, and a fixed number of new tokens."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kronq.errors import ArgumentError, KronqError
-from kronq.genai import generation
 from kronq.genai.bench.timing import Sample
+from kronq.genai.text_model import TextModel, check_text_folder, import_genai, load_text_model
 from kronq.onnx.model_files import ModelFiles
-from kronq.onnx.providers import Place
+from kronq.onnx.providers import ExecutionTarget
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
 
-NAME = "timed"
+ADAPTER_NAME = "timed"
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is asked of every side.
+class Workload:
+    """Tokens that every variant reads and generates.
 
     Attributes:
         prompt_tokens: Tokens of the prompt.
-        new_tokens: Tokens to generate behind it, the first of them with the prompt.
+        new_tokens: Tokens to generate after it; the first one counts as prefill.
     """
 
     prompt_tokens: int
@@ -57,100 +57,104 @@ class Work:
 
 
 @dataclass(frozen=True)
-class TextModel:
-    """A model in memory, and what it took to open it.
+class TimedModel:
+    """Opened text model, with its adapter.
 
     Attributes:
-        model: onnxruntime-genai's.
-        provider: Where it runs.
-        files: Where it lies.
-        load_seconds: To open it.
-        adapters: What is loaded beside it, where the model has slots.
+        text_model: The model.
+        load_seconds: Time that opening it took.
+        adapters: Adapters loaded for its slots.
     """
 
-    model: og.Model
-    provider: str
-    files: ModelFiles
+    text_model: TextModel
     load_seconds: float
-    adapters: og.Adapters | None = field(default=None)
+    adapters: og.Adapters | None = None
 
-    def with_adapter(self, file: Path) -> TextModel:
-        """The same model, answering with a prepared adapter (.onnx_adapter)."""
-        adapters = generation.import_genai().Adapters(self.model)
+    def with_adapter(self, file: Path) -> TimedModel:
+        """Returns the same open model with a prepared adapter (.onnx_adapter) active."""
+        adapters = import_genai().Adapters(self.text_model.genai)
         load_adapter(adapters, file)
-        return TextModel(self.model, self.provider, self.files, self.load_seconds, adapters)
+        return replace(self, adapters=adapters)
 
-    def run(self, work: Work, clock: Clock = time.perf_counter) -> Sample:
-        """Generates once, greedily, and never stops early.
+    def run(self, workload: Workload, clock: Clock = time.perf_counter) -> Sample:
+        """Generates once, greedily, without stopping early.
 
         Raises:
             KronqError: onnxruntime-genai fails.
         """
-        genai = generation.import_genai()
-        total = work.prompt_tokens + work.new_tokens
-        config = self.files.genai["model"]
-        ids = np.random.default_rng(0).integers(0, config["vocab_size"], work.prompt_tokens)
+        genai = import_genai()
+        total = workload.prompt_tokens + workload.new_tokens
+        files = self.text_model.files
+        config = files.genai["model"]
+        ids = np.random.default_rng(0).integers(0, config["vocab_size"], workload.prompt_tokens)
         try:
-            params = genai.GeneratorParams(self.model)
+            params = genai.GeneratorParams(self.text_model.genai)
             options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "batch_size": 1}
             params.set_search_options(max_length=total, min_length=total, **options)
-            generator = genai.Generator(self.model, params)
+            generator = genai.Generator(self.text_model.genai, params)
             if self.adapters is not None:
-                generator.set_active_adapter(self.adapters, NAME)
+                generator.set_active_adapter(self.adapters, ADAPTER_NAME)
             times = [clock()]
             generator.append_tokens(ids.astype(np.int32))
-            for _ in range(work.new_tokens):
+            for _ in range(workload.new_tokens):
                 generator.generate_next_token()
                 times.append(clock())
         except RuntimeError as error:
-            raise KronqError(
-                "generation failed", path=self.files.model, found=str(error)
-            ) from error
+            raise KronqError("generation failed", path=files.model, found=str(error)) from error
         prefill, *steps = (b - a for a, b in pairwise(times))
         return Sample(prefill, tuple(steps))
 
 
-def open_text_model(files: ModelFiles, place: Place, threads: int | None) -> TextModel:
-    """Opens a model folder, and says how long that took.
+def open_timed_model(files: ModelFiles, target: ExecutionTarget) -> TimedModel:
+    """Opens a model folder and measures how long that takes.
 
     Raises:
         UnsupportedError: The folder is not an onnxruntime-genai model folder.
         KronqError: The model cannot be loaded.
     """
-    generation.import_genai()
-    generation.check_text_folder(files)
+    import_genai()
+    check_text_folder(files)
     start = time.perf_counter()
-    model, provider = generation.load_text_model(files, place, threads)
-    return TextModel(model, provider, files, time.perf_counter() - start)
+    text_model = load_text_model(files, target)
+    return TimedModel(text_model, time.perf_counter() - start)
 
 
 def load_adapter(adapters: og.Adapters, file: Path) -> None:
-    """Raises KronqError where onnxruntime-genai refuses the file."""
+    """Loads a prepared adapter.
+
+    Raises:
+        KronqError: onnxruntime-genai refuses the file.
+    """
     try:
-        adapters.load(str(file), NAME)
+        adapters.load(str(file), ADAPTER_NAME)
     except RuntimeError as error:
         raise KronqError("not an adapter for slots", path=file, found=str(error)) from error
 
 
 @dataclass(frozen=True)
 class Swap:
-    """Seconds to load a prepared adapter, and to make it the active one."""
+    """Time of changing the adapter.
+
+    Attributes:
+        load: Seconds to load a prepared adapter.
+        activate: Seconds to make it the active one.
+    """
 
     load: float
     activate: float
 
 
-def time_swaps(model: TextModel, file: Path, times: int) -> list[Swap]:
-    """Changes the adapter again and again; nothing is generated in between."""
-    genai = generation.import_genai()
-    params = genai.GeneratorParams(model.model)
+def time_swaps(model: TimedModel, file: Path, times: int) -> list[Swap]:
+    """Times changing the adapter; nothing is generated in between."""
+    genai, opened = import_genai(), model.text_model.genai
+    params = genai.GeneratorParams(opened)
     swaps = []
     for _ in range(times):
-        adapters = genai.Adapters(model.model)
-        generator = genai.Generator(model.model, params)
+        adapters = genai.Adapters(opened)
+        generator = genai.Generator(opened, params)
         start = time.perf_counter()
         load_adapter(adapters, file)
         loaded = time.perf_counter()
-        generator.set_active_adapter(adapters, NAME)
+        generator.set_active_adapter(adapters, ADAPTER_NAME)
         swaps.append(Swap(loaded - start, time.perf_counter() - loaded))
     return swaps

@@ -1,4 +1,4 @@
-"""What is timed side by side: taking turns, and what is said of it."""
+"""Repeated timings: variants run in turns, and medians with percentiles of their figures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SPREAD = (10, 90)
+PERCENTILES = (10, 90)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Figures measured again and again.
+    """Distribution of a repeatedly measured figure.
 
     Attributes:
-        median: Half of them are below.
+        median: The 50th percentile.
         low: The 10th percentile.
         high: The 90th percentile.
-        n: How many there are.
+        n: Number of measurements.
     """
 
     median: float
@@ -29,14 +29,14 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Iterable[float]) -> Spread:
-        found = list(figures)
-        low, high = (float(q) for q in np.percentile(found, SPREAD))
-        return cls(statistics.median(found), low, high, len(found))
+        values = list(figures)
+        low, high = (float(q) for q in np.percentile(values, PERCENTILES))
+        return cls(statistics.median(values), low, high, len(values))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One text, timed.
+    """Times of one generated text.
 
     Attributes:
         prefill: Seconds to read the prompt and pick the first token.
@@ -48,45 +48,45 @@ class Sample:
 
     @property
     def step(self) -> float:
-        """Seconds of a typical token: the median is not moved by one interruption."""
+        """Seconds of a typical token: one interruption does not move the median."""
         return statistics.median(self.steps)
 
 
 Round = Mapping[str, Sample]
+"""Variant → its sample."""
+Figure = Callable[[Sample], float]
 
 
-def take_turns(
-    sides: Mapping[str, Callable[[], Sample]],
+def run_in_turns(
+    runs: Mapping[str, Callable[[], Sample]],
     rounds: int,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Round]:
-    """Runs every side once a round, after one round that does not count.
+    """Runs every variant once a round, after one round that does not count.
 
-    What else the machine does then meets all sides alike; the order turns round every time,
-    because who comes second finds other caches.
+    Other load on the machine then meets all variants alike. The order is reversed every round,
+    because the second to run finds warmer or colder caches.
 
     Args:
-        sides: Name → one run of it.
-        rounds: How many count.
-        tell: Is told rounds done and all rounds.
+        runs: Variant → a function that runs it once.
+        rounds: Rounds that count.
+        progress: Called with (rounds done, rounds in all).
     """
-    found: list[Round] = []
-    names = list(sides)
+    samples: list[Round] = []
+    names = list(runs)
     for number in range(rounds + 1):
         order = names if number % 2 else names[::-1]
-        found.append({name: sides[name]() for name in order})
-        if tell is not None:
-            tell(number, rounds)
-    return found[1:]
+        samples.append({name: runs[name]() for name in order})
+        if progress is not None:
+            progress(number, rounds)
+    return samples[1:]
 
 
-def ratio(rounds: Sequence[Round], of: str, to: str, figure: Callable[[Sample], float]) -> Spread:
-    """How many times longer one side took than another, in each round."""
-    return Spread.of(figure(found[of]) / figure(found[to]) for found in rounds)
+def time_ratio(rounds: Sequence[Round], of: str, to: str, figure: Figure) -> Spread:
+    """Returns how many times longer one variant took than another, in each round."""
+    return Spread.of(figure(samples[of]) / figure(samples[to]) for samples in rounds)
 
 
-def per_second(
-    rounds: Sequence[Round], of: str, figure: Callable[[Sample], float], tokens: int = 1
-) -> Spread:
-    """Tokens a second of one side, in each round."""
-    return Spread.of(tokens / figure(found[of]) for found in rounds)
+def tokens_per_second(rounds: Sequence[Round], of: str, figure: Figure, tokens: int = 1) -> Spread:
+    """Returns the speed of one variant, in each round."""
+    return Spread.of(tokens / figure(samples[of]) for samples in rounds)

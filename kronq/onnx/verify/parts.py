@@ -20,10 +20,11 @@ from kronq.onnx.graph.names import Places
 from kronq.onnx.graph.sites import find_sites
 from kronq.onnx.graph.values import constant
 from kronq.onnx.merge.merge import float64, merged_weight
+from kronq.onnx.sessions import open_session
 from kronq.onnx.slots.spec import Slots, a_of, b1_of
 from kronq.onnx.verify.difference import ROWS, TOLERANCES, accept, difference, worse
 from kronq.onnx.verify.weight_codes import check_codes
-from kronq.onnx.verify.whole_model import Feeds, session_of
+from kronq.onnx.verify.whole_model import Feeds
 
 
 def check_branches(folder: Path, adapter: Adapter, written: Mapping[str, str]) -> Difference:
@@ -120,7 +121,8 @@ def _probe(
     )
     functions = [f for f in model.functions.values() if f.domain == DOMAIN]
     probe = ir.Model(graph, ir_version=model.ir_version, functions=functions)
-    return session_of(ir.to_proto(probe).SerializeToString(), folder), feeds, layers
+    session = open_session(folder / MODEL, model=ir.to_proto(probe).SerializeToString())
+    return session, feeds, layers
 
 
 def _input_of(model: ir.Model, node: ir.Node) -> tuple[int, int, ir.DataType]:

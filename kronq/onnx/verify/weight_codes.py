@@ -10,12 +10,13 @@ import onnx_ir as ir
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.onnx.export_report import Difference
+from kronq.onnx.folder import MODEL
 from kronq.onnx.graph.names import Places
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import constant
 from kronq.onnx.merge.merge import requantized, sharing
+from kronq.onnx.sessions import open_session
 from kronq.onnx.verify.difference import ROWS, TOLERANCES, accept, difference
-from kronq.onnx.verify.whole_model import session_of
 
 
 def check_codes(
@@ -33,7 +34,8 @@ def check_codes(
     x = np.random.default_rng(0).standard_normal((ROWS, weight.shape[1]))
     kind = ir.DataType.from_numpy(meant.scale_type)
     fed = x.astype(meant.scale_type)
-    got = session_of(_alone(model, at, kind), folder).run(None, {"x": fed})[0]
+    session = open_session(folder / MODEL, model=_alone(model, at, kind))
+    got = session.run(None, {"x": fed})[0]
     here = difference(got, fed.astype(np.float64) @ weight.T, TOLERANCES[kind], layer)
     accept(here, "a merged weight is not what was meant")
     return here

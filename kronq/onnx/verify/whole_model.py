@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.onnx.export_report import Difference
-from kronq.onnx.sessions import session_options
+from kronq.onnx.sessions import open_session
 from kronq.onnx.verify.difference import accept, difference, worse
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 MODEL_TOLERANCES = {
     ir.DataType.FLOAT: 1e-3,
@@ -59,13 +61,15 @@ def check_models(
     except _CannotRunError as error:
         return None, None, str(error)
     except Exception as error:
-        return None, None, f"ONNX Runtime: {str(error).splitlines()[0][:300]}"
+        return None, None, f"ONNX Runtime: {_message(error).splitlines()[0][:300]}"
     try:
         found = run(first, given)
         empty = before if given is None else run(first)
         expected = None if second is None else run(second)
     except Exception as error:
-        raise KronqError(f"ONNX Runtime runs the base and not the export: {error}") from None
+        raise KronqError(
+            f"ONNX Runtime runs the base and not the export: {_message(error)}"
+        ) from None
     for name, value in before.items():
         # Equal to the bit, unless ONNX Runtime fuses a layer of the base with what follows it.
         empty_apart = difference(empty[name], value, MODEL_TOLERANCES[dtype] / 100, name)
@@ -98,26 +102,9 @@ def check_model(path: Path, base: Path) -> bool | None:
     return True
 
 
-def session_of(
-    model: bytes | Path, folder: Path | None = None, *, pack: bool = True
-) -> ort.InferenceSession:
-    """A CPU session with exact arithmetic.
-
-    Args:
-        model: A file, or its bytes.
-        folder: Of a bytes model's external data.
-        pack: Lay weights out anew for speed; else float weights stay mapped files (quantized ones
-            become float arrays).
-    """
-    if isinstance(model, bytes):
-        source: bytes | str = model
-        options = session_options(folder or Path(), inline=folder is not None)
-    else:
-        source = str(model)
-        options = session_options(model.parent)
-    if not pack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+def _message(error: Exception) -> str:
+    """Returns ONNX Runtime's own message."""
+    return str(error.__cause__ or error)
 
 
 class _CannotRunError(Exception):
@@ -125,7 +112,8 @@ class _CannotRunError(Exception):
 
 
 def _run(path: Path, given: Feeds | None = None, *, pack: bool = True) -> dict[str, NDArray[Any]]:
-    session = session_of(path, pack=pack)
+    # Without packing float weights stay mapped files (quantized ones become float arrays).
+    session = open_session(path, config=None if pack else {"session.disable_prepacking": "1"})
     names = [output.name for output in session.get_outputs() if "float" in output.type]
     # A symbolic head size is not told by the model: the usual ones are tried.
     for width in HEAD_SIZES:

@@ -15,7 +15,7 @@ import kronq
 from kronq.base.build import build_base
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.genai.session import Session
-from kronq.genai.token_inputs import token_inputs
+from kronq.genai.token_inputs import make_token_inputs
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import ONE, Delta, Product
 from kronq.onnx.slots.inputs import factors, parameters
@@ -172,7 +172,7 @@ def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
     loaded.Load(str(file))
     options = ort.RunOptions()
     options.add_active_adapter(loaded)
-    feeds = token_inputs(session, Session(folder).files, IDS, None, {})
+    feeds = make_token_inputs(session, Session(folder).files, IDS, None, {})
     found = session.run(["logits"], feeds, options)[0]
     assert np.array_equal(found, logits(folder, adapter))
 

@@ -1,4 +1,4 @@
-"""The adapters of a session: loaded by name, each mapped once by each runtime that uses it."""
+"""Adapters of a session: loaded by name, each mapped once by each runtime that uses it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kronq.errors import (
     StrPath,
     listing,
 )
-from kronq.genai.generation import import_genai
-from kronq.genai.prepared import Prepared, prepare
+from kronq.genai.adapter_cache import AdapterFile, prepare_adapter
+from kronq.genai.text_model import TextModel, import_genai
 from kronq.onnx.slots.onnx_adapter import read_names
 from kronq.onnx.slots.spec import Slots
 
@@ -26,42 +26,42 @@ if TYPE_CHECKING:
     import onnxruntime_genai as og
 
 
-class Adapters(Mapping[str, Prepared]):
-    """Name → an adapter that this folder's graph can run with.
+class LoadedAdapters(Mapping[str, AdapterFile]):
+    """Adapters by name that this folder's graph can run with.
 
     onnxruntime and onnxruntime-genai each bring an ONNX Runtime of their own; both map the same
     file, each when it first runs with it.
 
     Args:
-        folder: What ``kronq export --form slots`` wrote.
-        model: Opens the folder in onnxruntime-genai.
+        folder: A model folder as ``kronq export --form slots`` writes it.
+        open_model: Opens the folder in onnxruntime-genai.
     """
 
-    def __init__(self, folder: Path, model: Callable[[], og.Model]) -> None:
+    def __init__(self, folder: Path, open_model: Callable[[], TextModel]) -> None:
         self.folder = folder
-        self._model = model
-        self._prepared: dict[str, Prepared] = {}
+        self._open_model = open_model
+        self._files: dict[str, AdapterFile] = {}
         self._mapped: dict[str, ort.LoraAdapter] = {}
         self._in_genai: set[str] = set()
 
-    def __getitem__(self, name: str) -> Prepared:
-        if name not in self._prepared:
-            loaded = listing(self._prepared) or "none"
+    def __getitem__(self, name: str) -> AdapterFile:
+        if name not in self._files:
+            loaded = listing(self._files) or "none"
             raise ArgumentError("no such adapter", found=repr(name), expected=f"one of: {loaded}")
-        return self._prepared[name]
+        return self._files[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._prepared
+        return name in self._files
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._prepared)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._prepared)
+        return len(self._files)
 
     @cached_property
     def slots(self) -> Slots:
-        """The graph's open inputs.
+        """The graph's slots.
 
         Raises:
             UnsupportedError: It has none.
@@ -70,41 +70,41 @@ class Adapters(Mapping[str, Prepared]):
 
     @cached_property
     def _genai(self) -> og.Adapters:
-        return import_genai().Adapters(self._model())
+        return import_genai().Adapters(self._open_model().genai)
 
-    def load(self, name: str, path: StrPath) -> Prepared:
-        """Makes an adapter ready under a name.
+    def load(self, name: str, path: StrPath) -> AdapterFile:
+        """Loads an adapter under a name.
 
         Args:
-            name: What ``adapter=`` calls it.
+            name: Name to run it by.
             path: Anything that ``kronq.load`` reads, or an ``.onnx_adapter``.
 
         Raises:
-            KronqError: The name is taken, or nothing readable is there.
+            KronqError: The name is taken, or there is no readable adapter.
             MismatchError: The adapter does not belong to this graph.
             UnsupportedError: The graph takes no adapters.
         """
-        if name in self._prepared:
+        if name in self._files:
             raise ArgumentError("an adapter of this name is loaded", found=name, hint="unload it")
-        found = prepare(path, self.slots)
-        if found.file == found.origin:
-            check_names(found.file, self.slots)
+        adapter = prepare_adapter(path, self.slots)
+        if adapter.file == adapter.origin:
+            check_names(adapter.file, self.slots)
         try:
-            self._mapped[name] = map_file(found.file)
+            self._mapped[name] = map_file(adapter.file)
         except (FormatError, NotFoundError):
-            if found.file == found.origin:
+            if adapter.file == adapter.origin:
                 raise
-            found.file.unlink(missing_ok=True)  # a damaged file in the cache
-            found = prepare(path, self.slots)
-            self._mapped[name] = map_file(found.file)
-        self._prepared[name] = found
-        return found
+            adapter.file.unlink(missing_ok=True)  # a damaged file in the cache
+            adapter = prepare_adapter(path, self.slots)
+            self._mapped[name] = map_file(adapter.file)
+        self._files[name] = adapter
+        return adapter
 
     def unload(self, name: str) -> None:
         """Forgets an adapter.
 
         Raises:
-            KronqError: There is none of this name, or a text is being generated with it.
+            KronqError: No adapter has this name, or a text is being generated with it.
         """
         _ = self[name]
         if name in self._in_genai:
@@ -113,10 +113,10 @@ class Adapters(Mapping[str, Prepared]):
             except RuntimeError as error:
                 raise KronqError("the adapter is in use", found=name) from error
             self._in_genai.discard(name)
-        del self._prepared[name], self._mapped[name]
+        del self._files[name], self._mapped[name]
 
-    def options(self, name: str | None) -> ort.RunOptions | None:
-        """What a run in onnxruntime is told; None for the base alone."""
+    def run_options(self, name: str | None) -> ort.RunOptions | None:
+        """Returns onnxruntime's options for a run with an adapter; None for the base alone."""
         if name is None:
             return None
         import onnxruntime as ort
@@ -127,21 +127,21 @@ class Adapters(Mapping[str, Prepared]):
         return options
 
     def activate(self, generator: og.Generator, name: str | None) -> None:
-        """Has a generator run with an adapter from its first token on."""
+        """Makes a generator run with an adapter from its first token on."""
         if name is None:
             return
-        found = self[name]
+        adapter = self[name]
         if name not in self._in_genai:
-            self._genai.load(str(found.file.absolute()), name)
+            self._genai.load(str(adapter.file.absolute()), name)
             self._in_genai.add(name)
         generator.set_active_adapter(self._genai, name)
 
 
 def map_file(file: Path) -> Any:
-    """An ``.onnx_adapter`` as onnxruntime's LoraAdapter.
+    """Maps an ``.onnx_adapter`` as onnxruntime's LoraAdapter.
 
     Raises:
-        FormatError: It is no such file.
+        FormatError: The file has another format.
     """
     import onnxruntime as ort
 
@@ -154,7 +154,7 @@ def map_file(file: Path) -> Any:
 
 
 def check_names(file: Path, slots: Slots) -> None:
-    """Refuses an ``.onnx_adapter`` of another graph before a run would.
+    """Refuses an ``.onnx_adapter`` that was made for another graph.
 
     Raises:
         MismatchError: It has inputs that the graph has not.

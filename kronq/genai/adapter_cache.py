@@ -1,8 +1,8 @@
-"""Adapters as ONNX Runtime loads them, made once: ``$KRONQ_CACHE/adapters/HASH.onnx_adapter``.
+"""Cache of adapters as ONNX Runtime loads them: ``$KRONQ_CACHE/adapters/HASH.onnx_adapter``.
 
-What is shipped is small, what is loaded is plain: a packed file is expanded the first time that it
-meets a graph. The hash is of everything that the numbers come from, so a file that is there is
-right, whoever made it. The folder may be deleted at any time.
+A packed file is small; ONNX Runtime needs its factors expanded. That is done the first time that
+an adapter is loaded for a graph. The hash covers everything that the numbers depend on, so a file
+in the cache never goes stale. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from kronq.readers.load import load
 from kronq.readers.peft import CONFIG, WEIGHTS
 
 FORMAT = "2"
-"""Counted up when the same adapter becomes other numbers."""
+"""Version of the expanded numbers, part of the hash."""
 LARGEST_CACHE = 2**30
+"""Bytes that the folder may take."""
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """An adapter that ONNX Runtime can map.
+class AdapterFile:
+    """Adapter expanded to a file that ONNX Runtime maps.
 
     Attributes:
         file: The ``.onnx_adapter``.
-        origin: What it was made from, or the file itself.
+        origin: The adapter that it was made from, or the file itself.
         cached: Whether it was there already.
-        scratch: Keeps a temporary file alive; None where ``file`` lies somewhere for good.
+        scratch: Temporary folder that ``file`` lies in where the cache cannot be written; deleted
+            with this object.
     """
 
     file: Path
@@ -46,70 +48,70 @@ class Prepared:
     scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
 
-def prepare(path: StrPath, slots: Slots, cache: StrPath | None = None) -> Prepared:
-    """Anything that ``kronq.load`` reads, or an ``.onnx_adapter``, for one graph.
+def prepare_adapter(path: StrPath, slots: Slots, cache: StrPath | None = None) -> AdapterFile:
+    """Expands an adapter for one graph, or finds it in the cache.
 
     Args:
         path: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``.
-        slots: The graph's open inputs.
-        cache: Where expanded adapters are kept; None for ``kronq.io.files.cache_folder``.
+        slots: The graph's slots.
+        cache: Parent folder of the cache; None for ``kronq.io.files.cache_folder``.
 
     Raises:
-        FormatError: Nothing readable is there.
+        FormatError: There is no readable adapter.
         MismatchError: The adapter does not belong to this graph.
     """
     origin = Path(path)
     if origin.suffix == SUFFIX:
         if not origin.is_file():
             raise NotFoundError("no such file", path=path)
-        return Prepared(origin, origin, cached=True)
-    target = cache_folder(cache) / "adapters" / f"{_key(origin, slots)}{SUFFIX}"
+        return AdapterFile(origin, origin, cached=True)
+    target = cache_folder(cache) / "adapters" / f"{_cache_key(origin, slots)}{SUFFIX}"
     if target.is_file() and whole(target):
         with contextlib.suppress(OSError):
-            target.touch()  # the cache forgets what was not used for longest
-            return Prepared(target, origin, cached=True)
-    return keep(inputs(load(origin), slots), target, origin)
+            target.touch()  # the least recently used files are deleted first
+            return AdapterFile(target, origin, cached=True)
+    return _write(inputs(load(origin), slots), target, origin)
 
 
-def keep(found: Sequence[Inputs], target: Path, origin: Path) -> Prepared:
-    """Writes ``target``, or where that is not allowed a file that lives as long as the result."""
+def _write(values: Sequence[Inputs], target: Path, origin: Path) -> AdapterFile:
+    """Writes ``target``, or a temporary file where the cache cannot be written."""
     try:
         with new_file(target, force=True, sync=False) as work:
-            export_inputs(found, work)
+            export_inputs(values, work)
             seal(work)
     except (OSError, KronqError):  # a full or read-only disk, or no folder at all
         scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
         file = Path(scratch.name, target.name)
-        export_inputs(found, file)
-        return Prepared(file, origin, cached=False, scratch=scratch)
-    trim(target.parent, keeping=target)
-    return Prepared(target, origin, cached=False)
+        export_inputs(values, file)
+        return AdapterFile(file, origin, cached=False, scratch=scratch)
+    _trim_cache(target.parent, keep=target)
+    return AdapterFile(target, origin, cached=False)
 
 
-def trim(folder: Path, keeping: Path, limit: int = LARGEST_CACHE) -> None:
-    """Deletes the expanded adapters that were not used for longest, down to ``limit`` bytes."""
+def _trim_cache(folder: Path, keep: Path, limit: int = LARGEST_CACHE) -> None:
+    """Deletes the least recently used files until the folder takes at most ``limit`` bytes."""
     files: list[tuple[float, int, Path]] = []
     for file in folder.glob(f"*{SUFFIX}"):
-        with contextlib.suppress(OSError):  # another process trims, too
+        with contextlib.suppress(OSError):  # another process may delete files, too
             status = file.stat()
             files.append((status.st_mtime, status.st_size, file))
     total = sum(size for _, size, _ in files)
     for _, size, file in sorted(files):
         if total <= limit:
             return
-        if file != keeping:
+        if file != keep:
             with contextlib.suppress(OSError):
                 file.unlink()
                 total -= size
 
 
-def _key(path: Path, slots: Slots) -> str:
-    """Of the adapter's bytes and the graph's slots."""
-    found = hashlib.sha256(FORMAT.encode())
+def _cache_key(path: Path, slots: Slots) -> str:
+    """Returns a hash of the adapter's bytes and the graph's slots."""
+    digest = hashlib.sha256(FORMAT.encode())
     for name, data in [("slots", slots.digest), *_contents(path)]:
-        found.update(f"\n{name} {len(data)}\n".encode())
-        found.update(data)
-    return found.hexdigest()[:40]
+        digest.update(f"\n{name} {len(data)}\n".encode())
+        digest.update(data)
+    return digest.hexdigest()[:40]
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
