@@ -10,11 +10,12 @@ import numpy as np
 
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, Tokenize, batches, choose
-from kronq.calibration.store import digest_batches, digest_files, open_store
+from kronq.calibration.store import digest_batches, open_store
 from kronq.calibration.taps import open_tapped, read_value
 from kronq.errors import KronqError, StrPath
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
+from kronq.io.cache import digest_files
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32

@@ -24,10 +24,11 @@ import numpy as np
 from kronq.base.build import WEIGHT_FILES
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, batches, choose
-from kronq.calibration.store import digest_adapter, digest_batches, digest_files, open_store
+from kronq.calibration.store import digest_adapter, digest_batches, open_store
 from kronq.calibration.torch_factors import Factors
 from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
 from kronq.errors import ArgumentError, StrPath, UnsupportedError
+from kronq.io.cache import digest_files
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32

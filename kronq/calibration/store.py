@@ -8,8 +8,6 @@ Each is written whole or not at all, and carries a checksum.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -18,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.calibration.batches import Batch
-from kronq.errors import FormatError, NotFoundError, StrPath
-from kronq.io.files import cache_folder, write_file
+from kronq.errors import FormatError, StrPath
+from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 
-VERSION = "1"
+VERSION = "2"
+LARGEST_CACHE = 2**35
 _PARTIAL = "partial.safetensors"
 _CHECKSUM = "crc32"
 _DONE = "batches"
@@ -40,12 +40,11 @@ class Store:
 
     def path(self, name: str) -> Path:
         """The file of a finished matrix; its name may be anything."""
-        digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        return self.folder / f"{digest}.safetensors"
+        return self.folder / f"{digest(name)}.safetensors"
 
     def read(self, name: str, width: int) -> F32 | None:
         """A finished matrix [width, width] as a memory map; None if it is absent or damaged."""
-        found = _read(self.path(name))
+        found = read_entry(self.path(name), _read)
         if found is None or found[1].get("name") != name:
             return None
         matrix = found[0].get("moment")
@@ -60,7 +59,7 @@ class Store:
         Returns:
             Name → [width, width], writeable.
         """
-        found = _read(self.folder / _PARTIAL)
+        found = read_entry(self.folder / _PARTIAL, _read)
         if found is not None:
             sums, about = found
             shapes = {name: (width, width) for name, width in widths.items()}
@@ -77,15 +76,17 @@ class Store:
             (self.folder / _PARTIAL).unlink()
 
 
-def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]] | None:
-    """A file's matrices and what is written about them; None if it is absent or damaged."""
-    try:
-        file = open_tensors(path)
-        arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
-    except (FormatError, NotFoundError):
-        return None
-    right = file.metadata.get(_CHECKSUM) == _checksum(arrays)
-    return (arrays, file.metadata) if right else None
+def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
+    """Returns a file's matrices and its metadata.
+
+    Raises:
+        FormatError: It is damaged.
+    """
+    file = open_tensors(path)
+    arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
+    if file.metadata.get(_CHECKSUM) != _checksum(arrays):
+        raise FormatError("the checksum differs", path=path)
+    return arrays, file.metadata
 
 
 def _write(path: Path, arrays: Mapping[str, F32], about: Mapping[str, str]) -> None:
@@ -98,7 +99,9 @@ def _write(path: Path, arrays: Mapping[str, F32], about: Mapping[str, str]) -> N
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     parts = (np.ascontiguousarray(a, np.float32).data.cast("B") for a in arrays.values())
-    write_file(path, itertools.chain([len(text).to_bytes(8, "little"), text], parts), force=True)
+    with new_entry(path) as work, work.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.writelines(parts)
 
 
 def _checksum(arrays: Mapping[str, F32]) -> str:
@@ -110,38 +113,29 @@ def _checksum(arrays: Mapping[str, F32]) -> str:
     return f"{value:08x}"
 
 
-def digest_files(paths: Iterable[Path]) -> str:
-    """A hash of the files' contents in this order, whatever they are called."""
-    whole = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        with path.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, lambda: hashlib.blake2b()).digest())
-    return whole.hexdigest()
-
-
 def digest_batches(batches: Iterable[Batch]) -> str:
-    """A hash of every token, how they are grouped, and which of them are answers."""
-    whole = hashlib.blake2b(digest_size=16)
-    for batch in batches:
-        whole.update(repr(batch.ids.shape).encode())
-        for array in (batch.ids, batch.mask, batch.answers):
-            whole.update(np.ascontiguousarray(array).data)
-    return whole.hexdigest()
+    """Returns the digest of every token, their grouping, and which of them are answers."""
+    arrays = [array for batch in batches for array in (batch.ids, batch.mask, batch.answers)]
+    return digest(*(part for array in arrays for part in _array_parts(array)))
 
 
 def digest_adapter(adapter: Adapter) -> str:
-    """A hash of every layer's name, scale, shape and factors."""
-    whole = hashlib.blake2b(digest_size=16)
+    """Returns the digest of every layer's name, scale, shape and factors."""
+    parts: list[str | memoryview] = []
     for name in sorted(adapter):
         delta = adapter[name]
-        shapes = [matrix.shape for matrix in delta.matrices]
-        whole.update(repr((name, delta.scale, delta.shape, shapes)).encode())
+        parts.append(repr((name, delta.scale, delta.shape)))
         for matrix in delta.matrices:
-            whole.update(np.ascontiguousarray(matrix.float32()).data)
-    return whole.hexdigest()
+            parts += _array_parts(matrix.float32())
+    return digest(*parts)
+
+
+def _array_parts(array: NDArray[Any]) -> tuple[str, memoryview]:
+    return repr(array.shape), np.ascontiguousarray(array).data
 
 
 def open_store(cache: StrPath | None, *parts: str) -> Store:
-    """The collection that depends on ``parts``, and on nothing else."""
-    key = hashlib.blake2b("\n".join((VERSION, *parts)).encode(), digest_size=16).hexdigest()
-    return Store(cache_folder(cache) / "calibration" / key)
+    """Returns the collection that depends on ``parts`` alone, and makes room for it."""
+    store = Store(cache_folder("calibration", cache) / digest(VERSION, *parts))
+    trim(store.folder.parent, limit=LARGEST_CACHE, keeping=store.folder)
+    return store

@@ -6,7 +6,6 @@ A damaged entry is computed again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -14,11 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import kronq
-from kronq.errors import KronqError
 from kronq.evaluate.score import ExampleScore, Progress, score_examples
 from kronq.evaluate.task_model import TaskModel
+from kronq.io.cache import digest, new_entry, read_entry, trim
 from kronq.io.examples import Example
-from kronq.io.files import cache_folder, write_file
 from kronq.model.adapter import Adapter
 from kronq.onnx.model_files import ModelFiles
 from kronq.packed import pack, read
@@ -27,21 +25,8 @@ _CANDIDATE_CODE = ("model", "io", "trellis", "packed", "calibration", "quantizat
 _SCORE_CODE = ("model", "io", "trellis", "packed", "onnx", "genai", "evaluate")
 """Packages of kronq whose code decides what a candidate is, and what its scores are."""
 _SAMPLES = 64
+_LARGEST_CACHE = 2**30
 _SAMPLE_BYTES = 2**18
-
-
-def default_folder() -> Path:
-    """Returns ``tasks`` in the user's cache folder: $KRONQ_CACHE, or under ~/.cache."""
-    return cache_folder() / "tasks"
-
-
-def hash_parts(*parts: bytes | str) -> str:
-    """Hashes several parts, each with its length, so that their boundaries count."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:40]
 
 
 def candidate_code() -> str:
@@ -53,14 +38,14 @@ def score_code() -> str:
     """Hashes the code that scores depend on, and ONNX Runtime's version."""
     import onnxruntime
 
-    return hash_parts(_hash_code(_SCORE_CODE), onnxruntime.__version__)
+    return digest(_hash_code(_SCORE_CODE), onnxruntime.__version__)
 
 
 @cache
 def _hash_code(packages: tuple[str, ...]) -> str:
     root = Path(kronq.__file__).parent
     files = sorted(file for package in packages for file in (root / package).rglob("*.py"))
-    return hash_parts(kronq.__version__, *(file.read_bytes() for file in files))
+    return digest(kronq.__version__, *(file.read_bytes() for file in files))
 
 
 def base_fingerprint(files: ModelFiles) -> str:
@@ -77,8 +62,8 @@ def base_fingerprint(files: ModelFiles) -> str:
                 continue
             for i in range(_SAMPLES):
                 stream.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-                parts.append(hashlib.sha256(stream.read(_SAMPLE_BYTES)).digest())
-    return hash_parts(*parts)
+                parts.append(digest(stream.read(_SAMPLE_BYTES)))
+    return digest(*parts)
 
 
 def factor_bytes(adapter: Adapter | None) -> bytes:
@@ -97,13 +82,10 @@ class TaskCache:
         if self.folder is None:
             return make()
         file = self.folder / f"{key}.safetensors"
-        if file.is_file():
-            try:
-                return read(file)
-            except KronqError:
-                file.unlink()
-        adapter = make()
-        write_file(file, pack(adapter), force=True)
+        adapter = read_entry(file, read)
+        if adapter is None:
+            adapter = make()
+            self._keep(file, pack(adapter))
         return adapter
 
     def scores(self, key: str, make: Callable[[], list[ExampleScore]]) -> list[ExampleScore]:
@@ -111,15 +93,21 @@ class TaskCache:
         if self.folder is None:
             return make()
         file = self.folder / f"{key}.json"
-        if file.is_file():
-            try:
-                rows = json.loads(file.read_text(encoding="utf-8"))
-                return [ExampleScore(**{**row, "top": tuple(row["top"])}) for row in rows]
-            except (ValueError, TypeError, KeyError):
-                file.unlink()
-        scores = make()
-        write_file(file, json.dumps([asdict(s) for s in scores]).encode(), force=True)
+        scores = read_entry(file, _read_scores)
+        if scores is None:
+            scores = make()
+            self._keep(file, json.dumps([asdict(s) for s in scores]).encode())
         return scores
+
+    def _keep(self, file: Path, data: bytes) -> None:
+        with new_entry(file) as work:
+            work.write_bytes(data)
+        trim(file.parent, limit=_LARGEST_CACHE, keeping=file)
+
+
+def _read_scores(file: Path) -> list[ExampleScore]:
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    return [ExampleScore(**{**row, "top": tuple(row["top"])}) for row in rows]
 
 
 class Scorer:
@@ -150,7 +138,7 @@ class Scorer:
 
         if self.cache.folder is None:
             return compute()
-        key = hash_parts(
+        key = digest(
             "scores",
             score_code(),
             self._base,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kronq.io.cache import digest
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import Moments
 from kronq.quantization import quantize
@@ -95,11 +95,6 @@ def _fixed_width(adapter: Adapter, method: Any, bits: int) -> FixedCandidate:
 
 
 def _fingerprint(second_moments: Moments) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    hashed: set[int] = set()
-    for moment in second_moments.values():
-        for array in (moment.inputs, moment.outputs):
-            if array is not None and id(array) not in hashed:  # layers may share an array
-                hashed.add(id(array))
-                digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    arrays = [a for m in second_moments.values() for a in (m.inputs, m.outputs) if a is not None]
+    shared = {id(array): array for array in arrays}  # layers may share an array
+    return digest(*(np.ascontiguousarray(array).data for array in shared.values()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kronq.errors import ArgumentError, KronqError, StrPath
-from kronq.evaluate.cache import Scorer, TaskCache, default_folder
+from kronq.evaluate.cache import Scorer, TaskCache
 from kronq.evaluate.candidates import (
     Candidate,
     FixedCandidate,
@@ -27,6 +27,7 @@ from kronq.evaluate.score import ExampleScore, Progress, nll_per_token
 from kronq.evaluate.search_result import SearchResult, Trial
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.trials import Budget, CandidateSearch, Judge, Passed, ScoreFunction
+from kronq.io.cache import cache_folder
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import Moments
@@ -110,7 +111,7 @@ def smallest(
     options = options or SearchOptions()
     data = Path(tasks).name if isinstance(tasks, str | PathLike) else None
     examples = read_examples(tasks) if isinstance(tasks, str | PathLike) else tasks
-    cache = TaskCache(default_folder() if options.cache is None else Path(options.cache))
+    cache = TaskCache(cache_folder("tasks") if options.cache is None else Path(options.cache))
     model = base if isinstance(base, TaskModel) else TaskModel(base)
     return search_candidates(
         adapter,

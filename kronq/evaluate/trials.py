@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from kronq.errors import KronqError
-from kronq.evaluate.cache import TaskCache, candidate_code, factor_bytes, hash_parts
+from kronq.evaluate.cache import TaskCache, candidate_code, factor_bytes
 from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
 from kronq.evaluate.intervals import relative_change
 from kronq.evaluate.score import ExampleScore
 from kronq.evaluate.search_result import Trial
+from kronq.io.cache import digest
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.packed import pack
@@ -152,7 +153,7 @@ class CandidateSearch:
         return self._try(candidate.name, quantized, len(pack(quantized)))
 
     def _quantize(self, candidate: Candidate, name: str, make: Callable[[], Adapter]) -> Adapter:
-        key = hash_parts("adapter", candidate_code(), self._adapter_bytes, name, candidate.key)
+        key = digest("adapter", candidate_code(), self._adapter_bytes, name, candidate.key)
         return replace(self.cache.adapter(key, make), origin=self.adapter.origin)
 
     def _try(self, method: str, quantized: Adapter, nbytes: int) -> bool:

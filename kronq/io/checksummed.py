@@ -1,8 +1,8 @@
-"""Files of a cache that nobody waits for: a seal at the end tells the next one what got lost.
+"""Crash-safe cache files without fsync: a 16-byte trailer holds a marker and a checksum.
 
-To wait for the disk takes longer than to make an adapter, and without that a crash may leave a file
-with holes under a right name. So a new file ends with 16 bytes that ONNX Runtime does not read, a
-mark and a checksum, which the next who finds it compares. Once it is on the disk, the mark says so.
+Waiting for the disk takes longer than making an adapter, and without it a crash may leave a file
+with holes. The first reader compares the checksum, syncs the file and marks it as verified; later
+readers see the mark. ONNX Runtime does not read what follows an adapter.
 """
 
 from __future__ import annotations
@@ -14,38 +14,46 @@ from pathlib import Path
 
 import numpy as np
 
-_NEW, _SAFE = b"kronqnew", b"kronqset"
+from kronq.errors import FormatError
+
+_NEW, _VERIFIED = b"kronqnew", b"kronqset"
 
 
-def seal(file: Path) -> None:
-    """Puts the mark of a new file and its checksum behind it."""
+def add_trailer(file: Path) -> None:
+    """Appends the marker of a new file and its checksum."""
     with file.open("rb+") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.write(_NEW + _checksum(stream.fileno(), size))
 
 
-def whole(file: Path) -> bool:
-    """Whether a sealed file is what was written, and on the disk from now on."""
-    try:
-        with file.open("rb") as stream:
+def verify_trailer(file: Path) -> Path:
+    """Returns the file, verified and on the disk.
+
+    Raises:
+        FormatError: It is not what was written.
+    """
+    with file.open("rb") as stream:
+        try:
             size = stream.seek(-16, os.SEEK_END)
-            mark, told = stream.read(8), stream.read(8)
-            if mark == _NEW and told == _checksum(stream.fileno(), size):
-                _settle(file, size)
-                return True
-            return mark == _SAFE
-    except (OSError, ValueError):  # gone by now, or shorter than a seal and one byte
-        return False
+        except OSError:
+            raise FormatError("shorter than its trailer", path=file) from None
+        marker, stored = stream.read(8), stream.read(8)
+        if marker == _VERIFIED:
+            return file
+        if marker != _NEW or size == 0 or stored != _checksum(stream.fileno(), size):
+            raise FormatError("the checksum differs", path=file)
+    _mark_verified(file, size)
+    return file
 
 
-def _settle(file: Path, size: int) -> None:
-    with contextlib.suppress(OSError), file.open("rb+") as stream:  # a read-only cache stays new
+def _mark_verified(file: Path, size: int) -> None:
+    with contextlib.suppress(OSError), file.open("rb+") as stream:  # not in a read-only cache
         os.fsync(stream.fileno())
         stream.seek(size)
-        stream.write(_SAFE)
+        stream.write(_VERIFIED)
 
 
 def _checksum(handle: int, size: int) -> bytes:
-    """The sum of a file's 64-bit words: fast, and pages of zeros or of another file change it."""
+    """Sums a file's 64-bit words: fast, and pages of zeros or of another file change it."""
     words = np.frombuffer(mmap.mmap(handle, size, access=mmap.ACCESS_READ), "<u8", size // 8)
     return int(words.sum(dtype=np.uint64)).to_bytes(8, "little")

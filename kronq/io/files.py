@@ -15,16 +15,6 @@ _OURS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json"
 """What tells a folder that kronq writes from one that must not be deleted."""
 
 
-def cache_folder(path: StrPath | None = None) -> Path:
-    """The folder asked for, or $KRONQ_CACHE, $XDG_CACHE_HOME/kronq or ~/.cache/kronq."""
-    if path is not None:
-        return Path(path)
-    own, common = os.environ.get("KRONQ_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    return Path(common, "kronq") if common else Path.home() / ".cache" / "kronq"
-
-
 def check_output(path: StrPath, *, force: bool = False) -> Path:
     """The output path, if it may be written.
 

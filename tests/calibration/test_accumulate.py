@@ -11,7 +11,6 @@ import pytest
 from kronq.calibration.accumulate import accumulate
 from kronq.calibration.batches import Batch, Tokens, pad
 from kronq.calibration.store import Store
-from kronq.io.files import cache_folder
 
 WIDTHS = {"x": 3, "y/0": 5}
 BATCHES = [pad([Tokens(tuple(range(1, n)), 1)]) for n in range(3, 12)]
@@ -46,14 +45,3 @@ def test_a_moment_is_a_memory_map(tmp_path: Path) -> None:
     found = accumulate(Store(tmp_path), WIDTHS, BATCHES, lambda _: grams)
     assert not found["x"].flags.writeable
     assert isinstance(found["x"].base.base, np.memmap)
-
-
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KRONQ_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == Path.home() / ".cache" / "kronq"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/kronq")
-    monkeypatch.setenv("KRONQ_CACHE", "/mine")
-    assert cache_folder() == Path("/mine")
-    assert cache_folder("/asked") == Path("/asked")

@@ -16,9 +16,9 @@ from kronq import Session
 from kronq.cli import cli
 from kronq.errors import FormatError, KronqError, MismatchError, NotFoundError, UnsupportedError
 from kronq.genai.text_stream import TextStream
-from kronq.io import checksummed as sealed
-from kronq.io.checksummed import whole
-from kronq.io.files import cache_folder
+from kronq.io import checksummed
+from kronq.io.cache import cache_folder
+from kronq.io.checksummed import verify_trailer
 from kronq.model.adapter import Adapter, Origin
 from kronq.onnx.slots.inputs import parameters
 from kronq.onnx.slots.onnx_adapter import read_onnx_adapter, write_onnx_adapter
@@ -58,7 +58,7 @@ def files(tiny_base, tmp_path_factory, kernel):
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path, files):
     """A cache of its own, but for the compiled operator."""
-    kernels = cache_folder() / "kernels"
+    kernels = cache_folder("kernels")
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "kernels").symlink_to(kernels)
@@ -185,11 +185,13 @@ def test_what_a_crash_left_of_a_new_file_is_not_trusted(session, files, hole):
 
 def test_a_file_is_checked_once(session, files, monkeypatch):
     kept = session.adapters["one"].file
-    assert whole(kept)
-    monkeypatch.delattr(sealed, "_checksum")
-    assert whole(kept)
-    assert not whole(files / "one.safetensors")
-    assert not whole(files / "none")
+    assert verify_trailer(kept) == kept
+    monkeypatch.delattr(checksummed, "_checksum")
+    assert verify_trailer(kept) == kept
+    with pytest.raises(FormatError):
+        verify_trailer(files / "one.safetensors")
+    with pytest.raises(FileNotFoundError):
+        verify_trailer(files / "none")
 
 
 def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):

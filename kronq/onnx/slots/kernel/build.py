@@ -7,7 +7,6 @@ one is opened only if it is, to the byte, what is made here of kronq's own sourc
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shlex
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from kronq.errors import KronqError, StrPath, UnsupportedError
-from kronq.io.files import cache_folder, new_file
+from kronq.io.cache import cache_folder, digest, new_entry
 
 TRUST = "KRONQ_TRUST_KERNEL"
 """Set to 1, libraries that were made elsewhere are opened, too."""
@@ -32,7 +31,7 @@ def build(cache: StrPath | None = None) -> Path:
     """The library, ``$KRONQ_CACHE/kernels/HASH/libkronq.so``; compiled if it is not there.
 
     Args:
-        cache: Where libraries are kept; None for ``kronq.io.files.cache_folder``.
+        cache: Where libraries are kept; None for ``kronq.io.cache.cache_folder``.
 
     Raises:
         UnsupportedError: No C compiler here.
@@ -40,13 +39,12 @@ def build(cache: StrPath | None = None) -> Path:
     """
     compiler = _compiler()
     here = Path(__file__).parent
-    found = hashlib.sha256(f"{compiler} {FLAGS} {_version(compiler)}".encode())
-    for name in SOURCES:
-        found.update((here / name).read_bytes())
-    library = cache_folder(cache) / "kernels" / found.hexdigest()[:40] / NAME
+    sources = [(here / name).read_bytes() for name in SOURCES]
+    key = digest(f"{compiler} {FLAGS}", _version(compiler), *sources)
+    library = cache_folder("kernels", cache) / key / NAME
     if library.is_file():
         return library
-    with new_file(library, force=True) as work:
+    with new_entry(library) as work:
         # By a relative name, so that no folder's name gets into the library.
         made = _run([*compiler, *FLAGS, SOURCES[0], "-o", str(work.absolute())], here)
         if made.returncode:
