@@ -24,8 +24,8 @@ from kronq.packed import pack, read
 _CANDIDATE_CODE = ("model", "io", "trellis", "packed", "calibration", "quantization", "evaluate")
 _SCORE_CODE = ("model", "io", "trellis", "packed", "onnx", "genai", "evaluate")
 """Packages of kronq whose code decides what a candidate is, and what its scores are."""
+_MAX_CACHE_BYTES = 2**30
 _SAMPLES = 64
-_LARGEST_CACHE = 2**30
 _SAMPLE_BYTES = 2**18
 
 
@@ -102,7 +102,7 @@ class TaskCache:
     def _keep(self, file: Path, data: bytes) -> None:
         with new_entry(file) as work:
             work.write_bytes(data)
-        trim(file.parent, limit=_LARGEST_CACHE, keeping=file)
+        trim(file.parent, limit=_MAX_CACHE_BYTES, keeping=file)
 
 
 def _read_scores(file: Path) -> list[ExampleScore]:
@@ -141,6 +141,7 @@ class Scorer:
         key = digest(
             "scores",
             score_code(),
+            self.model.target.provider,
             self._base,
             factor_bytes(adapter),
             repr(examples),
