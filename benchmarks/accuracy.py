@@ -19,6 +19,7 @@ from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
+from kronq.quantization.configs import config_for
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = [("balanced", 8), ("balanced", 4), ("balanced", 3), ("balanced", 2)]
@@ -66,10 +67,10 @@ def _models(adapter: kronq.Adapter) -> Iterator[Model]:
     yield "no adapter", None, "–", "–"
     yield "as trained", adapter, f"{adapter.origin.file_bytes:,}", "–"
     for method, bits in WIDTHS:
-        quantized = kronq.quantize(adapter, bits, method=method)  # type: ignore[arg-type]
+        quantized = kronq.quantize(adapter, config_for(method, bits))  # type: ignore[arg-type]
         yield f"{method} {bits} bit", quantized, *_figures(adapter, quantized)
     for size in SIZES:
-        quantized = kronq.quantize(adapter, method="compact", size=size)
+        quantized = kronq.quantize(adapter, kronq.Compact(size=size))
         yield f"compact {size // 1000} kB", quantized, *_figures(adapter, quantized)
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kronq.quantization.methods import Method
+
 import kronq
 from benchmarks import baselines
 from kronq.model.adapter import Adapter
-from kronq.quantization.methods import Method
+from kronq.quantization.configs import config_for
 
 ADAPTER = Path(__file__).parents[1] / "examples" / "arc-easy-lokr-r8"
 KRONQ: tuple[tuple[Method, tuple[float, ...]], ...] = (
@@ -47,7 +49,7 @@ def every(adapter: Adapter) -> Iterator[Made]:
     """kronq's methods at several widths, then the baselines that are installed."""
     for method, widths in KRONQ:
         for bits in widths:
-            quantized = kronq.quantize(adapter, bits, method=method)
+            quantized = kronq.quantize(adapter, config_for(method, bits))
             total = kronq.measure(adapter, quantized).total
             label = f"kronq {method} {bits:g}"
             yield Made(label, quantized, total.bytes, quantized.nbytes, total.snr_db)

@@ -24,7 +24,7 @@ RUNS, CALLS = 15, 400
 
 
 def main() -> None:
-    delta = kronq.quantize(kronq.load(ADAPTER), 8, method="balanced")[LAYER]
+    delta = kronq.quantize(kronq.load(ADAPTER), kronq.Uniform(bits=8))[LAYER]
     x = np.random.default_rng(0).standard_normal((1, 1, 576)).astype(np.float32)
     dense = np.kron(delta.a.float64() * delta.scale, delta.b.float64())
     expected = x.astype(np.float64) @ dense.T

@@ -133,7 +133,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
             for name, one in (
                 ("kron", adapter),
                 ("lora", _lora(adapter, 8)),
-                ("other", kronq.quantize(adapter, 4)),
+                ("other", kronq.quantize(adapter, bits=4)),
             )
         )
         slots = {", empty": [], ONE: [kron], ", LoRA-8": [lora], TWO: [kron, other]}

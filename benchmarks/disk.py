@@ -38,7 +38,9 @@ def main(base: str = str(BASE)) -> None:
         kronq.export_onnx(adapter, base, slots, form="slots", verify=False)
         packed.mkdir()
         for seed in range(COUNT):
-            kronq.save(kronq.quantize(_varied(adapter, seed), 4), packed / f"{seed}.safetensors")
+            kronq.save(
+                kronq.quantize(_varied(adapter, seed), bits=4), packed / f"{seed}.safetensors"
+            )
         print(f"{COUNT} packed adapters on {Path(base).name}, bytes of files:")
         for folder in (Path(base), slots, packed):
             _tell(folder)

@@ -73,7 +73,7 @@ def child(request: dict[str, Any]) -> dict[str, Any]:
     """One export, watched."""
     import onnxruntime  # noqa: F401 - its memory is Python's, not the export's
 
-    adapter = kronq.quantize(kronq.load(ADAPTER), 4)
+    adapter = kronq.quantize(kronq.load(ADAPTER), bits=4)
     base = Path(request["base"])
     with tempfile.TemporaryDirectory(dir=base.resolve().parent) as folder, Watch() as watch:
         start = time.perf_counter()

@@ -20,6 +20,7 @@ from benchmarks.shapes import mistral_7b
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.matrix import F32
+from kronq.quantization.configs import config_for
 
 RUNS = 5
 DENSE_BLOCKS = 2
@@ -73,7 +74,7 @@ def _one(route: str, path: str) -> None:
     if route in ("native", "compact"):
         print(json.dumps(_made(adapter, route, start)))
         return
-    quantized = kronq.quantize(adapter, 4, method="balanced")
+    quantized = kronq.quantize(adapter, kronq.Uniform())
     if route == "dense":
         error = _dense_error(adapter, quantized)
     else:
@@ -95,7 +96,7 @@ def _made(adapter: Adapter, route: str, start: float) -> dict[str, float]:
     """Quantizing and saving, and then opening the file and reading all its numbers."""
     with tempfile.TemporaryDirectory() as folder:
         bits = 4 if route == "native" else 2
-        quantized = kronq.quantize(adapter, bits, method=route)  # type: ignore[arg-type]
+        quantized = kronq.quantize(adapter, config_for(route, bits))  # type: ignore[arg-type]
         path = kronq.save(quantized, Path(folder, "a.safetensors"))
         made = time.perf_counter()
         for delta in kronq.load(path).values():

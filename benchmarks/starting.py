@@ -18,7 +18,7 @@ RUNS = 9
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder, "adapter.safetensors")
-        kronq.save(kronq.quantize(kronq.load(ADAPTER), 4), packed)
+        kronq.save(kronq.quantize(kronq.load(ADAPTER), bits=4), packed)
         commands = {
             "python -c pass": ["-c", "pass"],
             "kronq --help": ["-m", "kronq", "--help"],

@@ -38,8 +38,8 @@ def main(base: str = str(BASE)) -> None:
         scratch = Path(name)
         os.environ["KRONQ_CACHE"] = str(scratch / "cache")
         native, compact = scratch / "native.safetensors", scratch / "compact.safetensors"
-        kronq.save(kronq.quantize(adapter, 4), native)
-        kronq.save(kronq.quantize(adapter, 1, method="compact"), compact)
+        kronq.save(kronq.quantize(adapter, bits=4), native)
+        kronq.save(kronq.quantize(adapter, kronq.Compact(bpw=1)), compact)
         for kernel in (False, True):
             slots = scratch / f"slots-{kernel}"
             kronq.export_onnx(adapter, base, slots, form="slots", kernel=kernel, verify=False)

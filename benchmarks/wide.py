@@ -70,7 +70,7 @@ def _processes(count: int) -> Iterator[dict[str, Any]]:
                 kronq.export_onnx(adapter, base, folder, form="slots", kernel=kernel, verify=False)
                 folders["slots, kernel" if kernel else "slots"] = folder
             kron = Path(scratch, "kron.safetensors")
-            kronq.save(kronq.quantize(adapter, 16), kron, force=True)
+            kronq.save(kronq.quantize(adapter, bits=16), kron, force=True)
             request = {label: str(folder) for label, folder in folders.items()}
             for _ in range(count):
                 times = in_a_process(MODULE, {"folders": request, "adapter": str(kron)})

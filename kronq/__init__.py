@@ -1,7 +1,7 @@
 """kronq: quantize, measure, pack and run Kron-LoRA (LoKr) and LoRA adapters.
 
-The whole public API is here; each name is imported when it is first used, so that
-``import kronq`` and ``kronq --help`` stay quick and never bring in torch.
+The whole public API is here; every other module is private. Each name is imported when it is first
+used, so that ``import kronq`` and ``kronq --help`` stay quick and never import torch.
 """
 
 from __future__ import annotations
@@ -10,54 +10,114 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kronq.base.build import build_base
     from kronq.calibration.collect import calibrate
-    from kronq.errors import KronqError
+    from kronq.errors import (
+        FormatError,
+        KronqError,
+        MismatchError,
+        MissingDependencyError,
+        OutputExistsError,
+        UnsupportedError,
+    )
+    from kronq.evaluate.cache import Scorer
+    from kronq.evaluate.task_model import TaskModel
+    from kronq.evaluate.task_report import score_all
+    from kronq.genai.bench.bench import bench
     from kronq.genai.session import Session
+    from kronq.io.examples import read_examples
     from kronq.model.adapter import Adapter
     from kronq.model.delta import Delta
-    from kronq.onnx import export_onnx
-    from kronq.packed import save
-    from kronq.quantization import quantize
+    from kronq.onnx.export import export_onnx
+    from kronq.onnx.graph.match_table import match_table
+    from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+    from kronq.packed.writer import save
+    from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
+    from kronq.quantization.quantize import quantize
     from kronq.readers.load import load
-    from kronq.report import measure, stamp
+    from kronq.report.bound import gaussian_bound
     from kronq.report.comparison import compare
+    from kronq.report.html import write_html
+    from kronq.report.measurement import measure
     from kronq.writers.peft import convert
-
-_HOME = {
-    "Adapter": "kronq.model.adapter",
-    "Delta": "kronq.model.delta",
-    "KronqError": "kronq.errors",
-    "Session": "kronq.genai.session",
-    "calibrate": "kronq.calibration.collect",
-    "compare": "kronq.report.comparison",
-    "convert": "kronq.writers.peft",
-    "export_onnx": "kronq.onnx",
-    "load": "kronq.readers.load",
-    "measure": "kronq.report",
-    "quantize": "kronq.quantization",
-    "save": "kronq.packed",
-    "stamp": "kronq.report",
-}
 
 __version__ = "0.1.0"
 __all__ = [
     "Adapter",
+    "Compact",
     "Delta",
+    "Float16",
+    "FormatError",
     "KronqError",
+    "MismatchError",
+    "MissingDependencyError",
+    "Native",
+    "OutputExistsError",
+    "Scorer",
     "Session",
+    "TaskModel",
+    "Tuned",
+    "Uniform",
+    "UnsupportedError",
+    "bench",
+    "build_base",
     "calibrate",
     "compare",
     "convert",
     "export_onnx",
+    "gaussian_bound",
     "load",
+    "match_table",
     "measure",
     "quantize",
+    "read_examples",
     "save",
-    "stamp",
+    "score_all",
+    "write_html",
+    "write_onnx_adapter",
 ]
+
+_MODULES = {
+    "Adapter": "kronq.model.adapter",
+    "Compact": "kronq.quantization.configs",
+    "Delta": "kronq.model.delta",
+    "Float16": "kronq.quantization.configs",
+    "FormatError": "kronq.errors",
+    "KronqError": "kronq.errors",
+    "MismatchError": "kronq.errors",
+    "MissingDependencyError": "kronq.errors",
+    "Native": "kronq.quantization.configs",
+    "OutputExistsError": "kronq.errors",
+    "Scorer": "kronq.evaluate.cache",
+    "Session": "kronq.genai.session",
+    "TaskModel": "kronq.evaluate.task_model",
+    "Tuned": "kronq.quantization.configs",
+    "Uniform": "kronq.quantization.configs",
+    "UnsupportedError": "kronq.errors",
+    "bench": "kronq.genai.bench.bench",
+    "build_base": "kronq.base.build",
+    "calibrate": "kronq.calibration.collect",
+    "compare": "kronq.report.comparison",
+    "convert": "kronq.writers.peft",
+    "export_onnx": "kronq.onnx.export",
+    "gaussian_bound": "kronq.report.bound",
+    "load": "kronq.readers.load",
+    "match_table": "kronq.onnx.graph.match_table",
+    "measure": "kronq.report.measurement",
+    "quantize": "kronq.quantization.quantize",
+    "read_examples": "kronq.io.examples",
+    "save": "kronq.packed.writer",
+    "score_all": "kronq.evaluate.task_report",
+    "write_html": "kronq.report.html",
+    "write_onnx_adapter": "kronq.onnx.slots.onnx_adapter",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'kronq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -12,7 +12,7 @@ from kronq.cli import shared
 from kronq.cli.baselines import find_baselines
 from kronq.errors import KronqError
 from kronq.io.files import check_output
-from kronq.quantization import BITS
+from kronq.quantization.configs import FLOAT_BITS, WIDTHS
 from kronq.report.comparison import compare
 from kronq.report.plot import check_picture
 from kronq.report.plot import plot as draw
@@ -108,9 +108,10 @@ def _widths(text: str, methods: tuple[Any, ...]) -> list[int | float]:
     except ValueError:
         found = []
     wrong = any(
-        not 0 < width < math.inf if "compact" in methods else width not in BITS for width in found
+        not 0 < width < math.inf if "compact" in methods else width not in (FLOAT_BITS, *WIDTHS)
+        for width in found
     )
     if not found or wrong:
-        expected = f"some of {BITS}, or for compact any above 0"
+        expected = f"some of {(FLOAT_BITS, *WIDTHS)}, or for compact any above 0"
         raise KronqError("bad --bits", found=repr(text), expected=expected)
     return list(dict.fromkeys(int(width) if width.is_integer() else width for width in found))

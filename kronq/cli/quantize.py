@@ -15,18 +15,17 @@ from kronq.cli.calibrating import (
     collect_moments,
     steering,
 )
-from kronq.cli.making import Making, check_making, make
+from kronq.cli.making import choose, make
 from kronq.errors import KronqError
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.packed import check_name, save
+from kronq.quantization.configs import METHODS, Tuned
 from kronq.readers.peft import CONFIG, WEIGHTS
-from kronq.report import gaussian_bound, measure, stamp
+from kronq.report import gaussian_bound, measure
 from kronq.report.html import check_page, other_widths, write_html
 from kronq.report.tables import report_notes, report_table
+from kronq.units import parse_share
 
-WIDTHS = click.Choice(["16", "8", "4", "3", "2"])
-
-METHODS = ("auto", "native", "compact", "tuned", "balanced", "rtn", "fp16")
 EXAMPLES = """\b
 Examples:
   kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
@@ -34,7 +33,7 @@ Examples:
   kronq quantize my-lokr/ --bits 2 --dry-run
   kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
   kronq quantize my-lokr/ -o tiny.safetensors --size 150KB --refit unbiased
-  kronq quantize my-lokr/ -o b.safetensors --bits 2.5 --calibration notes.txt --base base/
+  kronq quantize my-lokr/ -o b.safetensors --bpw 2.5 --calibration notes.txt --base base/
   kronq quantize my-lokr/ -o c.safetensors --size 40KB --method tuned \\
       --calibration train.jsonl --hf-model SmolLM2-135M-Instruct/
   kronq quantize my-lokr/ -o b.safetensors --base base/ --tasks dev.jsonl --max-loss-increase 1%
@@ -48,45 +47,41 @@ Examples:
 @click.argument("adapter")
 @click.option("-o", "--output", help="The packed file to write, .safetensors.")
 @click.option(
-    "--bits",
-    help="8, 4, 3 or 2: a native file with codes of so many bits on average. Any other number, as "
-    "2.5: a compact file of so many by parameter.  [default: 4]",
+    "--bits", type=int, help="Width of codes: 8, 4, 3 or 2, or 16 for float16.  [default: 4]"
 )
-@click.option("--size", metavar="150KB", help="The file's size at most; kB is 1000 bytes.")
+@click.option("--bpw", type=float, metavar="X", help="Bits per weight of the whole file.")
+@click.option("--size", metavar="150KB", help="Size of the file at most: B, KB, KiB, MB or MiB.")
 @click.option(
     "--max-error",
     metavar="X",
-    help="The smallest file of an error of ΔW within it, 0.1 or 10%. Beside --bits or --size, or "
-    "with fixed widths, a check: exit 1, writing no adapter, above it.",
+    help="Largest relative error of ΔW, 0.1 or 10%: the smallest file within it. Beside another "
+    "size, no file is written above it (exit code 1).",
 )
 @click.option(
     "--method",
     type=click.Choice(METHODS),
-    default="auto",
-    show_default=True,
-    help="native: a width for each channel, nothing to decode; compact: entropy-coded, the "
-    "smallest file; tuned: compact, and distilled on --calibration with --hf-model; balanced: one "
-    "width, fitted scales; rtn: plain rounding. auto: native for --bits 8, 4, 3 or 2, else "
-    "compact.",
+    help="native: a width for each channel, nothing to decode. compact: entropy-coded, the "
+    "smallest file. tuned: compact, distilled on --calibration with --hf-model. balanced: one "
+    "width, fitted scales. rtn: plain rounding.  [default: compact for --bpw, --size and "
+    "--max-error, else native]",
 )
 @click.option(
     "--refit",
     type=click.Choice(["fit", "unbiased"]),
-    default="fit",
-    show_default=True,
-    help="fit: least error. unbiased: ΔŴ as large as ΔW, which keeps more of a task at few bits.",
+    help="fit: least error. unbiased: ΔŴ as large as ΔW, which keeps more of a task at few bits.  "
+    "[default: fit]",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="tuned: how many batches.  [default: 60]")
 @click.option("--seed", type=int, help="tuned: of the order of examples.  [default: 0]")
 @click.option(
     "--axis",
     type=click.Choice(["component", "row"]),
-    default="component",
-    show_default=True,
-    help="What shares a scale: a rank component, or a row of each factor.",
+    help="balanced, rtn: a scale for each rank component, or each row.  [default: component]",
 )
-@click.option("--group-size", type=int, help="Codes that share a scale.  [default: a channel]")
-@click.option("--a-bits", type=WIDTHS, default="16", show_default=True, help="Width of A's codes.")
+@click.option(
+    "--group-size", type=int, help="balanced, rtn: codes that share a scale.  [default: a channel]"
+)
+@click.option("--a-bits", type=int, help="balanced, rtn: width of A's codes.  [default: 16]")
 @click.option(
     "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
 )
@@ -104,16 +99,6 @@ def command(
     /,
     adapter: str,
     output: str | None,
-    bits: str | None,
-    size: str | None,
-    max_error: str | None,
-    method: str,
-    refit: Any,
-    steps: int | None,
-    seed: int | None,
-    axis: Any,
-    group_size: int | None,
-    a_bits: str,
     layers: tuple[str, ...],
     calibrating: Calibrating,
     report: str | None,
@@ -130,21 +115,15 @@ def command(
     asked = task_options.read_task_options(ctx)
     if output is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
-    making = Making(
-        method,
-        shared.number(bits, "--bits"),
-        shared.nbytes(size, "--size"),
-        None if max_error is None else shared.share(max_error, "--max-error"),
-        refit,
-        axis,
-        group_size,
-        int(a_bits),
-        dict(_layer(text) for text in layers),
-        steps,
-        seed,
-    )
-    check_making(making, calibrating)
-    check_calibrating(calibrating, base_serves=asked is not None, tuned=method == "tuned")
+    max_error = others["max_error"]
+    given = {
+        **others,
+        "max_error": None if max_error is None else parse_share(max_error, "max_error"),
+        "overrides": dict(_layer(text) for text in layers),
+    }
+    choice = choose(given, calibrating)
+    tuned = isinstance(choice.config, Tuned)
+    check_calibrating(calibrating, base_serves=asked is not None, tuned=tuned)
     if output is not None:
         check_name(output)
     if html is not None:
@@ -155,7 +134,7 @@ def command(
             check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
             check_output(path, force=force)
     source = shared.read(adapter, **shared.reading(others))
-    moments = collect_moments(calibrating, source, tuned=method == "tuned")
+    moments = collect_moments(calibrating, source, tuned=tuned)
     found = None
     if asked is not None:
         from kronq.cli import task_search
@@ -163,16 +142,16 @@ def command(
         found = task_search.search(source, asked, steering(calibrating, moments))
         quantized = found.adapter
     else:
-        quantized = make(source, making, calibrating, steering(calibrating, moments))
+        quantized = make(source, choice, steering(calibrating, moments))
     bound = gaussian_bound(source)
     result = measure(source, quantized, bound=bound, moments=moments)
-    failed = making.max_error is not None and result.total.relative_error > making.max_error
+    failed = choice.max_error is not None and result.total.relative_error > choice.max_error
     if found is not None:
         task_search.show(found, result, as_json=as_json)
     elif as_json:
         shared.show_json(result)
     else:
-        shared.show(report_table(result), *report_notes(result))
+        shared.show(str(choice), report_table(result), *report_notes(result))
     if report is not None and not dry_run:
         write_file(report, (result.model_dump_json(indent=2) + "\n").encode(), force=force)
     if html is not None and not dry_run:
@@ -190,7 +169,7 @@ def command(
         click.echo(task_search.missed_line(found.result), err=True)
         ctx.exit(1)
     if output is not None and not dry_run:
-        save(stamp(quantized, result.total.relative_error), output, force=force)
+        save(quantized, output, force=force)
         if not as_json:
             shared.show(f"wrote {output}, {result.total.bytes:,} bytes")
 

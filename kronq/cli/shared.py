@@ -19,7 +19,6 @@ from kronq.readers.scale_rule import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"MB": 10**6, "KB": 10**3, "B": 1}
 _WIDEST = 100_000
 """Columns that no table needs: rich would cut figures to make one fit a terminal."""
 
@@ -112,56 +111,6 @@ def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -
 def reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """The reading options among others."""
     return {name: options[name] for name in ("format_", "scale_rule", "alpha")}
-
-
-def share(text: str, option: str) -> float:
-    """A share as people write it: 0.1 or 10%."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise KronqError(f"bad {option}", found=repr(text), expected="0.1 or 10%")
-    return value
-
-
-def number(text: str | None, option: str) -> float | None:
-    """A number above 0, whole where it is one; None for None.
-
-    Raises:
-        KronqError: It is none.
-    """
-    if text is None:
-        return None
-    try:
-        value = float(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise KronqError(
-            f"bad {option}", found=repr(text), expected="a number, as 4 or 2.5"
-        ) from None
-    return int(value) if value.is_integer() else value
-
-
-def nbytes(text: str | None, option: str) -> int | None:
-    """A size in bytes; kB is 1000 of them. None for None.
-
-    Raises:
-        KronqError: It is none.
-    """
-    if text is None:
-        return None
-    unit = next((u for u in _UNITS if text.upper().endswith(u)), "")
-    try:
-        value = float(text[: len(text) - len(unit)])
-        if not 1 <= value * _UNITS.get(unit, 1) < 2**53:
-            raise ValueError
-    except ValueError:
-        raise KronqError(
-            f"bad {option}", found=repr(text), expected="bytes, as 150KB, 1.5MB or 150000"
-        ) from None
-    return int(value * _UNITS.get(unit, 1))
 
 
 def show(*renderables: RenderableType) -> None:

@@ -9,11 +9,21 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from kronq.cli import shared
+from kronq.units import parse_share
 
 _SEARCH_OPTIONS = ("max_loss_increase", "judge", "task_cache")
 """Parameters that mean nothing without ``--tasks``."""
-_SIZE_OPTIONS = ("bits", "size", "max_error", "axis", "group_size", "a_bits", "layers", "refit")
+_SIZE_OPTIONS = (
+    "bits",
+    "bpw",
+    "size",
+    "max_error",
+    "axis",
+    "group_size",
+    "a_bits",
+    "layers",
+    "refit",
+)
 """Parameters that the search chooses itself."""
 
 
@@ -96,7 +106,7 @@ def read_task_options(ctx: click.Context) -> TaskOptions | None:
     return TaskOptions(
         tasks=values["tasks"],
         base=values["base"],
-        max_loss_increase=shared.share(values["max_loss_increase"], "--max-loss-increase"),
+        max_loss_increase=parse_share(values["max_loss_increase"], "max_loss_increase"),
         judge=values["judge"],
         cache=values["task_cache"],
         method=values["method"] if "method" in given else None,

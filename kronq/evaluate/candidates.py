@@ -11,10 +11,8 @@ import numpy as np
 from kronq.io.cache import digest
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import Moments
-from kronq.quantization import quantize
-
-WIDTHS = (8, 4, 3, 2)
-"""Code widths, in bits, of the methods that do not fill a file size."""
+from kronq.quantization.configs import WIDTHS, Compact, Float16, config_for
+from kronq.quantization.quantize import quantize
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def default_candidates(
             candidates.append(_compact(adapter, name, "unbiased", second_moments))
         candidates.append(_compact(adapter, "compact", "fit"))
     if method == "fp16":
-        candidates.append(FixedCandidate("fp16", lambda: quantize(adapter, method="fp16")))
+        candidates.append(FixedCandidate("fp16", lambda: quantize(adapter, Float16())))
     elif method != "compact":
         name = "native" if every else method
         candidates += [_fixed_width(adapter, name, bits) for bits in WIDTHS]
@@ -84,14 +82,16 @@ def _compact(
     adapter: Adapter, name: str, refit: Any, second_moments: Moments | None = None
 ) -> SizedCandidate:
     def fill(size: int) -> Adapter:
-        return quantize(adapter, method="compact", size=size, refit=refit, moments=second_moments)
+        config = Compact(size=size, refit=refit)
+        return quantize(adapter, config, second_moments=second_moments)
 
     key = "" if second_moments is None else _fingerprint(second_moments)
     return SizedCandidate(name, fill, key)
 
 
 def _fixed_width(adapter: Adapter, method: Any, bits: int) -> FixedCandidate:
-    return FixedCandidate(f"{method} {bits} bit", lambda: quantize(adapter, bits, method=method))
+    config = config_for(method, bits)
+    return FixedCandidate(f"{method} {bits} bit", lambda: quantize(adapter, config))
 
 
 def _fingerprint(second_moments: Moments) -> str:

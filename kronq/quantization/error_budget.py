@@ -8,6 +8,7 @@ from collections.abc import Callable
 from kronq.errors import ArgumentError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.norms import energies
+from kronq.quantization.configs import MAX_BPW
 
 Progress = Callable[[int, int], None]
 
@@ -15,8 +16,6 @@ _PASSES = 14
 _CLOSE = 0.99
 """Share of the allowed error from which the search ends."""
 _FIRST_BPW = 3.0
-MOST_BITS = 12
-"""Bits per weight above which no file is made: float16 serves better there."""
 _DB_PER_BIT = 6.02
 
 
@@ -54,9 +53,9 @@ def smallest_within_error(
         try:
             quantized = quantize_to_size(round(bpw * adapter.parameters / 8))
         except KronqError:  # smaller than a header alone
-            if best is not None or bpw >= MOST_BITS:
+            if best is not None or bpw >= MAX_BPW:
                 raise
-            bpw = min(2 * bpw, MOST_BITS)
+            bpw = min(2 * bpw, MAX_BPW)
             continue
         error = relative_error(adapter, quantized)
         trials.append((bpw, math.log(max(error, 1e-12))))
@@ -66,9 +65,9 @@ def smallest_within_error(
             progress(done + 1, _PASSES)
         if best is not None and best[0] >= _CLOSE * max_error:
             break
-        if bpw == MOST_BITS and error > max_error:
+        if bpw == MAX_BPW and error > max_error:
             break
-        bpw = min(_next_bpw(trials, goal), MOST_BITS)
+        bpw = min(_next_bpw(trials, goal), MAX_BPW)
     if progress is not None:
         progress(_PASSES, _PASSES)
     if best is None:

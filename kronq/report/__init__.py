@@ -1,7 +1,7 @@
 """What was lost: exact weight error, its lower bound, reports, tables and plots."""
 
 from kronq.report.bound import GaussianBound, gaussian_bound
-from kronq.report.measurement import Figures, LayerReport, Report, Total, measure, snr_db, stamp
+from kronq.report.measurement import Figures, LayerReport, Report, Total, measure, snr_db
 
 __all__ = [
     "Figures",
@@ -12,5 +12,4 @@ __all__ = [
     "gaussian_bound",
     "measure",
     "snr_db",
-    "stamp",
 ]

@@ -11,12 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
-from kronq.quantization import BITS, Method, quantize
+from kronq.quantization.configs import FLOAT_BITS, WIDTHS, config_for
+from kronq.quantization.quantize import quantize
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.measurement import Total, measure
-
-FLOAT = 16
-"""The width that is float16, whatever the method."""
 
 POINTS = 40
 """Of a bound's curve."""
@@ -101,7 +99,7 @@ class _Job:
     """One row to be measured: a method of kronq at a width, or a baseline."""
 
     adapter: str
-    method: Method | Baseline
+    method: str | Baseline
     bits: float
 
 
@@ -109,7 +107,7 @@ def compare(
     adapters: Mapping[str, Adapter],
     bits: Sequence[float] = (16, 8, 4, 3, 2),
     *,
-    methods: Sequence[Method] = ("balanced",),
+    methods: Sequence[str] = ("balanced",),
     baselines: Sequence[Baseline] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -149,20 +147,20 @@ def compare(
     )
 
 
-def _suiting(width: float, methods: Sequence[Method]) -> Sequence[Method]:
+def _suiting(width: float, methods: Sequence[str]) -> Sequence[str]:
     """The methods that have such a width.
 
     Raises:
         KronqError: None has.
     """
-    if width == FLOAT:
+    if width == FLOAT_BITS:
         return ("fp16",)
-    found = [method for method in methods if method == "compact" or width in BITS]
+    found = [method for method in methods if method == "compact" or width in WIDTHS]
     if not found:
         raise ArgumentError(
             "no method has such a width",
             found=f"{width:g}",
-            expected=f"some of {BITS}",
+            expected=f"some of {(FLOAT_BITS, *WIDTHS)}",
             hint="compact takes any",
         )
     return found
@@ -175,7 +173,7 @@ def _row(job: _Job, adapter: Adapter, bound: GaussianBound) -> Row:
         total = _resized(total, adapter, made.nbytes, bound)
         told = {"method": job.method.name, "source": "baseline", "how": job.method.how}
     else:
-        quantized = quantize(adapter, job.bits, method=job.method)
+        quantized = quantize(adapter, config_for(job.method, job.bits))
         total = measure(adapter, quantized, bound=bound).total
         told = {"method": job.method}
     told |= {"adapter": job.adapter, "family": adapter.family}

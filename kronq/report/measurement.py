@@ -44,7 +44,6 @@ __all__ = [
     "layer_bits",
     "measure",
     "snr_db",
-    "stamp",
     "summed",
     "worst_first",
 ]
@@ -59,8 +58,7 @@ def measure(
 ) -> Report:
     """What ``approximation`` lost of ``reference``, exactly, layer by layer.
 
-    The total's bytes are those of the packed file with this very error in its manifest, as
-    ``stamp`` makes it.
+    The total's bytes are those of the packed file with this very error in its manifest.
 
     Args:
         reference: What is compared to.
@@ -84,7 +82,7 @@ def measure(
         parts[name] = _sums(name, ref, approximation[name], moment, spent[name], sizes[name])
     whole = added(parts.values())
     error = relative(whole.weight.error, whole.weight.reference) or 0.0
-    size = len(pack(stamp(approximation, error)))
+    size = len(pack(_with_error(approximation, error)))
     before = reference.origin.file_bytes or reference.nbytes
     told = figures(replace(whole, bytes=size, bytes_before=before, bits=8.0 * size))
     how = asdict(approximation.recipe) if approximation.recipe else {}
@@ -103,8 +101,7 @@ def measure(
     )
 
 
-def stamp(adapter: Adapter, relative_error: float) -> Adapter:
-    """The adapter with its measured error in its recipe, which goes into the packed file."""
+def _with_error(adapter: Adapter, relative_error: float) -> Adapter:
     if adapter.recipe is None:
         return adapter
     return replace(adapter, recipe=replace(adapter.recipe, relative_error=relative_error))

@@ -27,7 +27,7 @@ MOST_SECONDS = 3.0
 @cache
 def good(bits: int = 4) -> bytes:
     """Two groups, kron and lora, of three layers each."""
-    return pack(kronq.quantize(adapters.adapter(kinds=("kron", "lora")), bits, method="balanced"))
+    return pack(kronq.quantize(adapters.adapter(kinds=("kron", "lora")), kronq.Uniform(bits=bits)))
 
 
 def split(data: bytes) -> tuple[Header, bytes]:

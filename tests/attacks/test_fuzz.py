@@ -112,7 +112,7 @@ def test_every_way_to_cut_it(bits: int) -> None:
 
 
 COMPACT = [
-    pack(kronq.quantize(adapters.adapter(layers=2), method="compact", size=1600)),
+    pack(kronq.quantize(adapters.adapter(layers=2), kronq.Compact(size=1600))),
     pack(golden()["layer_steps"]),
 ]
 

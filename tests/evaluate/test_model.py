@@ -27,7 +27,7 @@ def test_logits_are_those_of_an_export(
 ) -> None:
     for bits in (None, 4):
         adapter = tiny_adapter(family)
-        adapter = adapter if bits is None else kronq.quantize(adapter, bits)
+        adapter = adapter if bits is None else kronq.quantize(adapter, bits=bits)
         model.use(adapter)
         out = tmp_path / str(bits)
         kronq.export_onnx(adapter, tiny_base, out, form=form, verify=False)
@@ -51,7 +51,7 @@ def test_adapters_of_one_shape_share_a_session(model: TaskModel) -> None:
     first = logits(model)
     model.use(tiny_adapter(rank=7, seed=3))
     assert not np.allclose(logits(model), first)
-    model.use(kronq.quantize(tiny_adapter(), 8))
+    model.use(kronq.quantize(tiny_adapter(), bits=8))
     model.use(tiny_adapter())
     assert np.array_equal(logits(model), first)
     assert model._session is opened

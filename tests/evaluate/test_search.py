@@ -32,7 +32,7 @@ TRAINED = Adapter(
 )
 
 
-RECIPE = kronq.quantize(TRAINED, method="fp16").recipe
+RECIPE = kronq.quantize(TRAINED, kronq.Float16()).recipe
 
 
 def too_small(size: int) -> Adapter:

@@ -69,7 +69,8 @@ def test_the_specification_is_enough_to_read_what_kronq_writes(
     tmp_path: Path, bits: int, axis: object, group_size: int | None
 ) -> None:
     quantized = kronq.quantize(
-        adapters.adapter(layers=2), bits, axis=axis, group_size=group_size, a_bits=4
+        adapters.adapter(layers=2),
+        kronq.Uniform(bits=bits, axis=axis, group_size=group_size, a_bits=4),
     )  # type: ignore[call-overload]
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     found = reader.read(path)
@@ -99,7 +100,9 @@ def test_it_is_enough_for_compact_codes(tmp_path: Path, bits: float, calibrated:
         seen = {n: Moment(second_moment(rng, delta.shape[1])) for n, delta in layers.items()}
         moments = Moments(seen, 1000)
     size = int(1000 + 100 * bits)
-    adapter = kronq.quantize(kronq.Adapter(layers), method="compact", size=size, moments=moments)
+    adapter = kronq.quantize(
+        kronq.Adapter(layers), kronq.Compact(size=size), second_moments=moments
+    )
     path = kronq.save(adapter, tmp_path / "a.safetensors")
     found = reader.read(path)
     for name, delta in adapter.items():

@@ -50,8 +50,8 @@ def files(tiny_base, tmp_path_factory, kernel):
     folder = tmp_path_factory.mktemp("slots")
     one, two = adapter(1, **KRON), adapter(2, rank=3, **LORA)
     kronq.export_onnx(one, tiny_base, folder / "model", form="slots", kernel=kernel, verify=False)
-    kronq.save(kronq.quantize(one, 8), folder / "one.safetensors")
-    kronq.save(kronq.quantize(two, 8), folder / "two.safetensors")
+    kronq.save(kronq.quantize(one, bits=8), folder / "one.safetensors")
+    kronq.save(kronq.quantize(two, bits=8), folder / "two.safetensors")
     return folder
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be(session, files, tiny_base, tmp_path):
         session.load("one", files / "two.safetensors")
     with pytest.raises(UnsupportedError, match='form="slots"'):
         Session(tiny_base, {"one": files / "one.safetensors"})
-    kronq.save(kronq.quantize(adapter(3, make=lora), 8), tmp_path / "odd.safetensors")
+    kronq.save(kronq.quantize(adapter(3, make=lora), bits=8), tmp_path / "odd.safetensors")
     with pytest.raises(MismatchError):
         session.load("odd", tmp_path / "odd.safetensors")
     (tmp_path / "bad.onnx_adapter").write_bytes(b"nothing")

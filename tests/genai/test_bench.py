@@ -91,7 +91,7 @@ def slotted(tiny_base, tmp_path_factory):
     """The tiny llama with slots, and a packed adapter for them."""
     folder = tmp_path_factory.mktemp("slots") / "out"
     export_onnx(tiny_adapter(), tiny_base, folder, form="slots", verify=False)
-    save(quantize(tiny_adapter(), 4), folder / "small.safetensors")
+    save(quantize(tiny_adapter(), bits=4), folder / "small.safetensors")
     return folder
 
 

@@ -11,6 +11,7 @@ import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import Float
 from kronq.model.stacks import Apart, Stacked, gathered
+from kronq.quantization.configs import config_for
 from tests.adapters import adapter, dense, kron, matrix
 
 
@@ -25,7 +26,7 @@ def numbers(stack: Stacked) -> np.ndarray:
 def test_the_numbers_of_all_are_those_of_each(tmp_path: Path, method: str | None) -> None:
     found: Adapter = adapter(layers=5)
     if method is not None:
-        kronq.save(kronq.quantize(found, 4, method=method), tmp_path / "a.safetensors")
+        kronq.save(kronq.quantize(found, config_for(method, 4)), tmp_path / "a.safetensors")
         found = kronq.load(tmp_path / "a.safetensors")
     seen = []
     for stack in found.stacks:
@@ -41,7 +42,7 @@ def test_the_numbers_of_all_are_those_of_each(tmp_path: Path, method: str | None
 def test_layers_of_a_file_come_in_natural_order_and_are_made_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = {f"layers.{i}.{kind}": kron(rng) for i in (10, 9, 2) for kind in "qk"}
-    kronq.save(kronq.quantize(Adapter(layers), 4), tmp_path / "a.safetensors")
+    kronq.save(kronq.quantize(Adapter(layers), bits=4), tmp_path / "a.safetensors")
     found = kronq.load(tmp_path / "a.safetensors")
     assert list(found) == [f"layers.{i}.{kind}" for i in (2, 9, 10) for kind in "kq"]
     assert "layers.2.q" in found

@@ -116,7 +116,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         file = given(f"{model}_bases") / f"{how}.onnx"
     scratch = tmp_path_factory.mktemp("adapter")
     trained = EXAMPLE if model == "smollm" else peft_adapter(kind, family, scratch / "trained")
-    adapter = kronq.quantize(kronq.load(trained), 4)
+    adapter = kronq.quantize(kronq.load(trained), bits=4)
     kronq.convert(adapter, scratch / "rounded", to="peft")
     reference = kind.load()
     if how != "gguf":  # a Hugging Face folder of a GGUF has its codes' values already

@@ -26,7 +26,7 @@ TYPES = {
 
 @pytest.mark.parametrize("bits", [16, 8, 4, 3, 2])
 def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> None:
-    quantized = kronq.quantize(adapters.adapter(), bits, a_bits=8)
+    quantized = kronq.quantize(adapters.adapter(), kronq.Uniform(bits=bits, a_bits=8))
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     data, places = path.read_bytes(), locate(path)
     assert set(places) == set(quantized)
@@ -84,7 +84,7 @@ def test_channels_of_mixed_widths_lie_one_behind_the_other(tmp_path: Path) -> No
 def test_floats_and_scales_are_aligned(tmp_path: Path, bits: int) -> None:
     """A multiple of their size, whatever the slabs of codes beside them."""
     path = kronq.save(
-        kronq.quantize(adapters.adapter(), bits, method="balanced"), tmp_path / "a.safetensors"
+        kronq.quantize(adapters.adapter(), kronq.Uniform(bits=bits)), tmp_path / "a.safetensors"
     )
     for places in locate(path).values():
         for place in places.values():
@@ -110,7 +110,7 @@ def test_onnxruntime_reads_codes_in_place(
     rng = np.random.default_rng(0)
     layers = {f"l.{i}": adapters.lora(rng, 33, 47, 5) for i in range(3)}
     quantized = kronq.quantize(
-        kronq.Adapter(layers), bits, group_size=group_size, method="balanced"
+        kronq.Adapter(layers), kronq.Uniform(bits=bits, group_size=group_size)
     )
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     stored = roles(quantized["l.2"])[role]

@@ -51,7 +51,9 @@ def test_every_kind_and_width(
     tmp_path: Path, kind: str, bits: int, axis: object, group_size: int | None
 ) -> None:
     adapter = adapters.adapter(kinds=(kind,))
-    quantized = kronq.quantize(adapter, bits, axis=axis, group_size=group_size, a_bits=8)  # type: ignore[arg-type]
+    quantized = kronq.quantize(
+        adapter, kronq.Uniform(bits=bits, axis=axis, group_size=group_size, a_bits=8)
+    )  # type: ignore[arg-type]
     again = kronq.load(kronq.save(quantized, tmp_path / "a.safetensors"))
     assert_same(quantized, again)
     assert quantized.recipe is not None
@@ -93,7 +95,8 @@ def test_everything_at_once(tmp_path: Path) -> None:
     layers = {**adapter, name: replace(adapter[name], scale=-3.25), "lm_head": adapter[name]}
     origin = Origin("memory", base_model="maker/base", cropped_by_base=True)
     quantized = kronq.quantize(
-        Adapter(layers, origin), 4, layer_bits={"lm_head": 8, r"\.1\.": 2, "full": 16}
+        Adapter(layers, origin),
+        kronq.Uniform(bits=4, overrides={"lm_head": 8, "\\.1\\.": 2, "full": 16}),
     )
     again = kronq.load(kronq.save(quantized, tmp_path / "a.safetensors"))
     assert_same(quantized, again)
@@ -107,7 +110,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
 
 def test_the_same_adapter_is_the_same_file() -> None:
     """In whatever order its layers are given, and though some names differ in a zero alone."""
-    quantized = kronq.quantize(adapters.adapter(layers=12), 3)
+    quantized = kronq.quantize(adapters.adapter(layers=12), bits=3)
     zeros = ("h.1.x", "h.01.x", "h.001.x")
     layers = dict(quantized) | dict.fromkeys(zeros, quantized["model.layers.0.kron"])
     expected = pack(replace(quantized, layers=layers))
@@ -118,14 +121,14 @@ def test_the_same_adapter_is_the_same_file() -> None:
 
 
 def test_a_file_that_was_read_is_packed_as_it_was(tmp_path: Path) -> None:
-    path = kronq.save(kronq.quantize(adapters.adapter(), 4), tmp_path / "a.safetensors")
+    path = kronq.save(kronq.quantize(adapters.adapter(), bits=4), tmp_path / "a.safetensors")
     assert pack(kronq.load(path)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_any_safetensors_reader_opens_it(tmp_path: Path, bits: int) -> None:
     adapter = adapters.adapter(layers=4, kinds=("kron", "lora"))
-    quantized = kronq.quantize(adapter, bits, method="balanced")
+    quantized = kronq.quantize(adapter, kronq.Uniform(bits=bits))
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     tensors = safetensors.numpy.load_file(path)
     with safetensors.safe_open(path, framework="np") as file:
@@ -143,7 +146,7 @@ def test_any_safetensors_reader_opens_it(tmp_path: Path, bits: int) -> None:
 
 
 def test_the_header_of_210_layers_is_small(tmp_path: Path) -> None:
-    quantized = kronq.quantize(kronq.load(EXAMPLE), 4)
+    quantized = kronq.quantize(kronq.load(EXAMPLE), bits=4)
     assert len(quantized) == 210
     data = pack(quantized)
     assert int.from_bytes(data[:8], "little") < 6000

@@ -12,11 +12,13 @@ import kronq
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.packed import pack
-from kronq.quantization.methods import Method, pick
+from kronq.quantization.configs import config_for, config_of
 from kronq.trellis.coded_layers import rescaled
 from tests import adapters
 from tests.adapters import dense
 from tests.paths import EXAMPLE
+
+CONFIGS = {"native": kronq.Native, "compact": kronq.Compact}
 
 
 def layers(kind: str, count: int = 10) -> Adapter:
@@ -31,29 +33,28 @@ def layers(kind: str, count: int = 10) -> Adapter:
 @pytest.mark.parametrize("kind", ["kron", "lora"])
 @pytest.mark.parametrize("method", ["native", "compact"])
 @pytest.mark.parametrize("bits", [2.5, 3.7, 5.2])
-def test_a_size_is_filled(kind: str, method: Method, bits: float) -> None:
+def test_a_size_is_filled(kind: str, method: str, bits: float) -> None:
     adapter = layers(kind)
     size = int(bits * adapter.parameters / 8)
-    found = kronq.quantize(adapter, size=size, method=method)
-    report = kronq.measure(adapter, found).total
-    assert 0.99 * size <= len(pack(kronq.stamp(found, report.relative_error))) <= size
+    found = kronq.quantize(adapter, CONFIGS[method](size=size))
+    assert 0.99 * size <= len(pack(found)) <= size
 
 
 @pytest.mark.parametrize("bits", [0.7, 1.5, 2.5, 3.5])
 def test_the_example_in_any_size(bits: float) -> None:
     adapter = kronq.load(EXAMPLE)
-    total = kronq.measure(adapter, kronq.quantize(adapter, bits, method="compact")).total
+    total = kronq.measure(adapter, kronq.quantize(adapter, kronq.Compact(bpw=bits))).total
     assert 0.99 * bits <= total.bits_per_parameter <= bits
 
 
 @pytest.mark.parametrize("method", ["native", "compact"])
-def test_an_error_is_met(method: Method) -> None:
+def test_an_error_is_met(method: str) -> None:
     """From below, and by the smallest file: one of 2 % less has a larger error."""
     adapter = layers("kron")
-    found = kronq.quantize(adapter, max_error=0.1, method=method)
+    found = kronq.quantize(adapter, CONFIGS[method](max_error=0.1))
     total = kronq.measure(adapter, found).total
     assert 0.098 <= total.relative_error <= 0.1
-    smaller = kronq.quantize(adapter, size=int(total.bytes * 0.97), method=method)
+    smaller = kronq.quantize(adapter, CONFIGS[method](size=int(total.bytes * 0.97)))
     assert kronq.measure(adapter, smaller).total.relative_error > 0.1
 
 
@@ -61,18 +62,18 @@ def test_an_error_is_met(method: Method) -> None:
 def test_an_error_is_met_where_the_header_weighs_most(max_error: float) -> None:
     rng = np.random.default_rng(0)
     adapter = Adapter({f"h.{i}.q": adapters.kron(rng) for i in range(3)})
-    found = kronq.quantize(adapter, max_error=max_error, method="compact")
+    found = kronq.quantize(adapter, kronq.Compact(max_error=max_error))
     assert 0.9 * max_error <= kronq.measure(adapter, found).total.relative_error <= max_error
 
 
 @pytest.mark.parametrize("method", ["native", "compact", "rtn"])
 @pytest.mark.parametrize("kind", list(adapters.KINDS))
-def test_unbiased_codes_are_as_large_as_they_should_be(kind: str, method: Method) -> None:
+def test_unbiased_codes_are_as_large_as_they_should_be(kind: str, method: str) -> None:
     """⟨ΔW, ΔŴ⟩ = ‖ΔW‖² over all layers, multiplied out by numpy; to a stretch of two digits."""
     rng = np.random.default_rng(0)
     adapter = Adapter({f"h.{i}": adapters.KINDS[kind](rng) for i in range(8)})
     found = kronq.quantize(
-        adapter, 8 if method == "compact" else 3, method=method, refit="unbiased"
+        adapter, config_for(method, 8 if method == "compact" else 3, refit="unbiased")
     )
     common = sum(float(np.vdot(dense(adapter[n]), dense(found[n]))) for n in adapter)
     whole = sum(float(np.vdot(dense(d), dense(d))) for d in adapter.values())
@@ -86,35 +87,78 @@ def test_unbiased_codes_are_as_large_as_they_should_be(kind: str, method: Method
 
 def test_unbiased_codes_are_the_same_stretched(tmp_path: Path) -> None:
     adapter = layers("kron")
-    plain = kronq.quantize(adapter, 2, method="compact")
+    plain = kronq.quantize(adapter, kronq.Compact(bpw=2))
     path = kronq.save(replace(plain, layers=rescaled(plain, 1.37)), tmp_path / "a.safetensors")
     for name, delta in kronq.load(path).items():
         assert np.allclose(delta.dense(), 1.37 * plain[name].dense(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
-    ("asked", "sized", "uniform", "found"),
+    ("kind", "settings", "told"),
     [
-        (None, False, False, "native"),
-        (3, False, False, "native"),
-        (16, False, False, "fp16"),
-        (2.5, False, False, "compact"),
-        (1, False, False, "compact"),
-        (None, True, False, "compact"),
-        (4, False, True, "balanced"),
+        (kronq.Compact, {}, "one budget at a time; expected one of bpw, size, max_error"),
+        (kronq.Compact, {"bpw": 2, "size": 1000}, "one budget at a time; found bpw, size"),
+        (
+            kronq.Native,
+            {"bits": 4, "max_error": 0.1},
+            "one budget at a time; found bits, max_error",
+        ),
+        (kronq.Compact, {"max_error": 2}, "bad max_error; found 2.0; expected above 0 and below 1"),
+        (kronq.Compact, {"max_error": "much"}, "bad max_error; found 'much'"),
+        (kronq.Compact, {"bpw": 13}, "bad bpw; found 13; expected more than 0, at most 12"),
+        (kronq.Compact, {"bpw": "4"}, "bad bpw; found '4'"),
+        (kronq.Compact, {"size": "a lot"}, "bad size; found 'a lot'"),
+        (kronq.Compact, {"size": 1.5}, "bad size; found 1.5"),
+        (kronq.Compact, {"bpw": 2, "refit": "never"}, "no such refit; found never"),
+        (kronq.Native, {"bits": 16}, "bits: no such width; found 16"),
+        (kronq.Native, {"bits": 4.01}, "bits: no such width; found 4.01"),
+        (kronq.Native, {"size": 1000, "overrides": {"q": 4}}, "overrides are widths"),
+        (
+            kronq.Tuned,
+            {"model": "m", "data": "d"},
+            "one budget at a time; expected one of bpw, size",
+        ),
+        (kronq.Tuned, {"model": "m", "data": "d", "size": 1000, "steps": 0}, "bad steps; found 0"),
+        (kronq.Tuned, {"model": "m", "data": "d", "size": 1000, "rate": 0}, "bad rate; found 0"),
     ],
+    ids=str,
 )
-def test_auto(asked: float | None, sized: bool, uniform: bool, found: str) -> None:
-    assert pick("auto", asked, sized=sized, uniform=uniform) == found
+def test_mixtures_that_cannot_be_written(
+    kind: type, settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(KronqError) as error:
+        kind(**settings)
+    assert told in str(error.value)
 
 
-def test_two_budgets_are_refused() -> None:
-    with pytest.raises(KronqError, match="one budget at a time"):
-        kronq.quantize(layers("kron", 2), 4, size=1000)
-    with pytest.raises(KronqError, match="fills no size or error"):
-        kronq.quantize(layers("kron", 2), max_error=0.1, method="rtn")
-    with pytest.raises(KronqError, match="above 0 and below 1"):
-        kronq.quantize(layers("kron", 2), max_error=2)
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("150KB", 150_000), ("150KiB", 153_600), ("1.5MB", 1_500_000), ("2mib", 2**21), (7, 7)],
+)
+def test_sizes_as_people_write_them(text: str | int, nbytes: int) -> None:
+    assert kronq.Compact(size=text).size == nbytes
+
+
+def test_the_file_says_how_it_was_made(tmp_path: Path) -> None:
+    """The manifest gives the configuration back; a size comes back as bits per weight."""
+    adapter = layers("kron", 3)
+    for config in (
+        kronq.Native(bits=3, refit="unbiased"),
+        kronq.Native(bpw=3.5),
+        kronq.Compact(bpw=2.5, refit="unbiased"),
+        kronq.Uniform(bits=8, method="rtn", axis="row", group_size=16, overrides={"q$": 4}),
+        kronq.Float16(),
+    ):
+        quantized = kronq.quantize(adapter, config)
+        path = kronq.save(quantized, tmp_path / "a.safetensors", force=True)
+        recipe = kronq.load(path).recipe
+        assert recipe is not None
+        found = config_of(recipe)
+        if isinstance(found, kronq.Native | kronq.Compact) and found.bpw is not None:
+            assert found.bpw == pytest.approx(config.bpw, rel=1e-3)  # type: ignore[union-attr]
+            found = replace(found, bpw=config.bpw)  # type: ignore[union-attr]
+        assert found == config
+        assert recipe.relative_error == kronq.measure(adapter, quantized).total.relative_error
 
 
 def test_another_gauge_is_no_other_adapter() -> None:
@@ -122,7 +166,7 @@ def test_another_gauge_is_no_other_adapter() -> None:
     adapter = layers("lora", 3)
     other = Adapter({n: adapters.scaled(d, 8.0, 0.125) for n, d in adapter.items()})
     sizes = [
-        kronq.measure(a, kronq.quantize(replace(a), 4, method="native")).total.bytes
+        kronq.measure(a, kronq.quantize(replace(a), kronq.Native())).total.bytes
         for a in (adapter, other)
     ]
     assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[0]

@@ -45,8 +45,8 @@ def test_less_error_in_as_many_bytes(kind: str, two_sided: bool, tmp_path: Path)
     """And the file is what was measured. Of a whole B only the layers' shares change."""
     adapter = layers(kind, 24 if kind == "decomposed_a" else 5)
     moments = moments_of(adapter, two_sided=two_sided)
-    plain = kronq.quantize(adapter, 3, method="compact")
-    calibrated = kronq.quantize(adapter, 3, method="compact", moments=moments)
+    plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
+    calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
     assert len(pack(calibrated)) <= 3 * adapter.parameters / 8
     most = 1.0 if kind == "full_b" else 0.85
     assert seen_error(adapter, calibrated, moments) < most * seen_error(adapter, plain, moments)
@@ -64,8 +64,8 @@ def test_whole_and_factored_bs_beside_each_other() -> None:
         moments = Moments(
             {n: Moment(m.inputs * np.float32(size)) for n, m in moments_of(adapter).items()}, 1
         )
-        plain = kronq.quantize(adapter, 3, method="compact")
-        calibrated = kronq.quantize(adapter, 3, method="compact", moments=moments)
+        plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
+        calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
         ratio = seen_error(adapter, calibrated, moments) / seen_error(adapter, plain, moments)
         assert ratio < 0.95
 
@@ -75,8 +75,8 @@ def test_white_moments_change_nothing_that_matters() -> None:
     white = Moments(
         {n: Moment(np.eye(d.shape[1], dtype=np.float32)) for n, d in adapter.items()}, 1
     )
-    plain = kronq.quantize(adapter, 3, method="compact")
-    calibrated = kronq.quantize(adapter, 3, method="compact", moments=white)
+    plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
+    calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=white)
     errors = [kronq.measure(adapter, q).total.relative_error for q in (plain, calibrated)]
     assert errors[1] == pytest.approx(errors[0], rel=0.03)
 
@@ -87,7 +87,7 @@ def test_moments_of_any_size(size: float) -> None:
     adapter = layers("kron", 2)
     seen = moments_of(adapter)
     scaled = {n: Moment(m.inputs * np.float32(size)) for n, m in seen.items()}
-    quantized = kronq.quantize(adapter, 4, method="compact", moments=Moments(scaled, 1))
+    quantized = kronq.quantize(adapter, kronq.Compact(bpw=4), second_moments=Moments(scaled, 1))
     assert all(np.isfinite(delta.dense()).all() for delta in quantized.values())
     if size:
         assert seen_error(adapter, quantized, seen) < 0.1
@@ -102,7 +102,9 @@ def test_a_fresh_adapter_stays_zero(kind: str) -> None:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quantized = kronq.quantize(Adapter(fresh), 4, method="compact", moments=moments_of(adapter))
+        quantized = kronq.quantize(
+            Adapter(fresh), kronq.Compact(bpw=4), second_moments=moments_of(adapter)
+        )
     assert not any(delta.dense().any() for delta in quantized.values())
 
 
@@ -111,7 +113,8 @@ def test_the_same_adapter_gives_the_same_bytes() -> None:
     moments = moments_of(adapter)
     other = Adapter(dict(reversed(adapter.layers.items())))
     one, two = (
-        pack(kronq.quantize(a, 3, method="compact", moments=moments)) for a in (adapter, other)
+        pack(kronq.quantize(a, kronq.Compact(bpw=3), second_moments=moments))
+        for a in (adapter, other)
     )
     assert one == two
 
@@ -120,7 +123,7 @@ def test_a_layer_that_calibration_did_not_see() -> None:
     adapter = layers("kron", 2)
     some = Moments(dict(list(moments_of(adapter).items())[:1]), 1)
     with pytest.raises(KronqError, match=r"h\.1\.kron: calibration did not see the layer"):
-        kronq.quantize(adapter, 3, method="compact", moments=some)
+        kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=some)
 
 
 def test_a_layer_too_loud_for_one_step() -> None:
@@ -129,4 +132,4 @@ def test_a_layer_too_loud_for_one_step() -> None:
     some = {f"h.{i}": adapters.lora(rng, 64, 48, 4) for i in range(40)}
     loud = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})
     with pytest.raises(KronqError, match="too loud beside the others"):
-        kronq.quantize(loud, 4, method="compact")
+        kronq.quantize(loud, kronq.Compact(bpw=4))

@@ -275,7 +275,7 @@ def test_the_report_tells_it_of_the_file(kind: str, bits: int) -> None:
     }
     adapter = Adapter({f"l.{i}": shapes[kind]() for i in range(4)})
     bound = gaussian_bound(adapter)
-    total = kronq.measure(adapter, kronq.quantize(adapter, bits)).total
+    total = kronq.measure(adapter, kronq.quantize(adapter, bits=bits)).total
     assert total.snr_db is not None
     assert total.bound_snr_db is not None
     assert total.bits_above_bound is not None

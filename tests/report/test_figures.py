@@ -14,6 +14,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import Moment, Moments
+from kronq.quantization.configs import config_for
 from kronq.report import Report, measure
 from kronq.report.measurement import summed
 from tests import adapters
@@ -48,7 +49,7 @@ def loss(matrix: np.ndarray, given: Moment) -> float:  # type: ignore[type-arg]
 @pytest.mark.parametrize("kind", adapters.KINDS)
 def test_a_layer(kind: str, bits: int) -> None:
     adapter = adapters.adapter(kinds=(kind,))
-    quantized = kronq.quantize(adapter, bits)
+    quantized = kronq.quantize(adapter, bits=bits)
     moments = seen(adapter, gradients=True)
     for layer in measure(adapter, quantized, moments=moments).layers:
         one, two = dense(adapter[layer.name]), dense(quantized[layer.name])
@@ -69,7 +70,7 @@ def test_a_layer(kind: str, bits: int) -> None:
 def test_all_layers() -> None:
     """Squared errors add up; the largest singular value of all is the largest of any."""
     adapter = adapters.adapter()
-    quantized = kronq.quantize(adapter, 3)
+    quantized = kronq.quantize(adapter, bits=3)
     moments = seen(adapter)
     report = measure(adapter, quantized, moments=moments)
     ones = {name: dense(delta) for name, delta in adapter.items()}
@@ -97,7 +98,7 @@ def test_all_layers() -> None:
 
 def test_without_calibration_there_is_no_activation_error() -> None:
     adapter = adapters.adapter()
-    report = measure(adapter, kronq.quantize(adapter, 4))
+    report = measure(adapter, kronq.quantize(adapter, bits=4))
     assert report.calibration is None
     for told in (report.total, *report.layers):
         assert (told.activation_error, told.activation_snr_db, told.loss_error) == (None,) * 3
@@ -109,7 +110,7 @@ def test_zeros_and_clipping(method: str, bits: int) -> None:
     """rtn puts the largest value onto the largest code, so it clips nothing."""
     rng = np.random.default_rng(0)
     adapter = Adapter({"x": adapters.full_b(rng, b=(40, 30)), "y": adapters.lora(rng, 64, 48)})
-    quantized = kronq.quantize(adapter, bits, method=method)  # type: ignore[arg-type]
+    quantized = kronq.quantize(adapter, config_for(method, bits))  # type: ignore[arg-type]
     report = measure(adapter, quantized)
     matrices = [m for d in quantized.values() for m in d.matrices if isinstance(m, Quantized)]
     codes = np.concatenate([np.asarray(m.codes).ravel() for m in matrices])
@@ -132,7 +133,7 @@ def test_zeros_and_clipping(method: str, bits: int) -> None:
 def test_native_codes_know_what_was_clipped() -> None:
     adapter = adapters.adapter()
     shares = [
-        measure(adapter, kronq.quantize(adapter, bits)).total.clipped_share for bits in (8, 2)
+        measure(adapter, kronq.quantize(adapter, bits=bits)).total.clipped_share for bits in (8, 2)
     ]
     assert shares[0] is not None
     assert shares[1] is not None
@@ -147,7 +148,7 @@ def _shift(before: Delta, after: Delta) -> int:
 
 def test_codes_from_a_file_do_not_know_what_was_clipped(tmp_path: object) -> None:
     adapter = adapters.adapter()
-    path = kronq.save(kronq.quantize(adapter, 2, method="balanced"), f"{tmp_path}/a.safetensors")
+    path = kronq.save(kronq.quantize(adapter, kronq.Uniform(bits=2)), f"{tmp_path}/a.safetensors")
     total = measure(adapter, kronq.load(path)).total
     assert total.clipped_share is None
     assert total.zero_share is not None
@@ -160,11 +161,11 @@ def test_dead_components() -> None:
     left[:, [0, 2]] = 0
     right[[1, 2]] = 0
     fewer = Adapter({"x": replace(delta, b=Product(Float(left), Float(right)))})
-    for approximation in (fewer, kronq.quantize(fewer, 4, method="rtn")):
+    for approximation in (fewer, kronq.quantize(fewer, kronq.Uniform(method="rtn"))):
         told = measure(Adapter({"x": delta}), approximation)
         assert (told.total.dead_components, told.layers[0].dead_components) == (3, 3)
     whole = Adapter({"x": adapters.full_b(np.random.default_rng(0))})
-    assert measure(whole, kronq.quantize(whole, 4)).total.dead_components is None
+    assert measure(whole, kronq.quantize(whole, bits=4)).total.dead_components is None
 
 
 def test_components_that_only_together_are_zero() -> None:
@@ -186,7 +187,7 @@ def test_faint_components_of_a_compact_file_are_dead() -> None:
     delta = adapters.lora(rng, 300, 300, rank=4)
     left = delta.b.left.float32() * np.float32([1, 1, 1e-3, 1e-4])
     adapter = Adapter({"x": replace(delta, b=Product(Float(left), delta.b.right))})
-    report = measure(adapter, kronq.quantize(adapter, 3, method="compact"))
+    report = measure(adapter, kronq.quantize(adapter, kronq.Compact(bpw=3)))
     assert report.total.dead_components == 2
     assert report.total.clipped_share is None
     (told,) = report.histograms
@@ -197,7 +198,7 @@ def test_faint_components_of_a_compact_file_are_dead() -> None:
 
 def test_floats_have_no_codes() -> None:
     adapter = adapters.adapter()
-    report = measure(adapter, kronq.quantize(adapter, 16))
+    report = measure(adapter, kronq.quantize(adapter, bits=16))
     assert (report.total.zero_share, report.total.clipped_share, report.histograms) == (
         None, None, []
     )  # fmt: skip
@@ -221,7 +222,7 @@ def moment_of(n: int) -> np.ndarray:  # type: ignore[type-arg]
 def test_inputs_that_a_layer_is_blind_to() -> None:
     """ΔW·x = 0 for all x that were seen: there is no relative error, and no NaN."""
     adapter = adapters.adapter(layers=1, kinds=("lora",))
-    quantized = kronq.quantize(adapter, 4)
+    quantized = kronq.quantize(adapter, bits=4)
     for value in (0.0, 1.0):
         shape = {n: np.full((d.shape[1],) * 2, 0.0) for n, d in adapter.items()}
         right = next(iter(adapter.values())).b.right

@@ -36,7 +36,7 @@ def blocks(rows: int = 4) -> Adapter:
 @pytest.fixture(scope="module")
 def report() -> Report:
     adapter = blocks()
-    return measure(adapter, kronq.quantize(adapter, 4, method="balanced"), moments=seen(adapter))
+    return measure(adapter, kronq.quantize(adapter, kronq.Uniform()), moments=seen(adapter))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = {f"{HOSTILE}.{i}.{HOSTILE}": adapters.kron(rng, b=(48, 40)) for i in range(3)}
     adapter = Adapter(layers, Origin("peft", Path(HOSTILE), base_model=HOSTILE))
-    quantized = kronq.quantize(adapter, 4)
+    quantized = kronq.quantize(adapter, bits=4)
     report = measure(adapter, quantized)
     comparison = compare({HOSTILE: adapter, "b": adapter}, (4,))
     path = write_html(report, tmp_path / "a.html", comparison=comparison)
@@ -187,7 +187,7 @@ def test_any_adapter_has_a_page(tmp_path: Path, bits: int) -> None:
         "every kind": adapters.adapter(),
     }
     for name, adapter in some.items():
-        report = measure(adapter, kronq.quantize(adapter, bits))
+        report = measure(adapter, kronq.quantize(adapter, bits=bits))
         root = parsed(write_html(report, tmp_path / f"{name}.html", bound=gaussian_bound(adapter)))
         assert "nan" not in words(root).lower()
     exact = measure(blocks(), blocks())
@@ -199,7 +199,7 @@ def test_a_compact_file(tmp_path: Path) -> None:
     adapter = blocks(12)
     loud = {n: replace(d, scale=d.scale * 2.0**-i) for i, (n, d) in enumerate(adapter.items())}
     adapter = replace(adapter, layers=loud)
-    report = measure(adapter, kronq.quantize(adapter, 3, method="compact"))
+    report = measure(adapter, kronq.quantize(adapter, kronq.Compact(bpw=3)))
     root = parsed(write_html(report, tmp_path / "a.html"))
     captions = [c.text for c in root.iter("figcaption")]
     assert captions[:2] == ["Relative error of ΔW, %", "Bits spent per parameter"]

@@ -25,7 +25,7 @@ def stream(adapter: Adapter) -> int:
 
 
 def test_all_layers_add_up_to_the_stream_and_the_report_to_the_file() -> None:
-    quantized = kronq.quantize(layers({"a": 1, "b": 0.5, "c": 0.1}), 2.5, method="compact")
+    quantized = kronq.quantize(layers({"a": 1, "b": 0.5, "c": 0.1}), kronq.Compact(bpw=2.5))
     spent = bits_spent(quantized)
     assert sum(spent.values()) == pytest.approx(8 * stream(quantized))
     report = measure(layers({"a": 1, "b": 0.5, "c": 0.1}), quantized)
@@ -36,7 +36,7 @@ def test_all_layers_add_up_to_the_stream_and_the_report_to_the_file() -> None:
 
 def test_one_bit_more_for_twice_the_loudness() -> None:
     """Reverse water-filling: with one step for all, an entry twice as large costs a bit more."""
-    quantized = kronq.quantize(layers({"loud": 4, "half": 2, "still": 0.002}), 4, method="compact")
+    quantized = kronq.quantize(layers({"loud": 4, "half": 2, "still": 0.002}), kronq.Compact(bpw=4))
     spent = bits_spent(quantized)
     count = 2 * 256 * 4
     assert (spent["loud"] - spent["half"]) / count == pytest.approx(1, abs=0.07)
@@ -47,7 +47,7 @@ def test_what_a_layer_costs_is_what_a_file_shrinks_by_without_it() -> None:
     """Coded again at the same step, with its neighbours' tables nearly the same."""
     loudness = {f"layers.{i}": 2.0 ** -(i / 2) for i in range(12)}
     adapter = layers(loudness)
-    quantized = kronq.quantize(adapter, 3, method="compact")
+    quantized = kronq.quantize(adapter, kronq.Compact(bpw=3))
     spent = bits_spent(quantized)
     kept = {n: d for n, d in quantized.items() if n not in ("layers.0", "layers.1")}
     # Lanes of 128 hold whole channels of 256, so the rest is still a path through the trellis.
@@ -57,13 +57,13 @@ def test_what_a_layer_costs_is_what_a_file_shrinks_by_without_it() -> None:
 
 
 def test_native_layers_cost_their_bytes() -> None:
-    quantized = kronq.quantize(adapters.adapter(), 4)
+    quantized = kronq.quantize(adapters.adapter(), bits=4)
     assert bits_spent(quantized) == {n: 8 * d.nbytes for n, d in quantized.items()}
 
 
 def test_an_adapter_of_zeros() -> None:
     zeros = layers({"a": 0.0, "b": 0.0})
-    quantized = kronq.quantize(zeros, 1, method="compact")
+    quantized = kronq.quantize(zeros, kronq.Compact(bpw=1))
     assert sum(bits_spent(quantized).values()) == 8 * stream(quantized)
 
 

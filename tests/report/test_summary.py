@@ -48,7 +48,7 @@ def test_a_file_of_a_terabyte_is_shown_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_a_packed_file(tmp_path: Path, bits: int) -> None:
-    adapter = kronq.quantize(adapters.adapter(layers=4), bits, method="balanced")
+    adapter = kronq.quantize(adapters.adapter(layers=4), kronq.Uniform(bits=bits))
     path = kronq.save(adapter, tmp_path / "a.safetensors")
     summary = summarize(kronq.load(path))
     assert (summary.layers, summary.parameters) == (20, adapter.parameters)

@@ -15,6 +15,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 import kronq
 from kronq.onnx.slots.flatbuffer import Inputs
 from kronq.onnx.slots.onnx_adapter import export_inputs, write_onnx_adapter
+from kronq.quantization.configs import config_for
 from tests.conftest import once_per_machine
 from tests.evaluate.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
@@ -81,7 +82,7 @@ def folder(request, tiny_base, tmp_path_factory) -> Path:
     for seed, (name, (family, method)) in enumerate(ADAPTERS.items()):
         adapter = tiny_adapter(family, seed=seed)
         if method is not None:
-            adapter = kronq.quantize(adapter, 16 if method == "fp16" else 4, method=method)
+            adapter = kronq.quantize(adapter, config_for(method, 16 if method == "fp16" else 4))
             kronq.save(adapter, folder / f"{name}.safetensors")
         # What a packed one is compared with: ONNX Runtime on the CPU reads nothing else.
         write_onnx_adapter(adapter, folder, folder / f"{name}.onnx_adapter")

@@ -8,7 +8,6 @@ import numpy as np
 
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.quantization import Method
 from kronq.report.bound import GaussianBound
 from kronq.report.comparison import Baseline, Comparison, Row, compare
 from kronq.report.html.chart import Series
@@ -34,7 +33,7 @@ def other_widths(
     ``native`` and ``balanced``, and ``method`` if it is another. A width that the adapter cannot
     have, because the header alone is larger, is left out.
     """
-    methods: tuple[Method, ...] = ("native", "balanced")
+    methods: tuple[str, ...] = ("native", "balanced")
     rows = compare(
         {"adapter": adapter}, NATIVE, methods=methods, baselines=baselines, progress=progress
     ).rows

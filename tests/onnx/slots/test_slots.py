@@ -71,7 +71,7 @@ def test_quantized_padded_and_partial_adapters(
     rng = np.random.default_rng(0)
     a, b = Product(matrix(rng, 3, 5)), Product(matrix(rng, 22, 4), matrix(rng, 4, 13))
     negative = Delta(a, b, -0.3, (64, 64))  # 66×65, padded
-    whole = {**kronq.quantize(tiny_adapter(), 4), "model.layers.0.self_attn.q_proj": negative}
+    whole = {**kronq.quantize(tiny_adapter(), bits=4), "model.layers.0.self_attn.q_proj": negative}
     for adapter in (
         Adapter(whole, Origin("memory")),
         Adapter(dict(list(whole.items())[1:3]), Origin("memory")),

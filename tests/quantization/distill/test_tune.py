@@ -56,7 +56,7 @@ def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
 def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
     adapter = trained(family)
     tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, steps=60, device="cpu")
-    plain = kronq.quantize(adapter, size=SIZE, method="compact")
+    plain = kronq.quantize(adapter, kronq.Compact(size=SIZE))
     assert 0.97 * SIZE <= kronq.measure(adapter, tuned).total.bytes <= SIZE
     assert divergence(tiny_hf, adapter, tuned) < 0.6 * divergence(tiny_hf, adapter, plain)
 

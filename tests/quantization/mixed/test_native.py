@@ -15,6 +15,7 @@ from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import Moment, Moments
 from kronq.packed import pack
+from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
 from kronq.report.activation_error import activation_energies
 from tests import adapters
@@ -27,7 +28,7 @@ def snr(reference: Adapter, found: Adapter) -> float:
 
 def size(found: Adapter) -> int:
     """Of the file, with a measured error in it as long as one can be."""
-    return len(pack(kronq.stamp(found, 0.00012345678901234567)))
+    return file_size(found)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_the_example_adapter(bits: int, least_db: float, most_bits: float) -> No
     """Two dB and more above balanced codes, in a file that is no larger than theirs."""
     adapter = kronq.load(EXAMPLE)
     found = native(adapter, bits)
-    balanced = kronq.quantize(adapter, bits, method="balanced")
+    balanced = kronq.quantize(adapter, kronq.Uniform(bits=bits))
     assert snr(adapter, found) > max(least_db, snr(adapter, balanced) + 2)
     assert 0.99 * size(balanced) < size(found) <= size(balanced)
     assert 8 * size(found) / adapter.parameters < most_bits
@@ -96,7 +97,7 @@ def test_a_large_a_takes_its_share() -> None:
     found = native(adapter, 4)
     for delta in found.values():
         assert {m.dtype for m in delta.matrices} == {"mixed"}
-    balanced = kronq.quantize(adapter, 4, method="balanced")
+    balanced = kronq.quantize(adapter, kronq.Uniform())
     assert size(found) <= size(balanced)
     assert snr(adapter, found) > snr(adapter, balanced)
 

@@ -15,6 +15,7 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.packed import pack
+from kronq.quantization.configs import config_for
 from kronq.quantization.uniform import layer as uniform
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
@@ -27,7 +28,7 @@ from tests.paths import EXAMPLE
 )
 def test_the_published_figures(bits: int, most_bytes: int, least_db: float) -> None:
     adapter = kronq.load(EXAMPLE)
-    total = kronq.measure(adapter, kronq.quantize(adapter, bits, method="balanced")).total
+    total = kronq.measure(adapter, kronq.quantize(adapter, kronq.Uniform(bits=bits))).total
     assert total.bytes <= most_bytes
     assert total.snr_db is not None
     assert total.snr_db >= least_db
@@ -109,7 +110,7 @@ def test_a_fresh_adapter_stays_zero(method: object, bits: int) -> None:
         name: replace(delta, b=Product(Float(delta.b.left.float32() * 0), delta.b.right))
         for name, delta in adapters.adapter().items()
     }
-    quantized = kronq.quantize(Adapter(fresh), bits, method=method)  # type: ignore[arg-type]
+    quantized = kronq.quantize(Adapter(fresh), config_for(method, bits))  # type: ignore[arg-type]
     assert not any(delta.dense().any() for delta in quantized.values())
 
 
@@ -117,22 +118,22 @@ def test_codes_that_would_not_be_smaller_are_not_used() -> None:
     """A 4×2 LoRA of rank 2 and 4 bits: 4 + 4 bytes of codes, but 8 of scales."""
     tiny = adapters.lora(np.random.default_rng(0), rows=2, cols=2, rank=2)
     for bits, dtype in ((8, "float16"), (2, "int2")):
-        quantized = kronq.quantize(Adapter({"x": tiny}), bits, method="balanced")["x"]
+        quantized = kronq.quantize(Adapter({"x": tiny}), kronq.Uniform(bits=bits))["x"]
         assert {m.dtype for m in quantized.b.matrices} == {dtype}
         assert quantized.nbytes <= 2 * tiny.parameters
 
 
 def test_a_stays_float16_unless_asked_for() -> None:
     adapter = Adapter({"x": adapters.kron(np.random.default_rng(0), a=(16, 16))})
-    assert kronq.quantize(adapter, 4, method="balanced")["x"].a.left.dtype == "float16"
-    assert kronq.quantize(adapter, 4, method="balanced", a_bits=8)["x"].a.left.dtype == "int8"
+    assert kronq.quantize(adapter, kronq.Uniform())["x"].a.left.dtype == "float16"
+    assert kronq.quantize(adapter, kronq.Uniform(a_bits=8))["x"].a.left.dtype == "int8"
 
 
 def test_scales_per_component_or_per_row() -> None:
     adapter = Adapter({"x": adapters.kron(np.random.default_rng(0), b=(64, 48))})
     shapes = {}
     for axis in ("component", "row"):
-        matrices = kronq.quantize(adapter, 4, axis=axis, method="rtn")["x"].b.matrices  # type: ignore[arg-type]
+        matrices = kronq.quantize(adapter, kronq.Uniform(method="rtn", axis=axis))["x"].b.matrices  # type: ignore[arg-type]
         shapes[axis] = [m.scale.shape for m in matrices if isinstance(m, Quantized)]
     assert shapes["component"] == [(4,), (4,)]
     assert shapes["row"] in ([(64,), (4,)], [])  # [] when 64 scales cost more than they save
@@ -140,7 +141,9 @@ def test_scales_per_component_or_per_row() -> None:
 
 def test_the_last_layer_expression_that_matches_wins() -> None:
     adapter = adapters.adapter(layers=2, kinds=("kron", "lora"))
-    quantized = kronq.quantize(adapter, 4, layer_bits={"kron$": 8, r"layers\.1\.": 3})
+    quantized = kronq.quantize(
+        adapter, kronq.Uniform(bits=4, overrides={"kron$": 8, "layers\\.1\\.": 3})
+    )
     widths = {name.removeprefix("model.layers."): d.b.left.bits for name, d in quantized.items()}
     assert widths == {"0.kron": 8, "0.lora": 4, "1.kron": 3, "1.lora": 3}
 
@@ -148,32 +151,38 @@ def test_the_last_layer_expression_that_matches_wins() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"bits": 5, "method": "balanced"}, "bits: no such width; found 5"),
+        ({"bits": 5}, "bits: no such width; found 5"),
+        ({"bits": "4"}, "bits: no such width; found '4'"),
+        ({"bits": True}, "bits: no such width; found True"),
         ({"a_bits": 1}, "a_bits: no such width; found 1"),
-        ({"layer_bits": {"kron": 7}}, "kron: no such width; found 7"),
-        ({"layer_bits": {"nothing": 8}}, "matches no layer; found 'nothing'"),
-        ({"layer_bits": {"(": 8}}, "bad layer expression '('"),
+        ({"overrides": {"kron": 7}}, "kron: no such width; found 7"),
+        ({"overrides": {"nothing": 8}}, "matches no layer; found 'nothing'"),
+        ({"overrides": {"(": 8}}, "bad layer expression '('"),
+        ({"overrides": ["kron"]}, "bad overrides; found ['kron']"),
         ({"method": "magic"}, "no such method; found magic"),
         ({"axis": "diagonal"}, "no such axis; found diagonal"),
-        ({"group_size": 1}, "group_size is too small; found 1"),
+        ({"group_size": 1}, "bad group_size; found 1; expected 2 or more"),
+        ({"group_size": 2.5}, "bad group_size; found 2.5"),
     ],
     ids=str,
 )
 def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
     with pytest.raises(KronqError) as error:
-        kronq.quantize(adapters.adapter(), **settings)  # type: ignore[arg-type]
+        kronq.quantize(adapters.adapter(), kronq.Uniform(**settings))  # type: ignore[arg-type]
     assert told in str(error.value)
 
 
 def test_quantizing_twice_is_refused() -> None:
-    once = kronq.quantize(adapters.adapter(), 4, method="balanced")
+    once = kronq.quantize(adapters.adapter(), kronq.Uniform())
     with pytest.raises(KronqError, match="quantized already; found balanced at 4 bits"):
-        kronq.quantize(once, 4)
-    kronq.quantize(kronq.quantize(adapters.adapter(), method="fp16"), 4)  # that is lossless enough
+        kronq.quantize(once, bits=4)
+    kronq.quantize(
+        kronq.quantize(adapters.adapter(), kronq.Float16()), bits=4
+    )  # that is lossless enough
 
 
 def test_float16_is_told_as_16_bits() -> None:
-    recipe = kronq.quantize(adapters.adapter(), 4, method="fp16").recipe
+    recipe = kronq.quantize(adapters.adapter(), kronq.Float16()).recipe
     assert recipe is not None
     assert recipe.bits == 16
 
@@ -190,7 +199,7 @@ def test_values_that_are_not_finite_are_refused_by_layer(kind: str, value: float
 
 @pytest.mark.parametrize("method", ["balanced", "rtn", "fp16"])
 def test_the_same_adapter_gives_the_same_bytes(method: object) -> None:
-    made = [kronq.quantize(adapters.adapter(), 4, method=method) for _ in range(2)]  # type: ignore[arg-type]
+    made = [kronq.quantize(adapters.adapter(), config_for(method, 4)) for _ in range(2)]  # type: ignore[arg-type]
     assert pack(made[0]) == pack(made[1])
 
 
@@ -198,7 +207,7 @@ def test_progress_counts_every_layer() -> None:
     seen: list[tuple[int, int]] = []
     kronq.quantize(
         adapters.adapter(layers=2),
-        method="balanced",
+        kronq.Uniform(),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(i, 10) for i in range(1, 11)]

@@ -1,0 +1,200 @@
+"""``kronq.quantize``: a float adapter and a configuration in, a quantized adapter out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import get_args
+
+from kronq.errors import ArgumentError
+from kronq.model.adapter import Adapter, Recipe
+from kronq.model.delta import Delta
+from kronq.model.second_moments import Moments
+from kronq.quantization.compact.size_budget import fill
+from kronq.quantization.compact.unbiased import unbiased
+from kronq.quantization.configs import (
+    FLOAT_BITS,
+    MAX_BPW,
+    Compact,
+    Config,
+    Float16,
+    Native,
+    Refit,
+    Tuned,
+    Uniform,
+    nbytes_of,
+)
+from kronq.quantization.error_budget import relative_error, smallest_within_error
+from kronq.quantization.file_size import file_size
+from kronq.quantization.layer_overrides import check_overrides
+from kronq.quantization.mixed.native import native
+from kronq.quantization.uniform.layer import quantize_layer
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all): of layers, or of passes over all of them."""
+
+
+def quantize(
+    adapter: Adapter,
+    config: Config | None = None,
+    *,
+    bits: int | None = None,
+    second_moments: Moments | None = None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Quantizes every layer, and measures the error.
+
+    Args:
+        adapter: The adapter as it was trained.
+        config: The method and its settings: ``Native``, ``Compact``, ``Tuned``, ``Uniform`` or
+            ``Float16``. None for ``Native(bits=4)``.
+        bits: Shorthand for ``Native(bits=bits)``; 16 for ``Float16()``.
+        second_moments: Second moments of the layers' inputs, as ``calibrate`` returns them: errors
+            then count as E‖(ΔW − ΔŴ)·x‖² instead of ‖ΔW − ΔŴ‖². ``Native``, ``Compact`` and
+            ``Tuned`` only.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        The quantized adapter. Its recipe holds the settings and the relative error
+        ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, and ``save`` writes both.
+
+    Raises:
+        ArgumentError: The adapter is quantized already, has no layer that an override matches, or
+            does not fit the size.
+        FormatError: A layer has values that are not finite.
+
+    Example:
+        >>> adapter = kronq.load("my-lokr/")
+        >>> quantized = kronq.quantize(adapter, kronq.Compact(size="150KB"))
+        >>> kronq.save(quantized, "small.safetensors")
+    """
+    config = _config(config, bits)
+    if adapter.recipe is not None and adapter.recipe.method != "fp16":
+        raise ArgumentError(
+            "the adapter is quantized already",
+            path=adapter.origin.path,
+            found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
+            hint="quantize the adapter as it was trained",
+        )
+    if isinstance(config, Float16 | Uniform):
+        if second_moments is not None:
+            raise ArgumentError(
+                f"{config.method} codes do not use second_moments", expected="native or compact"
+            )
+        quantized = _uniform(adapter, config, progress)
+    elif isinstance(config, Tuned):
+        quantized = _tuned(adapter, config, second_moments, progress)
+    else:
+        quantized = _within_budget(adapter, config, second_moments, progress)
+    assert quantized.recipe is not None  # noqa: S101
+    error = relative_error(adapter, quantized)
+    return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
+
+
+def _config(config: Config | None, bits: int | None) -> Config:
+    if config is not None and bits is not None:
+        raise ArgumentError("give config or bits, not both")
+    if config is None:
+        return Float16() if bits == FLOAT_BITS else Native(bits=bits)
+    if not isinstance(config, Float16 | Uniform | Native | Compact | Tuned):
+        names = ", ".join(kind.__name__ for kind in get_args(Config))
+        raise ArgumentError("bad config", found=repr(config), expected=f"one of {names}")
+    return config
+
+
+def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | None) -> Adapter:
+    recipe = Recipe("fp16", 16)
+    refit: Refit = "fit"
+    if isinstance(config, Uniform):
+        check_overrides(adapter, config.overrides)
+        recipe = Recipe(
+            config.method,
+            config.bits,
+            config.axis,
+            config.group_size,
+            config.a_bits,
+            config.overrides,
+            refit=config.refit,
+        )
+        refit = config.refit
+    # One thread: the matrices are small, and two only wait for each other (measured).
+    layers: dict[str, Delta] = {}
+    for name, delta in adapter.items():
+        layers[name] = quantize_layer(name, delta, recipe)
+        if progress is not None:
+            progress(len(layers), len(adapter))
+    return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), refit)
+
+
+def _within_budget(
+    adapter: Adapter,
+    config: Native | Compact,
+    second_moments: Moments | None,
+    progress: Progress | None,
+) -> Adapter:
+    if isinstance(config, Native) and config.bits is not None:
+        quantized = native(
+            adapter,
+            config.bits,
+            overrides=config.overrides,
+            moments=second_moments,
+            progress=progress,
+        )
+        return _refitted(adapter, quantized, config.refit)
+    make = partial(_filled, adapter, config, second_moments)
+    if config.max_error is not None:
+        return smallest_within_error(adapter, float(config.max_error), make, progress)
+    return make(nbytes_of(config, adapter.parameters), progress)
+
+
+def _filled(
+    adapter: Adapter,
+    config: Native | Compact,
+    second_moments: Moments | None,
+    size: int,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Fills a file of ``size`` bytes."""
+    bpw = round(8 * size / adapter.parameters, 4)
+    if isinstance(config, Compact):
+        if not 0 < bpw <= MAX_BPW:
+            expected = f"more than 0, at most {MAX_BPW}"
+            raise ArgumentError(
+                "compact codes of so many bits per weight", found=bpw, expected=expected
+            )
+        recipe = Recipe("compact", bpw, refit=config.refit)
+        filled = fill(adapter, size, recipe, progress, second_moments)
+        return _refitted(adapter, filled, config.refit)
+    filled = native(adapter, size=size, moments=second_moments, progress=progress)
+    quantized = _refitted(adapter, filled, config.refit)
+    over = file_size(quantized) - size
+    if over <= 0:
+        return quantized
+    filled = native(adapter, size=size - over, moments=second_moments)
+    return _refitted(adapter, filled, config.refit)
+
+
+def _refitted(adapter: Adapter, quantized: Adapter, refit: Refit) -> Adapter:
+    if refit == "fit" or quantized.recipe is None:
+        return quantized
+    recipe = replace(quantized.recipe, refit=refit)
+    return replace(unbiased(adapter, quantized), recipe=recipe)
+
+
+def _tuned(
+    adapter: Adapter, config: Tuned, second_moments: Moments | None, progress: Progress | None
+) -> Adapter:
+    from kronq.quantization.distill import tune
+
+    return tune(
+        adapter,
+        config.model,
+        config.data,
+        nbytes_of(config, adapter.parameters),
+        steps=config.steps,
+        rate=config.rate,
+        moments=second_moments,
+        seed=config.seed,
+        progress=progress,
+    )
