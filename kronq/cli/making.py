@@ -118,7 +118,8 @@ def _check_settings(method: str, settings: Mapping[str, Any]) -> None:
 def _check_budget(
     method: str, budgets: Mapping[str, Any], allowed: tuple[str, ...], *, required: bool = False
 ) -> None:
-    options = " or ".join(f"--{name.replace('_', '-')}" for name in allowed)
+    *others, last = (f"--{name.replace('_', '-')}" for name in allowed)
+    options = f"{', '.join(others)} or {last}" if others else last
     if required and not budgets:
         raise click.UsageError(f"--method {method} needs {options}")
     for name in budgets:

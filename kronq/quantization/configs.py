@@ -272,7 +272,7 @@ def _set_budget(config: Any, *names: str, required: bool = False) -> None:
     given = _given(config, *names)
     if len(given) > 1 or (required and not given):
         expected = f"one of {', '.join(names)}"
-        found = ", ".join("name" for name in given) or None
+        found = ", ".join(given) or None
         raise ArgumentError("one budget at a time", found=found, expected=expected)
     present = {field.name for field in fields(config)}
     if "size" in given:

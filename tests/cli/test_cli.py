@@ -81,7 +81,10 @@ def test_the_version(kronq: Kronq) -> None:
         (["nothing"], "No such command 'nothing'"),
         (["quantize"], "Missing argument 'ADAPTER'"),
         (["quantize", "x", "--nothing"], "No such option"),
-        (["quantize", "x", "-o", "y", "--bits", "many"], "bad --bits; found 'many'"),
+        (
+            ["quantize", "x", "-o", "y", "--bits", "many"],
+            "'--bits': 'many' is not a valid integer",
+        ),
         (["quantize", "x", "-o", "y", "--method", "magic"], "'magic' is not one of"),
         (["quantize", "x", "-o", "y", "--group-size", "many"], "is not a valid integer"),
         (["inspect"], "Missing argument 'PATH'"),
@@ -134,7 +137,7 @@ def test_help_is_quick() -> None:
     ("arguments", "told"),
     [
         (["quantise", "x"], "No such command 'quantise'. (hint: kronq --help)"),
-        (["quantize", "x", "--dry-run", "--bits", "-5"], "bad --bits; found '-5'"),
+        (["quantize", "x", "--dry-run", "--bits", "-5"], "bits: no such width; found -5"),
         (["quantize", "x", "--bit", 5], "(hint: kronq quantize --help)"),
         (["convert", "x", "-o", "y"], "Missing option '--to'. Choose from: peft, lora"),
     ],

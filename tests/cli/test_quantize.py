@@ -79,6 +79,37 @@ def test_every_option_reaches_the_file(kronq: Kronq, trained: Path, out: Path) -
     assert widths == {4}
 
 
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ([], "method native: the default"),
+        (["--bits", 3], "method native: the default for --bits 3"),
+        (["--bits", 16], "method fp16: 16 bits are float16"),
+        (["--bpw", 4.01], "method compact: the default for --bpw"),
+        (["--bpw", 11], "method compact: the default for --bpw"),
+        (["--max-error", "10%"], "method compact: the default for --max-error"),
+        (["--bits", 4, "--layer", "v_proj=4"], "method native: the default for --bits 4"),
+        (["--method", "balanced", "--layer", "v_proj=8"], "method balanced: asked for"),
+    ],
+    ids=str,
+)
+def test_the_first_line_says_the_method_and_why(
+    kronq: Kronq, trained: Path, options: list[object], first: str
+) -> None:
+    assert kronq("quantize", trained, "--dry-run", *options).out.splitlines()[0] == first
+
+
+def test_an_override_that_asks_for_nothing_changes_nothing(
+    kronq: Kronq, trained: Path, out: Path
+) -> None:
+    for name, options in (("a", []), ("b", ["--layer", "v_proj=4"])):
+        asked = ["-o", out / f"{name}.safetensors", "--bits", 4, "--json", *options]
+        kronq("quantize", trained, *asked)
+    one, other = (package.load(out / f"{name}.safetensors") for name in "ab")
+    for name, delta in one.items():
+        assert np.array_equal(delta.dense(), other[name].dense())
+
+
 def test_the_same_command_gives_the_same_bytes(kronq: Kronq, trained: Path, out: Path) -> None:
     for name in ("a", "b"):
         kronq("quantize", trained, "-o", out / f"{name}.safetensors")
@@ -131,10 +162,17 @@ def test_an_existing_output_is_kept(kronq: Kronq, trained: Path, out: Path) -> N
         (["--layer", "v_proj"], "bad --layer; found 'v_proj'; expected REGEX=BITS"),
         (["--layer", "nothing=4"], "matches no layer; found 'nothing'"),
         (["--layer", "(=4"], "bad layer expression '('"),
-        (["--group-size", "1"], "group_size is too small"),
-        (["--max-error", "much"], "bad --max-error; found 'much'"),
-        (["--max-error", "-1"], "bad --max-error"),
-        (["--max-error", "nan"], "bad --max-error"),
+        (["--group-size", "1", "--method", "rtn"], "bad group_size; found 1"),
+        (["--group-size", "8"], "--group-size needs --method balanced or rtn, not native"),
+        (["--layer", "v_proj=4", "--size", "1MB"], "--layer needs --method native or"),
+        (["--method", "compact"], "--method compact needs --bpw, --size or --max-error"),
+        (["--method", "compact", "--bits", "4"], "--bits is not for --method compact"),
+        (["--bits", "4.01"], "Invalid value for '--bits': '4.01' is not a valid integer"),
+        (["--bits", "4", "--bpw", "4"], "give --bits or --bpw"),
+        (["--bpw", "40"], "bad bpw; found 40.0"),
+        (["--max-error", "much"], "bad max_error; found 'much'"),
+        (["--max-error", "-1"], "bad max_error"),
+        (["--max-error", "nan"], "bad max_error"),
         (["--scale-rule", "lycoris", "--format", "kronq"], "a packed file has its scales already"),
         (["--format", "lycoris"], ""),
     ],
@@ -277,12 +315,17 @@ def test_a_page(kronq: Kronq, trained: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "told"), [("rtn", "rtn, 3 bit"), ("compact", "compact at 4 bits"), ("fp16", "fp16")]
+    ("asked", "told"),
+    [
+        (["--method", "rtn"], "rtn, 3 bit"),
+        (["--bpw", 4], "compact at 4 bits"),
+        (["--bits", 16], "fp16"),
+    ],
 )
 def test_a_page_of_another_method(
-    kronq: Kronq, trained: Path, out: Path, method: str, told: str
+    kronq: Kronq, trained: Path, out: Path, asked: list[str], told: str
 ) -> None:
-    options = ["-o", out / "a.safetensors", "--html", out / "a.html", "--method", method]
+    options = ["-o", out / "a.safetensors", "--html", out / "a.html", *asked]
     assert kronq("quantize", trained, *options).code == 0
     assert told in (out / "a.html").read_text(encoding="utf-8")
 

@@ -42,7 +42,7 @@ def test_tuned(kronq: Kronq, folder: Path, tiny_hf: Path) -> None:
     out = folder / "a.safetensors"
     asked = ("quantize", folder / "trained", "-o", out, "--method", "tuned")
     text = ("--calibration", folder / "text.jsonl", "--hf-model", tiny_hf)
-    assert "--size or --bits" in kronq.refuses(*asked, *text)
+    assert "--bpw or --size" in kronq.refuses(*asked, *text)
     assert "--calibration FILE" in kronq.refuses(*asked, "--size", SIZE)
     found = kronq(*asked, *text, "--size", SIZE, "--steps", 3, "--seed", 1)
     assert found.code == 0, found.err
