@@ -118,7 +118,7 @@ def command(
     max_error = others["max_error"]
     given = {
         **others,
-        "max_error": None if max_error is None else parse_share(max_error, "max_error"),
+        "max_error": None if max_error is None else parse_share(max_error, "--max-error"),
         "overrides": dict(_layer(text) for text in layers),
     }
     choice = choose(given, calibrating)

@@ -106,7 +106,7 @@ def read_task_options(ctx: click.Context) -> TaskOptions | None:
     return TaskOptions(
         tasks=values["tasks"],
         base=values["base"],
-        max_loss_increase=parse_share(values["max_loss_increase"], "max_loss_increase"),
+        max_loss_increase=parse_share(values["max_loss_increase"], "--max-loss-increase"),
         judge=values["judge"],
         cache=values["task_cache"],
         method=values["method"] if "method" in given else None,
