@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from kronq.model.layer_names import template, together
+from kronq.model.layer_names import describe_names, name_template
 from kronq.model.matrix import F32
 from kronq.model.second_moments import Moments
 
@@ -54,7 +54,7 @@ def summarize_moments(moments: Moments) -> Seen:
     groups: dict[object, list[str]] = {}
     for name, moment in moments.items():
         outputs = None if moment.outputs is None else moment.outputs.shape
-        groups.setdefault((template(name), moment.inputs.shape, outputs), []).append(name)
+        groups.setdefault((name_template(name), moment.inputs.shape, outputs), []).append(name)
     return Seen(
         source=moments.source,
         tokens=moments.tokens,
@@ -67,7 +67,7 @@ def _group(moments: Moments, names: list[str]) -> GroupSeen:
     outputs = [m for m in (moments[name].outputs for name in names) if m is not None]
     inputs = [moments[name].inputs for name in names]
     return GroupSeen(
-        layers=together(names),
+        layers=describe_names(names),
         count=len(names),
         inputs=_side(inputs),
         outputs=_side(outputs) if outputs else None,

@@ -20,7 +20,7 @@ from kronq.errors import KronqError
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.packed import check_name, save
 from kronq.quantization.configs import METHODS, Tuned
-from kronq.readers.peft import CONFIG, WEIGHTS
+from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.report import gaussian_bound, measure
 from kronq.report.html import check_page, other_widths, write_html
 from kronq.report.tables import report_notes, report_table

@@ -20,7 +20,7 @@ from kronq.onnx.slots.inputs import inputs
 from kronq.onnx.slots.onnx_adapter import SUFFIX, export_inputs
 from kronq.onnx.slots.spec import Slots
 from kronq.readers.load import load
-from kronq.readers.peft import CONFIG, WEIGHTS
+from kronq.readers.peft_config import CONFIG, WEIGHTS
 
 FORMAT = "2"
 """Version of the expanded numbers, part of the hash."""

@@ -1,4 +1,4 @@
-"""A named set of layers and where they came from."""
+"""An adapter: its layers by name, its origin, and how it was quantized."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kronq.model.delta import ONE, Delta
-from kronq.model.stacks import Stacked, StackedLayers, gathered
+from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where an adapter came from.
+    """Source of an adapter.
 
     Attributes:
-        format: ``peft``, ``lycoris``, ``factors`` or ``kronq``.
-        path: The file or folder that was read; None for one made in memory.
-        file_bytes: Size of the tensor file on disk, header included.
-        base_model: The base's name as its maker gave it, or None.
-        cropped_by_base: Whether the base may cut ΔW to size (raw factors do not know d_out).
+        format: ``peft``, ``lycoris``, ``factors``, ``kronq`` or ``memory``.
+        path: The file or folder that was read; None in memory.
+        file_bytes: Size of the tensor file on disk, header included; 0 in memory.
+        base_model: The base's name as given with the adapter, or None.
+        cropped_by_base: Whether the base may crop ΔW (raw factors do not know d_out).
     """
 
     format: str
@@ -32,17 +33,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class TaskCheck:
-    """What a packed file lost of the task that its size was chosen by, on held-out examples.
+    """Loss of a quantized adapter on the task that its size was chosen by, on held-out examples.
 
     Attributes:
         data: Name of the file of examples.
-        examples: How many were held out.
-        max_loss_increase: What was allowed.
-        loss_increase: Of the answers' negative log-likelihood per token, relative to the
+        examples: Number of held-out examples.
+        max_loss_increase: Allowed relative increase of the loss.
+        loss_increase: Relative increase of the answers' negative log-likelihood per token over the
             unquantized adapter's.
-        interval: The paired 95 % interval of that.
-        accuracy: Share of questions answered rightly; None without choices.
-        accuracy_before: The same of the unquantized adapter.
+        interval: Paired 95 % bootstrap interval of ``loss_increase``.
+        accuracy: Share of questions answered correctly; None without choices.
+        accuracy_before: Accuracy of the unquantized adapter.
     """
 
     data: str
@@ -56,19 +57,19 @@ class TaskCheck:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How an adapter was quantized, as told in its file.
+    """Settings by which an adapter was quantized, as its file records them.
 
     Attributes:
         method: ``fp16``, ``rtn``, ``balanced``, ``native``, ``compact`` or ``tuned``.
-        bits: Of B's codes, as asked for; 16 is float16. ``compact`` and ``tuned``: of the file, by
-            parameter.
-        axis: What shares a scale: ``component``, a rank component, or ``row`` of each factor.
+        bits: Requested width of B's codes, 16 for float16; of ``compact`` and ``tuned`` the
+            requested bits per weight of the file.
+        axis: Channel that shares a scale: ``component``, a rank component, or ``row`` of a factor.
         group_size: Codes that share a scale; None for a whole channel.
-        a_bits: Of A, which is small and stays float16 unless asked for.
-        layer_bits: Regular expression on the layer's name → bits; the last that matches wins.
-        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None when it was not measured.
-        task: What it cost a task, where its size was chosen by one.
-        refit: ``fit``, or ``unbiased`` where ΔŴ was stretched to the size of ΔW.
+        a_bits: Width of A's codes; A is small, and float16 by default.
+        layer_bits: Regular expression on the layer's name → width; the last match wins.
+        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None if it was not measured.
+        task: Loss on the task that the size was chosen by, if it was chosen by one.
+        refit: ``fit``, or ``unbiased`` where ΔŴ was scaled to the norm of ΔW.
     """
 
     method: str
@@ -82,7 +83,7 @@ class Recipe:
     refit: str = "fit"
 
     def bits_for(self, layer: str) -> float:
-        """The bits that were asked for in this layer."""
+        """Returns the requested width of a layer."""
         if self.method == "fp16":
             return 16
         matching = [b for expression, b in self.layer_bits.items() if re.search(expression, layer)]
@@ -91,17 +92,41 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Adapter(Mapping[str, Delta]):
-    """Module path of the base (``model.layers.0.self_attn.q_proj``) → its ΔW.
+    """Mapping of module paths of the base (``model.layers.0.self_attn.q_proj``) to their ΔW.
 
     Attributes:
         layers: In natural order of their names.
-        origin: Where it came from.
-        recipe: How it was quantized; None when it was not.
+        origin: Source of the adapter.
+        recipe: Settings of its quantization; None for a trained adapter.
     """
 
     layers: Mapping[str, Delta]
     origin: Origin = field(default_factory=lambda: Origin("memory"))
     recipe: Recipe | None = None
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Adapter:
+        """Reads a PEFT adapter, LoKr or LoRA, that is held in memory; nothing imports torch.
+
+        Args:
+            tensors: Name → matrix, as ``peft.get_peft_model_state_dict`` returns them: torch
+                tensors, numpy arrays, or anything that ``numpy.asarray`` takes. They are copied;
+                float64 becomes float32, other dtypes stay.
+            config: Settings as in ``adapter_config.json``: ``peft_config.to_dict()``.
+
+        Raises:
+            ArgumentError: An argument has a wrong type.
+            FormatError: Factors are missing or do not fit the config.
+            UnsupportedError: Another ``peft_type``, a convolution, DoRA, or trained full modules.
+
+        Example:
+            >>> tensors = peft.get_peft_model_state_dict(model)
+            >>> config = model.peft_config["default"].to_dict()
+            >>> adapter = kronq.Adapter.from_state_dict(tensors, config)
+        """
+        from kronq.readers.peft import read_state_dict
+
+        return read_state_dict(tensors, config)
 
     def __getitem__(self, name: str) -> Delta:
         return self.layers[name]
@@ -116,12 +141,16 @@ class Adapter(Mapping[str, Delta]):
         return len(self.layers)
 
     def __repr__(self) -> str:
-        return f"<{self.family} adapter, {len(self)} layers, {self.parameters:,} parameters>"
+        text = f"{self.family} adapter, {len(self)} layers, {self.parameters:,} parameters"
+        if self.recipe is not None:
+            bpw = 8 * self.nbytes / self.parameters
+            text += f", {self.recipe.method}, {self.nbytes:,} bytes without header ({bpw:.2f} bpw)"
+        return f"<{text}>"
 
     def fitted(self, name: str, shape: tuple[int, int]) -> Delta | None:
-        """A layer in the shape that its base has; None where that is another one.
+        """Returns a layer in the shape that the base has for it; None if it cannot have it.
 
-        Raw factors are cropped to it, if B is what the paper's rule, ceil(d / a), makes of it.
+        Raw factors are cropped, if B has the shape that the paper's rule, ceil(d / a), gives.
         """
         delta = self[name]
         if delta.shape == shape:
@@ -132,15 +161,15 @@ class Adapter(Mapping[str, Delta]):
         return None
 
     @property
-    def stacks(self) -> Sequence[Stacked]:
-        """All layers, those of which the numbers come at once together."""
+    def stacks(self) -> Sequence[LayerStack]:
+        """All layers, those of one shape stacked."""
         if isinstance(self.layers, StackedLayers):
             return self.layers.stacks
-        return gathered(self.layers)
+        return stack_layers(self.layers)
 
     @property
     def family(self) -> str:
-        """``kron`` if any layer has an A of its own, else ``lora``."""
+        """``kron`` if any layer has a stored A, else ``lora``."""
         return "kron" if any(d.a is not ONE for d in self.layers.values()) else "lora"
 
     @property

@@ -85,6 +85,11 @@ class Delta:
         if not (0 < rows <= full[0] and 0 < cols <= full[1]):
             raise ValueError(f"shape {self.shape} does not fit the Kronecker product's {full}")
 
+    @classmethod
+    def uncropped(cls, a: Product, b: Product, scale: float) -> Delta:
+        """Returns scale · A ⊗ B in its full shape."""
+        return cls(a, b, scale, _kron_shape(a, b))
+
     def __repr__(self) -> str:
         rows, cols = self.shape
         return (
@@ -95,8 +100,7 @@ class Delta:
     @property
     def full_shape(self) -> tuple[int, int]:
         """(a_out·b_out, a_in·b_in), before cropping."""
-        (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
-        return a_out * b_out, a_in * b_in
+        return _kron_shape(self.a, self.b)
 
     @property
     def rank(self) -> int:
@@ -145,6 +149,10 @@ class Delta:
         for a_rows, b_rows in _runs(self.shape[0], self.b.shape[0]):
             for a_cols, b_cols in _runs(self.shape[1], self.b.shape[1]):
                 yield a_rows, a_cols, b_rows, b_cols
+
+
+def _kron_shape(a: Product, b: Product) -> tuple[int, int]:
+    return a.shape[0] * b.shape[0], a.shape[1] * b.shape[1]
 
 
 def _runs(size: int, block: int) -> Iterator[tuple[slice, slice]]:

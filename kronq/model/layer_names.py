@@ -1,4 +1,4 @@
-"""Layer names: natural order, and groups of layers that differ only in a number."""
+"""Layer names: natural order, and templates of names that differ only in a number."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 _NUMBER = re.compile(r"\d+")
-_APART = re.compile(r"(\d+)")
-_PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
+_DIGITS = re.compile(r"(\d+)")
+_PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _RANGES = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
 
 MAX_LAYERS = 100_000
@@ -15,46 +15,46 @@ MAX_NAME = 500
 """Characters of a template around its numbers, so that a short one cannot become gigabytes."""
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key under which layer 10 comes after layer 9."""
-    # Numbers by length and then by digits: any length of them, where int() has a limit.
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Returns a sort key under which layer 10 comes after layer 9."""
+    # Numbers compare by length, then by digits: int() limits the number of digits.
     return [
         (0, len(digits := part.lstrip("0")), digits) if i % 2 else (1, 0, part)
-        for i, part in enumerate(_APART.split(name))
+        for i, part in enumerate(_DIGITS.split(name))
     ]
 
 
-def template(name: str) -> str:
-    """The name with its first number as ``{}``: what layers of one kind share."""
+def name_template(name: str) -> str:
+    """Returns the name with its first number as ``{}``, which layers of one kind share."""
     return _NUMBER.sub("{}", name, count=1)
 
 
-def compress(names: Sequence[str]) -> list[str]:
-    """Names in order, as few templates as they allow.
+def compress_names(names: Sequence[str]) -> list[str]:
+    """Writes names, in order, as few templates.
 
-    ``["layers.0.q", "layers.1.q", "layers.3.q"]`` becomes ``["layers.{0-1,3}.q"]``; ``expand``
-    gives the names back in the same order.
+    ``["layers.0.q", "layers.1.q", "layers.3.q"]`` becomes ``["layers.{0-1,3}.q"]``;
+    ``expand_templates`` returns the names in the same order.
     """
     runs: list[tuple[str, list[int]]] = []
     for name in names:
         match = _NUMBER.search(name)
         number = match.group() if match else ""
-        if not _PLAIN.fullmatch(number) or "{" in name or "}" in name:
+        if not _PLAIN_NUMBER.fullmatch(number) or "{" in name or "}" in name:
             runs.append((name, []))
-        elif runs and runs[-1][1] and runs[-1][0] == template(name):
+        elif runs and runs[-1][1] and runs[-1][0] == name_template(name):
             runs[-1][1].append(int(number))
         else:
-            runs.append((template(name), [int(number)]))
+            runs.append((name_template(name), [int(number)]))
     return [t.replace("{}", "{" + _ranges(ns) + "}", 1) if ns else t for t, ns in runs]
 
 
-def together(names: Sequence[str]) -> str:
-    """Names of one kind on one line, for people: a name that is alone stays as it is."""
-    return names[0] if len(names) == 1 else ", ".join(compress(names))
+def describe_names(names: Sequence[str]) -> str:
+    """Describes names of one kind on one line; a single name stays as it is."""
+    return names[0] if len(names) == 1 else ", ".join(compress_names(names))
 
 
-def expand(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
-    """The names that ``compress`` made the templates of.
+def expand_templates(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
+    """Returns the names that templates of ``compress_names`` stand for.
 
     Raises:
         ValueError: A template is malformed or stands for more than ``limit`` names.
@@ -66,17 +66,17 @@ def expand(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
     return names
 
 
-def count(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> int:
-    """How many names ``expand`` would give, without making them.
+def count_names(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> int:
+    """Counts the names that ``expand_templates`` would return, without making them.
 
     Raises:
-        ValueError: As ``expand`` does.
+        ValueError: As ``expand_templates`` does.
     """
     return sum(1 if numbers is None else len(numbers) for _, numbers, _ in _parse(templates, limit))
 
 
 def _parse(templates: Iterable[str], limit: int) -> Iterator[tuple[str, range | None, str]]:
-    """Every run of numbers with what stands before and behind it; None for a name as it is."""
+    """Yields the text before each range, the range, and the text behind; None for a plain name."""
     total = 0
     for text in templates:
         match = _RANGES.search(text)

@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from kronq.model.delta import F64, ONE, Delta, Product
-from kronq.model.layer_names import natural, template
+from kronq.model.layer_names import name_template, natural_key
 from kronq.model.matrix import F32, Matrix
 
-Layers = slice | list[int]
+LayerIndex = slice | list[int]
 """Some layers of a stack, by number; a slice copies nothing."""
 ALL = slice(None)
 
@@ -29,12 +29,12 @@ class MatrixStack(Protocol):
     def matrix(self, layer: int) -> Matrix:
         """That of one layer."""
 
-    def float32(self, layers: Layers = ALL) -> F32:
+    def float32(self, layers: LayerIndex = ALL) -> F32:
         """Those of some layers, [layers, rows, cols]."""
 
 
 @dataclass(frozen=True, eq=False)
-class Apart:
+class SeparateMatrices:
     """Matrices that were made one by one."""
 
     matrices: Sequence[Matrix]
@@ -42,13 +42,13 @@ class Apart:
     def matrix(self, layer: int) -> Matrix:
         return self.matrices[layer]
 
-    def float32(self, layers: Layers = ALL) -> F32:
+    def float32(self, layers: LayerIndex = ALL) -> F32:
         some = self.matrices[layers] if isinstance(layers, slice) else map(self.matrix, layers)
         return np.stack([matrix.float32() for matrix in some])
 
 
 @dataclass(frozen=True, eq=False)
-class Stacked:
+class LayerStack:
     """Layers of one shape.
 
     Attributes:
@@ -87,7 +87,7 @@ class Stacked:
         whole = Product(*a) if a else ONE
         return Delta(whole, Product(*b), self.scales[layer], self.shape)
 
-    def scaled_a(self, layers: Layers = ALL) -> F32:
+    def scaled_a(self, layers: LayerIndex = ALL) -> F32:
         """The product scale · A of some layers, [layers, a_out, a_in]."""
         scales: F64 = np.array(self.scales, dtype=np.float64)[layers, None, None]
         if not self.a:
@@ -96,24 +96,24 @@ class Stacked:
         return ((left @ right[0] if right else left) * scales).astype(np.float32)
 
 
-def gathered(layers: Mapping[str, Delta]) -> list[Stacked]:
+def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:
     """Layers that were made one by one, those of one kind and shape together."""
     alike: dict[object, list[tuple[str, Delta]]] = {}
     for name, delta in layers.items():
         a = () if delta.a is ONE else delta.a.matrices
         shapes = [[matrix.shape for matrix in matrices] for matrices in (a, delta.b.matrices)]
-        kind = (template(name), delta.shape, *map(tuple, shapes))
+        kind = (name_template(name), delta.shape, *map(tuple, shapes))
         alike.setdefault(kind, []).append((name, delta))
     return [_stacked(found) for found in alike.values()]
 
 
-def _stacked(layers: list[tuple[str, Delta]]) -> Stacked:
+def _stacked(layers: list[tuple[str, Delta]]) -> LayerStack:
     names, deltas = zip(*layers, strict=True)
     first = deltas[0]
     a = [] if first.a is ONE else [delta.a.matrices for delta in deltas]
     b = [delta.b.matrices for delta in deltas]
-    apart = (tuple(Apart(each) for each in zip(*of, strict=True)) for of in (a, b))
-    return Stacked(names, first.shape, [delta.scale for delta in deltas], *apart)
+    apart = (tuple(SeparateMatrices(each) for each in zip(*of, strict=True)) for of in (a, b))
+    return LayerStack(names, first.shape, [delta.scale for delta in deltas], *apart)
 
 
 class StackedLayers(Mapping[str, Delta]):
@@ -123,7 +123,7 @@ class StackedLayers(Mapping[str, Delta]):
         stacks: Whose names all differ.
     """
 
-    def __init__(self, stacks: Sequence[Stacked]) -> None:
+    def __init__(self, stacks: Sequence[LayerStack]) -> None:
         self.stacks = stacks
         self._place = {
             name: (stack, layer) for stack in stacks for layer, name in enumerate(stack.names)
@@ -144,7 +144,7 @@ class StackedLayers(Mapping[str, Delta]):
 
     @cached_property
     def _order(self) -> list[str]:
-        return sorted(self._place, key=natural)
+        return sorted(self._place, key=natural_key)
 
     def __len__(self) -> int:
         return len(self._place)

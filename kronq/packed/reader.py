@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
-from kronq.io.safetensors_file import TensorFile, open_tensors, unique
+from kronq.io.safetensors_file import TensorFile, open_tensors, refuse_repeated_names
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.bit_packing import unpack_codes
-from kronq.model.layer_names import MAX_LAYERS, count, expand
+from kronq.model.layer_names import MAX_LAYERS, count_names, expand_templates
 from kronq.model.matrix import Coded, packed_size, scale_shape
-from kronq.model.stacks import Apart, MatrixStack, Stacked, StackedLayers
+from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.stacks import FloatStack, QuantizedStack, Stack
 from kronq.packed.width_planes import ANY, mixed_stack, mixed_tensors, scales_of
@@ -75,7 +75,7 @@ def read_manifest(file: TensorFile) -> Manifest:
     if text is None:
         raise FormatError("no kronq manifest in the header", path=file.path)
     try:
-        told = json.loads(text, object_pairs_hook=unique)
+        told = json.loads(text, object_pairs_hook=refuse_repeated_names)
         version = told.get("version") if isinstance(told, dict) else None
         if isinstance(version, int) and version > VERSION:
             raise UnsupportedError(
@@ -103,7 +103,7 @@ def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
     layers = 0
     for index, group in enumerate(manifest.groups):
         try:
-            size = count(group.layers, limit=MAX_LAYERS - layers)
+            size = count_names(group.layers, limit=MAX_LAYERS - layers)
         except ValueError as error:
             raise FormatError(str(error), path=file.path) from None
         layers += size
@@ -161,7 +161,7 @@ def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
         pairs: list[tuple[str, ...]] = [("A", "A2"), ("B1", "B2")]
         products: list[tuple[str, ...]] = [tuple(r for r in pair if r in specs) for pair in pairs]
         shapes = tuple(tuple(specs[r].shape for r in product) for product in products if product)
-        scales = _scales(file, group, count(group.layers))
+        scales = _scales(file, group, count_names(group.layers))
         outlines.extend(Outline(shapes, scale) for scale in scales)
         roles.extend([products] * len(scales))
     told = manifest.codes
@@ -193,13 +193,15 @@ def _scales(file: TensorFile, group: Group, layers: int) -> list[float]:
 
 def _stacked(
     file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, Coded]]
-) -> Stacked:
+) -> LayerStack:
     names = names_of(file, group)
     scales = _scales(file, group, len(names))
     stacks: dict[str, MatrixStack]
     if group.B1.coded:
         layers = [next(stream) for _ in names]
-        stacks = {role: Apart([layer[role] for layer in layers]) for role in group.specs()}
+        stacks = {
+            role: SeparateMatrices([layer[role] for layer in layers]) for role in group.specs()
+        }
     else:
         specs = group.specs()
         stacks = {role: _stack(file, f"{index}.{role}", spec) for role, spec in specs.items()}
@@ -208,7 +210,7 @@ def _stacked(
         for roles in (("A", "A2"), ("B1", "B2"))
     )
     try:
-        return Stacked(names, group.shape, scales, a, b)
+        return LayerStack(names, group.shape, scales, a, b)
     except ValueError as error:
         raise FormatError(str(error), path=file.path, layer=names[0]) from None
 
@@ -232,7 +234,7 @@ def _stack(file: TensorFile, name: str, spec: MatrixSpec) -> MatrixStack:
 
 
 def names_of(file: TensorFile, group: Group) -> list[str]:
-    names = expand(group.layers)
+    names = expand_templates(group.layers)
     for name in names:
         if not name or "{" in name or "}" in name:
             raise FormatError("a layer's name is empty or has braces", path=file.path, found=name)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.matrix import F32, Float, Quantized, dequantized
-from kronq.model.stacks import ALL, Layers
+from kronq.model.stacks import ALL, LayerIndex
 
 I8 = NDArray[np.int8]
 
@@ -44,7 +44,7 @@ class Stack:
         found: I8 = self.some(slice(layer, layer + 1))[0]
         return found
 
-    def some(self, layers: Layers = ALL) -> I8:
+    def some(self, layers: LayerIndex = ALL) -> I8:
         """Those of some layers, not to be written to."""
         if self._small:
             return self._unpacked[layers]
@@ -119,7 +119,7 @@ class QuantizedStack:
             return [self.bits] * self.codes.layers
         return [round(mean) for mean in self.widths.mean(axis=1).tolist()]
 
-    def float32(self, layers: Layers = ALL) -> F32:
+    def float32(self, layers: LayerIndex = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
         return dequantized(self.codes.some(layers), scale, self.axis, self.group_size)
 
@@ -133,5 +133,5 @@ class FloatStack:
     def matrix(self, layer: int) -> Float:
         return Float(self.array[layer])
 
-    def float32(self, layers: Layers = ALL) -> F32:
+    def float32(self, layers: LayerIndex = ALL) -> F32:
         return np.asarray(self.array[layers], dtype=np.float32)

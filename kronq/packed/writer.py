@@ -15,7 +15,7 @@ from kronq.io.files import write_file
 from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import CODES_PER_BYTE, pack_channels, pack_codes, pack_widths
 from kronq.model.delta import ONE, Delta
-from kronq.model.layer_names import MAX_NAME, compress, natural, template
+from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
 from kronq.model.matrix import Coded, Float, Matrix, Quantized
 from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec, version_of
 from kronq.trellis import stream as compact
@@ -90,7 +90,7 @@ def grouped(adapter: Adapter) -> list[list[str]]:
         FormatError: A name is empty, too long or has braces, which templates use.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
-    for name in sorted(adapter, key=lambda n: (template(n), natural(n), n)):
+    for name in sorted(adapter, key=lambda n: (name_template(n), natural_key(n), n)):
         if not 0 < len(name) <= MAX_NAME or "{" in name or "}" in name:
             raise FormatError(
                 "a layer's name cannot be packed",
@@ -131,7 +131,7 @@ def _describe(names: list[str], layers: list[Delta]) -> Group:
     scales = [layer.scale for layer in layers]
     specs = {role: _spec(matrix) for role, matrix in roles(layers[0]).items()}
     return Group(
-        layers=compress(names),
+        layers=compress_names(names),
         shape=layers[0].shape,
         scale=scales[0] if len(set(scales)) == 1 else scales,
         **specs,

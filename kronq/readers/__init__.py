@@ -1,7 +1,7 @@
-"""Trained adapters in: one file per layout, one registry.
+"""Readers of trained adapters, one module per format.
 
-A source has ``detect(path) -> bool`` and ``read(path, options) -> Adapter``; the first that
-recognises a path reads it.
+Each has ``detect(path) -> bool`` and ``read(path, options) -> Adapter``; the first whose ``detect``
+is true reads the path.
 """
 
 from __future__ import annotations
@@ -10,4 +10,4 @@ from types import ModuleType
 
 from kronq.readers import factors, lycoris, peft
 
-SOURCES: dict[str, ModuleType] = {"peft": peft, "lycoris": lycoris, "factors": factors}
+READERS: dict[str, ModuleType] = {"peft": peft, "lycoris": lycoris, "factors": factors}

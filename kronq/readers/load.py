@@ -1,4 +1,4 @@
-"""``kronq.load``: whatever a path holds, as an adapter."""
+"""``kronq.load``: reads an adapter in any supported format."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kronq.errors import (
 )
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
-from kronq.readers import SOURCES
+from kronq.readers import READERS
 from kronq.readers.options import Options
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
-FORMATS = ("kronq", *SOURCES)
+FORMATS = ("kronq", *READERS)
 
 
 def load(
@@ -34,13 +34,13 @@ def load(
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, a LyCORIS or raw-factor file, or a packed file.
 
-    Nothing but safetensors and JSON is ever opened, and torch is not needed.
+    Only safetensors and JSON files are opened, and torch is not needed.
 
     Args:
         path: A folder or a file.
-        format: ``kronq``, ``peft``, ``lycoris`` or ``factors``; found out when None.
-        scale_rule: ``peft``, ``rslora``, ``lycoris`` or ``one``; the source's own when None.
-        alpha: Instead of the stored α.
+        format: ``kronq``, ``peft``, ``lycoris`` or ``factors``; detected when None.
+        scale_rule: ``peft``, ``rslora``, ``lycoris`` or ``one``; that of the format when None.
+        alpha: Replaces the stored α.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -58,26 +58,26 @@ def load(
         check_choice("scale_rule", scale_rule, SCALE_RULES)
     if format is not None:
         check_choice("format", format, FORMATS)
-    where = Path(path)
-    if not where.exists():
+    source = Path(path)
+    if not source.exists():
         raise NotFoundError("no such file or folder", path=path)
-    file = packed.detect(where) if format is None else None
-    found = "kronq" if file else format or _detect(where)
-    if found == "kronq":
+    packed_file = packed.detect(source) if format is None else None
+    if packed_file is not None or format == "kronq":
         if scale_rule is not None or alpha is not None:
             raise ArgumentError(
                 "a packed file has its scales already",
                 path=path,
                 hint="give {scale_rule} and {alpha} when it is quantized",
             )
-        return packed.read(file or where)
-    adapter: Adapter = SOURCES[found].read(where, Options(scale_rule, alpha))
+        return packed.read(packed_file or source)
+    reader = READERS[format or _detect(source)]
+    adapter: Adapter = reader.read(source, Options(scale_rule, alpha))
     return adapter
 
 
 def _detect(path: Path) -> str:
-    for name, source in SOURCES.items():
-        if source.detect(path):
+    for name, reader in READERS.items():
+        if reader.detect(path):
             return name
     if path.is_dir():
         raise FormatError(

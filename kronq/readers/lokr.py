@@ -1,4 +1,4 @@
-"""LoKr's tensors of one layer, as PEFT and LyCORIS both name them, into A and B."""
+"""LoKr tensors, as PEFT and LyCORIS both name them, grouped by layer and read as A and B."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kronq.errors import FormatError, UnsupportedError, listing
-from kronq.io.safetensors_file import TensorFile
+from kronq.io.tensors import Tensors
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
 
 PARTS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
-CONV = ("lokr_t1", "lokr_t2")
+CONVOLUTION_PARTS = ("lokr_t1", "lokr_t2")
 
 
 @dataclass(frozen=True)
-class Factors:
-    """A and B of a layer, with the rank that LyCORIS divides α by (None if both are whole)."""
+class LokrFactors:
+    """A and B of a layer, and the rank that LyCORIS divides α by: None if both are whole."""
 
     a: Product
     b: Product
     rank: int | None
 
 
-def group(file: TensorFile, names: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
-    """Sorts tensors by layer: layer → part → tensor name.
+def group_tensors(
+    tensors: Tensors, names: Mapping[str, tuple[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Groups tensors by layer.
 
     Args:
-        file: The file, for its shapes.
+        tensors: For their shapes.
         names: Tensor name → (layer, part).
+
+    Returns:
+        Layer → part → tensor name.
 
     Raises:
         UnsupportedError: Layers are convolutions (a Tucker core, more than two dimensions) or DoRA.
@@ -36,53 +41,55 @@ def group(file: TensorFile, names: Mapping[str, tuple[str, str]]) -> dict[str, d
     layers: dict[str, dict[str, str]] = {}
     for tensor, (layer, part) in names.items():
         layers.setdefault(layer, {})[part] = tensor
-    conv = [
+    convolutions = [
         layer
         for layer, parts in layers.items()
-        if any(p in CONV for p in parts)
-        or any(len(file.entries[t].shape) > 2 for p, t in parts.items() if p in PARTS)
+        if any(p in CONVOLUTION_PARTS for p in parts)
+        or any(len(tensors.entries[t].shape) > 2 for p, t in parts.items() if p in PARTS)
     ]
-    if conv:
+    if convolutions:
         raise UnsupportedError(
-            "LoKr on convolutions is not supported", path=file.path, found=listing(conv)
+            "LoKr on convolutions is not supported", path=tensors.path, found=listing(convolutions)
         )
     dora = [layer for layer, parts in layers.items() if "dora_scale" in parts]
     if dora:
-        raise UnsupportedError("DoRA layers are not supported", path=file.path, found=listing(dora))
+        raise UnsupportedError(
+            "DoRA layers are not supported", path=tensors.path, found=listing(dora)
+        )
     return layers
 
 
-def factors(file: TensorFile, layer: str, parts: Mapping[str, str]) -> Factors:
-    """A and B of one layer.
+def read_factors(tensors: Tensors, layer: str, parts: Mapping[str, str]) -> LokrFactors:
+    """Reads A and B of one layer.
 
     Raises:
-        FormatError: A factor is missing, there twice, or the ranks do not agree.
+        FormatError: A factor is missing or given twice, or the ranks do not agree.
     """
-    a, rank_a = _product(file, layer, parts, "lokr_w1")
-    b, rank_b = _product(file, layer, parts, "lokr_w2")
-    return Factors(a, b, rank_b if rank_b is not None else rank_a)
+    a, rank_a = _read_product(tensors, layer, parts, "lokr_w1")
+    b, rank_b = _read_product(tensors, layer, parts, "lokr_w2")
+    return LokrFactors(a, b, rank_b if rank_b is not None else rank_a)
 
 
-def _product(
-    file: TensorFile, layer: str, parts: Mapping[str, str], name: str
+def _read_product(
+    tensors: Tensors, layer: str, parts: Mapping[str, str], name: str
 ) -> tuple[Product, int | None]:
     whole, left, right = name in parts, f"{name}_a" in parts, f"{name}_b" in parts
     if (whole, left, right) not in {(True, False, False), (False, True, True)}:
         present = [p for p in (name, f"{name}_a", f"{name}_b") if p in parts]
         raise FormatError(
             "incomplete or contradictory factors",
-            path=file.path,
+            path=tensors.path,
             layer=layer,
             found=", ".join(present) or f"no {name}",
             expected=f"{name}, or {name}_a and {name}_b",
         )
     if whole:
-        return Product(Float(file.matrix(parts[name]))), None
-    a, b = Float(file.matrix(parts[f"{name}_a"])), Float(file.matrix(parts[f"{name}_b"]))
+        return Product(Float(tensors.matrix(parts[name]))), None
+    a, b = Float(tensors.matrix(parts[f"{name}_a"])), Float(tensors.matrix(parts[f"{name}_b"]))
     if a.shape[1] != b.shape[0]:
         raise FormatError(
             f"{name}_a and {name}_b do not multiply",
-            path=file.path,
+            path=tensors.path,
             layer=layer,
             found=f"{list(a.shape)} and {list(b.shape)}",
             expected="the same rank",

@@ -1,8 +1,8 @@
 """LyCORIS LoKr files: ``lycoris_…``, ``lora_unet_…``, ``lora_te…_…`` and dotted keys.
 
 LyCORIS flattens module paths (``model.layers.0.self_attn.q_proj`` becomes
-``lycoris_model_layers_0_self_attn_q_proj``). The dots come back where the parts of a name are
-known; what stays joined is matched in its flattened form when it is exported.
+``lycoris_model_layers_0_self_attn_q_proj``). Dots are restored around known module names; other
+names stay joined, and an export matches them in their flattened form.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 from pathlib import Path
 
 from kronq.errors import FormatError, UnsupportedError, listing
-from kronq.io.safetensors_file import FLOATS, TensorFile, open_tensors
+from kronq.io.safetensors_file import open_tensors
+from kronq.io.tensors import FLOATS, Tensors
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import Delta
-from kronq.model.layer_names import natural
+from kronq.model.layer_names import natural_key
 from kronq.readers import lokr
 from kronq.readers.options import Options
 from kronq.readers.scale_rule import scale_of
 
-_PARTS = (*lokr.PARTS, *lokr.CONV, "alpha", "dora_scale", "scalar")
+_PARTS = (*lokr.PARTS, *lokr.CONVOLUTION_PARTS, "alpha", "dora_scale", "scalar")
 _KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(_PARTS)})")
 _PREFIX = re.compile(r"(lycoris_|lora_unet_|lora_(?P<encoder>te\d*)_|lora_|diffusion_model\.)")
 
@@ -41,7 +42,7 @@ _STEP = re.compile(rf"(?:{'|'.join(sorted(_JOINED, key=len, reverse=True))})(?=_
 
 
 def detect(path: Path) -> bool:
-    """A safetensors file with LoKr tensors that PEFT did not name."""
+    """Tells whether a path is a safetensors file with LoKr tensors."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     return any(".lokr_w" in name for name in open_tensors(path).entries)
@@ -61,6 +62,30 @@ def read(path: Path, options: Options) -> Adapter:
             path=path,
             hint="put both in a folder, the weights named adapter_model.safetensors",
         )
+    layers: dict[str, Delta] = {}
+    for key, parts in lokr.group_tensors(file, _split_names(file)).items():
+        layer = module_path(key)
+        if layer in layers:
+            raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
+        factors = lokr.read_factors(file, layer, parts)
+        alpha = (
+            options.alpha if options.alpha is not None else _read_scalar(file, parts.get("alpha"))
+        )
+        rule = options.scale_rule or "lycoris"
+        scale = scale_of(rule, alpha=alpha, rank=factors.rank, path=path, layer=layer)
+        scalar = _read_scalar(file, parts.get("scalar"))
+        if scalar is not None:  # trained; multiplies w1, and is folded into it by a regular save
+            scale *= scalar
+        layers[layer] = Delta.uncropped(factors.a, factors.b, scale)
+    if not layers:
+        raise FormatError("no adapted layers", path=path)
+    ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
+    base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
+    return Adapter(ordered, Origin("lycoris", path, file.size, base))
+
+
+def _split_names(file: Tensors) -> dict[str, tuple[str, str]]:
+    """Returns tensor name → (key of a layer, part)."""
     names, unknown = {}, []
     for tensor in file.entries:
         match = _KEY.fullmatch(tensor)
@@ -69,29 +94,14 @@ def read(path: Path, options: Options) -> Adapter:
         else:
             unknown.append(tensor)
     if unknown:
-        raise UnsupportedError("tensors that are not LoKr's", path=path, found=listing(unknown))
-    layers: dict[str, Delta] = {}
-    for key, parts in lokr.group(file, names).items():
-        layer = module_path(key)
-        if layer in layers:
-            raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
-        found = lokr.factors(file, layer, parts)
-        alpha = options.alpha if options.alpha is not None else _scalar(file, parts.get("alpha"))
-        rule = options.scale_rule or "lycoris"
-        scale = scale_of(rule, alpha=alpha, rank=found.rank, path=path, layer=layer)
-        # A trained ``scalar`` multiplies w1 (LyCORIS folds it in on a regular save).
-        scale *= factor if (factor := _scalar(file, parts.get("scalar"))) is not None else 1.0
-        shape = (found.a.shape[0] * found.b.shape[0], found.a.shape[1] * found.b.shape[1])
-        layers[layer] = Delta(found.a, found.b, scale, shape)
-    if not layers:
-        raise FormatError("no adapted layers", path=path)
-    ordered = {name: layers[name] for name in sorted(layers, key=natural)}
-    base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
-    return Adapter(ordered, Origin("lycoris", path, file.size, base))
+        raise UnsupportedError(
+            "tensors that are not LoKr's", path=file.path, found=listing(unknown)
+        )
+    return names
 
 
 def module_path(key: str) -> str:
-    """The module path that a LyCORIS key stands for, as far as the key tells."""
+    """Returns the module path that a LyCORIS key stands for, as far as the key determines it."""
     match = _PREFIX.match(key)
     rest = key[match.end() :] if match else key
     if match is None or key.startswith("diffusion_model."):
@@ -100,7 +110,7 @@ def module_path(key: str) -> str:
     return f"{match['encoder']}.{path}" if match["encoder"] else path
 
 
-def _scalar(file: TensorFile, tensor: str | None) -> float | None:
+def _read_scalar(file: Tensors, tensor: str | None) -> float | None:
     if tensor is None:
         return None
     entry = file.entries[tensor]

@@ -1,4 +1,4 @@
-"""What a user may tell a reader that the file does not say, or says wrongly."""
+"""Options of readers, for what a file lacks or has wrong."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kronq.readers.scale_rule import ScaleRule
 
 @dataclass(frozen=True)
 class Options:
-    """Overrides for a reader.
+    """Values that replace those of a file.
 
     Attributes:
-        scale_rule: Instead of the source's own rule.
-        alpha: Instead of the stored α; raw factors may have none.
+        scale_rule: Replaces the rule of the file's format.
+        alpha: Replaces the stored α; raw factors may have none.
     """
 
     scale_rule: ScaleRule | None = None

@@ -1,13 +1,13 @@
-"""The scale trap: the same tensors mean different ΔW to different readers.
+"""Scale rules: how α and the rank become a layer's scale, on which formats disagree.
 
-| rule        | scale                                      | who                     |
+| rule        | scale                                      | used by                 |
 |-------------|--------------------------------------------|-------------------------|
 | ``peft``    | α / r, also when both factors are whole    | PEFT                    |
 | ``rslora``  | α / √r                                     | PEFT ``use_rslora``     |
 | ``lycoris`` | α / rank; 1 when both factors are whole    | LyCORIS, ComfyUI        |
 | ``one``     | 1, α ignored                               | PEFT forks 0.8 to 0.13  |
 
-The rule decides once, in the reader; from there on a scale is a stored value.
+A reader applies the rule once; after that a layer's scale is a stored value.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ ScaleRule = Literal["peft", "rslora", "lycoris", "one"]
 SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
 
 LARGEST_SCALE = 1e4
-"""Above this a scale is a placeholder (ai-toolkit writes α ≈ 1e10), not a setting."""
+"""Largest scale that is believed: a larger α is a placeholder (ai-toolkit writes 1e10)."""
 
 
 def scale_of(
-    rule: ScaleRule, *, alpha: float | None, rank: int | None, path: StrPath, layer: str
+    rule: ScaleRule, *, alpha: float | None, rank: int | None, path: StrPath | None, layer: str
 ) -> float:
-    """The scale of one layer.
+    """Returns the scale of one layer.
 
     Args:
-        rule: Whose convention to follow.
-        alpha: α as stored; None when the source has none, which makes it equal to the rank.
-        rank: The rank that the source divides by; None when both factors are whole.
+        rule: One of ``SCALE_RULES``.
+        alpha: α as stored; None, where the file has none, stands for the rank.
+        rank: Rank that the format divides by; None when both factors are whole.
         path: For the error.
         layer: For the error.
 
     Raises:
-        FormatError: α is not finite, negative or absurd, or the rule needs a rank there is not.
+        FormatError: α is not finite, negative or absurd, or the rule needs a rank and has none.
     """
     if rule == "one" or (rule == "lycoris" and rank is None):
         return 1.0

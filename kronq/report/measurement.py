@@ -11,7 +11,7 @@ from kronq import __version__
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.layer_names import template, together
+from kronq.model.layer_names import describe_names, name_template
 from kronq.model.matrix import Float
 from kronq.model.norms import Energies, framed_energies
 from kronq.model.second_moments import Moment, Moments
@@ -116,8 +116,8 @@ def grouped(layers: Iterable[LayerReport]) -> dict[str, list[LayerReport]]:
     """Layers that differ only in a number, under the name they share, worst group first."""
     groups: dict[str, list[LayerReport]] = {}
     for layer in layers:
-        groups.setdefault(f"{template(layer.name)} {layer.shape}", []).append(layer)
-    named = {together([m.name for m in g]): g for g in groups.values()}
+        groups.setdefault(f"{name_template(layer.name)} {layer.shape}", []).append(layer)
+    named = {describe_names([m.name for m in g]): g for g in groups.values()}
     return dict(sorted(named.items(), key=lambda item: -summed(item[1]).relative_error))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
-from kronq.model.layer_names import template, together
+from kronq.model.layer_names import describe_names, name_template
 
 
 class GroupSummary(BaseModel):
@@ -52,7 +52,7 @@ def summarize(adapter: Adapter) -> Summary:
     groups: dict[object, list[str]] = {}
     for name, delta in adapter.items():
         shapes = (delta.shape, *(m.shape for m in delta.matrices))
-        key = (template(name), shapes, delta.scale, *_dtypes(delta))
+        key = (name_template(name), shapes, delta.scale, *_dtypes(delta))
         groups.setdefault(key, []).append(name)
     size = adapter.origin.file_bytes or adapter.nbytes
     return Summary(
@@ -74,7 +74,7 @@ def _group(adapter: Adapter, names: list[str]) -> GroupSummary:
     parameters = sum(adapter[n].parameters for n in names)
     size = sum(adapter[n].nbytes for n in names)
     return GroupSummary(
-        layers=together(names),
+        layers=describe_names(names),
         count=len(names),
         shape=first.shape,
         a=None if first.a is ONE else first.a.shape,

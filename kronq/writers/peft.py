@@ -24,7 +24,8 @@ from kronq.errors import ArgumentError, StrPath, check_choice
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter
 from kronq.model.exact_lora import lora_layer, refuse_huge
-from kronq.readers.peft import CONFIG, PREFIX, WEIGHTS
+from kronq.readers.peft import PREFIX
+from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.writers.peft_lokr import lokr_layers
 
 FORMS = ("peft", "lora")

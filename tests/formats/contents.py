@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.layer_names import natural
+from kronq.model.layer_names import natural_key
 from kronq.model.matrix import ABSENT, Float, Quantized, Stretch, mixed, scale_shape
 from kronq.packed import pack
 from kronq.packed.manifest import Manifest
@@ -224,7 +224,7 @@ def codes(
 
 def _expected(adapter: Adapter, *, exact: bool) -> bytes:
     """Where sums are not exact, 7 digits: the rest is the order in which they were taken."""
-    ordered = sorted(adapter.items(), key=lambda item: natural(item[0]))
+    ordered = sorted(adapter.items(), key=lambda item: natural_key(item[0]))
     layers = {name: {"delta": _rows(dense(delta), exact)} for name, delta in ordered}
     lines = [
         f'    {json.dumps(name)}: {{"delta": [\n'

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kronq.model.layer_names import compress, expand, natural
+from kronq.model.layer_names import compress_names, expand_templates, natural_key
 
 Q = "model.layers.{}.self_attn.q_proj"
 NAMES = st.lists(
@@ -33,35 +33,35 @@ NAMES = st.lists(
     ],
 )
 def test_compress(names: list[str], templates: list[str]) -> None:
-    assert compress(names) == templates
-    assert expand(templates) == names
+    assert compress_names(names) == templates
+    assert expand_templates(templates) == names
 
 
 @given(NAMES)
 def test_expand_undoes_compress(names: list[str]) -> None:
     """For every name that may be packed: braces are refused before."""
     packable = [name for name in names if "{" not in name and "}" not in name]
-    assert expand(compress(packable)) == packable
+    assert expand_templates(compress_names(packable)) == packable
 
 
 @pytest.mark.parametrize("template", ["x.{5-2}", "x.{0-100000}", "x.{0-99999999999999999999}"])
 def test_templates_that_would_explode_are_refused(template: str) -> None:
     with pytest.raises(ValueError, match="bad layer template"):
-        expand([template])
+        expand_templates([template])
 
 
 def test_many_small_templates_share_one_limit() -> None:
-    assert len(expand(["a.{0-4}", "b.{0-4}"], limit=10)) == 10
+    assert len(expand_templates(["a.{0-4}", "b.{0-4}"], limit=10)) == 10
     with pytest.raises(ValueError, match="bad layer template 'b"):
-        expand(["a.{0-4}", "b.{0-5}"], limit=10)
+        expand_templates(["a.{0-4}", "b.{0-5}"], limit=10)
 
 
 def test_natural_order() -> None:
     names = ["lm_head", "layers.10.b", "layers.10.a", "layers.2.a"]
-    assert sorted(names, key=natural) == ["layers.2.a", "layers.10.a", "layers.10.b", "lm_head"]
+    assert sorted(names, key=natural_key) == ["layers.2.a", "layers.10.a", "layers.10.b", "lm_head"]
 
 
 @given(st.lists(st.text("a019²٣.", max_size=6)))
 def test_any_names_can_be_ordered(names: list[str]) -> None:
     """Digits that int() does not know, and numbers where another name has words, are no error."""
-    assert sorted(sorted(names, key=natural)) == sorted(names)
+    assert sorted(sorted(names, key=natural_key)) == sorted(names)

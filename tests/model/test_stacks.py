@@ -10,12 +10,12 @@ import pytest
 import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import Float
-from kronq.model.stacks import Apart, Stacked, gathered
+from kronq.model.stacks import LayerStack, SeparateMatrices, stack_layers
 from kronq.quantization.configs import config_for
 from tests.adapters import adapter, dense, kron, matrix
 
 
-def numbers(stack: Stacked) -> np.ndarray:
+def numbers(stack: LayerStack) -> np.ndarray:
     """ΔW of every layer, uncropped, from the stacks' numbers."""
     b, *right = (each.float32().astype(np.float64) for each in stack.b)
     b = b @ right[0] if right else b
@@ -55,14 +55,16 @@ def test_layers_of_a_file_come_in_natural_order_and_are_made_once(tmp_path: Path
 def test_only_what_is_alike_is_gathered() -> None:
     rng = np.random.default_rng(0)
     layers = {"0.q": kron(rng), "1.q": kron(rng), "2.q": kron(rng, rank=3), "0.k": kron(rng)}
-    names = [list(stack.names) for stack in gathered(layers)]
+    names = [list(stack.names) for stack in stack_layers(layers)]
     assert names == [["0.q", "1.q"], ["2.q"], ["0.k"]]
 
 
 def test_matrices_that_do_not_fit_are_refused() -> None:
     rng = np.random.default_rng(0)
-    b = tuple(Apart([matrix(rng, *shape)]) for shape in ((6, 2), (3, 5)))
+    b = tuple(SeparateMatrices([matrix(rng, *shape)]) for shape in ((6, 2), (3, 5)))
     with pytest.raises(ValueError, match="do not multiply"):
-        Stacked(["a"], (6, 5), [1.0], (), b)
+        LayerStack(["a"], (6, 5), [1.0], (), b)
     with pytest.raises(ValueError, match="does not fit"):
-        Stacked(["a"], (6, 6), [1.0], (), (Apart([Float(np.ones((6, 5), np.float32))]),))
+        LayerStack(
+            ["a"], (6, 6), [1.0], (), (SeparateMatrices([Float(np.ones((6, 5), np.float32))]),)
+        )

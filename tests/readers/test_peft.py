@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from peft import LoKrConfig, LoraConfig
+import torch
+from peft import LoKrConfig, LoraConfig, get_peft_model_state_dict
 
 import kronq
+from kronq import Adapter
+from kronq.errors import KronqError
+from kronq.quantization.configs import Uniform
 from tests.tiny import LINEARS, difference, peft_deltas, save_peft
 
 LAYER = "model.layers.1.mlp.up_proj"
@@ -141,3 +147,77 @@ def test_the_frozen_weight_beside_an_adapted_output_layer(tmp_path: Path) -> Non
     safetensors.numpy.save_file(safetensors.numpy.load_file(file) | stray, file)
     with pytest.raises(kronq.KronqError, match=r"found base_model\.model\.lm_head"):
         kronq.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("make", [lokr, lora])
+def test_a_state_dict_is_the_folder_that_peft_would_save(
+    tmp_path: Path, make: Any, dtype: str
+) -> None:
+    model = save_peft(make(r=4, **PATTERNS), tmp_path, dtype=dtype)
+    tensors = get_peft_model_state_dict(model)
+    if dtype == "bf16":
+        tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    settings = model.peft_config["default"].to_dict()
+    found, saved = Adapter.from_state_dict(tensors, settings), kronq.load(tmp_path)
+    assert list(found) == list(saved)
+    assert (found.nbytes, found.family) == (saved.nbytes, saved.family)
+    assert (found.origin.format, found.origin.path) == ("peft", None)
+    for name, delta in saved.items():
+        assert found[name].scale == delta.scale
+        np.testing.assert_array_equal(found[name].dense(), delta.dense())
+    arrays = {name: tensor.float().numpy().astype(float) for name, tensor in tensors.items()}
+    from_numpy = Adapter.from_state_dict(arrays, settings)
+    np.testing.assert_array_equal(from_numpy[LAYER].dense(), saved[LAYER].dense())
+
+
+def test_a_state_dict_is_copied(tmp_path: Path) -> None:
+    """Training goes on after an adapter was taken."""
+    model = save_peft(lora(r=4), tmp_path)
+    found = Adapter.from_state_dict(
+        get_peft_model_state_dict(model), model.peft_config["default"].to_dict()
+    )
+    before = found[LAYER].dense()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    np.testing.assert_array_equal(found[LAYER].dense(), before)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "settings", "message"),
+    [
+        ([], {"peft_type": "LORA"}, "tensors has the wrong type; found list"),
+        ({}, None, "config has the wrong type; found NoneType; expected Mapping"),
+        ({}, {"peft_type": "IA3"}, "the peft_type is not supported; found IA3"),
+        ({}, {"peft_type": "LORA"}, "no adapted layers"),
+        ({1: [[1.0]]}, {"peft_type": "LORA"}, "a tensor's name has the wrong type"),
+        ({"x": [[1], [2, 3]]}, {"peft_type": "LORA"}, "tensor 'x' is no array"),
+        ({"x.lora_A.weight": [["a"]]}, {"peft_type": "LORA"}, "not a floating-point matrix"),
+    ],
+)
+def test_a_state_dict_that_is_none(tensors: Any, settings: Any, message: str) -> None:
+    with pytest.raises(KronqError, match=message) as error:
+        Adapter.from_state_dict(tensors, settings)
+    assert isinstance(error.value, ValueError)
+
+
+def test_reading_a_state_dict_imports_no_torch() -> None:
+    code = (
+        "import sys, numpy, kronq; t = {f'x.lora_{k}.weight': numpy.ones((2, 2)) for k in 'AB'};"
+        "kronq.Adapter.from_state_dict(t, {'peft_type': 'LORA', 'r': 2, 'lora_alpha': 4});"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_an_adapter_says_of_itself(tmp_path: Path) -> None:
+    save_peft(lokr(r=4), tmp_path)
+    adapter = kronq.load(tmp_path)
+    assert repr(adapter) == f"<kron adapter, 14 layers, {adapter.parameters:,} parameters>"
+    quantized = kronq.quantize(adapter, Uniform(bits=8, method="rtn"))
+    bpw = 8 * quantized.nbytes / quantized.parameters
+    assert repr(quantized) == (
+        f"<kron adapter, 14 layers, {adapter.parameters:,} parameters, rtn, "
+        f"{quantized.nbytes:,} bytes without header ({bpw:.2f} bpw)>"
+    )

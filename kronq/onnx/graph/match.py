@@ -9,7 +9,7 @@ from dataclasses import replace
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.layer_names import natural, template, together
+from kronq.model.layer_names import describe_names, name_template, natural_key
 from kronq.onnx.graph.layer_map import read_mapping
 from kronq.onnx.graph.names import Found, Places, by_name, canonical
 from kronq.onnx.graph.positions import by_position
@@ -79,10 +79,11 @@ def settled(
         raise _missing(missing, len(found), sites, integer)
     if unsettled:
         kinds: dict[str, list[str]] = {}
-        for name in sorted(unsettled, key=natural):
-            kinds.setdefault(template(name), []).append(name)
+        for name in sorted(unsettled, key=natural_key):
+            kinds.setdefault(name_template(name), []).append(name)
         told = "; ".join(
-            f"{together(names)}: {' or '.join(s.label for s in unsettled[names[0]].candidates)}"
+            f"{describe_names(names)}: "
+            + " or ".join(site.label for site in unsettled[names[0]].candidates)
             + (f" (for {names[0]})" if len(names) > 1 else "")
             for names in kinds.values()
         )

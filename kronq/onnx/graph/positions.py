@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from kronq.model.adapter import Adapter
-from kronq.model.layer_names import natural, template
+from kronq.model.layer_names import name_template, natural_key
 from kronq.onnx.graph.sites import Site
 
 READERS = {
@@ -49,8 +49,8 @@ def by_position(
     """
     kinds = _kinds(sites)
     groups: dict[str, list[str]] = {}
-    for name in sorted(adapter, key=natural):
-        groups.setdefault(template(name), []).append(name)
+    for name in sorted(adapter, key=natural_key):
+        groups.setdefault(name_template(name), []).append(name)
     options = {
         group: [
             kind

@@ -17,7 +17,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import lora_layer
 from kronq.model.matrix import F32
-from kronq.model.stacks import Layers, MatrixStack, Stacked
+from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
 from kronq.onnx.slots.spec import Group, Slots
 
 
@@ -126,7 +126,7 @@ def _none(groups: int, a_in: int, b_in: int, d_out: int) -> Factors:
     return a, left, right
 
 
-def _factors(stack: Stacked, numbers: list[int]) -> Factors:
+def _factors(stack: LayerStack, numbers: list[int]) -> Factors:
     """Those of some of a stack's layers."""
     run = slice(numbers[0], numbers[0] + len(numbers))
     layers = run if numbers == list(range(run.start, run.stop)) else numbers
@@ -142,7 +142,7 @@ def _factors(stack: Stacked, numbers: list[int]) -> Factors:
     return a, left, right
 
 
-def _turned(stack: MatrixStack, layers: Layers) -> F32:
+def _turned(stack: MatrixStack, layers: LayerIndex) -> F32:
     return stack.float32(layers).swapaxes(1, 2)
 
 

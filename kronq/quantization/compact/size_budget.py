@@ -11,7 +11,7 @@ import numpy as np
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
-from kronq.model.layer_names import natural
+from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Coded, Levels
 from kronq.model.second_moments import Moment
 from kronq.packed import grouped
@@ -75,7 +75,7 @@ def fill(
             hint="ask for more",
         )
     quantized = replace(adapter, layers=reread(adapter, layers, best[1]), recipe=recipe)
-    layers_found = {name: quantized[name] for name in sorted(adapter, key=natural)}
+    layers_found = {name: quantized[name] for name in sorted(adapter, key=natural_key)}
     return replace(quantized, layers=layers_found)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kronq.model.adapter import Adapter, Recipe
-from kronq.model.layer_names import natural
+from kronq.model.layer_names import natural_key
 from kronq.model.matrix import F32, Coded, drawn
 from kronq.model.second_moments import Moment
 from kronq.quantization.compact.size_budget import fill, in_order
@@ -137,7 +137,7 @@ def in_bytes(latents: Latents, found: Rounded) -> int:
 def finished(latents: Latents, found: Rounded) -> Adapter:
     """The adapter as it will be read from its file."""
     layers = reread(latents.adapter, latents.how.layers, found)
-    ordered = {name: layers[name] for name in sorted(layers, key=natural)}
+    ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     return replace(latents.adapter, layers=ordered, recipe=latents.recipe)
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from kronq.model.layer_names import natural, template
+from kronq.model.layer_names import name_template, natural_key
 from kronq.report.html.chart import WIDTH, percent
 from kronq.report.html.markup import Markup, tag
 from kronq.report.models import LayerReport
@@ -33,7 +33,7 @@ def heat_map(
     """
     cells = {_place(m.name): m for m in layers}
     rows = list(dict.fromkeys(row for row, _ in cells))
-    columns = sorted({column for _, column in cells}, key=natural)
+    columns = sorted({column for _, column in cells}, key=natural_key)
     found = [v for m in layers if (v := value(m)) is not None and v > 0]
     if not found or len(rows) > _MOST or len(rows) == len(cells):
         return None
@@ -73,7 +73,7 @@ def heat_map(
 def _place(name: str) -> tuple[str, str]:
     """(what a layer shares with others of its kind, the number that tells it from them)."""
     number = re.search(r"\d+", name)
-    return template(name), number.group() if number else ""
+    return name_template(name), number.group() if number else ""
 
 
 def _short(row: str, rows: Sequence[str]) -> str:

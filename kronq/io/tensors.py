@@ -1,0 +1,143 @@
+"""Named tensors as numpy arrays, bfloat16 included: of a file, or held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.errors import ArgumentError, FormatError, check_type
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+}
+FLOATS = ("F32", "F16", "BF16")
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Dtype, shape and place of one tensor.
+
+    Attributes:
+        dtype: Its name in safetensors (``BF16``).
+        shape: As stored.
+        offset: Of its first byte within the file; 0 in memory.
+        nbytes: Its length in bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Tensors by name.
+
+    Attributes:
+        path: The file, for errors too; None in memory.
+        size: Bytes on disk, header included; 0 in memory.
+        metadata: Free strings beside the tensors.
+        entries: Every tensor by name.
+    """
+
+    path: Path | None
+    size: int
+    metadata: dict[str, str]
+    entries: dict[str, Entry]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Returns one tensor.
+
+        Raises:
+            FormatError: Its dtype is not one that adapters are made of.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in DTYPES:
+            raise FormatError(
+                f"tensor {name!r} has an unsupported dtype",
+                path=self.path,
+                found=entry.dtype,
+                expected=f"one of {', '.join(DTYPES)}",
+            )
+        return self._array(name)
+
+    def matrix(self, name: str) -> NDArray[Any]:
+        """Returns a two-dimensional floating-point tensor.
+
+        Raises:
+            FormatError: It is of another kind.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in FLOATS or len(entry.shape) != 2 or 0 in entry.shape:
+            raise FormatError(
+                f"tensor {name!r} is not a floating-point matrix",
+                path=self.path,
+                found=f"{entry.dtype} {list(entry.shape)}",
+                expected=f"two dimensions of {', '.join(FLOATS)}",
+            )
+        return self.array(name)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ArrayTensors(Tensors):
+    """Tensors held in memory.
+
+    Attributes:
+        arrays: Every tensor by name.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+
+def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
+    """Copies numpy arrays, torch tensors, or anything that ``numpy.asarray`` takes.
+
+    float64 becomes float32; every other dtype stays.
+
+    Raises:
+        ArgumentError: A name is no string, or a value no array.
+    """
+    check_type("tensors", tensors, Mapping)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in tensors.items():
+        check_type("a tensor's name", name, str)
+        try:
+            array = _as_numpy(value)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ArgumentError(f"tensor {name!r} is no array", found=str(error)) from None
+        dtype = np.float32 if array.dtype == np.float64 else array.dtype
+        arrays[name] = np.array(array, dtype=dtype, order="C")
+        arrays[name].flags.writeable = False
+    entries = {
+        name: Entry(_NAMES.get(array.dtype, str(array.dtype)), array.shape, 0, array.nbytes)
+        for name, array in arrays.items()
+    }
+    return ArrayTensors(None, 0, {}, entries, arrays)
+
+
+def _as_numpy(value: Any) -> NDArray[Any]:
+    if hasattr(value, "detach"):  # torch, which need not be installed
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # numpy() refuses it; float32 holds it exactly
+            bfloat16: NDArray[Any] = value.float().numpy().astype(ml_dtypes.bfloat16)
+            return bfloat16
+        value = value.numpy()
+    return np.asarray(value)

@@ -1,0 +1,145 @@
+"""PEFT's ``adapter_config.json``: kinds that kronq reads, and the rank and α of each layer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kronq.errors import FormatError, UnsupportedError, listing
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""File names in a PEFT folder."""
+
+_UNSUPPORTED_SETTINGS = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
+    "arrow_config",
+    "use_qalora",
+    "alora_invocation_tokens",
+)
+"""Settings that change ΔW, or add weights beside it, in ways the normal form does not have."""
+
+_MOVES_BASE = re.compile(r"pissa.*|olora|corda.*|loftq|lora_ga", re.IGNORECASE)
+"""Initializations that move a part of the base into the factors: ΔW is then not B·A alone."""
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """Settings of one adapter.
+
+    Attributes:
+        settings: By their names in PEFT.
+        path: The file they were read from, for errors; None in memory.
+    """
+
+    settings: Mapping[str, Any]
+    path: Path | None = None
+
+    @property
+    def is_lokr(self) -> bool:
+        return bool(self.settings["peft_type"] == "LOKR")
+
+    @property
+    def base_model(self) -> str | None:
+        name = self.settings.get("base_model_name_or_path")
+        return name if isinstance(name, str) and name else None
+
+    def alpha(self, layer: str) -> float:
+        """Returns a layer's α."""
+        alpha: float = self._value(
+            "alpha_pattern", "alpha" if self.is_lokr else "lora_alpha", layer
+        )
+        return alpha
+
+    def rank(self, layer: str) -> int:
+        """Returns a layer's rank."""
+        rank: int = self._value("rank_pattern", "r", layer)
+        return rank
+
+    def check_supported(self) -> None:
+        """Refuses settings with which ΔW would be something else.
+
+        Raises:
+            UnsupportedError: Another ``peft_type``, DoRA, biases, trained full modules, or an
+                initialization that moved a part of the base into the factors.
+        """
+        kind = self.settings.get("peft_type")
+        if kind not in ("LOKR", "LORA"):
+            raise UnsupportedError(
+                "the peft_type is not supported",
+                path=self.path,
+                found=kind,
+                expected="LOKR or LORA",
+            )
+        refused = [name for name in _UNSUPPORTED_SETTINGS if self.settings.get(name)]
+        if self.settings.get("bias", "none") != "none":
+            refused.append("bias")
+        if refused:
+            raise UnsupportedError(
+                "the adapter uses settings that kronq does not handle",
+                path=self.path,
+                found=listing(refused),
+            )
+        initialization = str(self.settings.get("init_lora_weights"))
+        if _MOVES_BASE.fullmatch(initialization):
+            raise UnsupportedError(
+                "the adapter belongs to a base that its initialization changed",
+                path=self.path,
+                found=f"init_lora_weights {initialization!r}",
+                hint="save it with PEFT's path_initial_model_for_weight_conversion",
+            )
+
+    def _value(self, pattern: str, key: str, layer: str) -> Any:
+        """Returns a layer's value, matched as PEFT's ``get_pattern_key`` does, or the default."""
+        patterns = self.settings.get(pattern) or {}
+        if not isinstance(patterns, dict):
+            raise FormatError(
+                f"{pattern} is not layer → number", path=self.path, found=repr(patterns)
+            )
+        for expression, value in patterns.items():
+            try:
+                matches = re.match(rf"(.*\.)?({expression})$", layer)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise FormatError(
+                    f"{pattern} has a bad expression: {error}", path=self.path
+                ) from None
+            if matches:
+                return self._number(value, f"{pattern}[{expression!r}]")
+        return self._number(self.settings.get(key), key)
+
+    def _number(self, value: Any, name: str) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (isinstance(value, int) and abs(value) > 2**63):
+            raise FormatError(f"{name} is not a number", path=self.path, found=repr(value)[:80])
+        return value
+
+
+def read_config(folder: Path) -> PeftConfig:
+    """Reads a PEFT folder's config.
+
+    Raises:
+        FormatError: It is missing, or not a JSON object.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FormatError(
+            f"no {CONFIG} beside the weights",
+            path=folder,
+            hint="alpha and the ranks are in it: copy it from where the adapter was trained",
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not valid JSON: {error}", path=path) from None
+    return PeftConfig(settings if isinstance(settings, dict) else {}, path)
