@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from kronq.calibration.torch_factors import Factors, factors_of
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter
-from kronq.onnx.graph.names import canonical
+from kronq.model.fit import fit_adapter
+from kronq.onnx.graph.match_by_name import canonical
 
 if TYPE_CHECKING:
     import torch
@@ -110,28 +111,6 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
     return found
 
 
-def fit_modules(adapter: Adapter, modules: Mapping[str, torch.nn.Module]) -> Adapter:
-    """The adapter in the modules' shapes; raw factors are cropped to them.
-
-    Raises:
-        MismatchError: A layer has another shape than its module.
-    """
-    fitted = {}
-    for name, delta in adapter.items():
-        shape = _shape(modules[name])
-        found = delta if shape is None else adapter.fitted(name, shape)
-        if found is None:
-            raise MismatchError(
-                "the layer has another shape than the model's weight",
-                layer=name,
-                found=f"{list(delta.shape)} in the adapter",
-                expected=f"{list(shape or ())}",
-                hint="wrong base model?",
-            )
-        fitted[name] = found
-    return replace(adapter, layers=fitted)
-
-
 def _shape(module: torch.nn.Module) -> tuple[int, int] | None:
     """(d_out, d_in) of a linear module, of transformers' Conv1D too; None for any other."""
     import torch
@@ -141,6 +120,11 @@ def _shape(module: torch.nn.Module) -> tuple[int, int] | None:
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return module.nf, int(module.weight.shape[0])
     return None
+
+
+def _shapes(modules: Mapping[str, torch.nn.Module]) -> dict[str, tuple[int, int]]:
+    shapes = {name: _shape(module) for name, module in modules.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 @contextmanager
@@ -158,7 +142,7 @@ def attach(
         MismatchError: The adapter does not belong to this model.
     """
     modules = find_modules(model, adapter)
-    fitted = fit_modules(adapter, modules)
+    fitted = fit_adapter(adapter, _shapes(modules))
     device = str(next(model.parameters()).device)
     factors = {n: factors_of(d, device, trainable=trainable) for n, d in fitted.items()}
 
