@@ -30,7 +30,8 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE as UNIT
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float
-from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+from kronq.onnx.forms import Slots
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 
 ROOT = Path(__file__).parents[1]
 DEMO, HF = ROOT / ".demo" / "base", ROOT / ".cache" / "hf"
@@ -127,7 +128,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
             print(f"  {form}: not made of {base.name}: {error}")
     for label, kernel in SLOTS.items():
         folder = scratch / label.replace(", ", "-")
-        kronq.export_onnx(adapter, base, folder, form="slots", kernel=kernel, verify=False)
+        kronq.export_onnx(adapter, base, folder, form=Slots(compiled=kernel), verify=False)
         kron, lora, other = (
             write_onnx_adapter(one, folder, folder / f"{name}.onnx_adapter")
             for name, one in (

@@ -18,9 +18,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from kronq.model.matrix import F32
-from kronq.onnx.slots.factors import Filling, Part
-from kronq.onnx.slots.kernel import build
-from kronq.onnx.slots.packed_input import pack
+from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
+from kronq.onnx.slots.kernel import build_library
+from kronq.onnx.slots.packed_input import packed_input_chunks
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
 CUT, RANK, LAYERS = 4, 8, 3
@@ -122,9 +122,9 @@ def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
     """One compiled operator: what kronq writes with --kernel."""
     widths = [len(a) * len(b1) for a, b1, _ in factors]
     b_in = factors[0][2].shape[1]
-    members = [tuple(Part.of(x[None]) for x in (a, b1.T, b2.T)) for a, b1, b2 in factors]
-    filling = Filling([0], CUT, b_in, members)
-    packed = g.constant(np.concatenate(list(pack([filling]))))
+    members = [tuple(LazyStack.of(x[None]) for x in (a, b1.T, b2.T)) for a, b1, b2 in factors]
+    filling = GroupFactors([0], CUT, b_in, members)
+    packed = g.constant(np.concatenate(list(packed_input_chunks([filling]))))
     told = {"group": 0, "d_in": CUT * b_in, "d_out": widths}
     places = {"target": list(range(len(bases))), "start": [0] * len(bases)}
     kind, count = f"PackedSlots_{len(bases)}", len(bases)
@@ -159,7 +159,7 @@ def session(width: int, way: Way | None) -> ort.InferenceSession:
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("kronq", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = ort.SessionOptions()
-    options.register_custom_ops_library(str(build()))
+    options.register_custom_ops_library(str(build_library()))
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options)
 

@@ -23,7 +23,7 @@ from typing import Any
 import kronq
 from benchmarks.sizes import ADAPTER
 from benchmarks.turns import in_a_process
-from kronq.onnx.folder import find_base, load_base, locations
+from kronq.onnx.base_folder import external_files, find_base, load_base
 
 MODULE = "benchmarks.exporting"
 BASE = Path(__file__).parents[1] / ".demo" / "base"
@@ -44,7 +44,7 @@ def main(*arguments: str) -> None:
             print(f"Export: no base at {base}; 'make demo' builds one")
             continue
         path = find_base(base)
-        files = (path, *(path.parent / name for name in locations(load_base(path))))
+        files = (path, *(path.parent / name for name in external_files(load_base(path))))
         size = sum(file.stat().st_size for file in files)
         print(f"Export into {base.name}, {size:,} bytes; median of {RUNS} processes:")
         print(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from kronq.onnx.folder import MODEL, bring_data, bring_sidecars, find_base, load_base
+from kronq.onnx.base_folder import MODEL, copy_data, copy_sidecars, find_base, load_base
 from kronq.onnx.graph.sites import find_sites
-from kronq.onnx.graph.values import add_constant, succeed
+from kronq.onnx.graph.values import add_initializer, move_readers
 
 
 def write_lora_chain(base: Path, out: Path, rank: int) -> None:
@@ -17,7 +17,7 @@ def write_lora_chain(base: Path, out: Path, rank: int) -> None:
     path = find_base(base)
     model = load_base(path)
     out.mkdir()
-    bring_data(model, path, out)
+    copy_data(model, path, out)
     rng = np.random.default_rng(0)
     for site in find_sites(model):
         if "lm_head" in site.label or "embed" in site.label:
@@ -29,12 +29,12 @@ def write_lora_chain(base: Path, out: Path, rank: int) -> None:
         for part, shape in (("A", (columns, rank)), ("B", (rank, rows))):
             name = f"{site.label}.lora_{part}"
             factor = ir.tensor(1e-3 * rng.standard_normal(shape, dtype=np.float32))
-            value = add_constant(model.graph, name, factor)
+            value = add_initializer(model.graph, name, factor)
             nodes.append(ir.node("MatMul", [chain, value], name=f"{name}/MatMul"))
             chain = nodes[-1].outputs[0]
         total = ir.Value(name=f"{site.label}.lora/sum")
-        succeed(y, total, f"{site.label}.lora/base")
+        move_readers(y, total, f"{site.label}.lora/base")
         nodes.append(ir.node("Add", [y, chain], outputs=[total], name=f"{site.label}.lora/Add"))
         node.graph.insert_after(node, nodes)
     ir.save(model, out / MODEL)
-    bring_sidecars(path, out)
+    copy_sidecars(path, out)

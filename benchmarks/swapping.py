@@ -22,9 +22,10 @@ import kronq
 from benchmarks.exporting import BASE
 from benchmarks.sizes import ADAPTER
 from kronq.genai.bench.timed_model import open_timed_model, time_swaps
+from kronq.onnx.forms import Slots
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import ExecutionTarget
-from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 
 TIMES = 30
 
@@ -42,7 +43,7 @@ def main(base: str = str(BASE)) -> None:
         kronq.save(kronq.quantize(adapter, kronq.Compact(bpw=1)), compact)
         for kernel in (False, True):
             slots = scratch / f"slots-{kernel}"
-            kronq.export_onnx(adapter, base, slots, form="slots", kernel=kernel, verify=False)
+            kronq.export_onnx(adapter, base, slots, form=Slots(compiled=kernel), verify=False)
             ready = write_onnx_adapter(adapter, slots, scratch / f"{kernel}.onnx_adapter")
             ways = {
                 f"packed, {size(native)}, for the first time": (native, False),

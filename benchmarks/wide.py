@@ -36,6 +36,7 @@ from benchmarks.turns import (
     shuffled,
     take_turns,
 )
+from kronq.onnx.forms import Slots
 
 MODULE = "benchmarks.wide"
 WIDTH, BLOCK = 4096, 32
@@ -67,7 +68,7 @@ def _processes(count: int) -> Iterator[dict[str, Any]]:
             folders = {BASE: base, AGAIN: base}
             for kernel in (False, True):
                 folder = base / f"slots-{kernel}"
-                kronq.export_onnx(adapter, base, folder, form="slots", kernel=kernel, verify=False)
+                kronq.export_onnx(adapter, base, folder, form=Slots(compiled=kernel), verify=False)
                 folders["slots, kernel" if kernel else "slots"] = folder
             kron = Path(scratch, "kron.safetensors")
             kronq.save(kronq.quantize(adapter, bits=16), kron, force=True)

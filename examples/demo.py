@@ -57,7 +57,7 @@ def main() -> None:
 
     small = DEMO / "adapter-4bit.safetensors"
     kronq_cli(
-        "export", ".demo/" + small.name, "--onnx", ".demo/base", "-o", ".demo/export", "--force",
+        "export", ".demo/" + small.name, "--base", ".demo/base", "-o", ".demo/export", "--force",
     )  # fmt: skip
     questions = load_questions(QUESTIONS)
     console.print(f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kronq.model.delta import Delta
     from kronq.onnx.export import export_onnx
     from kronq.onnx.graph.match_table import match_table
-    from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+    from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import save
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
     from kronq.quantization.quantize import quantize
@@ -109,7 +109,7 @@ _MODULES = {
     "save": "kronq.packed.writer",
     "score_all": "kronq.evaluate.task_report",
     "write_html": "kronq.report.html",
-    "write_onnx_adapter": "kronq.onnx.slots.onnx_adapter",
+    "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }
 
 

@@ -43,10 +43,10 @@ def kernel(request: pytest.FixtureRequest) -> bool:
     compiled = request.param == "compiled"
     if compiled:
         from kronq.errors import UnsupportedError
-        from kronq.onnx.slots.kernel import build
+        from kronq.onnx.slots.kernel import build_library
 
         try:
-            build()
+            build_library()
         except UnsupportedError as error:
             pytest.skip(str(error))
     return compiled

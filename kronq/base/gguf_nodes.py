@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kronq.base.gguf_blocks import Blocks, halves
-from kronq.onnx.graph.values import add_constant
+from kronq.onnx.graph.values import add_initializer
 
 Array = NDArray[Any]
 
@@ -125,7 +125,7 @@ class BlockNodes:
     def _constant(self, name: str, array: Array) -> ir.Value:
         name = name.strip("/").replace("/", ".")
         if name not in self.graph.initializers:
-            add_constant(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
+            add_initializer(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
         return self.graph.initializers[name]
 
     def _node(

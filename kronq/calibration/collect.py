@@ -20,10 +20,9 @@ from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 from kronq.model.second_moments import Moment, Moments
-from kronq.onnx.folder import find_base, load_base, locations
-from kronq.onnx.graph.match import fit, match
-from kronq.onnx.graph.names import Places
-from kronq.onnx.graph.sites import find_sites
+from kronq.onnx.base_folder import external_files
+from kronq.onnx.graph.layer_match import Matches
+from kronq.onnx.matched_base import match_base
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import ExecutionTarget, choose_target
 
@@ -64,17 +63,15 @@ def calibrate(
         UnsupportedError: The base has no tokenizer, or does not take tokens.
         KronqError: No text, no such device, or the base cannot be run.
     """
-    path = find_base(base)
     target = choose_target(device, threads=threads)
     examples = read_examples(data) if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
-    model = load_base(path)
-    places = match(adapter, find_sites(model))
-    fit(adapter, places)
-    reads = {n: tuple({read_value(site, n, model): None for site in places[n]}) for n in adapter}
-    widths = _widths(reads, places)
+    matched = match_base(adapter, base)
+    path, model, matches = matched.file, matched.model, matched.matches
+    reads = {n: tuple({read_value(site, n, model): None for site in matches[n]}) for n in adapter}
+    widths = _widths(reads, matches)
     chosen = choose(examples, tokenize or Session(path).tokenize, limit_tokens)
     made = batches(chosen)
-    files = [path, *(path.parent / name for name in sorted(locations(model)))]
+    files = [path, *(path.parent / name for name in sorted(external_files(model)))]
     store = open_store(cache, "inputs", digest_files(files), digest_batches(made))
 
     def step_of(names: Collection[str]) -> Step:
@@ -88,9 +85,9 @@ def calibrate(
     return Moments(layers, sum(batch.tokens for batch in made), source)
 
 
-def _widths(reads: Mapping[str, Sequence[str]], places: Places) -> dict[str, int]:
+def _widths(reads: Mapping[str, Sequence[str]], matches: Matches) -> dict[str, int]:
     """Value → how long its rows are, in the order of the layers."""
-    return {name: places[layer][0].shape[1] for layer, names in reads.items() for name in names}
+    return {name: matches[layer][0].shape[1] for layer, names in reads.items() for name in names}
 
 
 def _mean(moments: Sequence[F32]) -> F32:

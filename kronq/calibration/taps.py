@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.errors import UnsupportedError
-from kronq.onnx.folder import load_base
+from kronq.onnx.base_folder import load_base
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.providers import ExecutionTarget
 from kronq.onnx.sessions import open_session

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from kronq.cli import shared
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 from kronq.readers.load import load
 from kronq.writers.peft import DTYPES, FORMS, convert
 
@@ -37,7 +37,7 @@ Examples:
   kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
   kronq convert lycoris.safetensors --to lora -o my-lora --base-model Qwen/Qwen3-0.6B
   kronq convert factors.safetensors --to lora -o my-lora --alpha 32
-  kronq convert small.safetensors --to onnx_adapter --onnx out/ -o small.onnx_adapter
+  kronq convert small.safetensors --to onnx_adapter --model app/ -o small.onnx_adapter
 """
 
 
@@ -52,7 +52,7 @@ Examples:
 )
 @click.option("-o", "--output", required=True, help="The folder, or .onnx_adapter file, to write.")
 @click.option(
-    "--onnx",
+    "--model",
     metavar="FOLDER",
     help="For onnx_adapter: what 'kronq export --form slots' wrote.",
 )
@@ -69,7 +69,7 @@ def command(
     path: str,
     to: str,
     output: str,
-    onnx: str | None,
+    model: str | None,
     dtype: str | None,
     base_model: str | None,
     as_json: bool,
@@ -83,15 +83,15 @@ def command(
     .onnx_adapter fits the one model that it was made for.
     """
     if to == ONNX_ADAPTER:
-        if onnx is None:
-            raise KronqError("--to onnx_adapter needs --onnx", expected="a folder with slots")
+        if model is None:
+            raise KronqError("--to onnx_adapter needs --model", expected="a folder with slots")
         if dtype not in (None, "fp32") or base_model is not None:
             raise KronqError("--dtype and --base-model are for --to peft and --to lora")
-    elif onnx is not None:
-        raise KronqError("--onnx is for --to onnx_adapter", found=f"--to {to}")
+    elif model is not None:
+        raise KronqError("--model is for --to onnx_adapter", found=f"--to {to}")
     adapter = shared.read(path, **reading)
-    if onnx is not None:
-        write_onnx_adapter(adapter, onnx, output, force=force)
+    if model is not None:
+        write_onnx_adapter(adapter, model, output, force=force)
         written = told(adapter, adapter, output, Path(output).stat().st_size)
     else:
         convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)

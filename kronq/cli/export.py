@@ -9,38 +9,39 @@ from rich.console import Console
 from rich.table import Table
 
 from kronq.cli import shared
-from kronq.errors import KronqError, MismatchError, printable
+from kronq.errors import ArgumentError, MismatchError, printable
 from kronq.onnx import (
     Difference,
     ExportReport,
     Form,
+    FormName,
     MatchTable,
+    Merged,
+    Slots,
     export_onnx,
     load_mapping,
     match_table,
 )
-from kronq.onnx.folder import GENAI
+from kronq.onnx.model_files import GENAI_CONFIG
 
 EXAMPLES = """\b
 Examples:
-  kronq export adapter.safetensors --onnx base/ -o app/
-  kronq export my-lokr/ --onnx base/ -o app/ --kernel
-  kronq export my-lokr/ --onnx base/ -o out/ --form branch
-  kronq export my-lokr/ --onnx base/model.onnx -o merged/ --form merged
-  kronq export my-lora/ --onnx encoder.onnx -o out/ --json
-  kronq export my-lora/ --onnx encoder.onnx --dry-run --map places.json
+  kronq export adapter.safetensors --base base/ -o app/
+  kronq export my-lokr/ --base base/ -o app/ --kernel
+  kronq export my-lokr/ --base base/ -o out/ --form branch
+  kronq export my-lokr/ --base base/model.onnx -o merged/ --form merged
+  kronq export my-lora/ --base encoder.onnx -o out/ --json
+  kronq export my-lora/ --base encoder.onnx --dry-run --map places.json
 """
 
 
 @click.command("export", short_help="Graft an adapter into an ONNX model.", epilog=EXAMPLES)
 @click.argument("adapter")
-@click.option(
-    "--onnx", "base", required=True, metavar="BASE", help="The .onnx file, or its folder."
-)
+@click.option("--base", required=True, metavar="BASE", help="The .onnx file, or its folder.")
 @click.option("-o", "--output", metavar="FOLDER", help="The folder to write.")
 @click.option(
     "--form",
-    type=click.Choice(get_args(Form)),
+    type=click.Choice(get_args(FormName)),
     help="slots: factors left open, for adapters that come and go; branch: factors beside the "
     "base's layers; merged: W + ΔW in the base's weights. By default slots for a language model "
     "(a folder with genai_config.json), else branch.",
@@ -48,8 +49,13 @@ Examples:
 @click.option(
     "--kernel",
     is_flag=True,
-    help="With slots: one compiled operator a group of layers, the quickest; by this machine's C "
+    help="With slots: one compiled operator a group of layers, the fastest; by this machine's C "
     "compiler, for machines of its kind.",
+)
+@click.option(
+    "--allow-loss",
+    is_flag=True,
+    help="With merged: write the base even where its rounding keeps less than 90 % of ΔW.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -61,28 +67,14 @@ Examples:
     "--map",
     "map_file",
     metavar="FILE",
-    help='JSON, {"layer": "node or weight"}: where layers go that names do not place.',
+    help='JSON, {"layer": "node or weight"}: the base\'s layers that names do not tell.',
 )
-@click.option("--dry-run", is_flag=True, help="Print where every layer would go; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print every layer's match; write nothing.")
 @shared.json_option
-@click.option(
-    "--force",
-    is_flag=True,
-    help="Overwrite an output that exists; merge even where less than 90 % of ΔW is kept.",
-)
+@shared.force_option
 @shared.reading_options
 def command(
-    adapter: str,
-    base: str,
-    output: str | None,
-    form: Form | None,
-    kernel: bool,
-    verify: bool,
-    map_file: str | None,
-    dry_run: bool,
-    as_json: bool,
-    force: bool,
-    **reading: Any,
+    adapter: str, base: str, map_file: str | None, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Graft ADAPTER into an ONNX model.
 
@@ -90,44 +82,75 @@ def command(
     the layers' weights, quantized or not: found by name, else by shape and place in the graph, else
     by --map. An onnxruntime-genai folder stays one.
     """
-    source = shared.read(adapter, **reading)
+    form = _form(options["form"], options["kernel"], options["allow_loss"])
+    source = shared.read(adapter, **shared.reading(options))
     mapping = load_mapping(map_file) if map_file else {}
     if dry_run:
-        table = match_table(source, base, mapping)
-        if as_json:
-            shared.show_json(table)
-        else:
-            shared.show(*places(table))
-        # It fails where the export would.
-        if table.problem is not None:
-            raise MismatchError(table.problem)
+        _show_matches(match_table(source, base, mapping), as_json)
         return
-    if output is None:
-        raise KronqError("no output", expected="-o FOLDER, or --dry-run")
+    if options["output"] is None:
+        raise ArgumentError("no output", expected="-o FOLDER, or --dry-run")
     with Console(stderr=True).status("") as status:
         report = export_onnx(
             source,
             base,
-            output,
-            form=form,
-            kernel=kernel,
-            force=force,
-            verify=verify,
+            options["output"],
+            form,
             mapping=mapping,
+            verify=options["verify"],
+            force=options["force"],
             progress=lambda text: status.update(text),
         )
     if as_json:
         shared.show_json(report)
     else:
-        shared.show(summary(report), *notes(report, adapter))
+        shared.show(_summary_table(report), *_next_steps(report, adapter))
 
 
-def summary(report: ExportReport) -> Table:
-    """What was written and what the checks found, one fact a row."""
+def _form(name: FormName | None, kernel: bool, allow_loss: bool) -> Form | FormName | None:
+    if kernel and name not in (None, "slots"):
+        raise ArgumentError("the compiled operator is for slots", found=f"the form {name}")
+    if allow_loss and name != "merged":
+        raise ArgumentError("--allow-loss is for --form merged")
+    if kernel:
+        return Slots(compiled=True)
+    return Merged(allow_loss=True) if allow_loss else name
+
+
+def _show_matches(table: MatchTable, as_json: bool) -> None:
+    """Prints the matches, and fails where an export would."""
+    if as_json:
+        shared.show_json(table)
+    else:
+        shared.show(*_match_rows(table))
+    if table.problem is not None:
+        raise MismatchError(table.problem)
+
+
+def _match_rows(table: MatchTable) -> tuple[Table, str]:
+    """Returns every layer with its sites or candidates, and the base's layers that are left."""
+    shown = Table("layer", "shape", "by", "node", "weight", box=None, pad_edge=False)
+    for row in table.rows:
+        sites = row.places or row.candidates
+        nodes = [f"{site.node} ({site.part})" if site.part else site.node for site in sites]
+        weights = list(dict.fromkeys(site.weight for site in sites))
+        shown.add_row(
+            printable(row.layer),
+            "×".join(map(str, row.shape)),
+            row.how,
+            printable(" or ".join(nodes)),
+            printable(" or ".join(weights)),
+        )
+    rest = [f"{site.node or site.weight} {'×'.join(map(str, site.shape))}" for site in table.unused]
+    return shown, f"without an adapter: {', '.join(rest) or 'none'}"
+
+
+def _summary_table(report: ExportReport) -> Table:
+    """Returns the form, the files and the results of the checks, one a row."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("form", report.form)
-    how = ", ".join(f"{count:,} by {kind}" for kind, count in report.matched.items())
-    table.add_row("layers matched", how)
+    matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())
+    table.add_row("layers matched", matched)
     if report.cropped:
         table.add_row("cropped to the base", f"{len(report.cropped):,}")
     for name, size in report.files.items():
@@ -141,9 +164,9 @@ def summary(report: ExportReport) -> Table:
         table.add_row("checks", "not run (--no-verify)")
         return table
     against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
-    table.add_row(f"layers against {against}", _difference(checked.layers))
+    table.add_row(f"layers against {against}", _difference_text(checked.layers))
     if checked.model is not None:
-        table.add_row(f"model against its {checked.against} form", _difference(checked.model))
+        table.add_row(f"model against its {checked.against} form", _difference_text(checked.model))
         table.add_row("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
     else:
         table.add_row("whole model", f"not run: {checked.model_skipped}")
@@ -152,30 +175,12 @@ def summary(report: ExportReport) -> Table:
     return table
 
 
-def places(table: MatchTable) -> tuple[Table, str]:
-    """Every layer and its place, or the places that it may have; what is left of the base."""
-    shown = Table("layer", "shape", "by", "node", "weight", box=None, pad_edge=False)
-    for row in table.rows:
-        found = row.places or row.candidates
-        names = [f"{p.node} ({p.part})" if p.part else p.node for p in found]
-        weights = list(dict.fromkeys(p.weight for p in found))
-        shown.add_row(
-            printable(row.layer),
-            "×".join(map(str, row.shape)),
-            row.how,
-            printable(" or ".join(names)),
-            printable(" or ".join(weights)),
-        )
-    rest = [f"{p.node or p.weight} {'×'.join(map(str, p.shape))}" for p in table.unused]
-    return shown, f"without an adapter: {', '.join(rest) or 'none'}"
+def _next_steps(report: ExportReport, adapter: str) -> list[str]:
+    lines = [f"wrote {report.output}, {report.nbytes:,} bytes"]
+    if report.form == "slots" and GENAI_CONFIG in report.files:
+        lines.append(f"run it: kronq chat {report.output} --adapter {adapter}")
+    return lines
 
 
-def notes(report: ExportReport, adapter: str) -> list[str]:
-    found = [f"wrote {report.output}, {report.nbytes:,} bytes"]
-    if report.form == "slots" and GENAI in report.files:
-        found.append(f"run it: kronq chat {report.output} --adapter {adapter}")
-    return found
-
-
-def _difference(found: Difference) -> str:
+def _difference_text(found: Difference) -> str:
     return f"largest difference {found.largest:.2g} (relative {found.relative:.2g}, {found.where})"

@@ -6,11 +6,12 @@ from kronq.errors import KronqError
 
 _OPTIONS = {
     "build_base": "'kronq base'",
+    "compiled": "--kernel",
     "export_onnx": "'kronq export'",
     "mapping": "--map FILE",
     "match_table": "--dry-run",
     "out": "-o",
-    "write_onnx_adapter": "'kronq convert --to onnx_adapter --onnx FOLDER'",
+    "write_onnx_adapter": "'kronq convert --to onnx_adapter --model FOLDER'",
 }
 """Options and commands that are not called like their parameters and functions."""
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.onnx.branch.graft import attach
-from kronq.onnx.graph.names import Places
+from kronq.onnx.branch.add_branches import add_branches
+from kronq.onnx.graph.layer_match import Matches
 from kronq.packed import roles
 
 BranchShapes = tuple[tuple[object, ...], ...]
@@ -45,13 +45,13 @@ def branch_shapes(adapter: Adapter) -> BranchShapes:
     )
 
 
-def open_branches(model: ir.Model, adapter: Adapter, places: Places) -> None:
+def open_branches(model: ir.Model, adapter: Adapter, matches: Matches) -> None:
     """Adds the branches of an adapter to ``model``, in place, with factors as graph inputs.
 
     Args:
         model: The base.
         adapter: An adapter of ``absorb_scales``; its numbers are not used.
-        places: Layer → the sites that it is added to.
+        matches: Layer → the sites that it is added to.
     """
     values: dict[str, dict[str, ir.Value]] = {}
     for layer, delta in adapter.items():
@@ -67,7 +67,7 @@ def open_branches(model: ir.Model, adapter: Adapter, places: Places) -> None:
             )
             model.graph.inputs.append(value)
             values.setdefault(layer, {})[role] = value
-    attach(model, adapter, places, values)
+    add_branches(model, adapter, matches, values)
 
 
 def branch_feeds(adapter: Adapter) -> Feeds:

@@ -22,8 +22,9 @@ from kronq.genai.session import Session
 from kronq.genai.token_inputs import IntArray, make_token_inputs
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
-from kronq.onnx.folder import load_base
-from kronq.onnx.graph.match import fit, match
+from kronq.onnx.base_folder import load_base
+from kronq.onnx.graph.match import match_layers
+from kronq.onnx.graph.refuse_wrong_base import fit_to_base
 from kronq.onnx.graph.sites import Site, find_sites
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.providers import ExecutionOptions, choose_target
@@ -81,7 +82,7 @@ class TaskModel:
                 self._open(None)
             self._feeds = {name: np.zeros_like(array) for name, array in self._feeds.items()}
             return
-        fitted = absorb_scales(fit(adapter, match(adapter, self._sites)))
+        fitted = absorb_scales(fit_to_base(adapter, match_layers(adapter, self._sites)))
         if self._session is None or branch_shapes(fitted) != self._shapes:
             self._open(fitted)
         self._feeds = branch_feeds(fitted)
@@ -115,7 +116,7 @@ class TaskModel:
         model = load_base(self.files.model)
         self._gathers_rows = gather_asked_rows(model)
         if adapter is not None:
-            open_branches(model, adapter, match(adapter, find_sites(model)))
+            open_branches(model, adapter, match_layers(adapter, find_sites(model)))
         data = ir.to_proto(model).SerializeToString()
         self._session = open_session(self.files.model, self.target, model=data)
         self._shapes = None if adapter is None else branch_shapes(adapter)

@@ -15,10 +15,10 @@ from pathlib import Path
 from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.checksummed import add_trailer, verify_trailer
-from kronq.onnx.slots.flatbuffer import Inputs
-from kronq.onnx.slots.inputs import inputs
-from kronq.onnx.slots.onnx_adapter import SUFFIX, export_inputs
-from kronq.onnx.slots.spec import Slots
+from kronq.onnx.slots.flatbuffer import InputStack
+from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
+from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 
@@ -46,7 +46,7 @@ class AdapterFile:
     scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
 
-def prepare_adapter(path: StrPath, slots: Slots, cache: StrPath | None = None) -> AdapterFile:
+def prepare_adapter(path: StrPath, slots: SlotSpec, cache: StrPath | None = None) -> AdapterFile:
     """Expands an adapter for one graph, or finds it in the cache.
 
     Args:
@@ -66,25 +66,25 @@ def prepare_adapter(path: StrPath, slots: Slots, cache: StrPath | None = None) -
     target = cache_folder("adapters", cache) / f"{_cache_key(origin, slots)}{SUFFIX}"
     if read_entry(target, verify_trailer) is not None:
         return AdapterFile(target, origin, cached=True)
-    return _write(inputs(load(origin), slots), target, origin)
+    return _write(lazy_slot_inputs(load(origin), slots), target, origin)
 
 
-def _write(values: Sequence[Inputs], target: Path, origin: Path) -> AdapterFile:
+def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterFile:
     """Writes ``target``, or a temporary file where the cache cannot be written."""
     try:
         with new_entry(target, sync=False) as work:
-            export_inputs(values, work)
+            write_inputs(values, work)
             add_trailer(work)
     except (OSError, KronqError):  # a full or read-only disk, or no folder at all
         scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
         file = Path(scratch.name, target.name)
-        export_inputs(values, file)
+        write_inputs(values, file)
         return AdapterFile(file, origin, cached=False, scratch=scratch)
     trim(target.parent, limit=LARGEST_CACHE, keeping=target)
     return AdapterFile(target, origin, cached=False)
 
 
-def _cache_key(path: Path, slots: Slots) -> str:
+def _cache_key(path: Path, slots: SlotSpec) -> str:
     """Returns a digest of the adapter's bytes and the graph's slots."""
     contents = [part for name, data in _contents(path) for part in (name, data)]
     return digest(FORMAT, slots.digest, *contents)

@@ -18,8 +18,8 @@ from kronq.errors import (
 )
 from kronq.genai.adapter_cache import AdapterFile, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
-from kronq.onnx.slots.onnx_adapter import read_names
-from kronq.onnx.slots.spec import Slots
+from kronq.onnx.slots.read_onnx_adapter import read_input_names
+from kronq.onnx.slots.slot_spec import SlotSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -60,13 +60,13 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         return len(self._files)
 
     @cached_property
-    def slots(self) -> Slots:
+    def slots(self) -> SlotSpec:
         """The graph's slots.
 
         Raises:
             UnsupportedError: It has none.
         """
-        return Slots.read(self.folder)
+        return SlotSpec.read(self.folder)
 
     @cached_property
     def _genai(self) -> og.Adapters:
@@ -153,13 +153,13 @@ def map_file(file: Path) -> Any:
     return adapter
 
 
-def check_names(file: Path, slots: Slots) -> None:
+def check_names(file: Path, slots: SlotSpec) -> None:
     """Refuses an ``.onnx_adapter`` that was made for another graph.
 
     Raises:
         MismatchError: It has inputs that the graph has not.
     """
-    strange = read_names(file) - slots.inputs
+    strange = read_input_names(file) - slots.input_names
     if strange:
         raise MismatchError(
             "the .onnx_adapter belongs to another model",

@@ -1,22 +1,20 @@
-"""What an export did, and how it was checked."""
+"""The report of an export: the files written, and the checks they passed."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
-Form = Literal["branch", "merged", "slots"]
+from kronq.onnx.forms import FormName
 
 
 class Difference(BaseModel):
-    """The largest difference between what was computed and what should have been.
+    """The largest difference between computed and expected arrays.
 
     Attributes:
         largest: max |found − expected|.
         relative: ``largest`` ÷ max |expected|.
-        tolerance: The most that ``relative`` may be.
-        where: The layer or output it was found at.
+        tolerance: Upper limit of ``relative``.
+        where: The layer or output that differs most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,24 +26,24 @@ class Difference(BaseModel):
 
 
 class Verification(BaseModel):
-    """Checks that an export passed.
+    """The checks that an export passed.
 
     Attributes:
-        layers: Every branch through ONNX Runtime against the normal form, on random inputs; for
-            the merged form every stored weight against W + ΔW.
-        model: Outputs of the whole model against those of another form; None where it was not run.
+        layers: Every branch or slot against x · ΔWᵀ, on random inputs; for the merged form every
+            stored weight against W + ΔW.
+        model: Outputs of the whole model against those of another form; None where not compared.
         against: That form.
-        model_skipped: Why it was not run.
+        model_skipped: Reason why the model was not run or not compared.
         effect: max |output with − output without the adapter| ÷ max |output without|.
-        delta_lost: ‖stored change − ΔW‖ ÷ ‖ΔW‖ of the merged form: what the base's dtype lost.
-        checker: Whether onnx's checker accepts the model; None where it does not accept the base.
+        delta_lost: ‖stored change − ΔW‖ ÷ ‖ΔW‖ of the merged form, lost in the base's rounding.
+        checker: Whether onnx's checker accepts the model; None where it refuses the base as well.
     """
 
     model_config = ConfigDict(frozen=True)
 
     layers: Difference
     model: Difference | None = None
-    against: Form | None = None
+    against: FormName | None = None
     model_skipped: str | None = None
     effect: float | None = None
     delta_lost: float | None = None
@@ -53,25 +51,25 @@ class Verification(BaseModel):
 
 
 class ExportReport(BaseModel):
-    """What was written.
+    """The result of an export.
 
     Attributes:
         form: ``branch``, ``merged`` or ``slots``.
         output: The folder.
-        files: Its files and their bytes.
-        adapter_bytes: Bytes that the adapter takes in the folder; 0 when merged.
-        nbytes: Bytes of all files; hard-linked base weights included.
+        files: File → its bytes.
+        adapter_bytes: Bytes of the adapter's own file in the folder; 0 without one.
+        nbytes: Bytes of all files.
         layers: Layer → the base's name for it.
-        matched: ``name``, ``position`` or ``map`` → how many layers were found by it.
+        matched: ``name``, ``position`` or ``map`` → number of layers that were matched by it.
         delta_kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of the merged form; None for others.
-        layers_kept: The same of each layer.
+        layers_kept: The same for each layer.
         cropped: Layers that were cropped to the base's shapes.
-        verification: None when it was not asked for.
+        verification: The checks; None when they were not asked for.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    form: Form
+    form: FormName
     output: str
     files: dict[str, int]
     adapter_bytes: int

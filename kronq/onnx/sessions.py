@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kronq.errors import KronqError
 from kronq.onnx.providers import ExecutionTarget, check_provider
 from kronq.onnx.slots.kernel import check_library
-from kronq.onnx.slots.spec import SPEC, Slots
+from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -121,7 +121,7 @@ def find_kernel(folder: Path) -> Path | None:
     """
     if not (folder / SPEC).is_file():
         return None
-    name = Slots.read(folder).kernel
+    name = SlotSpec.read(folder).kernel
     if name is None:
         return None
     library = folder / Path(name).name

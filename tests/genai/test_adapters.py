@@ -20,9 +20,11 @@ from kronq.io import checksummed
 from kronq.io.cache import cache_folder
 from kronq.io.checksummed import verify_trailer
 from kronq.model.adapter import Adapter, Origin
-from kronq.onnx.slots.inputs import parameters
-from kronq.onnx.slots.onnx_adapter import read_onnx_adapter, write_onnx_adapter
-from kronq.onnx.slots.spec import Slots
+from kronq.onnx.forms import Slots
+from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter
+from kronq.onnx.slots.slot_inputs import slot_inputs
+from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 from tests.adapters import kron, lora
 
 pytest.importorskip("onnxruntime_genai")
@@ -49,7 +51,7 @@ def files(tiny_base, tmp_path_factory, kernel):
     """A model with slots, two packed adapters of different family and rank, a cache."""
     folder = tmp_path_factory.mktemp("slots")
     one, two = adapter(1, **KRON), adapter(2, rank=3, **LORA)
-    kronq.export_onnx(one, tiny_base, folder / "model", form="slots", kernel=kernel, verify=False)
+    kronq.export_onnx(one, tiny_base, folder / "model", form=Slots(compiled=kernel), verify=False)
     kronq.save(kronq.quantize(one, bits=8), folder / "one.safetensors")
     kronq.save(kronq.quantize(two, bits=8), folder / "two.safetensors")
     return folder
@@ -135,7 +137,7 @@ def test_loading_and_unloading_do_not_gather_memory(session, files):
 def test_the_file_holds_what_the_graph_takes(files, tmp_path):
     packed = kronq.load(files / "one.safetensors")
     out = write_onnx_adapter(packed, files / "model", tmp_path / "one.onnx_adapter")
-    expected = parameters(packed, Slots.read(files / "model"))
+    expected = slot_inputs(packed, SlotSpec.read(files / "model"))
     found = read_onnx_adapter(out)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -276,7 +278,7 @@ def test_run_and_convert_from_the_shell(files, session, tmp_path):
     out = tmp_path / "one.onnx_adapter"
     told = CliRunner().invoke(
         cli,
-        f"convert {files}/one.safetensors --to onnx_adapter --onnx {files}/model -o {out}".split(),
+        f"convert {files}/one.safetensors --to onnx_adapter --model {files}/model -o {out}".split(),
     )
     assert told.exit_code == 0
     assert f"{out.stat().st_size:,} bytes" in told.stdout

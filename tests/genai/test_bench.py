@@ -12,7 +12,7 @@ from kronq.genai.bench.timed_model import Workload, open_timed_model
 from kronq.genai.bench.timing import Sample, Spread, run_in_turns, time_ratio, tokens_per_second
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import ExecutionTarget
-from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 from tests.cli.conftest import kronq
 from tests.evaluate.tiny import tiny_adapter
 

@@ -22,10 +22,10 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from kronq.onnx.folder import load_base
-from kronq.onnx.graph.match import find
+from kronq.onnx.base_folder import load_base
+from kronq.onnx.graph.match import find_matches
 from kronq.onnx.graph.sites import find_sites
-from kronq.onnx.merge.stored_blocks import read
+from kronq.onnx.merge.stored_blocks import read_blocks
 
 Feeds = dict[str, np.ndarray]
 
@@ -200,10 +200,10 @@ def qdq_int4(source: Path, out: Path) -> Path:
 def take_codes(model: nn.Module, base: Path) -> None:
     """Gives ``model`` the weights that a base's codes stand for, where it has codes."""
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    for name, found in find(linears, find_sites(load_base(base))).items():
+    for name, found in find_matches(linears, find_sites(load_base(base))).items():
         for site in found.sites:
             if site.codes is not None:
-                stored = read(site).dense()
+                stored = read_blocks(site).dense()
                 rows = slice(*site.rows(linears[name].out_features))
                 weight = (stored if site.stored_transposed else stored.T)[rows]
                 linears[name].weight.data = torch.from_numpy(weight.astype(np.float32))

@@ -18,8 +18,8 @@ import pytest
 import kronq
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.onnx.slots.inputs import parameters
-from kronq.onnx.slots.spec import Slots
+from kronq.onnx.slots.slot_inputs import slot_inputs
+from kronq.onnx.slots.slot_spec import SlotSpec
 from tests.paths import EXAMPLE
 
 torch = pytest.importorskip("torch")
@@ -169,7 +169,7 @@ def test_outputs_are_pefts(tmp_path: Path, base: Base, form: str) -> None:
 
     report = kronq.export_onnx(base.adapter, base.file, out, form=form)
 
-    filled = parameters(base.adapter, Slots.read(out)) if form == "slots" else {}
+    filled = slot_inputs(base.adapter, SlotSpec.read(out)) if form == "slots" else {}
     found = apart(run(out / "model.onnx", base.feeds | filled), base.wanted)
     tolerance = HALF if base.how.startswith("fp16") else EXACT
     if base.how in ROUNDING:

@@ -22,7 +22,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
 def test_a_summary_for_people(tmp_path: Path) -> None:
     adapter, base = files(tmp_path)
     out = tmp_path / "out"
-    result = CliRunner().invoke(command, [adapter, "--onnx", base, "-o", str(out)])
+    result = CliRunner().invoke(command, [adapter, "--base", base, "-o", str(out)])
     assert result.exit_code == 0, result.output
     assert "layers against the normal form" in result.output
     assert "adapter.safetensors" in result.output
@@ -31,7 +31,7 @@ def test_a_summary_for_people(tmp_path: Path) -> None:
 
 def test_json_alone_on_stdout(tmp_path: Path) -> None:
     adapter, base = files(tmp_path)
-    arguments = [adapter, "--onnx", base, "-o", str(tmp_path / "out"), "--form", "merged", "--json"]
+    arguments = [adapter, "--base", base, "-o", str(tmp_path / "out"), "--form", "merged", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "kronq", "export", *arguments], capture_output=True, check=True
     )
@@ -42,9 +42,18 @@ def test_json_alone_on_stdout(tmp_path: Path) -> None:
     assert report["nbytes"] == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
 
 
+def test_settings_of_one_form_are_refused_for_another(tmp_path: Path) -> None:
+    adapter, base = files(tmp_path)
+    arguments = [adapter, "--base", base, "-o", str(tmp_path / "out"), "--form"]
+    result = CliRunner().invoke(command, [*arguments, "merged", "--kernel"])
+    assert "for slots; found the form merged" in str(result.exception)
+    result = CliRunner().invoke(command, [*arguments, "branch", "--allow-loss"])
+    assert "--allow-loss is for --form merged" in str(result.exception)
+
+
 def test_without_checks(tmp_path: Path) -> None:
     adapter, base = files(tmp_path)
-    arguments = [adapter, "--onnx", base, "-o", str(tmp_path / "out"), "--no-verify"]
+    arguments = [adapter, "--base", base, "-o", str(tmp_path / "out"), "--no-verify"]
     result = CliRunner().invoke(command, arguments)
     assert "not run (--no-verify)" in result.output
 
@@ -52,7 +61,7 @@ def test_without_checks(tmp_path: Path) -> None:
 def test_a_wrong_base_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     tiny.build(tmp_path / "other.onnx", names="torchscript")
     other = save(tiny.adapter(layers={"decoder.block.0.q": (8, 8)}), tmp_path / "b.safetensors")
-    arguments = [str(other), "--onnx", str(tmp_path / "other.onnx"), "-o", str(tmp_path / "out")]
+    arguments = [str(other), "--base", str(tmp_path / "other.onnx"), "-o", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "kronq", "export", *arguments], capture_output=True, text=True
     )

@@ -24,7 +24,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float, Matrix
 from kronq.onnx import export_onnx
-from kronq.onnx.verify import parts as checks
+from kronq.onnx.verify import check_branches as checks
 from kronq.packed import read, save
 from kronq.quantization.mixed.native import native
 from tests.onnx import tiny_onnx as tiny

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 
 from kronq.errors import MismatchError
 from kronq.onnx import export_onnx
-from kronq.onnx.graph.match import match
-from kronq.onnx.graph.names import canonical
+from kronq.onnx.graph.match import match_layers
+from kronq.onnx.graph.match_by_name import canonical
 from kronq.onnx.graph.sites import SCOPES, find_sites
 from tests.onnx import tiny_onnx as tiny
 
@@ -41,8 +41,8 @@ def base(names: list[str], *, node: str = "node_{}", scopes: list[str] | None = 
 
 
 def found(layers: list[str], model: ir.Model) -> list[str]:
-    places = match(layers, find_sites(model))
-    return [places[name][0].source.name for name in layers]
+    matches = match_layers(layers, find_sites(model))
+    return [matches[name][0].source.name for name in layers]
 
 
 def test_canonical_names() -> None:

@@ -112,7 +112,7 @@ def test_a_map_is_checked(tmp_path: Path, named: Path) -> None:
     mine = adapter("q")
     layer = FIRST + "self_attn.q_proj"
     wrong = {
-        "adapter has not": {"model.layers.7.q_proj": "x"},
+        "unknown layer": {"model.layers.7.q_proj": "x"},
         "no linear layer of the base": {layer: "/model/layers.0/attn/q_prj/MatMul"},
         r"another shape; found \[96, 64\]": {layer: "/model/layers.0/mlp/up_proj/MatMul"},
     }
@@ -135,7 +135,7 @@ def test_a_map_goes_before_names(tmp_path: Path, named: Path) -> None:
 
 def test_a_dry_run_prints_the_table(tmp_path: Path, nameless: Path) -> None:
     file = str(save(adapter("k", "down"), tmp_path / "a.safetensors"))
-    arguments = [file, "--onnx", str(nameless), "--dry-run"]
+    arguments = [file, "--base", str(nameless), "--dry-run"]
     told = CliRunner().invoke(command, arguments)
     assert isinstance(told.exception, MismatchError)
     assert all(word in told.stdout for word in ("position", "ambiguous", "MatMul_", " or "))

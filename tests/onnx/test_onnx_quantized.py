@@ -22,7 +22,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 
 from kronq.errors import KronqError, MismatchError, UnsupportedError
 from kronq.model.adapter import Adapter
-from kronq.onnx import export_onnx
+from kronq.onnx import Merged, export_onnx
 from tests.onnx import tiny_onnx as tiny
 
 NBITS = {"4": (4, True), "4 zeros": (4, False), "8": (8, True), "8 zeros": (8, False)}
@@ -103,7 +103,7 @@ def test_merged_weights_are_what_onnxruntime_reads(tmp_path: Path, how: str) -> 
     """The report's share of ΔW is that of the weights that are really there."""
     base = quantized(tmp_path, how)
     adapter = tiny.adapter("lora")
-    report = export_onnx(adapter, base, tmp_path / "out", form="merged", force=True)
+    report = export_onnx(adapter, base, tmp_path / "out", form=Merged(allow_loss=True))
     before, after = weights(base), weights(tmp_path / "out" / "model.onnx")
     lost = wanted = 0.0
     for layer, delta in adapter.items():
@@ -136,7 +136,7 @@ def test_a_small_adapter_is_not_lost_unsaid(tmp_path: Path, how: str) -> None:
     with pytest.raises(KronqError, match=r'lose the adapter.*form="branch" keeps all of it'):
         export_onnx(small, base, tmp_path / "out", form="merged")
     assert not (tmp_path / "out").exists()
-    report = export_onnx(small, base, tmp_path / "out", form="merged", force=True)
+    report = export_onnx(small, base, tmp_path / "out", form=Merged(allow_loss=True))
     assert 0 <= report.delta_kept < 0.9
     assert all(0 <= share <= 1 for share in report.layers_kept.values())
 

@@ -13,8 +13,8 @@ import pytest
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import kronq
-from kronq.onnx.slots.flatbuffer import Inputs
-from kronq.onnx.slots.onnx_adapter import export_inputs, write_onnx_adapter
+from kronq.onnx.slots.flatbuffer import InputStack
+from kronq.onnx.slots.write_onnx_adapter import write_inputs, write_onnx_adapter
 from kronq.quantization.configs import config_for
 from tests.conftest import once_per_machine
 from tests.evaluate.tiny import tiny_adapter
@@ -152,8 +152,8 @@ def test_a_click_on_ask_shows_every_answer(page):
 
 def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder):
     ones = np.ones((1, 8, 4), np.float32)
-    other = Inputs(["/h.0/attn/down"], (8, 4), ones.dtype, lambda: [ones])
-    export_inputs([other], folder / "other.onnx_adapter")
+    other = InputStack(["/h.0/attn/down"], (8, 4), ones.dtype, lambda: [ones])
+    write_inputs([other], folder / "other.onnx_adapter")
     opened = (
         "Promise.all([import('./model.js'), fetch('model/other.onnx_adapter')])"
         ".then(async ([{ openAdapter }, file]) =>"

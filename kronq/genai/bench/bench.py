@@ -30,7 +30,7 @@ from kronq.onnx.providers import (
     count_nodes,
 )
 from kronq.onnx.sessions import open_session
-from kronq.onnx.slots.spec import Slots
+from kronq.onnx.slots.slot_spec import SlotSpec
 
 WITH, WITHOUT = "with", "without"
 FRESH_PROCESSES = 3
@@ -151,7 +151,7 @@ def _find_variants(folder: StrPath, base: StrPath | None, adapter: StrPath | Non
     bare = exported if base is None else find_model(base)
     if adapter is None:
         return {WITH: Variant(exported), WITHOUT: Variant(bare)}
-    prepared = prepare_adapter(adapter, Slots.read(exported.folder))
+    prepared = prepare_adapter(adapter, SlotSpec.read(exported.folder))
     return {WITH: Variant(exported, str(adapter), prepared), WITHOUT: Variant(bare)}
 
 

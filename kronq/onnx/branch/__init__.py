@@ -1,1 +1,1 @@
-"""The branch form: the factors beside each base layer."""
+"""The branch form: the adapter's factors beside each base layer."""

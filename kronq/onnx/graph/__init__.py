@@ -1,1 +1,1 @@
-"""The layers of an ONNX graph, and how an adapter's layers are matched to them."""
+"""The base's graph: its linear layers (sites), and which layer of an adapter belongs to which."""

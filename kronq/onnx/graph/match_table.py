@@ -1,21 +1,28 @@
-"""What ``kronq export --dry-run`` tells: every layer of the adapter and its place in the base."""
+"""The table of ``kronq export --dry-run``: every layer of the adapter and its sites in the base."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from kronq.errors import MismatchError, StrPath
 from kronq.model.adapter import Adapter
-from kronq.onnx.folder import find_base, load_base
-from kronq.onnx.graph.match import find, fit, settled
-from kronq.onnx.graph.names import Found
-from kronq.onnx.graph.sites import Site, find_sites, integer_nodes
+from kronq.onnx.base_folder import find_base, load_base
+from kronq.onnx.graph.match import find_matches
+from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
+from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
 
 
-class Place(BaseModel):
-    """One linear layer of the base: its node, its weight, [d_out, d_in], a third of it or all."""
+class SiteRow(BaseModel):
+    """One linear layer of the base.
+
+    Attributes:
+        node: Name of its node.
+        weight: Name of its weight.
+        shape: [d_out, d_in].
+        part: ``q``, ``k`` or ``v`` of a fused weight; None for a whole one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,8 +39,8 @@ class MatchRow(BaseModel):
         layer: Its name.
         shape: [d_out, d_in].
         how: ``name``, ``position`` or ``map``; ``ambiguous`` or ``missing``.
-        places: Where it goes: one, unless the base uses the layer again.
-        candidates: Where it might go, when that is not certain.
+        places: Its sites: one, unless the base uses the layer again.
+        candidates: Sites that it might have, where it is ambiguous.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,66 +48,78 @@ class MatchRow(BaseModel):
     layer: str
     shape: tuple[int, int]
     how: str
-    places: list[Place]
-    candidates: list[Place]
+    places: list[SiteRow]
+    candidates: list[SiteRow]
 
 
 class MatchTable(BaseModel):
-    """Where an adapter goes.
+    """All layers of an adapter beside a base.
 
     Attributes:
-        rows: All of its layers.
-        unused: Linear layers of the base that none of them goes to.
-        integer: Types of the base's nodes that no adapter goes beside.
-        problem: Why an export would be refused; None where it would not.
+        rows: One for each layer.
+        unused: Linear layers of the base that no layer is matched to.
+        integer: Operator types of the base that no adapter goes beside.
+        problem: Reason why an export would be refused; None where it would not.
     """
 
     model_config = ConfigDict(frozen=True)
 
     rows: list[MatchRow]
-    unused: list[Place]
+    unused: list[SiteRow]
     integer: list[str]
     problem: str | None = None
-
-
-def _row(layer: str, shape: tuple[int, int], found: Found) -> MatchRow:
-    return MatchRow(
-        layer=layer,
-        shape=shape,
-        how=found.how,
-        places=[_place(site) for site in found.sites],
-        candidates=[_place(site) for site in found.candidates],
-    )
-
-
-def _place(site: Site) -> Place:
-    return Place(
-        node=site.node.name or "", weight=site.weight_name, shape=site.shape, part=site.part
-    )
 
 
 def match_table(
     adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
 ) -> MatchTable:
-    """Where every layer would go in the base, certain or not; nothing is written.
+    """Matches every layer to the base, certain or not, and writes nothing.
+
+    Args:
+        adapter: As ``kronq.load`` returns it.
+        base: An .onnx file, or a folder with one.
+        mapping: Layer → node or weight of the base, where names do not tell.
 
     Raises:
         MismatchError: The map does not fit.
         FormatError: The base is not a whole ONNX model.
+
+    Example:
+        >>> table = kronq.onnx.match_table(adapter, "base/")
+        >>> [row.layer for row in table.rows if row.how == "missing"]
     """
     model = load_base(find_base(base))
     sites = find_sites(model)
-    found = find(adapter, sites, mapping)
-    integer = integer_nodes(model)
+    matches = find_matches(adapter, sites, mapping)
+    integer = integer_node_types(model)
     problem = None
     try:
-        fit(adapter, settled(found, sites, integer))
+        refuse_unmatched(matches, sites, integer)
+        fit_to_base(adapter, {name: match.sites for name, match in matches.items()})
     except MismatchError as error:
         problem = str(error)
-    used = {site.weight_name for entry in found.values() for site in entry.sites}
+    used = {site.weight_name for match in matches.values() for site in match.sites}
     return MatchTable(
-        rows=[_row(name, adapter[name].shape, entry) for name, entry in found.items()],
-        unused=[_place(s) for s in sites if s.weight_name not in used],
+        rows=[
+            MatchRow(
+                layer=name,
+                shape=adapter[name].shape,
+                how=match.how,
+                places=_site_rows(match.sites),
+                candidates=_site_rows(match.candidates),
+            )
+            for name, match in matches.items()
+        ],
+        unused=_site_rows([site for site in sites if site.weight_name not in used]),
         integer=sorted(set(integer)),
         problem=problem,
     )
+
+
+def _site_rows(sites: Sequence[Site]) -> list[SiteRow]:
+    return [
+        SiteRow(
+            node=site.node.name or "", weight=site.weight_name, shape=site.shape, part=site.part
+        )
+        for site in sites
+    ]

@@ -1,4 +1,4 @@
-"""Where an adapter can go: every place in an ONNX graph that multiplies by a constant matrix."""
+"""Sites: the linear layers of an ONNX graph, which multiply by a constant matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 _WEIGHT = re.compile(r"(?:[./](?:MatMul|Gemm|linear|Linear))?[./](?:weight|kernel)$")
 _QUANTIZED = re.compile(r"(?:_DQ)?_(?:quantized|Q[48])$")
-"""What onnxruntime's quantizers append to a weight's name."""
+"""Endings that onnxruntime's quantizers append to a weight's name."""
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PASSED = ("Transpose", "Cast", "Identity", *_QUANTIZERS)
 _INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
@@ -25,13 +25,13 @@ class Site:
 
     Attributes:
         node: MatMul, Gemm or MatMulNBits.
-        source: The value that holds the stored weight; None when it is quantized.
-        chain: The nodes that the stored weight passes before ``node``, in order.
+        source: Value that holds the stored weight; None when it is quantized.
+        chain: Nodes that the stored weight passes before ``node``, in order.
         stored_transposed: Whether the stored weight is [d_out, d_in] (else [d_in, d_out]).
         shape: (d_out, d_in).
-        names: What the base calls it, as found.
-        part: ``q``, ``k`` or ``v`` when the layer is one third of a fused weight.
-        codes: The value that holds a quantized weight's codes; None when it is not quantized.
+        names: Names of the layer in the base, best first.
+        part: ``q``, ``k`` or ``v`` when the layer is one part of a fused weight.
+        codes: Value that holds a quantized weight's codes; None when it is not quantized.
     """
 
     node: ir.Node
@@ -44,7 +44,7 @@ class Site:
     codes: ir.Value | None = None
 
     def rows(self, d_out: int) -> tuple[int, int]:
-        """First and last output of this layer among the weight's, q before k before v."""
+        """Returns where this layer's d_out outputs begin and end among the weight's: q, k, v."""
         total = self.shape[0]
         start = {"q": 0, "k": total - 2 * d_out, "v": total - d_out}.get(self.part or "q", 0)
         return start, start + d_out
@@ -55,47 +55,76 @@ class Site:
 
     @property
     def weight(self) -> ir.Value | None:
-        """What two sites share when they are the same layer, used twice."""
+        """Value that two sites share when they are one layer, used twice."""
         return self.source or self.codes or self.node.inputs[1]
-
-    @property
-    def x(self) -> ir.Value | None:
-        """What a branch reads: the node's input before it was quantized, where it is.
-
-        That is nearer to the truth, and onnxruntime 1.32 fails on a Reshape behind
-        DequantizeLinear (it moves a QuantizeLinear of another type behind it).
-        """
-        value = self.node.inputs[0]
-        found = value
-        for kind in ("DequantizeLinear", "QuantizeLinear"):
-            producer = found.producer() if found is not None else None
-            if producer is None or producer.op_type != kind:
-                return value
-            found = producer.inputs[0]
-        return found
 
     @property
     def weight_name(self) -> str:
         return str(self.weight.name) if self.weight is not None else ""
 
+    @property
+    def x(self) -> ir.Value | None:
+        """Input of the layer, before it is quantized where it is: a branch reads this one.
+
+        It is more exact, and onnxruntime 1.32 fails on a Reshape behind DequantizeLinear (it moves
+        a QuantizeLinear of another type behind it).
+        """
+        value = self.node.inputs[0]
+        unquantized = value
+        for kind in ("DequantizeLinear", "QuantizeLinear"):
+            producer = unquantized.producer() if unquantized is not None else None
+            if producer is None or producer.op_type != kind:
+                return value
+            unquantized = producer.inputs[0]
+        return unquantized
+
+    @property
+    def rank(self) -> int | None:
+        """Dimensions of the layer's input; None where the graph does not state them."""
+        if self.node.op_type == "Gemm":
+            return 2
+        for value in (self.node.inputs[0], self.node.outputs[0]):
+            if value is not None and value.shape is not None:
+                return len(value.shape)
+        return None
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """Type that the base computes this layer in."""
+        for value in (self.node.inputs[0], self.node.outputs[0]):
+            if value is not None and value.dtype is not None:
+                return value.dtype
+        scales = self.node.inputs[2] if self.node.op_type == "MatMulNBits" else None
+        for link in self.chain[::-1]:
+            if link.op_type == "Cast":
+                return ir.DataType(link.attributes["to"].as_int())
+        weight = scales or self.source
+        tensor = None if weight is None else weight.const_value
+        return ir.DataType.FLOAT if tensor is None else tensor.dtype
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether the base rounds the layer's input to int8."""
+        level = self.node.attributes.get_int("accuracy_level", 0)
+        return self.x is not self.node.inputs[0] or level == 4
+
 
 def find_sites(model: ir.Model) -> list[Site]:
-    """Every linear layer of the graph and its subgraphs, in the order they are found."""
-    found = []
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        site = _site(node)
-        if site is not None:
-            found.append(site)
-    return found
+    """Returns every linear layer of the graph and its subgraphs, in the order of the nodes."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return [site for node in nodes if (site := _site_of(node)) is not None]
 
 
-def integer_nodes(model: ir.Model) -> list[str]:
-    """Nodes that multiply quantized activations: no x for a branch, and no float W to add to."""
+def integer_node_types(model: ir.Model) -> list[str]:
+    """Returns the types of nodes that multiply quantized activations.
+
+    No adapter goes beside these: they have no float input for a branch, and no float weight.
+    """
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
     return [node.op_type for node in nodes if node.op_type in _INTEGER]
 
 
-def _site(node: ir.Node) -> Site | None:
+def _site_of(node: ir.Node) -> Site | None:
     if (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
         shape = (node.attributes["N"].as_int(), node.attributes["K"].as_int())
         codes = node.inputs[1]
@@ -108,7 +137,7 @@ def _site(node: ir.Node) -> Site | None:
         if settings.get_int("transA", 0) or settings.get_float("alpha", 1.0) != 1.0:
             return None
         flipped = bool(settings.get_int("transB", 0))
-    traced = _trace(node.inputs[1])
+    traced = _trace_constant(node.inputs[1])
     if traced is None:
         return None
     source, chain, turned = traced
@@ -124,8 +153,15 @@ def _site(node: ir.Node) -> Site | None:
     return Site(node, source, chain, transposed, shape, names)
 
 
-def _trace(value: ir.Value | None) -> tuple[ir.Value, tuple[ir.Node, ...], bool] | None:
-    """From a node's input back to the constant it comes from, if nothing but these is between."""
+def _trace_constant(
+    value: ir.Value | None,
+) -> tuple[ir.Value, tuple[ir.Node, ...], bool] | None:
+    """Follows a node's input back to a constant, through nodes that only convert or transpose.
+
+    Returns:
+        The constant, the nodes between in order, and whether they transpose it; None where other
+        nodes are between, or no constant is at the end.
+    """
     chain: list[ir.Node] = []
     turned = False
     while value is not None:
@@ -146,7 +182,7 @@ def _trace(value: ir.Value | None) -> tuple[ir.Value, tuple[ir.Node, ...], bool]
 
 
 def _names(node: ir.Node, weight: ir.Value | None) -> Iterator[str]:
-    """The layer's names in this base: of the scope that made the node, and of the weight."""
+    """Yields the layer's names: of the module that the node was made from, or node and weight."""
     scopes = node.metadata_props.get(SCOPES)
     if scopes:
         try:
@@ -154,7 +190,7 @@ def _names(node: ir.Node, weight: ir.Value | None) -> Iterator[str]:
         except (ValueError, SyntaxError, IndexError, TypeError):
             path = ""
         if path:
-            # The exporter itself says which module this was: a tied weight's name may not.
+            # The exporter states the module itself; the name of a tied weight may be another's.
             yield str(path)
             return
     if node.name:

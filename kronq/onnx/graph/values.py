@@ -1,4 +1,4 @@
-"""Values of a graph that several rooms make: constants, and what takes another value's place."""
+"""Edits of a graph's values: new constants, free names, and readers moved to another value."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 
-def constant(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """A value that holds ``tensor``; it is in no graph yet."""
+def constant_value(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Returns a value that holds ``tensor`` and is in no graph yet."""
     return ir.Value(
         name=name,
         shape=ir.Shape(tensor.shape.numpy()),
@@ -17,34 +17,45 @@ def constant(name: str, tensor: ir.TensorProtocol) -> ir.Value:
     )
 
 
-def add_constant(
+def add_initializer(
     graph: ir.Graph,
     name: str,
     tensor: ir.TensorProtocol,
     shape: Sequence[int | str] | None = None,
 ) -> ir.Value:
-    """A new initializer.
+    """Adds a constant to a graph.
 
     Args:
-        graph: Gets it.
-        name: Of the value, and of the tensor from now on.
-        tensor: What it holds.
-        shape: What the graph says of its shape, where that may change; None for the tensor's.
+        graph: Gets the initializer.
+        name: Name of the value and, from now on, of the tensor.
+        tensor: Its content.
+        shape: Declared shape, where it may change at run time; None for the tensor's.
     """
     tensor.name = name
-    value = constant(name, tensor)
+    value = constant_value(name, tensor)
     if shape is not None:
         value.shape = ir.Shape(shape)
     graph.register_initializer(value)
     return value
 
 
-def succeed(y: ir.Value, total: ir.Value, was: str) -> None:
-    """Has everything that reads ``y`` read ``total`` instead.
+def move_readers(y: ir.Value, total: ir.Value, renamed: str) -> None:
+    """Makes everything that reads ``y`` read ``total`` instead.
 
-    An output of the graph keeps the name that callers know it by; ``y`` is ``was`` then.
+    An output of the graph keeps the name that callers know: ``total`` takes it, and ``y`` is
+    called ``renamed``.
     """
     total.shape, total.type = y.shape, y.type
     y.replace_all_uses_with(total, replace_graph_outputs=True)
     if total.is_graph_output():
-        total.name, y.name = y.name, was
+        total.name, y.name = y.name, renamed
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """Returns ``name``, or the first free one of ``name_2``, ``name_3`` …, and adds it to taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free

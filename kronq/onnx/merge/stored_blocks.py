@@ -1,4 +1,4 @@
-"""Quantized base weights in a graph: read as blocks, and written as what their node reads.
+"""Quantized weights in a graph, read as blocks and written back as their node's inputs.
 
 MatMulNBits (onnxruntime's ContribOperators.md): B is [N, ⌈K / block⌉, block · bits / 8] bytes, the
 lowest bits first, zero points packed likewise for each row, or floats. DequantizeLinear (ONNX): a
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from kronq.errors import UnsupportedError
 from kronq.model.delta import F64
 from kronq.onnx.graph.sites import Site
-from kronq.onnx.merge.weight_blocks import Blocks
+from kronq.onnx.merge.quantized_blocks import QuantizedBlocks
+
+_Array = NDArray[Any]
 
 _RANGES = {
     ir.DataType.INT8: (-128, 127),
@@ -28,8 +30,14 @@ _RANGES = {
 }
 
 
-def inputs(site: Site) -> tuple[ir.Node, int]:
-    """The node that dequantizes a weight, and which input its codes are: scale and zero follow."""
+def dequantizer_of(site: Site) -> tuple[ir.Node, int]:
+    """Returns the node that dequantizes a weight, and the index of its input of codes.
+
+    Scales and zero points are the next two inputs.
+
+    Raises:
+        UnsupportedError: The weight is dequantized in another way.
+    """
     if site.node.op_type == "MatMulNBits":
         return site.node, 1
     kinds = [link.op_type for link in site.chain]
@@ -38,138 +46,143 @@ def inputs(site: Site) -> tuple[ir.Node, int]:
     return site.chain[kinds.index("DequantizeLinear")], 0
 
 
-def read(site: Site) -> Blocks:
-    """A site's quantized weight.
+def read_blocks(site: Site) -> QuantizedBlocks:
+    """Reads a site's quantized weight.
 
     Raises:
-        UnsupportedError: Codes, blocks or an order of columns that are not known.
+        UnsupportedError: Its codes, blocks or order of columns are of an unknown kind.
     """
-    node, first = inputs(site)
-    codes, scale, zero = (_array(node, first + i) for i in range(3))
+    node, first = dequantizer_of(site)
+    codes, scale, zero = (_constant_input(node, first + i) for i in range(3))
     if codes is None or scale is None or site.codes is None or site.codes.const_value is None:
         raise _unsupported(site, "scales that are not constant")
     kind = site.codes.const_value.dtype
     if first == 1:
         if len(node.inputs) > 4 and node.inputs[4] is not None:
             raise _unsupported(site, "MatMulNBits with g_idx")
-        return _of_nbits(site, codes, scale, zero)
+        return _read_nbits(site, codes, scale, zero)
     if kind not in _RANGES or (scale.ndim > 2):
         raise _unsupported(site, kind.name)
-    return _of_dequantize(node, kind, codes, scale, zero)
+    return _read_dequantize_linear(node, kind, codes, scale, zero)
 
 
-def _of_nbits(
-    site: Site, codes: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None
-) -> Blocks:
+def _read_nbits(site: Site, codes: _Array, scale: _Array, zero: _Array | None) -> QuantizedBlocks:
     attributes = site.node.attributes
     bits, size = attributes.get_int("bits", 4), attributes["block_size"].as_int()
     if bits not in (2, 4, 8):
         raise _unsupported(site, f"{bits} bits")
     rows, count = site.shape[0], -(-site.shape[1] // size)
     middle = 2 ** (bits - 1)
-    whole = zero is None or zero.dtype == np.uint8
+    integer_zeros = zero is None or zero.dtype == np.uint8
     if zero is None:
         zeros = np.full((rows * count, 1), middle, np.float64)
-    elif whole:
-        zeros = _unpacked(zero.reshape(rows, -1), bits)[:, :count].reshape(-1, 1)
+    elif integer_zeros:
+        zeros = _unpack_nbits(zero.reshape(rows, -1), bits)[:, :count].reshape(-1, 1)
     else:
         zeros = zero.astype(np.float64).reshape(-1, 1)
-    return Blocks(
-        _unpacked(codes.reshape(rows * count, -1), bits),
-        scale.astype(np.float64).reshape(-1, 1),
-        zeros,
-        (0, 2**bits - 1),
-        zero is None or bool((zeros == middle).all()),
-        whole,
-        scale.dtype,
-        site.shape,
-        1,
-        size,
+    return QuantizedBlocks(
+        codes=_unpack_nbits(codes.reshape(rows * count, -1), bits),
+        scale=scale.astype(np.float64).reshape(-1, 1),
+        zero=zeros,
+        limits=(0, 2**bits - 1),
+        symmetric=zero is None or bool((zeros == middle).all()),
+        integer_zeros=integer_zeros,
+        scale_type=scale.dtype,
+        shape=site.shape,
+        axis=1,
+        size=size,
     )
 
 
-def _of_dequantize(
-    node: ir.Node,
-    kind: ir.DataType,
-    codes: NDArray[Any],
-    scale: NDArray[Any],
-    zero: NDArray[Any] | None,
-) -> Blocks:
-    low, high = _RANGES[kind]
+def _read_dequantize_linear(
+    node: ir.Node, kind: ir.DataType, codes: _Array, scale: _Array, zero: _Array | None
+) -> QuantizedBlocks:
     numbers = codes.astype(np.float64)
-    # onnxruntime's reduce_range: 7 bits, for processors whose int8 products overflow.
-    if kind == ir.DataType.INT8 and np.abs(numbers).max(initial=0) <= 64:
-        low, high = -64, 64
-    elif kind == ir.DataType.UINT8 and numbers.max(initial=0) <= 127:
-        high = 127
     size = node.attributes.get_int("block_size", 0) or None
     axis = None if scale.size == 1 and not size else node.attributes.get_int("axis", 1) % 2
-    shape = (int(codes.shape[0]), int(codes.shape[1]))
-    limits, type_ = (low, high), scale.dtype
-    empty = Blocks(numbers, scale, scale, limits, True, True, type_, shape, axis, size)
 
-    def spread(values: NDArray[Any]) -> F64:
+    def column(values: _Array) -> F64:
         wide = values.astype(np.float64)
         return (np.moveaxis(wide, axis or 0, -1) if size else wide).reshape(-1, 1)
 
     zeros = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
     middle = sum(_RANGES[kind]) // 2 + (sum(_RANGES[kind]) % 2)
-    return replace(
-        empty,
-        codes=empty.split(numbers),
-        scale=spread(scale),
-        zero=spread(zeros),
+    blocks = QuantizedBlocks(
+        codes=numbers,
+        scale=column(scale),
+        zero=column(zeros),
+        limits=_code_limits(numbers, kind),
         symmetric=zero is None or bool((zeros == middle).all()),
+        integer_zeros=True,
+        scale_type=scale.dtype,
+        shape=(int(codes.shape[0]), int(codes.shape[1])),
+        axis=axis,
+        size=size,
     )
+    return replace(blocks, codes=blocks.split(numbers))
 
 
-def tensors(blocks: Blocks, site: Site) -> list[tuple[int, ir.TensorProtocol]]:
-    """What the base's node is to read: (which input, tensor), in the shapes and types it has."""
-    node, first = inputs(site)
+def _code_limits(codes: F64, kind: ir.DataType) -> tuple[int, int]:
+    """Returns the range of codes: that of their type, or of onnxruntime's ``reduce_range``.
+
+    Under ``reduce_range`` codes have 7 bits, for processors whose int8 products overflow.
+    """
+    if kind == ir.DataType.INT8 and np.abs(codes).max(initial=0) <= 64:
+        return -64, 64
+    if kind == ir.DataType.UINT8 and codes.max(initial=0) <= 127:
+        return 0, 127
+    return _RANGES[kind]
+
+
+def stored_tensors(blocks: QuantizedBlocks, site: Site) -> list[tuple[int, ir.TensorProtocol]]:
+    """Returns new inputs of the dequantizing node, in the shapes and types of the old ones.
+
+    Returns:
+        (Index of the input, tensor), for codes, scales and, where there are any, zero points.
+    """
+    node, first = dequantizer_of(site)
     bits = site.node.attributes.get_int("bits", 4) if first == 1 else 0
-    whole = blocks.codes if first == 1 else blocks.joined(blocks.codes)
-    array: NDArray[Any]
-    given: list[F64] = [whole, blocks.scale, blocks.zero]
-    made: list[tuple[int, ir.TensorProtocol]] = []
-    for index, values in enumerate(given, first):
+    codes = blocks.codes if first == 1 else blocks.join(blocks.codes)
+    tensors: list[tuple[int, ir.TensorProtocol]] = []
+    for index, values in enumerate((codes, blocks.scale, blocks.zero), first):
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or value.const_value is None:
             continue
-        tensor = value.const_value
-        shape = tuple(tensor.shape.numpy())
-        packed = first == 1 and tensor.dtype == ir.DataType.UINT8
-        if packed:
+        old = value.const_value
+        array: _Array
+        if first == 1 and old.dtype == ir.DataType.UINT8:
             rows = site.shape[0] if index == first + 2 else len(values)
-            array = _packed(values.reshape(rows, -1), bits).reshape(shape)
+            array = _pack_nbits(values.reshape(rows, -1), bits)
         elif blocks.size and index > first and first == 0:
             along = values.reshape(blocks.shape[1 - (blocks.axis or 0)], -1)
             array = np.moveaxis(along, -1, blocks.axis or 0)
         else:
-            array = values.reshape(shape)
-        made.append((index, ir.Tensor(_typed(array, tensor.dtype), dtype=tensor.dtype)))
-    return made
+            array = values
+        shape = tuple(old.shape.numpy())
+        tensors.append((index, ir.Tensor(_cast(array.reshape(shape), old.dtype), dtype=old.dtype)))
+    return tensors
 
 
-def _typed(array: NDArray[Any], dtype: ir.DataType) -> NDArray[Any]:
+def _cast(array: _Array, dtype: ir.DataType) -> _Array:
     kind = {ir.DataType.INT4: ml_dtypes.int4, ir.DataType.UINT4: ml_dtypes.uint4}.get(dtype)
     return np.ascontiguousarray(array.astype(kind or dtype.numpy()))
 
 
-def _unpacked(data: NDArray[Any], bits: int) -> F64:
-    """Bytes [rows, n] as codes [rows, n · 8 / bits], the lowest bits first."""
+def _unpack_nbits(data: _Array, bits: int) -> F64:
+    """Unpacks bytes [rows, n] to codes [rows, n · 8 / bits], the lowest bits first."""
     parts = [(data >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
     return np.stack(parts, axis=-1).reshape(len(data), -1).astype(np.float64)
 
 
-def _packed(codes: F64, bits: int) -> NDArray[np.uint8]:
-    """The inverse of ``_unpacked``; a last byte is filled with zeros."""
+def _pack_nbits(codes: F64, bits: int) -> NDArray[np.uint8]:
+    """Packs codes into bytes, the lowest bits first; a last byte is filled with zeros."""
     each = 8 // bits
     whole = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
     parts = whole.reshape(len(whole), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
     return np.asarray(np.bitwise_or.reduce(parts, axis=-1), dtype=np.uint8)
 
 
-def _array(node: ir.Node, index: int) -> NDArray[Any] | None:
+def _constant_input(node: ir.Node, index: int) -> _Array | None:
     value = node.inputs[index] if index < len(node.inputs) else None
     return None if value is None or value.const_value is None else value.const_value.numpy()
 

@@ -1,4 +1,4 @@
-"""Arrays as the bytes of an ``.onnx_adapter``, ONNX Runtime's file for LoraAdapter.
+"""The bytes of an ``.onnx_adapter``, ONNX Runtime's file for LoraAdapter.
 
 It is a FlatBuffer (https://flatbuffers.dev/internals) of version 1 of ONNX Runtime's schema,
 onnxruntime/lora/adapter_format/adapter_schema.fbs. ONNX Runtime's own writer takes longer than all
@@ -32,21 +32,21 @@ from kronq.errors import UnsupportedError
 _HEAD = struct.pack("<I4s6H6I", 20, b"TORT", 12, 20, 4, 8, 12, 16, 12, 1, 1, 1, 8, 0)
 _VTABLE = 8
 _TYPES = {"<f4": 1, "|u1": 2, "<i8": 7}
-"""As ONNX numbers them."""
+"""ONNX's numbers of the types."""
 _LINE = 64
-"""Data begins where a line of the cache does; the format asks for a multiple of 8."""
+"""Bytes of a cache line, on which data begins; the format asks for a multiple of 8."""
 _LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """Inputs of one shape.
+class InputStack:
+    """Inputs of one shape and type, computed when they are written.
 
     Attributes:
-        names: One each.
-        shape: Of each; none is a scalar.
+        names: One for each input.
+        shape: Shape of each input; an empty one is a scalar.
         dtype: float32, int64 or uint8.
-        make: Gives the numbers: [names, ...], or those of a single input in pieces.
+        make: Computes the stack [names, ...], or a single input in chunks.
     """
 
     names: Sequence[str]
@@ -56,37 +56,37 @@ class Inputs:
 
     @property
     def nbytes(self) -> int:
-        """Of each."""
+        """Bytes of each input."""
         return prod(self.shape) * self.dtype.itemsize
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """By name."""
-        pieces = list(self.make())
-        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        """Returns the inputs by name."""
+        chunks = list(self.make())
+        whole = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
         return dict(zip(self.names, whole.reshape(len(self.names), *self.shape), strict=True))
 
 
-def adapter_file(inputs: Sequence[Inputs]) -> Iterator[bytes | memoryview]:
-    """The whole file, in parts that are written one after another.
+def flatbuffer_chunks(stacks: Sequence[InputStack]) -> Iterator[bytes | memoryview]:
+    """Yields the whole file, in chunks that are written one after another.
 
     Raises:
         UnsupportedError: It would be larger than a FlatBuffer can be.
     """
-    names = [_name(name.encode()) for each in inputs for name in each.names]
-    shapes = [struct.pack(f"<2I{len(i.shape)}q", 0, len(i.shape), *i.shape) for i in inputs]
-    lines = [_LINE + each.nbytes + -each.nbytes % _LINE for each in inputs]
-    counts = [len(each.names) for each in inputs]
+    names = [_encode_name(name.encode()) for stack in stacks for name in stack.names]
+    shapes = [struct.pack(f"<2I{len(s.shape)}q", 0, len(s.shape), *s.shape) for s in stacks]
+    data_sizes = [_LINE + stack.nbytes + -stack.nbytes % _LINE for stack in stacks]
+    counts = [len(stack.names) for stack in stacks]
 
     offsets = len(_HEAD) + 4 + 4 * np.arange(len(names))
     tables = len(_HEAD) + 4 + 4 * len(names) + 20 * np.arange(len(names))
-    shape_at, end = _places(len(_HEAD) + 4 + 24 * len(names), map(len, shapes))
-    name_at, end = _places(end, map(len, names))
-    data_at, size = _places(end + -end % _LINE, np.repeat(lines, counts).tolist())
+    shape_at, end = _lay_out(len(_HEAD) + 4 + 24 * len(names), map(len, shapes))
+    name_at, end = _lay_out(end, map(len, names))
+    data_at, size = _lay_out(end + -end % _LINE, np.repeat(data_sizes, counts).tolist())
     if size > _LARGEST:
         raise UnsupportedError(
             "the .onnx_adapter is too large", found=f"{size:,} bytes", expected=f"{_LARGEST:,}"
         )
-    types = [_TYPES[each.dtype.str] for each in inputs]
+    types = [_TYPES[stack.dtype.str] for stack in stacks]
     fields = [
         tables - _VTABLE,
         name_at - (tables + 4),
@@ -97,31 +97,31 @@ def adapter_file(inputs: Sequence[Inputs]) -> Iterator[bytes | memoryview]:
     lists = [np.array([len(names)]), tables - offsets, np.stack(fields, axis=1).reshape(-1)]
     numbers = np.concatenate(lists).astype("<u4").tobytes()
     yield b"".join([_HEAD, numbers, *shapes, *names, bytes(-end % _LINE)])
-    for each in inputs:
-        yield from _data(each)
+    for stack in stacks:
+        yield from _data_chunks(stack)
 
 
-def _places(start: int, sizes: Iterable[int]) -> tuple[NDArray[np.int64], int]:
-    """Where each of some pieces begins, and where the last one ends."""
-    *places, end = accumulate(sizes, initial=start)
-    return np.array(places, dtype=np.int64), end
+def _lay_out(start: int, sizes: Iterable[int]) -> tuple[NDArray[np.int64], int]:
+    """Returns the offset of each piece, one after another from ``start`` on, and the end."""
+    *offsets, end = accumulate(sizes, initial=start)
+    return np.array(offsets, dtype=np.int64), end
 
 
-def _name(name: bytes) -> bytes:
+def _encode_name(name: bytes) -> bytes:
     return struct.pack(f"<I{len(name)}s{4 - len(name) % 4}x", len(name), name)
 
 
-def _data(inputs: Inputs) -> Iterator[bytes | memoryview]:
-    """Each input's data with what is around it. A single one may be large, and is not copied."""
-    count, size = len(inputs.names), inputs.nbytes
+def _data_chunks(stack: InputStack) -> Iterator[bytes | memoryview]:
+    """Yields each input's data between its length and padding; a single large one uncopied."""
+    count, size = len(stack.names), stack.nbytes
     if count == 1:
         yield struct.pack(f"<{_LINE - 4}xI", size)
-        for piece in inputs.make():
-            yield np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+        for chunk in stack.make():
+            yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
         yield bytes(-size % _LINE)
         return
-    (numbers,) = inputs.make()
+    (numbers,) = stack.make()
     lines = np.zeros((count, _LINE + size + -size % _LINE), dtype=np.uint8)
     lines[:, _LINE - 4 : _LINE].view("<u4")[...] = size
-    lines[:, _LINE : _LINE + size].view(inputs.dtype).reshape(numbers.shape)[...] = numbers
+    lines[:, _LINE : _LINE + size].view(stack.dtype).reshape(numbers.shape)[...] = numbers
     yield lines.data

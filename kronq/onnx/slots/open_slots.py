@@ -1,14 +1,16 @@
-"""The slots form: every adapted layer gets a branch whose factors are the graph's to be given.
+"""Opens slots in a graph: every adapted layer gets a branch whose factors are inputs.
 
 The factors are initializers that are inputs as well (ONNX: "default values"), so a program gives
-none of them and has the base, or gives all of them, by ONNX Runtime's own ``LoraAdapter``. What a
-group computes is a local function of ONNX's operators; or, with fewer nodes and inputs than ONNX
-can do it in, one compiled operator, and then the factors of all groups are one input.
+none of them and has the base, or gives all of them, by ONNX Runtime's own ``LoraAdapter``. A group
+is computed by a local function of ONNX's operators; or, with fewer nodes and inputs than ONNX can
+do it in, by one compiled operator, and then the factors of all groups are one input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -16,214 +18,204 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from kronq.errors import UnsupportedError
 from kronq.model.adapter import Adapter
-from kronq.onnx.branch.function import DOMAIN, Body
-from kronq.onnx.branch.graft import dtype_of, opset_of, rank_of
-from kronq.onnx.graph.names import Places
+from kronq.onnx.branch.add_branches import opset_of
+from kronq.onnx.branch.function_body import DOMAIN
+from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.sites import Site
-from kronq.onnx.graph.values import add_constant, succeed
-from kronq.onnx.slots.inputs import nothing
-from kronq.onnx.slots.packed_input import NOTHING
-from kronq.onnx.slots.spec import PACKED, Group, Member, Slots
+from kronq.onnx.graph.values import add_initializer, move_readers
+from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.slots.packed_input import EMPTY_ADAPTER
+from kronq.onnx.slots.slot_function import SlotSignature, add_slot_function
+from kronq.onnx.slots.slot_inputs import empty_inputs
+from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotMember, SlotSpec
 
 MOST_NODES = 4
-"""Whose outputs one compiled operator adds to."""
+"""Nodes to whose outputs one compiled operator adds at most."""
+
+_Member = tuple[str, Site]
 
 
-def open_slots(
-    model: ir.Model, adapter: Adapter, places: Places, kernel: str | None = None
-) -> Slots:
-    """Opens a slot at each layer of ``adapter``, in place.
+@dataclass(frozen=True, eq=False)
+class _OpenGroup:
+    """A group that is being opened.
+
+    Attributes:
+        group: Its description.
+        sites: Sites of its members.
+        dtype: Type that the base computes in.
+        x: The input that all members read.
+    """
+
+    group: SlotGroup
+    sites: Sequence[Site]
+    dtype: ir.DataType
+    x: ir.Value
+
+    @cached_property
+    def nodes(self) -> list[ir.Node]:
+        """Nodes to whose outputs the members add; parts of a fused weight share one."""
+        return list({site.node: None for site in self.sites})
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """For each member, the number of its node."""
+        return tuple(self.nodes.index(site.node) for site in self.sites)
+
+
+def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
+    """Opens a slot at each layer of the base's adapter, in place.
 
     Args:
-        model: The base.
-        adapter: Whose layers get slots. Its values are not used.
-        places: Where each layer goes.
-        kernel: The library of the compiled operator; None for ONNX's own operators.
+        base: A base whose graph may be changed. The adapter tells which layers get slots; its
+            values are not used.
+        library: Name of the compiled operator's library; None for ONNX's own operators.
+
+    Returns:
+        The description of the slots.
 
     Raises:
         UnsupportedError: A layer that is used twice, activations of unknown rank, or for the
             compiled operator other ones than of float32.
     """
-    opset = opset_of(model)
-    for layer, sites in places.items():
+    model, opset = base.model, opset_of(base.model)
+    _refuse_repeated(base.matches)
+    if any(site.rank is None for site in base.matched_sites):
+        ShapeInferencePass()(model)
+    packed = _add_packed_input(model) if library else None
+    groups: list[SlotGroup] = []
+    for (_, dtype), members in _members_by_input(base).items():
+        for some in _split_members(members) if library else [members]:
+            opened = _describe_group(some, dtype, base.adapter)
+            if packed is None:
+                _add_function_node(model, opened, opset)
+            else:
+                _add_compiled_node(packed, opened, len(groups))
+            groups.append(opened.group)
+    model.graph.opset_imports[DOMAIN] = 1
+    model.ir_version = max(model.ir_version, 8)
+    # A group stands behind the last of its layers, and must be before what reads the first.
+    model.graph.sort()
+    return SlotSpec(groups=tuple(groups), kernel=library)
+
+
+def _refuse_repeated(matches: Matches) -> None:
+    for layer, sites in matches.items():
         if len(sites) != 1:
             raise UnsupportedError(
                 "a layer that the base uses twice can have no slot",
                 layer=layer,
                 hint="use {form=branch}",
             )
-    if any(rank_of(sites[0]) is None for sites in places.values()):
-        ShapeInferencePass()(model)
-    shared: dict[tuple[ir.Value | None, ir.DataType], list[tuple[str, Site]]] = {}
-    for layer in adapter:
-        site = places[layer][0]
-        shared.setdefault((site.x, dtype_of(site)), []).append((layer, site))
-    packed = _packed(model) if kernel else None
-    groups: list[Group] = []
-    for (_, dtype), members in shared.items():
-        for some in _portions(members) if kernel else [members]:
-            groups.append(_open(model, dtype, some, adapter, opset, packed, len(groups)))
-    model.graph.opset_imports[DOMAIN] = 1
-    model.ir_version = max(model.ir_version, 8)
-    # A group stands behind the last of its layers, and must be before what reads the first.
-    model.graph.sort()
-    return Slots(groups=tuple(groups), kernel=kernel)
 
 
-def _open(
-    model: ir.Model,
-    dtype: ir.DataType,
-    members: list[tuple[str, Site]],
-    adapter: Adapter,
-    opset: int,
-    packed: ir.Value | None,
-    index: int,
-) -> Group:
-    name, first = members[0]
-    # As it is now: where a layer reads another's output, that is the sum with its slot by now.
-    x, rank = first.x, rank_of(first)
-    if x is None or rank is None:
-        raise UnsupportedError(
-            "activations of unknown rank can have no slot", layer=name, hint="use {form=branch}"
-        )
-    group = Group(
-        name=name,
-        d_in=first.shape[1],
-        lead=rank - 1,
-        members=tuple(Member(layer=n, d_out=adapter[n].shape[0]) for n, _ in members),
-    )
-    # The parts of one fused weight add to the same value, one after another.
-    nodes = list({site.node: None for _, site in members})
-    summed = [nodes.index(site.node) for _, site in members]
-    bases = [node.outputs[0] for node in nodes]
-    totals = [ir.Value(name=f"{y.name}/kronq") for y in bases]
-    for y, total in zip(bases, totals, strict=True):
-        succeed(y, total, f"{y.name}/base")
-    sites = [site for _, site in members]
-    if packed is None:
-        kind = _function(model, summed, [s.part is not None for s in sites], dtype, opset)
-        values, attributes = _inputs(model, group), _places(group, sites)
-    elif dtype == ir.DataType.FLOAT:
-        kind, values = f"PackedSlots_{len(bases)}", [packed]
-        attributes = _targets(group, sites, summed, index)
-    else:
-        raise UnsupportedError(
-            "the compiled operator computes in float32",
-            layer=name,
-            found=dtype.name.lower(),
-            hint="slots without {kernel} compute in what the base does",
-        )
-    node = ir.Node(
-        DOMAIN, kind, [x, *bases, *values], attributes, outputs=totals, name=f"{name}/kronq"
-    )
-    graph = nodes[-1].graph
-    if graph is None:
-        raise UnsupportedError("the base's node is in no graph", layer=name)
-    graph.insert_after(nodes[-1], node)
-    return group
+def _members_by_input(
+    base: MatchedBase,
+) -> dict[tuple[ir.Value | None, ir.DataType], list[_Member]]:
+    groups: dict[tuple[ir.Value | None, ir.DataType], list[_Member]] = {}
+    for layer in base.adapter:
+        site = base.matches[layer][0]
+        groups.setdefault((site.x, site.dtype), []).append((layer, site))
+    return groups
 
 
-def _places(group: Group, sites: Sequence[Site]) -> list[ir.Attr]:
-    """The function's attributes: the shape of each member's part, and its place in a fused one."""
-    lead = [0] * group.lead
-    told: dict[str, list[int]] = {}
-    for i, (member, site) in enumerate(zip(group.members, sites, strict=True)):
-        told[f"shape_{i}"] = [*lead, member.d_out]
-        if site.part is not None:
-            start, stop = site.rows(member.d_out)
-            told[f"place_{i}"] = [*lead, start, *lead, site.shape[0] - stop]
-    return [ir.AttrInt64s(key, value) for key, value in told.items()]
-
-
-def _targets(
-    group: Group, sites: Sequence[Site], summed: Sequence[int], index: int
-) -> list[ir.Attr]:
-    """The compiled operator's attributes, as ``kronq/onnx/slots/kernel/slots.c`` says them."""
-    widths = [member.d_out for member in group.members]
-    starts = [site.rows(width)[0] for site, width in zip(sites, widths, strict=True)]
-    return [
-        ir.AttrInt64("group", index),
-        ir.AttrInt64("d_in", group.d_in),
-        ir.AttrInt64s("target", summed),
-        ir.AttrInt64s("start", starts),
-        ir.AttrInt64s("d_out", widths),
-    ]
-
-
-def _portions(members: list[tuple[str, Site]]) -> list[list[tuple[str, Site]]]:
-    """What one compiled operator takes at most: the layers of so many nodes."""
+def _split_members(members: list[_Member]) -> list[list[_Member]]:
+    """Splits a group into ones that a compiled operator takes, of ``MOST_NODES`` nodes each."""
     nodes = list({site.node: None for _, site in members})
     sets = [set(nodes[i : i + MOST_NODES]) for i in range(0, len(nodes), MOST_NODES)]
     return [[member for member in members if member[1].node in some] for some in sets]
 
 
-def _packed(model: ir.Model) -> ir.Value:
-    """The whole adapter as one input, whose default is none."""
-    value = add_constant(model.graph, PACKED, ir.Tensor(NOTHING), [f"{PACKED}:0"])
+def _describe_group(members: list[_Member], dtype: ir.DataType, adapter: Adapter) -> _OpenGroup:
+    name, first = members[0]
+    # The input as it is now: where a layer reads another's output, that is the sum with its slot.
+    x, rank = first.x, first.rank
+    if x is None or rank is None:
+        raise UnsupportedError(
+            "activations of unknown rank can have no slot", layer=name, hint="use {form=branch}"
+        )
+    slot_members = tuple(SlotMember(layer=n, d_out=adapter[n].shape[0]) for n, _ in members)
+    group = SlotGroup(name=name, d_in=first.shape[1], lead=rank - 1, members=slot_members)
+    return _OpenGroup(group, [site for _, site in members], dtype, x)
+
+
+def _add_function_node(model: ir.Model, opened: _OpenGroup, opset: int) -> None:
+    fused = tuple(site.part is not None for site in opened.sites)
+    name = add_slot_function(model, SlotSignature(opened.targets, fused, opened.dtype), opset)
+    inputs = _add_factor_inputs(model, opened.group)
+    _insert_node(opened, name, inputs, _function_attributes(opened))
+
+
+def _add_compiled_node(packed: ir.Value, opened: _OpenGroup, index: int) -> None:
+    group = opened.group
+    if opened.dtype != ir.DataType.FLOAT:
+        raise UnsupportedError(
+            "the compiled operator computes in float32",
+            layer=group.name,
+            found=opened.dtype.name.lower(),
+            hint="slots without {compiled} compute in the base's own type",
+        )
+    widths = [member.d_out for member in group.members]
+    starts = [site.rows(d_out)[0] for site, d_out in zip(opened.sites, widths, strict=True)]
+    # kronq/onnx/slots/kernel/slots.c describes the attributes.
+    attributes = [
+        ir.AttrInt64("group", index),
+        ir.AttrInt64("d_in", group.d_in),
+        ir.AttrInt64s("target", opened.targets),
+        ir.AttrInt64s("start", starts),
+        ir.AttrInt64s("d_out", widths),
+    ]
+    _insert_node(opened, f"PackedSlots_{len(opened.nodes)}", [packed], attributes)
+
+
+def _insert_node(
+    opened: _OpenGroup, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr]
+) -> None:
+    """Inserts a group's node behind the last of its layers; its outputs replace theirs."""
+    name, last = opened.group.name, opened.nodes[-1]
+    if last.graph is None:
+        raise UnsupportedError("the base's node is in no graph", layer=name)
+    bases = [node.outputs[0] for node in opened.nodes]
+    totals = [ir.Value(name=f"{y.name}/kronq") for y in bases]
+    for y, total in zip(bases, totals, strict=True):
+        move_readers(y, total, f"{y.name}/base")
+    node = ir.Node(
+        DOMAIN,
+        op_type,
+        [opened.x, *bases, *inputs],
+        attributes,
+        outputs=totals,
+        name=f"{name}/kronq",
+    )
+    last.graph.insert_after(last, node)
+
+
+def _function_attributes(opened: _OpenGroup) -> list[ir.Attr]:
+    """Returns each member's output shape and, in a fused weight, the padding around its part."""
+    lead = [0] * opened.group.lead
+    attributes: dict[str, list[int]] = {}
+    for i, (member, site) in enumerate(zip(opened.group.members, opened.sites, strict=True)):
+        attributes[f"shape_{i}"] = [*lead, member.d_out]
+        if site.part is not None:
+            start, stop = site.rows(member.d_out)
+            attributes[f"place_{i}"] = [*lead, start, *lead, site.shape[0] - stop]
+    return [ir.AttrInt64s(key, value) for key, value in attributes.items()]
+
+
+def _add_packed_input(model: ir.Model) -> ir.Value:
+    """Adds the input that holds a whole adapter; its default is none."""
+    value = add_initializer(model.graph, PACKED, ir.Tensor(EMPTY_ADAPTER), [f"{PACKED}:0"])
     model.graph.inputs.append(value)
     return value
 
 
-def _inputs(model: ir.Model, group: Group) -> list[ir.Value]:
-    """The group's factors as inputs with defaults, in the order of the function's parameters."""
-    defaults = nothing(group)
+def _add_factor_inputs(model: ir.Model, group: SlotGroup) -> list[ir.Value]:
+    """Adds a group's factors as inputs with defaults, in the order of the function's inputs."""
+    defaults = empty_inputs(group)
     values = []
-    for name in group.inputs:
+    for name in group.input_names:
         tensor = ir.Tensor(np.asarray(defaults[name]))
         free = [f"{name}:{axis}" for axis in range(len(tensor.shape))]
         shape = None if tensor.dtype == ir.DataType.INT64 else free
-        values.append(add_constant(model.graph, name, tensor, shape))
+        values.append(add_initializer(model.graph, name, tensor, shape))
         model.graph.inputs.append(values[-1])
     return values
-
-
-def _function(
-    model: ir.Model, summed: Sequence[int], fused: Sequence[bool], dtype: ir.DataType, opset: int
-) -> str:
-    """The name of a group's function: made, if no group before had the same.
-
-    Args:
-        model: Gets it.
-        summed: Which of the base's outputs each member adds to.
-        fused: Whether each member is a part of that output.
-        dtype: What the base computes in; slots compute in float32.
-        opset: Of the body.
-    """
-    name = f"KronSlots_{len(summed)}"
-    name += f"_fused_{'_'.join(map(str, summed))}" if any(fused) else ""
-    name += "" if dtype == ir.DataType.FLOAT else f"_{dtype.name.lower()}"
-    if (DOMAIN, name, "") in model.functions:
-        return name
-    body, count = Body(), len(summed)
-    x, cut, b2, ranks = (ir.Value(name=key) for key in ("X", "shape", "B2", "ranks"))
-    bases = [ir.Value(name=f"Y_{i}") for i in range(max(summed) + 1)]
-    factors = [(ir.Value(name=f"A_{i}"), ir.Value(name=f"B1_{i}")) for i in range(count)]
-    attributes: list[str] = []
-
-    def told(key: str) -> ir.Value:
-        attributes.append(key)
-        return body.attribute("value_ints", key, ir.AttributeType.INTS)
-
-    h = x if dtype == ir.DataType.FLOAT else body.op("Cast", x, to=int(ir.DataType.FLOAT))
-    h = body.op("MatMul", body.op("Reshape", h, cut), b2)
-    outs = list(bases)
-    for i, part in enumerate(body.split(h, ranks, count) if count > 1 else [h]):
-        a, b1 = factors[i]
-        h = body.op("MatMul", body.op("MatMul", a, part), b1)
-        h = body.op("Reshape", h, told(f"shape_{i}"))
-        if fused[i]:
-            h = body.op("Pad", h, told(f"place_{i}"))
-        if dtype != ir.DataType.FLOAT:
-            h = body.op("Cast", h, to=int(dtype))
-        outs[summed[i]] = body.op("Add", outs[summed[i]], h)
-    for i, out in enumerate(outs):
-        out.name = f"Z_{i}"
-    inputs = [x, *bases, cut, b2, *([ranks] if count > 1 else [])]
-    inputs += [value for pair in factors for value in pair]
-    graph = ir.Graph(inputs, outs, nodes=body.nodes, opset_imports={"": opset}, name=name)
-    ints = ir.AttributeType.INTS
-    function = ir.Function(
-        DOMAIN, name, graph=graph, attributes=[ir.Attr(key, ints, None) for key in attributes]
-    )
-    model.functions[function.identifier()] = function
-    return name

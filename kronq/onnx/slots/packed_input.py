@@ -1,6 +1,6 @@
-"""An adapter as the one input of a graph whose slots are compiled operators: a row of bytes.
+"""An adapter as the one input of a graph with compiled operators: a row of bytes.
 
-Feeding one input instead of some hundreds is what makes the compiled form quick. Little-endian::
+Feeding one input instead of some hundreds is what makes the compiled form fast. Little-endian::
 
     int64  groups
     int64  offset of each group's record in bytes, a multiple of 64; 0 where a group has no adapter
@@ -25,86 +25,88 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.onnx.slots.factors import Filling
+from kronq.onnx.slots.group_factors import GroupFactors
 
 LANES = 8
+"""Floats that the operator multiplies at once; ranks are padded to a multiple of it."""
 LINE = 64
+"""Bytes of a cache line; records and their matrices begin on one."""
 
-NOTHING = np.zeros(8, dtype=np.uint8)
+EMPTY_ADAPTER = np.zeros(8, dtype=np.uint8)
 """No groups, which is exactly no adapter."""
 
 
-def pack(fillings: Sequence[Filling]) -> Iterator[NDArray[np.uint8]]:
-    """All groups' factors as one row of bytes, in pieces.
+def packed_input_chunks(groups: Sequence[GroupFactors]) -> Iterator[NDArray[np.uint8]]:
+    """Packs all groups' factors to one row of bytes, in chunks.
 
     Args:
-        fillings: Of groups that are numbered as the graph's ``group`` attributes.
+        groups: Factors of groups that are numbered as the graph's ``group`` attributes.
     """
-    counts = [len(filling.groups) for filling in fillings]
-    sizes = [_size(filling) for filling in fillings]
-    head = np.zeros(_line(8 + 8 * sum(counts)), dtype=np.uint8)
+    counts = [len(factors.groups) for factors in groups]
+    sizes = [_record_size(factors) for factors in groups]
+    head = np.zeros(_round_up(8 + 8 * sum(counts)), dtype=np.uint8)
     words = head.view("<i8")
     words[0] = sum(counts)
-    at = head.size
-    for filling, size, count in zip(fillings, sizes, counts, strict=True):
+    offset = head.size
+    for factors, size, count in zip(groups, sizes, counts, strict=True):
         if size:
-            words[1 + np.array(filling.groups)] = at + size * np.arange(count)
-            at += size * count
+            words[1 + np.array(factors.groups)] = offset + size * np.arange(count)
+            offset += size * count
     yield head
-    for filling, size, count in zip(fillings, sizes, counts, strict=True):
+    for factors, size, count in zip(groups, sizes, counts, strict=True):
         if size:
             records = np.zeros((count, size), dtype=np.uint8)
-            _put(records.view("<f4"), filling)
+            _fill_records(records.view("<f4"), factors)
             yield records.reshape(-1)
 
 
-def packed_size(fillings: Sequence[Filling]) -> int:
-    """Bytes of that row."""
-    count = sum(len(filling.groups) for filling in fillings)
-    return _line(8 + 8 * count) + sum(len(f.groups) * _size(f) for f in fillings)
+def packed_input_size(groups: Sequence[GroupFactors]) -> int:
+    """Returns the bytes of that row."""
+    count = sum(len(factors.groups) for factors in groups)
+    return _round_up(8 + 8 * count) + sum(len(f.groups) * _record_size(f) for f in groups)
 
 
-def _head(filling: Filling) -> list[int]:
-    """The numbers that a record begins with."""
+def _record_head(factors: GroupFactors) -> list[int]:
+    """Returns the integers that a record begins with."""
     sizes = [
-        n for a, left, _ in filling.members for n in (a.shape[1], left.shape[2], left.shape[1])
+        n for a, left, _ in factors.members for n in (a.shape[1], left.shape[2], left.shape[1])
     ]
-    return [filling.a_in, filling.b_in, *sizes]
+    return [factors.a_in, factors.b_in, *sizes]
 
 
-def _columns(filling: Filling) -> list[int]:
-    """Each member's of B2ᵀ, padded."""
-    return [right.shape[2] + -right.shape[2] % LANES for _, _, right in filling.members]
+def _padded_ranks(factors: GroupFactors) -> list[int]:
+    """Returns the columns that each member has in B2ᵀ."""
+    return [_round_up(right.shape[2], LANES) for _, _, right in factors.members]
 
 
-def _size(filling: Filling) -> int:
-    """Bytes of a record; none without an adapter."""
-    columns = sum(_columns(filling))
-    factors = sum(prod(part.shape[1:]) for a, left, _ in filling.members for part in (a, left))
-    floats = filling.b_in * columns + factors
-    return _line(8 * len(_head(filling))) + _line(4 * floats) if columns else 0
+def _record_size(factors: GroupFactors) -> int:
+    """Returns the bytes of one record; 0 without an adapter."""
+    columns = sum(_padded_ranks(factors))
+    others = sum(prod(stack.shape[1:]) for a, left, _ in factors.members for stack in (a, left))
+    floats = factors.b_in * columns + others
+    return _round_up(8 * len(_record_head(factors))) + _round_up(4 * floats) if columns else 0
 
 
-def _put(records: NDArray[Any], filling: Filling) -> None:
-    """The records [groups, floats] of one filling; what they are padded with is there."""
-    head = np.array(_head(filling), dtype="<i8").view("<f4")  # looked at as bytes
+def _fill_records(records: NDArray[Any], factors: GroupFactors) -> None:
+    """Fills the records [groups, floats], which are zeros before, in place."""
+    head = np.array(_record_head(factors), dtype="<i8").view("<f4")  # the same bytes
     records[:, : head.size] = head
-    at, columns = _line(head.nbytes) // 4, _columns(filling)
+    at, columns = _round_up(head.nbytes) // 4, _padded_ranks(factors)
 
-    def room(*shape: int) -> NDArray[Any]:
-        """The next floats of each record, as arrays of a shape."""
+    def next_floats(*shape: int) -> NDArray[Any]:
+        """Returns the next floats of each record, as arrays of a shape."""
         nonlocal at
         at += prod(shape)
         return records[:, at - prod(shape) : at].reshape(len(records), *shape)
 
-    rights = room(filling.b_in, sum(columns))
-    ends = accumulate(columns, initial=0)
-    for (_, _, right), start in zip(filling.members, ends, strict=False):
-        rights[:, :, start : start + right.shape[2]] = right.make()
-    for a, left, _ in filling.members:
-        for part in (a, left):
-            room(*part.shape[1:])[...] = part.make()
+    b2 = next_floats(factors.b_in, sum(columns))
+    starts = accumulate(columns, initial=0)
+    for (_, _, right), start in zip(factors.members, starts, strict=False):
+        b2[:, :, start : start + right.shape[2]] = right.make()
+    for a, left, _ in factors.members:
+        for stack in (a, left):
+            next_floats(*stack.shape[1:])[...] = stack.make()
 
 
-def _line(size: int) -> int:
-    return -(-size // LINE) * LINE
+def _round_up(size: int, multiple: int = LINE) -> int:
+    return -(-size // multiple) * multiple

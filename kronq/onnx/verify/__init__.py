@@ -1,1 +1,1 @@
-"""Checks of an export against the normal form."""
+"""Checks of an export before its folder appears: every layer, and the whole model."""

@@ -1,4 +1,4 @@
-"""How far two arrays are apart, and whether that is too far."""
+"""Differences between two arrays, and the tolerances for them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,25 @@ TOLERANCES = {
     ir.DataType.FLOAT16: 5e-3,
     ir.DataType.BFLOAT16: 4e-2,
 }
+"""Largest relative difference of one layer's outputs, by the type that it computes in."""
 ROWS = 3
-"""Random rows that one layer is tried on."""
+"""Random rows that one layer is run on."""
 
 
-def difference(
+def measure_difference(
     found: NDArray[Any], expected: NDArray[Any], tolerance: float, where: str
 ) -> Difference:
+    """Returns the largest difference of two arrays.
+
+    Args:
+        found: Computed array.
+        expected: Reference of the same shape.
+        tolerance: Largest relative difference to accept.
+        where: The layer or output that they belong to.
+
+    Raises:
+        KronqError: Their shapes differ.
+    """
     if found.shape != expected.shape:
         raise KronqError("shapes differ", layer=where, found=found.shape, expected=expected.shape)
     wide = np.asarray(expected, dtype=np.float64)
@@ -36,15 +48,20 @@ def difference(
     return Difference(largest=largest, relative=relative, tolerance=tolerance, where=where)
 
 
-def worse(one: Difference, other: Difference) -> Difference:
+def larger_difference(one: Difference, other: Difference) -> Difference:
     return other if other.relative >= one.relative else one
 
 
-def accept(found: Difference, message: str) -> None:
-    if not found.relative <= found.tolerance:
+def refuse_difference(difference: Difference, message: str) -> None:
+    """Refuses a difference beyond its tolerance.
+
+    Raises:
+        KronqError: It is beyond.
+    """
+    if not difference.relative <= difference.tolerance:
         raise KronqError(
             f"{message}: nothing was written",
-            layer=found.where,
-            found=f"a relative difference of {found.relative:.2g}",
-            expected=f"at most {found.tolerance:.2g}",
+            layer=difference.where,
+            found=f"a relative difference of {difference.relative:.2g}",
+            expected=f"at most {difference.tolerance:.2g}",
         )

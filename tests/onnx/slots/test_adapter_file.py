@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from kronq.errors import UnsupportedError
 from kronq.onnx.slots import flatbuffer as adapter_file
-from kronq.onnx.slots.flatbuffer import Inputs
-from kronq.onnx.slots.onnx_adapter import export_inputs, read_onnx_adapter
+from kronq.onnx.slots.flatbuffer import InputStack
+from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter
+from kronq.onnx.slots.write_onnx_adapter import write_inputs
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 stacks = st.lists(
@@ -25,8 +26,8 @@ stacks = st.lists(
 ).map(lambda found: [array for array in found if len(array)])
 
 
-def inputs(names: list[str], array: np.ndarray) -> Inputs:
-    return Inputs(names, array.shape[1:], array.dtype, lambda: [array])
+def inputs(names: list[str], array: np.ndarray) -> InputStack:
+    return InputStack(names, array.shape[1:], array.dtype, lambda: [array])
 
 
 @settings(max_examples=150, deadline=None)
@@ -36,7 +37,7 @@ def test_onnx_runtime_reads_what_was_written(found, data, tmp_path_factory) -> N
     told = data.draw(st.lists(names, min_size=count, max_size=count, unique=True))
     rest = iter(told)
     file = tmp_path_factory.mktemp("adapter") / "a.onnx_adapter"
-    export_inputs([inputs([next(rest) for _ in array], array) for array in found], file)
+    write_inputs([inputs([next(rest) for _ in array], array) for array in found], file)
     read = read_onnx_adapter(file)
     expected = dict(zip(told, (part for array in found for part in array), strict=True))
     assert read.keys() == expected.keys()
@@ -51,8 +52,8 @@ def test_data_lies_on_cache_lines_and_layout_does_not_matter(tmp_path: Path) -> 
     many = rng.normal(size=(3, 5, 7)).astype(np.float32).swapaxes(1, 2)
     one = rng.integers(0, 255, (1, 33)).astype(np.uint8)
     file = tmp_path / "a.onnx_adapter"
-    pieces = Inputs(["d"], (33,), one.dtype, lambda: [one[:, :5], one[:, 5:]])
-    export_inputs([inputs(["a", "b", "c"], many), pieces], file)
+    pieces = InputStack(["d"], (33,), one.dtype, lambda: [one[:, :5], one[:, 5:]])
+    write_inputs([inputs(["a", "b", "c"], many), pieces], file)
     read = read_onnx_adapter(file)
     for name, array in zip("abcd", [*many, one[0]], strict=True):
         assert np.array_equal(read[name], array)
@@ -62,4 +63,4 @@ def test_data_lies_on_cache_lines_and_layout_does_not_matter(tmp_path: Path) -> 
 def test_what_no_flat_buffer_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_file, "_LARGEST", 1000)
     with pytest.raises(UnsupportedError, match="too large; found 1,"):
-        export_inputs([inputs(["a"], np.zeros((1, 250), np.float32))], tmp_path / "a")
+        write_inputs([inputs(["a"], np.zeros((1, 250), np.float32))], tmp_path / "a")

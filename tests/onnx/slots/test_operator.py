@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from kronq.errors import KronqError, UnsupportedError
-from kronq.onnx.slots.factors import Filling, Part
-from kronq.onnx.slots.kernel import TRUST, build, check_library
-from kronq.onnx.slots.packed_input import NOTHING, pack
+from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
+from kronq.onnx.slots.kernel import TRUST, build_library, check_library
+from kronq.onnx.slots.packed_input import EMPTY_ADAPTER, packed_input_chunks
 
 try:
-    LIBRARY = build()
+    LIBRARY = build_library()
 except UnsupportedError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -64,14 +64,16 @@ def adapter(rng, cut: tuple[int, int], members: list[Member3]) -> tuple[np.ndarr
         ((1, a_out, a_in), (1, rank, b_out), (1, b_in, rank)) for a_out, b_out, rank in members
     ]
     factors = [
-        tuple(Part.of(rng.normal(size=shape).astype(np.float32)) for shape in layer)
+        tuple(LazyStack.of(rng.normal(size=shape).astype(np.float32)) for shape in layer)
         for layer in shapes
     ]
     shapes = ((1, 1, 1), (1, 0, 4), (1, 4, 0))
-    none = tuple(Part.of(np.zeros(shape, np.float32)) for shape in shapes)
+    none = tuple(LazyStack.of(np.zeros(shape, np.float32)) for shape in shapes)
     exact = [[part.make()[0].astype(np.float64) for part in layer] for layer in factors]
     dense = [np.kron(a.T, b2 @ b1) for a, b1, b2 in exact]
-    row = pack([Filling([1], a_in, b_in, factors), Filling([0], 1, 4, [none])])
+    row = packed_input_chunks(
+        [GroupFactors([1], a_in, b_in, factors), GroupFactors([0], 1, 4, [none])]
+    )
     return np.concatenate(list(row)), dense
 
 
@@ -103,7 +105,7 @@ def test_it_adds_the_kronecker_product(cut, members, tokens, fused, threads) -> 
     before = np.concatenate([feeds[f"y{i}"] for i in range(len(widths))], axis=-1)
     expected = before + feeds["x"].astype(np.float64) @ np.concatenate(dense, axis=-1)
     assert np.abs(found - expected).max(initial=0) <= 1e-5 * np.abs(expected).max(initial=1)
-    assert np.array_equal(np.concatenate(run(None, {**feeds, "p": NOTHING}), axis=-1), before)
+    assert np.array_equal(np.concatenate(run(None, {**feeds, "p": EMPTY_ADAPTER}), axis=-1), before)
 
 
 def test_a_token_that_does_not_fit_the_stack() -> None:
@@ -164,8 +166,8 @@ def test_a_library_from_elsewhere_is_not_opened(tmp_path, monkeypatch) -> None:
 def test_no_compiler(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -O1")
     with pytest.raises(UnsupportedError, match="no C compiler; found no-such-compiler"):
-        build(tmp_path)
+        build_library(tmp_path)
     monkeypatch.setenv("CC", "false")
     with pytest.raises(KronqError, match="does not compile"):
-        build(tmp_path)
+        build_library(tmp_path)
     assert not list(tmp_path.rglob("*.so"))

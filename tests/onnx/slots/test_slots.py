@@ -13,15 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 import kronq
 from kronq.base.build import build_base
-from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
+from kronq.errors import FormatError, MismatchError, UnsupportedError
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import ONE, Delta, Product
-from kronq.onnx.slots.inputs import factors, parameters
+from kronq.onnx.forms import Slots
 from kronq.onnx.slots.kernel.build import NAME
-from kronq.onnx.slots.onnx_adapter import write_onnx_adapter
-from kronq.onnx.slots.spec import SPEC, Slots
+from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
+from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
+from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 from tests.adapters import dense, lora, matrix
 from tests.evaluate.tiny import tiny_adapter
 
@@ -32,12 +33,12 @@ QKV = {"q_proj": (64, 64), "k_proj": (32, 64), "v_proj": (32, 64)}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, kernel: bool) -> Path:
     out = tmp_path_factory.mktemp("slots") / "out"
-    kronq.export_onnx(tiny_adapter(), tiny_base, out, form="slots", kernel=kernel)
+    kronq.export_onnx(tiny_adapter(), tiny_base, out, form=Slots(compiled=kernel))
     return out
 
 
 def logits(folder: Path, adapter: Adapter | None) -> np.ndarray:
-    given = None if adapter is None else parameters(adapter, Slots.read(folder))
+    given = None if adapter is None else slot_inputs(adapter, SlotSpec.read(folder))
     return Session(folder, device="cpu").logits(IDS, extra=given)
 
 
@@ -122,10 +123,10 @@ def test_layers_that_read_one_input_may_be_cut_alike_or_not(
 
     alike = whole((2, 4), (4, 4), (2, 4))
     out = tmp_path / "out"
-    report = kronq.export_onnx(alike, base, out, form="slots", kernel=kernel)
+    report = kronq.export_onnx(alike, base, out, form=Slots(compiled=kernel))
     assert report.verification is not None
     assert report.verification.model is not None
-    assert len(Slots.read(out).groups) == 1
+    assert len(SlotSpec.read(out).groups) == 1
     for adapter in (alike, whole((2, 4), (4, 8), None)):
         merged = tmp_path / f"{adapter['model.layers.1.self_attn.k_proj'].a.shape}"
         assert close(logits(out, adapter), reference(adapter, tiny_base, merged))
@@ -152,9 +153,9 @@ def test_a_layer_may_read_another_ones_output(tmp_path: Path, kernel: bool) -> N
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx")
     adapter = Adapter({"a": lora(rng, 24, 20), "b": lora(rng, 16, 24)}, Origin("memory"))
     out = tmp_path / "out"
-    kronq.export_onnx(adapter, tmp_path / "m.onnx", out, form="slots", kernel=kernel, verify=False)
+    kronq.export_onnx(adapter, tmp_path / "m.onnx", out, form=Slots(compiled=kernel), verify=False)
     x = rng.normal(size=(1, 3, 20)).astype(np.float32)
-    found = Session(out).run({"x": x, **parameters(adapter, Slots.read(out))})["y"]
+    found = Session(out).run({"x": x, **slot_inputs(adapter, SlotSpec.read(out))})["y"]
     first, second = (numpy_helper.to_array(w).astype(np.float64) for w in graph.initializer)
     wanted = x @ (first + dense(adapter["a"]).T) @ (second + dense(adapter["b"]).T)
     assert close(found, wanted)
@@ -164,7 +165,7 @@ def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
     adapter = tiny_adapter(seed=5)
     file = write_onnx_adapter(adapter, folder, tmp_path / "a.onnx_adapter")
     options = ort.SessionOptions()
-    if Slots.read(folder).kernel:
+    if SlotSpec.read(folder).kernel:
         options.register_custom_ops_library(str(folder / NAME))
     model, provider = str(folder / "model.onnx"), ["CPUExecutionProvider"]
     session = ort.InferenceSession(model, options, providers=provider)
@@ -179,14 +180,14 @@ def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
 
 def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
     """Multiplied out by numpy, as the graph does it, without ONNX Runtime."""
-    adapter, slots = tiny_adapter("full", seed=2), Slots.read(folder)
-    given = factors(adapter, slots)
+    adapter, slots = tiny_adapter("full", seed=2), SlotSpec.read(folder)
+    given = factor_inputs(adapter, slots)
     for group in slots.groups:
         at = 0
-        cut = tuple(given[group.cut][-2:])
+        cut = tuple(given[group.shape_name][-2:])
         for member in group.members:
             b1 = given[f"{member.layer}.kronq.B1"]
-            b2 = given[group.b2][:, at : at + len(b1)]
+            b2 = given[group.b2_name][:, at : at + len(b1)]
             at += len(b1)
             x = np.eye(group.d_in).reshape(-1, *cut)
             y = (given[f"{member.layer}.kronq.A"] @ (x @ b2) @ b1).reshape(group.d_in, -1)
@@ -196,31 +197,27 @@ def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
 def test_language_models_get_slots_by_default(tmp_path: Path, tiny_base: Path) -> None:
     report = kronq.export_onnx(tiny_adapter(), tiny_base, tmp_path / "out", verify=False)
     assert report.form == "slots"
-    assert Slots.read(tmp_path / "out").kernel is None
+    assert SlotSpec.read(tmp_path / "out").kernel is None
 
 
-def test_a_compiled_operator_is_for_slots_of_float32(
-    tmp_path: Path, tiny_hf: Path, tiny_base: Path
-) -> None:
+def test_a_compiled_operator_is_for_float32(tmp_path: Path, tiny_hf: Path) -> None:
     adapter = tiny_adapter()
-    with pytest.raises(KronqError, match="for slots; found the form merged"):
-        kronq.export_onnx(adapter, tiny_base, tmp_path / "out", form="merged", kernel=True)
     build_base(tiny_hf, tmp_path / "half", precision="fp16")
-    with pytest.raises(UnsupportedError, match=r"float32.*without kernel"):
-        kronq.export_onnx(adapter, tmp_path / "half", tmp_path / "out", kernel=True)
+    with pytest.raises(UnsupportedError, match=r"float32.*without compiled"):
+        kronq.export_onnx(adapter, tmp_path / "half", tmp_path / "out", Slots(compiled=True))
     assert not (tmp_path / "out").exists()
 
 
 def test_strangers_are_refused(tmp_path: Path, folder: Path, tiny_base: Path) -> None:
-    slots = Slots.read(folder)
+    slots = SlotSpec.read(folder)
     adapter = tiny_adapter()
     delta = adapter["model.layers.0.self_attn.q_proj"]
     with pytest.raises(MismatchError, match="no slot"):
-        parameters(replace(adapter, layers={"model.layers.7.self_attn.q_proj": delta}), slots)
+        slot_inputs(replace(adapter, layers={"model.layers.7.self_attn.q_proj": delta}), slots)
     with pytest.raises(MismatchError, match="another shape"):
-        parameters(replace(adapter, layers={"model.layers.0.self_attn.v_proj": delta}), slots)
+        slot_inputs(replace(adapter, layers={"model.layers.0.self_attn.v_proj": delta}), slots)
     with pytest.raises(UnsupportedError, match='form="slots"'):
-        Slots.read(tiny_base)
+        SlotSpec.read(tiny_base)
     (tmp_path / SPEC).write_text('{"version": 1}')
     with pytest.raises(FormatError, match="groups"):
-        Slots.read(tmp_path)
+        SlotSpec.read(tmp_path)

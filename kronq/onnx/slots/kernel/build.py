@@ -1,7 +1,7 @@
-"""The library of the compiled operator: made on this machine, by its own C compiler, once.
+"""Compiles the library of the operator, once, on this machine and by its own C compiler.
 
 A library in a model folder is a program that runs with the user's rights, whoever put it there, so
-one is opened only if it is, to the byte, what is made here of kronq's own source.
+one is opened only if it equals, byte for byte, the one that is compiled here from kronq's source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kronq.errors import KronqError, StrPath, UnsupportedError
 from kronq.io.cache import cache_folder, digest, new_entry
 
 TRUST = "KRONQ_TRUST_KERNEL"
-"""Set to 1, libraries that were made elsewhere are opened, too."""
+"""Environment variable; 1 also opens libraries that were compiled elsewhere."""
 
 SOURCES = ("slots.c", "product.h", "ort.h")
 NAMES = {"win32": "kronq.dll", "darwin": "libkronq.dylib"}
@@ -27,47 +27,47 @@ NAME = NAMES.get(sys.platform, "libkronq.so")
 FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
 
 
-def build(cache: StrPath | None = None) -> Path:
-    """The library, ``$KRONQ_CACHE/kernels/HASH/libkronq.so``; compiled if it is not there.
+def build_library(cache: StrPath | None = None) -> Path:
+    """Returns the library, ``$KRONQ_CACHE/kernels/HASH/libkronq.so``; compiles it if missing.
 
     Args:
-        cache: Where libraries are kept; None for ``kronq.io.cache.cache_folder``.
+        cache: Folder where libraries are kept; None for ``kronq.io.cache.cache_folder``.
 
     Raises:
-        UnsupportedError: No C compiler here.
-        KronqError: It does not compile the source.
+        UnsupportedError: No C compiler is installed.
+        KronqError: The compiler does not compile the source.
     """
-    compiler = _compiler()
+    compiler = _find_compiler()
     here = Path(__file__).parent
     sources = [(here / name).read_bytes() for name in SOURCES]
-    key = digest(f"{compiler} {FLAGS}", _version(compiler), *sources)
+    key = digest(f"{compiler} {FLAGS}", _compiler_version(compiler), *sources)
     library = cache_folder("kernels", cache) / key / NAME
     if library.is_file():
         return library
     with new_entry(library) as work:
-        # By a relative name, so that no folder's name gets into the library.
-        made = _run([*compiler, *FLAGS, SOURCES[0], "-o", str(work.absolute())], here)
-        if made.returncode:
+        # The source is named relative to its folder, so that no path gets into the library.
+        done = _run([*compiler, *FLAGS, SOURCES[0], "-o", str(work.absolute())], here)
+        if done.returncode:
             raise KronqError(
                 "the operator does not compile",
-                found=made.stderr.strip().splitlines()[0] if made.stderr.strip() else None,
-                hint="CC=gcc or CC=clang names another compiler; slots without {kernel} need none",
+                found=done.stderr.strip().splitlines()[0] if done.stderr.strip() else None,
+                hint="CC=gcc or CC=clang names another one; slots without {compiled} need none",
             )
     return library
 
 
 def check_library(file: Path) -> None:
-    """Refuses a library that is not what kronq makes here.
+    """Refuses a library that differs from the one that is compiled here.
 
     Raises:
-        UnsupportedError: It is another one, and ``KRONQ_TRUST_KERNEL`` is not 1.
+        UnsupportedError: It is missing or another one, and ``KRONQ_TRUST_KERNEL`` is not 1.
     """
     if os.environ.get(TRUST) == "1":
         return
-    hint = f"an export with {{kernel}} makes it here; {TRUST}=1 runs it as it is"
+    hint = f"an export with {{compiled}} makes it here; {TRUST}=1 runs it as it is"
     if not file.is_file():
         raise UnsupportedError("the model's compiled operator is missing", path=file, hint=hint)
-    if file.read_bytes() != _ours():
+    if file.read_bytes() != _own_library():
         raise UnsupportedError(
             "the model folder has a compiled library that was not made on this machine",
             path=file,
@@ -75,16 +75,16 @@ def check_library(file: Path) -> None:
         )
 
 
-def _ours() -> bytes:
-    """The library that is made here; nothing where none can be."""
+def _own_library() -> bytes:
+    """Returns the library that is compiled here; nothing where none can be."""
     with tempfile.TemporaryDirectory() as scratch:
-        for cache in (None, scratch):  # the first may be one that cannot be written
+        for cache in (None, scratch):  # the usual cache may be read-only
             with contextlib.suppress(OSError, KronqError):
-                return build(cache).read_bytes()
+                return build_library(cache).read_bytes()
     return b""
 
 
-def _compiler() -> list[str]:
+def _find_compiler() -> list[str]:
     asked = shlex.split(os.environ.get("CC", ""))
     for name in [asked[0]] if asked else ("cc", "gcc", "clang"):
         if path := shutil.which(name):
@@ -93,11 +93,11 @@ def _compiler() -> list[str]:
         "no C compiler",
         found=asked[0] if asked else None,
         expected="GCC or Clang",
-        hint="apt install gcc, or set CC; slots without {kernel} need none",
+        hint="apt install gcc, or set CC; slots without {compiled} need none",
     )
 
 
-def _version(compiler: list[str]) -> str:
+def _compiler_version(compiler: list[str]) -> str:
     return _run([*compiler, "--version"], Path(__file__).parent).stdout
 
 

@@ -5,7 +5,7 @@
  * meant (`group`) and, for each layer, its output (`target`), its first column there (`start`) and
  * its columns (`d_out`). An adapter that has no such record adds nothing.
  *
- * The bytes are written by kronq/targets/onnx/packed_slots.py, which says their layout. They may come
+ * The bytes are written by kronq/onnx/slots/packed_input.py, which says their layout. They may come
  * from anyone: nothing is read before it is known to lie inside of them.
  */
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-"""The folder around a model: its weights' files, tokenizer and generation settings."""
+"""The folder of a base model: opening the graph, and copying weights, tokenizer and settings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 import onnx_ir as ir
 
 from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError
+from kronq.onnx.model_files import GENAI_CONFIG
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
-GENAI = "genai_config.json"
 
 if sys.platform == "linux":
     import fcntl
@@ -21,13 +21,16 @@ if sys.platform == "linux":
 _FICLONE = 0x40049409
 _SIDECARS = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
 _LARGEST_SIDECAR = 64 * 2**20
+_SMALLEST_EXTERNAL = 256
+"""Bytes of a tensor up to which it stays inside of the .onnx file."""
 
 
 def find_base(base: StrPath) -> Path:
-    """The model file: ``base`` itself, or the one in that folder.
+    """Returns the model file: ``base`` itself, or the one in that folder.
 
     Raises:
-        FormatError: There is none, or the folder has several and none is ``model.onnx``.
+        NotFoundError: Nothing is there.
+        FormatError: The folder has no model, or several and none is ``model.onnx``.
     """
     path = Path(base)
     if path.is_dir():
@@ -44,7 +47,7 @@ def find_base(base: StrPath) -> Path:
 
 
 def load_base(path: Path) -> ir.Model:
-    """Opens a model; external weights stay on disk.
+    """Opens a model, its nodes in topological order; external weights stay on disk.
 
     Raises:
         FormatError: It is not an ONNX model, or its external data is missing.
@@ -52,10 +55,11 @@ def load_base(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        model.graph.sort()
     except Exception as error:
         raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
-    sizes = {location: _size(path, location) for location in locations(model)}
-    for tensor in _external(model):
+    sizes = {location: _data_size(path, location) for location in external_files(model)}
+    for tensor in _external_tensors(model):
         stop = (tensor.offset or 0) + (tensor.length or 0)
         if stop > sizes[str(tensor.location)]:
             raise FormatError(
@@ -67,8 +71,8 @@ def load_base(path: Path) -> ir.Model:
     return model
 
 
-def _size(path: Path, location: str) -> int:
-    """Bytes of a model's data file, which must be a file of its own in the model's folder."""
+def _data_size(path: Path, location: str) -> int:
+    """Returns the bytes of a model's data file; refuses a file outside of the model's folder."""
     parts = PurePosixPath(location.replace("\\", "/"))
     file = path.parent / location
     inside = not parts.is_absolute() and ".." not in parts.parts
@@ -92,37 +96,42 @@ def _size(path: Path, location: str) -> int:
     return status.st_size
 
 
-def locations(model: ir.Model) -> set[str]:
-    """The external data files of a model, as it names them."""
-    return {str(tensor.location) for tensor in _external(model)}
+def external_files(model: ir.Model) -> set[str]:
+    """Returns the names of a model's external data files, relative to its folder."""
+    return {str(tensor.location) for tensor in _external_tensors(model)}
 
 
-def _external(model: ir.Model) -> list[ir.ExternalTensor]:
+def _external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
     for node in model.graph.all_nodes():
         tensors += [a.value for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
     return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
 
 
-def bring_data(model: ir.Model, base: Path, folder: Path) -> None:
-    """Puts the base's weights beside the new model.
+def copy_data(model: ir.Model, base: Path, folder: Path) -> None:
+    """Copies the base's weights to the new model's folder.
 
-    Copies, which take no room where the file system can share blocks; never links, because onnx
-    and onnx-ir refuse external data with a second name, the base's own from then on included.
-    A base that holds its weights inside its .onnx file gets them as one data file.
+    A copy takes no room where the file system can share blocks. It is never a link: onnx and
+    onnx-ir refuse external data that has a second name, and would refuse the base's own from then
+    on. Weights inside of the base's .onnx file are moved to one data file.
+
+    Args:
+        model: The base, changed in place where its weights are moved.
+        base: The base's .onnx file.
+        folder: Folder of the new model.
     """
-    files = locations(model)
+    files = external_files(model)
     for location in sorted(files):
         source, target = (base.parent / location).resolve(), folder / location
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy(source, target)
+        copy_file(source, target)
     if files:
         return
     inline = [
         value
         for graph in model.graphs()
         for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.nbytes > 256
+        if value.const_value is not None and value.const_value.nbytes > _SMALLEST_EXTERNAL
     ]
     if inline:
         tensors = [value.const_value for value in inline if value.const_value is not None]
@@ -131,7 +140,7 @@ def bring_data(model: ir.Model, base: Path, folder: Path) -> None:
             value.const_value = tensor
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copies a file, sharing its blocks where the file system can (btrfs, XFS)."""
     if sys.platform == "linux":
         with source.open("rb") as old, target.open("wb") as new:
@@ -143,22 +152,22 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def bring_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
-    """Copies tokenizer and settings, so that a model folder stays one.
+def copy_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
+    """Copies tokenizer and settings of a language model, and points the settings to the new graph.
 
     Args:
-        base: The base's model file.
-        folder: Where the new model lies.
-        library: The new model's compiled operators, in ``folder``.
+        base: The base's .onnx file.
+        folder: Folder of the new model.
+        library: Name of the compiled operators' library in ``folder``; None without one.
     """
     around = base.parent
-    if not any((around / name).is_file() for name in (GENAI, "tokenizer_config.json")):
+    if not any((around / name).is_file() for name in (GENAI_CONFIG, "tokenizer_config.json")):
         return
     for file in sorted(around.iterdir()):
         small = file.is_file() and file.stat().st_size <= _LARGEST_SIDECAR
         if small and file.suffix in _SIDECARS and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
-    settings = folder / GENAI
+    settings = folder / GENAI_CONFIG
     if settings.is_file():
         _point_to_model(settings, library)
 

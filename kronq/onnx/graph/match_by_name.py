@@ -1,0 +1,128 @@
+"""Matches layers to sites by name.
+
+Names are compared in a canonical form. When the two sides differ by a prefix (``model.`` missing,
+``base_model.`` too many), one rule must serve *every* layer of the adapter, so that no single
+layer's match is a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kronq.onnx.graph.layer_match import LayerMatch
+from kronq.onnx.graph.sites import Site
+
+FUSED = "qkv_proj"
+_SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
+
+_Index = dict[str, list[Site]]
+"""Canonical name → the sites of that name."""
+
+
+def canonical(name: str) -> str:
+    """Returns one spelling for ``/model/layers.0/attn/q_proj``, ``model.layers.0.attn.q_proj``."""
+    text = _SEPARATORS.sub("_", name).strip("_").lower()
+    return f"_{text}_".replace("_self_attn_", "_attn_").strip("_")
+
+
+@dataclass(frozen=True)
+class _PrefixRule:
+    """A change to the front of every layer's name: ``drop`` is taken off, ``add`` is put there."""
+
+    drop: str = ""
+    add: str = ""
+
+    def apply(self, layer: str) -> str | None:
+        return self.add + layer[len(self.drop) :] if layer.startswith(self.drop) else None
+
+
+def match_by_name(layers: Sequence[str], sites: Sequence[Site]) -> dict[str, LayerMatch]:
+    """Matches every layer to the sites of its name, under the prefix rule that serves most layers.
+
+    Args:
+        layers: Names of the adapter's layers.
+        sites: The base's linear layers.
+
+    Returns:
+        Layer → its match; ``ambiguous`` where rules disagree or two weights share a name, and
+        ``missing`` where no site has the name.
+    """
+    index = _index_names(sites)
+    names = {layer: canonical(layer) for layer in layers}
+    counts = _count_rules(names, index)
+    best = max(counts.values(), default=0)
+    rules = [rule for rule, count in counts.items() if count == best]
+    if _PrefixRule() in rules:
+        rules = [_PrefixRule()]
+    matched = [_apply_rule(rule, names, index) for rule in rules] or [{}]
+    return {layer: _combine([sites_of.get(layer, ()) for sites_of in matched]) for layer in names}
+
+
+def _combine(alternatives: Sequence[tuple[Site, ...]]) -> LayerMatch:
+    """Returns one layer's match, from what each rule found for it."""
+    options = dict.fromkeys(site for sites in alternatives for site in sites)
+    if len({(id(site.weight), site.part) for site in options}) > 1:
+        return LayerMatch("ambiguous", candidates=tuple(options))
+    return LayerMatch("name", alternatives[0]) if alternatives[0] else LayerMatch("missing")
+
+
+def _index_names(sites: Sequence[Site]) -> _Index:
+    """Lists sites by canonical name; a fused ``qkv_proj`` also under the names of q, k and v."""
+    index: _Index = {}
+    for site in sites:
+        for key in {canonical(name) for name in site.names}:
+            index.setdefault(key, []).append(site)
+    for key in [key for key in index if key.endswith(FUSED)]:
+        for part in "qkv":
+            alone = f"{key.removesuffix(FUSED)}{part}_proj"
+            if alone not in index:
+                index[alone] = [replace(site, part=part) for site in index[key]]
+    return index
+
+
+def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, int]:
+    """Counts, for every prefix rule, the layers whose name it turns into one of the index."""
+    counts: dict[_PrefixRule, int] = {}
+    tails = {
+        key: {tail for site in sites for name in site.names for tail in _tails(name, site.part)}
+        for key, sites in index.items()
+    }
+    for layer, name in names.items():
+        rules = {_PrefixRule()} if name in index else set()
+        own = _tails(layer)
+        for key, others in tails.items():
+            if key in own and key != name:
+                rule = _PrefixRule(drop=name.removesuffix(key))
+            elif name in others and key.endswith(f"_{name}"):
+                rule = _PrefixRule(add=key.removesuffix(name))
+            else:
+                continue
+            # A number in a prefix tells layers apart: it is never dropped or made up.
+            if not re.search(r"\d", rule.drop + rule.add):
+                rules.add(rule)
+        for rule in rules:
+            counts[rule] = counts.get(rule, 0) + 1
+    return counts
+
+
+def _tails(name: str, part: str | None = None) -> set[str]:
+    """Returns what is left of a name when modules in front are dropped, in canonical form.
+
+    Only whole modules are dropped: ``o_proj`` does not become ``proj``. A flattened name (LyCORIS)
+    does not tell where its modules end, so any word may be dropped there.
+    """
+    modules = [m for m in (canonical(piece) for piece in re.split(r"[./:]+", name)) if m]
+    if len(modules) == 1:
+        modules = modules[0].split("_")
+    if part is not None:
+        modules[-1] = modules[-1].replace(FUSED, f"{part}_proj")
+    return {"_".join(modules[i:]) for i in range(len(modules))}
+
+
+def _apply_rule(
+    rule: _PrefixRule, names: Mapping[str, str], index: _Index
+) -> dict[str, tuple[Site, ...]]:
+    keys = {layer: rule.apply(name) for layer, name in names.items()}
+    return {layer: tuple(index[key]) for layer, key in keys.items() if key and key in index}

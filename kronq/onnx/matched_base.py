@@ -1,0 +1,101 @@
+"""A base opened once for one adapter: its graph, its sites, and the adapter's place in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from kronq.errors import StrPath
+from kronq.model.adapter import Adapter
+from kronq.onnx.base_folder import external_files, find_base, load_base
+from kronq.onnx.graph.layer_match import Matches
+from kronq.onnx.graph.match import find_matches
+from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
+from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedBase:
+    """A base, the sites that the adapter's layers have in it, and the adapter in its shapes.
+
+    Attributes:
+        file: The base's .onnx file.
+        model: Its graph.
+        sites: All linear layers, in the order of the graph.
+        matches: Layer → its sites.
+        matched_by: Layer → ``name``, ``position`` or ``map``.
+        adapter: The adapter, fitted to the base's shapes.
+        cropped: Layers that were cropped to fit.
+    """
+
+    file: Path
+    model: ir.Model
+    sites: tuple[Site, ...]
+    matches: Matches
+    matched_by: Mapping[str, str]
+    adapter: Adapter
+    cropped: tuple[str, ...]
+
+    @cached_property
+    def matched_sites(self) -> list[Site]:
+        """Sites of all layers."""
+        return [site for sites in self.matches.values() for site in sites]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base stores an adapted weight as codes."""
+        return any(site.codes is not None for site in self.matched_sites)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the base's files."""
+        files = (self.file.name, *external_files(self.model))
+        return sum((self.file.parent / file).stat().st_size for file in files)
+
+    def copy(self) -> MatchedBase:
+        """Returns the same with a graph of its own, to be changed in place; weights are shared."""
+        model = self.model.clone()
+        copies = find_sites(model)
+        of_node = {old.node: new for old, new in zip(self.sites, copies, strict=True)}
+        matches = {
+            layer: tuple(replace(of_node[site.node], part=site.part) for site in sites)
+            for layer, sites in self.matches.items()
+        }
+        return replace(self, model=model, sites=tuple(copies), matches=matches)
+
+
+def match_base(
+    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
+) -> MatchedBase:
+    """Opens a base and matches an adapter to it.
+
+    Args:
+        adapter: Any adapter, quantized or not.
+        base: An .onnx file, or a folder with one.
+        mapping: Layer → node or weight, for what names do not tell.
+
+    Raises:
+        MismatchError: The adapter does not belong to this base.
+        FormatError: The base is not a whole ONNX model.
+        UnsupportedError: The base's external data lies outside of its folder.
+    """
+    file = find_base(base)
+    model = load_base(file)
+    sites = find_sites(model)
+    found = find_matches(adapter, sites, mapping)
+    refuse_unmatched(found, sites, integer_node_types(model))
+    matches = {layer: match.sites for layer, match in found.items()}
+    fitted = fit_to_base(adapter, matches)
+    return MatchedBase(
+        file=file,
+        model=model,
+        sites=tuple(sites),
+        matches=matches,
+        matched_by={layer: match.how for layer, match in found.items()},
+        adapter=fitted,
+        cropped=tuple(name for name in adapter if fitted[name].shape != adapter[name].shape),
+    )

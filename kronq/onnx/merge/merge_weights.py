@@ -1,0 +1,103 @@
+"""Merges ΔW into every adapted weight of a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from kronq.errors import UnsupportedError
+from kronq.onnx.graph.sites import Site
+from kronq.onnx.graph.values import add_initializer
+from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.merge.merge_record import MergeRecord
+from kronq.onnx.merge.requantize import requantize_weight
+from kronq.onnx.merge.stored_update import merged_weight, stored_range, stored_update
+
+
+def merge_weights(base: MatchedBase) -> MergeRecord:
+    """Replaces every adapted weight of the base's graph, in place.
+
+    Sums of float weights are computed when the model is saved, one weight at a time, in float64,
+    and rounded to the base's dtype; quantized weights are rounded again in their own blocks at
+    once. A weight that other nodes use too (a tied embedding) is left to them as it was.
+
+    Args:
+        base: A base whose graph may be changed.
+
+    Raises:
+        UnsupportedError: A base weight is stored in a way that takes no ΔW.
+    """
+    record = MergeRecord()
+    for layer in base.adapter:
+        if layer in record.weights:
+            continue
+        if base.matches[layer][0].codes is not None:
+            requantize_weight(base, layer, record)
+        else:
+            record.weights[layer] = _merge_float_weight(base, layer, record)
+    RemoveUnusedNodesPass()(base.model)
+    return record
+
+
+def _merge_float_weight(base: MatchedBase, layer: str, record: MergeRecord) -> str:
+    """Gives a layer's sites W + ΔW, and returns the name of the initializer that holds it."""
+    sites = base.matches[layer]
+    source = sites[0].source
+    if source is None or source.const_value is None:
+        raise UnsupportedError("a base weight is not a constant", layer=layer)
+    tensor = _lazy_sum(source.const_value, layer, base, record)
+    readers = {(use.node, use.idx) for use in source.uses()}
+    only_ours = readers == {_weight_input(site) for site in sites}
+    if source.is_initializer() and only_ours and not source.is_graph_input():
+        source.const_value = tensor
+        return str(source.name)
+    if sites[0].part is not None:
+        raise UnsupportedError(
+            "a fused weight that others use too cannot take ΔW",
+            layer=layer,
+            found=str(source.name),
+            hint="use {form=branch}",
+        )
+    return _give_own_weight(base.model, layer, sites, tensor)
+
+
+def _weight_input(site: Site) -> tuple[ir.Node, int]:
+    """Returns the node and input through which a site reads its stored weight."""
+    return (site.chain[0], 0) if site.chain else (site.node, 1)
+
+
+def _give_own_weight(
+    model: ir.Model, layer: str, sites: tuple[Site, ...], tensor: ir.LazyTensor
+) -> str:
+    """Gives the sites a new weight, through their own copies of the nodes that it passes."""
+    value = add_initializer(model.graph, f"{layer}.kronq.weight", tensor)
+    for index, site in enumerate(sites):
+        weight = value
+        copies: list[ir.Node] = []
+        for link in site.chain:
+            name = f"{layer}/kronq/{link.op_type}_{index}_{len(copies)}"
+            attributes = link.attributes.values()
+            copies.append(ir.Node(link.domain, link.op_type, [weight], attributes, name=name))
+            weight = copies[-1].outputs[0]
+        if copies and site.node.graph is not None:
+            site.node.graph.insert_before(site.node, copies)
+        site.node.replace_input_with(1, weight)
+    return str(value.name)
+
+
+def _lazy_sum(
+    weight: ir.TensorProtocol, layer: str, base: MatchedBase, record: MergeRecord
+) -> ir.LazyTensor:
+    """Returns W + ΔW in the dtype of W, computed and recorded when it is saved."""
+    dtype, delta, site = weight.dtype, base.adapter[layer], base.matches[layer][0]
+
+    def add() -> ir.TensorProtocol:
+        total = merged_weight(weight, delta, site)
+        stored = total.astype(dtype.numpy())
+        part = stored_range(site, delta)
+        error = stored[part].astype(np.float64) - total[part]
+        record.add_layer(layer, error, stored_update(site, delta))
+        return ir.Tensor(stored, dtype=dtype, name=weight.name)
+
+    return ir.LazyTensor(add, dtype=dtype, shape=ir.Shape(weight.shape.numpy()), name=weight.name)

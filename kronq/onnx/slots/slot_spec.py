@@ -1,0 +1,141 @@
+"""The description of a graph's slots, ``kronq_slots.json`` in its folder.
+
+Layers that read the same input are one group. Each of a group's factors is an input of the graph;
+or, where compiled operators stand in the graph (``kernel``), one input holds those of all groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kronq.errors import FormatError, StrPath, UnsupportedError
+
+SPEC = "kronq_slots.json"
+
+PACKED = "kronq.adapter"
+"""Name of the one input of a graph with compiled operators."""
+
+
+class SlotMember(BaseModel):
+    """One layer of a group.
+
+    Attributes:
+        layer: Its name.
+        d_out: Number of its outputs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    d_out: int
+
+
+class SlotGroup(BaseModel):
+    """Layers that read the same input.
+
+    Attributes:
+        name: Name of the first layer.
+        d_in: Width of the input.
+        lead: Dimensions of the activations before the last one.
+        members: The layers, in the order of their columns in B2.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    d_in: int
+    lead: int
+    members: tuple[SlotMember, ...]
+
+    @property
+    def b2_name(self) -> str:
+        """Input that holds B2ᵀ of all members side by side, [b_in, Σ rank]."""
+        return f"{self.name}.kronq.B2"
+
+    @property
+    def shape_name(self) -> str:
+        """Input that holds the shape which activations take for A ⊗ B, [lead + 2]."""
+        return f"{self.name}.kronq.shape"
+
+    @property
+    def ranks_name(self) -> str | None:
+        """Input that holds the members' ranks; a single member needs none."""
+        return f"{self.name}.kronq.ranks" if len(self.members) > 1 else None
+
+    @property
+    def input_names(self) -> list[str]:
+        """All inputs of the group, in the order in which its function takes them."""
+        own = [self.shape_name, self.b2_name, *([self.ranks_name] if self.ranks_name else [])]
+        return [*own, *(name(m.layer) for m in self.members for name in (a_name, b1_name))]
+
+
+def a_name(layer: str) -> str:
+    """Returns the input that holds A with the scale in it, [a_out, a_in]."""
+    return f"{layer}.kronq.A"
+
+
+def b1_name(layer: str) -> str:
+    """Returns the input that holds B1ᵀ, [rank, b_out]."""
+    return f"{layer}.kronq.B1"
+
+
+class SlotSpec(BaseModel):
+    """The slots of a graph, as ``kronq_slots.json`` in its folder describes them.
+
+    Attributes:
+        version: Version of this description.
+        groups: In the order of the graph.
+        kernel: Name of the library with the graph's compiled operators; None for ONNX's own.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    groups: tuple[SlotGroup, ...]
+    kernel: str | None = None
+
+    @classmethod
+    def read(cls, folder: StrPath) -> SlotSpec:
+        """Reads the slots of a model folder.
+
+        Raises:
+            UnsupportedError: The model has none, or of a version that is not known here.
+            FormatError: The file is damaged.
+        """
+        file = Path(folder, SPEC)
+        if not file.is_file():
+            raise UnsupportedError(
+                "this model has no slots for adapters",
+                path=folder,
+                hint="an export with {form=slots} makes a model that has",
+            )
+        try:
+            spec = cls.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
+        if spec.version != 1:
+            raise UnsupportedError("unknown version", path=file, found=spec.version, expected=1)
+        return spec
+
+    @cached_property
+    def input_names(self) -> frozenset[str]:
+        """All inputs of the graph that an adapter fills."""
+        if self.kernel:
+            return frozenset([PACKED])
+        return frozenset(name for group in self.groups for name in group.input_names)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the description, which tells these slots from all others."""
+        return hashlib.sha256(self.model_dump_json().encode()).digest()
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """Layer → (d_out, d_in)."""
+        return {m.layer: (m.d_out, g.d_in) for g in self.groups for m in g.members}

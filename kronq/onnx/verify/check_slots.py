@@ -1,0 +1,56 @@
+"""Checks what goes into each slot against ΔW, in numpy and by the formula of a slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kronq.model.adapter import Adapter
+from kronq.onnx.export_report import Difference
+from kronq.onnx.slots.slot_spec import SlotSpec, a_name, b1_name
+from kronq.onnx.verify.difference import (
+    ROWS,
+    TOLERANCES,
+    larger_difference,
+    measure_difference,
+    refuse_difference,
+)
+
+
+def check_slots(
+    adapter: Adapter, spec: SlotSpec, factors: Mapping[str, NDArray[Any]]
+) -> Difference:
+    """Compares a slot's formula, on its factors, with ``Delta.apply`` on random rows.
+
+    Args:
+        adapter: The adapter.
+        spec: The slots.
+        factors: Input name → array, as ``factor_inputs`` returns them.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        KronqError: A layer differs by more than the tolerance.
+    """
+    rng = np.random.default_rng(0)
+    worst = Difference(tolerance=TOLERANCES[ir.DataType.FLOAT])
+    for group in spec.groups:
+        x = rng.standard_normal((ROWS, group.d_in)).astype(np.float32)
+        h = x.reshape(ROWS, *factors[group.shape_name][-2:]) @ factors[group.b2_name]
+        ends: list[int] = []
+        if group.ranks_name:
+            ends = np.cumsum(factors[group.ranks_name])[:-1].tolist()
+        for member, part in zip(group.members, np.split(h, ends, axis=-1), strict=True):
+            if member.layer in adapter:
+                found = factors[a_name(member.layer)] @ part @ factors[b1_name(member.layer)]
+                expected = adapter[member.layer].apply(x)
+                found = found.reshape(expected.shape)
+                here = measure_difference(found, expected, worst.tolerance, member.layer)
+                refuse_difference(here, "what goes into a slot differs from the normal form")
+                worst = larger_difference(worst, here)
+    return worst

@@ -1,0 +1,68 @@
+"""Checks merged weights on disk against W + ΔW, rounded as the base rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import onnx_ir as ir
+
+from kronq.errors import KronqError
+from kronq.onnx.base_folder import MODEL
+from kronq.onnx.export_report import Difference
+from kronq.onnx.graph.sites import find_sites
+from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.merge.stored_update import merged_weight, read_float64, stored_range
+from kronq.onnx.verify.check_codes import check_codes
+from kronq.onnx.verify.difference import (
+    larger_difference,
+    measure_difference,
+    refuse_difference,
+)
+
+
+def check_weights(base: MatchedBase, folder: Path, weights: Mapping[str, str]) -> Difference:
+    """Compares every merged weight on disk with W + ΔW.
+
+    Args:
+        base: The base as it was, and its adapter.
+        folder: The export.
+        weights: Layer → the initializer of its weight, or of that weight's codes.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        KronqError: A weight is not W + ΔW rounded to its type.
+    """
+    model = ir.load(folder / MODEL)
+    coded = {s.codes.name: s for s in find_sites(model) if s.codes is not None}
+    checked: set[str] = set()
+    worst = Difference(tolerance=0.0)
+    for layer in base.adapter:
+        if base.matches[layer][0].codes is None:
+            here = _check_float_weight(base, model, layer, weights[layer])
+        elif weights[layer] in checked:
+            continue  # q, k and v of one weight are checked together
+        else:
+            checked.add(weights[layer])
+            here = check_codes(base, model, folder, layer, coded.get(weights[layer]))
+        worst = larger_difference(worst, here)
+    return worst
+
+
+def _check_float_weight(base: MatchedBase, model: ir.Model, layer: str, name: str) -> Difference:
+    site, delta = base.matches[layer][0], base.adapter[layer]
+    source = site.source.const_value if site.source is not None else None
+    stored = model.graph.initializers[name].const_value
+    if source is None or stored is None:
+        raise KronqError("a merged weight was not written", layer=layer)
+    # Of a fused weight only this layer's outputs: the others have a ΔW of their own.
+    part = stored_range(site, delta)
+    expected, found = merged_weight(source, delta, site)[part], read_float64(stored)[part]
+    # Rounding may cost half a unit in the last place of the largest weight.
+    tolerance = float(ml_dtypes.finfo(stored.dtype.numpy()).eps)
+    difference = measure_difference(found, expected, tolerance, layer)
+    refuse_difference(difference, "a merged weight is not W + ΔW")
+    return difference

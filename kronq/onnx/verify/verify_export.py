@@ -1,0 +1,113 @@
+"""Verifies an export: every layer against ΔW, and the whole model against another form."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kronq.onnx.base_folder import MODEL
+from kronq.onnx.branch.write_branches import write_branches
+from kronq.onnx.export_report import Verification
+from kronq.onnx.forms import Branch, Form, FormName, Merged
+from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.merge.write_merged import write_merged
+from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
+from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.verify.check_branches import check_branches
+from kronq.onnx.verify.check_slots import check_slots
+from kronq.onnx.verify.check_weights import check_weights
+from kronq.onnx.verify.whole_model import ModelRuns, check_onnx, compare_models
+from kronq.onnx.written_form import WrittenForm
+
+LARGEST_RUN = 8 * 2**30
+"""Bytes of a base above which it is not run: that would take as much memory and disk again."""
+
+Progress = Callable[[str], None]
+
+
+def verify_export(
+    base: MatchedBase, folder: Path, form: Form, written: WrittenForm, progress: Progress
+) -> Verification:
+    """Checks a written form.
+
+    Args:
+        base: The base and its adapter.
+        folder: The export.
+        form: Its form.
+        written: Names that it was written under.
+        progress: Is told which check is running.
+
+    Raises:
+        KronqError: A check failed.
+    """
+    progress("checking every layer")
+    given = None
+    if isinstance(form, Branch):
+        layers = check_branches(folder, base.adapter, written.branches)
+    elif isinstance(form, Merged):
+        layers = check_weights(base, folder, written.weights)
+    else:
+        spec = SlotSpec.read(folder)
+        given = slot_inputs(base.adapter, spec)
+        layers = check_slots(base.adapter, spec, factor_inputs(base.adapter, spec))
+    checker = check_onnx(folder / MODEL, base.file)
+    reference = _reference_form(form, base)
+    runs = ModelRuns(skipped=f"the base has {base.nbytes:,} bytes, more than {LARGEST_RUN:,}")
+    if base.nbytes <= LARGEST_RUN:
+        progress("checking the whole model")
+        runs = _run_models(base, folder, reference, given)
+    lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
+    return Verification(
+        layers=layers,
+        model=runs.difference,
+        against=None if runs.difference is None else reference,
+        model_skipped=runs.skipped,
+        effect=runs.effect,
+        delta_lost=lost,
+        checker=checker,
+    )
+
+
+def _run_models(
+    base: MatchedBase,
+    folder: Path,
+    reference: FormName | None,
+    given: dict[str, NDArray[Any]] | None,
+) -> ModelRuns:
+    """Runs the export, the base and the same adapter in the reference form."""
+    dtype = _coarsest_dtype(base)
+    if reference is None:
+        runs = compare_models(folder / MODEL, None, base.file, dtype, given)
+        reason = runs.skipped or "quantized base weights: merging rounds ΔW"
+        return ModelRuns(runs.difference, runs.effect, reason)
+    parent = folder.absolute().parent
+    with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
+        if reference == "branch":
+            write_branches(base, Path(name))
+        else:
+            write_merged(base, Path(name), allow_loss=True)
+        return compare_models(folder / MODEL, Path(name, MODEL), base.file, dtype, given)
+
+
+def _reference_form(form: Form, base: MatchedBase) -> FormName | None:
+    """Returns the form to compare with; None where merging into codes would round ΔW."""
+    if base.quantized:
+        return "branch" if form.name == "slots" else None
+    return "branch" if isinstance(form, Merged) else "merged"
+
+
+def _coarsest_dtype(base: MatchedBase) -> ir.DataType:
+    """Returns the coarsest type that an adapted weight is stored in, or is multiplied with."""
+    sites = base.matched_sites
+    if any(site.rounds_activations for site in sites):
+        # 8 bits, as bfloat16 has: the last bit of a sum may tip a step in one form alone.
+        return ir.DataType.BFLOAT16
+    dtypes = {site.dtype if site.source is None else site.source.dtype for site in sites}
+    coarse = [t for t in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16) if t in dtypes]
+    return coarse[0] if coarse else ir.DataType.FLOAT

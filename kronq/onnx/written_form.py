@@ -1,0 +1,27 @@
+"""The result of writing one form of an export, before it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class WrittenForm:
+    """Names in the folder and the graph that a form was written under.
+
+    Attributes:
+        branches: Branch node → its layer.
+        weights: Layer → the initializer that holds its merged weight, or that weight's codes.
+        kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of merged weights; None for other forms.
+        layers_kept: The same of each layer.
+        adapter_file: Packed file with the branches' factors.
+        library: Library of the compiled operator.
+    """
+
+    branches: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    kept: float | None = None
+    layers_kept: Mapping[str, float] = field(default_factory=dict)
+    adapter_file: str | None = None
+    library: str | None = None
