@@ -14,6 +14,7 @@ from benchmarks.baselines.baseline import PEFT, Baseline, BaselineResult, by_fac
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta, Product
 from kronq.model.matrix import Float
+from kronq.model.small_svd import decompose_product
 
 EIGHTHS = 8
 
@@ -29,22 +30,20 @@ def truncate(adapter: Adapter, eighths: int) -> BaselineResult:
     return fp16(replace(adapter, layers=layers))
 
 
-def svd(b: Product) -> tuple[F64, F64, F64]:
-    """B = U · diag(s) · V with r components, from QR of its factors: U [b_out, r], V [r, b_in]."""
+def decompose(b: Product) -> tuple[F64, F64, F64]:
+    """Decomposes B = U · diag(s) · V into r components: U [b_out, r], V [r, b_in]."""
     left, right = (None if x is None else x.astype(np.float64) for x in b.float32())
     assert left is not None
     if right is None:
         u, s, v = np.linalg.svd(left, full_matrices=False)
         return u, s, v
-    q1, r1 = np.linalg.qr(left)
-    q2, r2 = np.linalg.qr(right.T)
-    u, s, v = np.linalg.svd(r1 @ r2.T, full_matrices=False)
-    return q1 @ u, s, v @ q2.T
+    svd = decompose_product(left, right)
+    return svd.left_vectors(), svd.s, svd.right_vectors()
 
 
 def _truncated(delta: Delta, eighths: int) -> Delta:
     rank = max(1, delta.rank * eighths // EIGHTHS)
-    u, s, v = (x[..., :rank] if i < 2 else x[:rank] for i, x in enumerate(svd(delta.b)))
+    u, s, v = (x[..., :rank] if i < 2 else x[:rank] for i, x in enumerate(decompose(delta.b)))
     root = np.sqrt(s)
     pair = Product(
         Float((u * root).astype(np.float32)), Float((root[:, None] * v).astype(np.float32))

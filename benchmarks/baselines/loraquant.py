@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines.baseline import Baseline, BaselineResult, half_a, packed, result
-from benchmarks.baselines.half import svd
+from benchmarks.baselines.half import decompose
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import F32, Float
@@ -168,7 +168,7 @@ def _fit_together(pairs: dict[str, tuple[F32, F32]], bits: int) -> dict[str, tup
 
 def _components(delta: Delta) -> tuple[F32, NDArray[np.float64], F32]:
     """√S·Uᵀ [r, b_out], s [r] and √S·V [r, b_in]."""
-    u, s, v = svd(delta.b)
+    u, s, v = decompose(delta.b)
     root = np.sqrt(s)
     return (u * root).T.astype(np.float32), s, (root[:, None] * v).astype(np.float32)
 

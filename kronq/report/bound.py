@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
 from kronq.model.norms import energies
+from kronq.model.small_svd import singular_values
 
 _LARGEST = 512
 """A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
@@ -170,9 +171,7 @@ def _component_energies(delta: Delta) -> F64:
         energy: F64 = _whole(b1[:, : delta.shape[1]])
     else:
         b2 = right[:, : delta.shape[1]].astype(np.float64)
-        r1: F64 = np.linalg.qr(b1, mode="r")  # type: ignore[assignment]
-        r2: F64 = np.linalg.qr(b2.T, mode="r")  # type: ignore[assignment]
-        energy = np.asarray(np.linalg.svd(r1 @ r2.T, compute_uv=False), np.float64) ** 2
+        energy = singular_values(b1, b2) ** 2
     energy = energy[energy > energy.max() * 1e-14]
     if delta.shape != delta.full_shape:
         total = energies(delta, delta).reference

@@ -19,6 +19,7 @@ from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.matrix import ABSENT, F32, Stretch
 from kronq.model.objective import moment_of, reduced, weight
 from kronq.model.second_moments import Moment
+from kronq.model.small_svd import decompose_product
 from kronq.trellis.norm_classes import least_size
 from kronq.trellis.reconstruction import norm_size
 from kronq.trellis.stream import outline
@@ -118,15 +119,13 @@ def _target(product: Product) -> Target:
 
 def _components(left: F64, right: F64) -> tuple[F64, F64, F64]:
     """The SVD of left·right: norms [r], u [rows, r], v [cols, r]; zeros where there are fewer."""
-    q1, r1 = np.linalg.qr(left)
-    q2, r2 = np.linalg.qr(right.T)
-    u, s, vt = np.linalg.svd(r1 @ r2.T)
-    rank, inner = left.shape[1], len(s)
+    svd = decompose_product(left, right)
+    rank, inner = left.shape[1], len(svd.s)
     norms = np.zeros(rank)
-    norms[:inner] = s
+    norms[:inner] = svd.s
     u_full, v_full = np.zeros((len(left), rank)), np.zeros((right.shape[1], rank))
-    u_full[:, :inner] = q1 @ u[:, :inner]
-    v_full[:, :inner] = q2 @ vt[:inner].T
+    u_full[:, :inner] = svd.left_vectors()
+    v_full[:, :inner] = svd.q_right @ svd.vt.T
     return norms, u_full, v_full
 
 

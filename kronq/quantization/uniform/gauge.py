@@ -11,6 +11,7 @@ import numpy as np
 
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
+from kronq.model.small_svd import decompose_product
 
 
 def balanced(b1: F32, b2: F32) -> tuple[F32, F32]:
@@ -23,14 +24,11 @@ def balanced(b1: F32, b2: F32) -> tuple[F32, F32]:
     Returns:
         New [b_out, r] and [r, b_in] with the same product (computed in float64).
     """
-    q1, r1 = np.linalg.qr(b1.astype(np.float64))
-    q2, r2 = np.linalg.qr(b2.T.astype(np.float64))
-    u, s, vt = np.linalg.svd(r1 @ r2.T)
-    inner = min(len(s), b1.shape[1])
-    root = np.sqrt(s[:inner])
+    svd = decompose_product(b1.astype(np.float64), b2.astype(np.float64))
+    root = np.sqrt(svd.s)
     rotation = equal_energy(root**2, b1.shape[1])
-    left = (q1 @ u[:, :inner] * root) @ rotation
-    right = rotation.T @ (root[:, None] * (vt[:inner] @ q2.T))
+    left = (svd.left_vectors() * root) @ rotation
+    right = rotation.T @ (root[:, None] * svd.right_vectors())
     return left.astype(np.float32), right.astype(np.float32)
 
 
