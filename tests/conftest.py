@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.fuzzing import register_profiles
 from tests.paths import ROOT
-from tests.tiny_llama import tiny_base, tiny_build, tiny_hf
+from tests.tiny_llama import llama_bases, once_per_run, tiny_base, tiny_build, tiny_hf
 
-__all__ = ["tiny_base", "tiny_build", "tiny_hf"]
+__all__ = ["llama_bases", "once_per_run", "tiny_base", "tiny_build", "tiny_hf"]
 
+register_profiles()
+
+EXTRA = re.compile(r"^(?:import|from) (gguf|lycoris|peft|torch|transformers)\b", re.MULTILINE)
 CACHE = ROOT / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out files that import an extra that is not installed; the rest tests the core."""
+    if collection_path.suffix != ".py":
+        return None
+    needed = EXTRA.findall(collection_path.read_text("utf-8"))
+    return True if any(importlib.util.find_spec(name) is None for name in needed) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs a real base model is slow."""
+    for item in items:
+        if any(name.startswith("smollm_") for name in getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def once_per_machine(name: str, make: Callable[[Path], object]) -> Path:

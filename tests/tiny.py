@@ -70,9 +70,3 @@ def peft_deltas(model: nn.Module) -> dict[str, np.ndarray]:
 def logits(model: nn.Module) -> np.ndarray:
     with torch.no_grad():
         return model(torch.arange(3, 19)[None]).logits.numpy()
-
-
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference over the largest value."""
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))

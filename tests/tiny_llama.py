@@ -1,17 +1,53 @@
-"""A llama of two small layers: built in seconds, wrong in everything it says."""
+"""A llama of two small layers: built in seconds, wrong in everything it says.
+
+Each folder is built once in a test run, whichever of its processes needs it first.
+"""
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+LLAMA = ("fp32", "fp32 fused", "fp16", "fp16 fused", "int4", "int4 fused", "int4 fast")
+"""Bases that onnxruntime-genai's builder makes of the tiny llama."""
+
 
 @pytest.fixture(scope="session")
-def tiny_hf(tmp_path_factory) -> Path:
+def once_per_run(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function of a name and a maker: the folder, made once for all processes of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        filelock = pytest.importorskip("filelock")
+        folder, done = shared / f"once-{name}", shared / f"once-{name}.done"
+        with filelock.FileLock(shared / f"once-{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_hf(once_per_run) -> Path:
     """A Hugging Face folder with random weights and a byte-level tokenizer."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    return once_per_run("tiny", lambda out: save_tiny_llama(out / "hf")) / "hf"
+
+
+def save_tiny_llama(folder: Path) -> None:
+    import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -20,7 +56,6 @@ def tiny_hf(tmp_path_factory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
 
-    folder = tmp_path_factory.mktemp("tiny") / "hf"
     special = {"bos_token": "<s>", "eos_token": "</s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(
         folder
@@ -39,19 +74,50 @@ def tiny_hf(tmp_path_factory) -> Path:
         tie_word_embeddings=False,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_build(tiny_hf):
-    """The same as a model folder, float32: the report, and the steps that were told."""
+def tiny_build(tiny_hf, once_per_run):
+    """The tiny llama as a model folder, float32: the report, and the steps that were told."""
     from kronq.base.build import build_base
 
-    steps: list[str] = []
-    report = build_base(tiny_hf, tiny_hf.parent / "bases" / "tiny", progress=steps.append)
-    return report, steps
+    def make(out: Path) -> None:
+        steps: list[str] = []
+        report = build_base(tiny_hf, out / "bases" / "tiny", progress=steps.append)
+        (out / "told.pickle").write_bytes(pickle.dumps((report, steps)))
+
+    return pickle.loads((once_per_run("tiny-base", make) / "told.pickle").read_bytes())  # noqa: S301
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_build) -> Path:
     return tiny_build[0].path
+
+
+@pytest.fixture(scope="session")
+def llama_bases(tiny_hf, once_per_run) -> Path:
+    """A folder with the tiny llama as each of ``LLAMA``."""
+    pytest.importorskip("onnxruntime_genai")
+    return once_per_run("llama-bases", lambda out: build(tiny_hf, out, *LLAMA))
+
+
+# One process for all of them: importing takes most of the time.
+BUILD = """
+import sys
+from onnxruntime_genai.models.builder import create_model, parse_extra_options
+hf, out, *names = sys.argv[1:]
+for name in names:
+    precision, *how = name.split()
+    place = (precision, "cuda" if precision == "fp16" else "cpu", f"{out}/cache")
+    told = ["hf_token=false", f"fuse_qkv={'fused' in how}".lower()]
+    told += [f"accuracy_level={4 if 'fast' in how else 0}"] if precision == "int4" else []
+    options = parse_extra_options("", hf, f"{out}/{name}", *place, told)
+    create_model("", hf, f"{out}/{name}", *place, **options)
+"""
+
+
+def build(hf: Path, out: Path, *names: str) -> None:
+    """Folders by onnxruntime-genai's builder, each called what it is made like."""
+    command = [sys.executable, "-P", "-c", BUILD, str(hf), str(out), *names]
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | offline)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kronq
@@ -19,6 +19,7 @@ from tests import adapters
 from tests.attacks import hostile
 from tests.attacks import test_widths as widths
 from tests.formats.contents import golden
+from tests.fuzzing import max_examples
 
 NATIVE = 0
 GOOD = {bits: hostile.good(bits) for bits in (16, 8, 4, 3)} | {NATIVE: widths.GOOD}
@@ -43,7 +44,7 @@ def attempt(data: bytes) -> None:
                 delta.apply(np.ones((1, delta.shape[1]), np.float32))
 
 
-@settings(max_examples=250, deadline=None)
+@max_examples(250)
 @given(data=st.data(), bits=st.sampled_from(sorted(GOOD)))
 def test_flipped_bits(data: st.DataObject, bits: int) -> None:
     """A few of them, most in the header."""
@@ -56,7 +57,7 @@ def test_flipped_bits(data: st.DataObject, bits: int) -> None:
     attempt(bytes(file))
 
 
-@settings(max_examples=150, deadline=None)
+@max_examples(150)
 @given(data=st.data(), bits=st.sampled_from(sorted(GOOD)))
 def test_bytes_replaced_cut_and_put_in(data: st.DataObject, bits: int) -> None:
     file = GOOD[bits]
@@ -71,7 +72,7 @@ def test_bytes_replaced_cut_and_put_in(data: st.DataObject, bits: int) -> None:
     attempt(changed)
 
 
-@settings(max_examples=150, deadline=None)
+@max_examples(150)
 @given(data=st.data())
 def test_values_of_the_manifest_replaced(data: st.DataObject) -> None:
     """By any JSON, at any place."""
@@ -117,7 +118,7 @@ COMPACT = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@max_examples(200)
 @given(data=st.data(), which=st.sampled_from(range(len(COMPACT))))
 def test_flipped_bits_of_compact_codes(data: st.DataObject, which: int) -> None:
     """Codes are decoded when they are asked for: they may be refused as late as then."""

@@ -129,6 +129,7 @@ def test_is_refused_in_a_peft_folder(tmp_path: Path, data: bytes) -> None:
         kronq.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_too_many_tensors(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(many(200_001))

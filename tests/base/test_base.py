@@ -44,6 +44,7 @@ def test_the_folder_itself_asks_for_exact_arithmetic(tiny_base):
     assert options["provider_options"] == []
 
 
+@pytest.mark.slow
 def test_fp16_runs_on_the_cpu(tiny_hf, tiny_base, tmp_path):
     out = tmp_path / "base"
     result = CliRunner().invoke(
@@ -59,6 +60,7 @@ def test_fp16_runs_on_the_cpu(tiny_hf, tiny_base, tmp_path):
     assert len(half.generate("ab", max_tokens=3).tokens) == 3
 
 
+@pytest.mark.slow
 def test_int4_keeps_activations_in_float(tiny_hf, tmp_path):
     build_base(tiny_hf, tmp_path / "base", "int4")
     graph = onnx.load(tmp_path / "base" / "model.onnx", load_external_data=False).graph
@@ -124,6 +126,7 @@ def test_options_that_do_not_go_together(tiny_hf, tmp_path, options, message):
         build_base(tiny_hf, tmp_path / "base", **options)
 
 
+@pytest.mark.slow
 def test_an_architecture_the_builder_does_not_know(tiny_hf, tmp_path):
     source = without(tiny_hf, tmp_path / "hf", "nothing")
     config = json.loads((source / "config.json").read_text())

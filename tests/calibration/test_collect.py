@@ -15,9 +15,9 @@ from kronq.calibration.collect import calibrate
 from kronq.errors import KronqError, MismatchError, UnsupportedError
 from kronq.io.examples import Example
 from kronq.model.second_moments import Moments
+from tests.adapters import difference
 from tests.calibration import tokens_onnx
 from tests.calibration.tokens_onnx import EXAMPLES, adapter, build, tokenize
-from tests.tiny import difference
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from kronq.calibration.torch_model import load_model
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from tests import adapters, tiny
+from tests.adapters import difference
 from tests.calibration import seen
 from tests.paths import EXAMPLE
 
@@ -48,6 +49,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) -> None:
     model = tiny.llama()
     names = [f"model.layers.{i}.{part}" for i in range(2) for part in BLOCK]
@@ -57,7 +59,7 @@ def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) ->
     found = calibrate(adapter, tiny_base, EXAMPLES, tokenize=tokenize, cache=tmp_path)
     texts = [tokenize(example.text) for example in EXAMPLES]
     for name, wanted in seen.inputs_of(model, names, texts).items():
-        assert tiny.difference(found[name].inputs, wanted) < 1e-5
+        assert difference(found[name].inputs, wanted) < 1e-5
     block = {part: found[f"model.layers.1.{part}"].inputs for part in BLOCK}
     assert block["self_attn.q_proj"] is block["self_attn.v_proj"], "one array, as one input"
     assert block["self_attn.q_proj"] is not block["self_attn.o_proj"]
@@ -72,4 +74,4 @@ def test_of_a_real_model(smollm_base: Path, smollm_hf: Path, tmp_path: Path) -> 
     texts = [to_ids(example.text) for example in EXAMPLES]
     assert found.tokens == sum(map(len, texts))
     for name, wanted in seen.inputs_of(model, names, texts).items():
-        assert tiny.difference(found[name].inputs, wanted) < 1e-4
+        assert difference(found[name].inputs, wanted) < 1e-4

@@ -18,6 +18,7 @@ from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.readers.load import load
 from tests import tiny
+from tests.adapters import difference
 
 CONFIG = peft.LoKrConfig(
     r=4, alpha=8, decompose_factor=4, target_modules=[*tiny.LINEARS, "lm_head"]
@@ -74,8 +75,8 @@ def test_moments_are_those_of_peft_and_autograd(
         x, g = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
         assert found.tokens == len(x)
         m, grad = weighted(x, g)
-        assert tiny.difference(found[layer].inputs, m) < 1e-3
-        assert tiny.difference(found[layer].outputs, grad) < 1e-3
+        assert difference(found[layer].inputs, m) < 1e-3
+        assert difference(found[layer].outputs, grad) < 1e-3
 
 
 def weighted(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from kronq.genai.session import Session
 from kronq.model.adapter import Adapter, Origin
 from kronq.readers.load import load
 from tests import adapters, tiny
+from tests.adapters import difference
 
 CONFIGS = {
     "lokr": peft.LoKrConfig(r=4, alpha=8, decompose_factor=4, target_modules=tiny.LINEARS),
@@ -34,8 +35,8 @@ def test_hooks_compute_what_peft_computes(name: str, tmp_path: Path) -> None:
     model = tiny.llama()
     base = tiny.logits(model)
     with attach(model, load(tmp_path)):
-        assert tiny.difference(tiny.logits(model), wanted) < 1e-5
-    assert tiny.difference(base, wanted) > 0.1
+        assert difference(tiny.logits(model), wanted) < 1e-5
+    assert difference(base, wanted) > 0.1
     assert np.array_equal(tiny.logits(model), base), "the model is as it was"
 
 
@@ -45,7 +46,7 @@ def test_factors_apply_as_deltas_do(kind: str) -> None:
     delta = adapters.KINDS[kind](rng)
     x = rng.normal(size=(2, 5, delta.shape[1])).astype(np.float32)
     factors = factors_of(delta)
-    assert tiny.difference(factors.apply(torch.from_numpy(x)).numpy(), delta.apply(x)) < 1e-6
+    assert difference(factors.apply(torch.from_numpy(x)).numpy(), delta.apply(x)) < 1e-6
     assert np.array_equal(factors.delta().dense(), delta.dense())
 
 
@@ -62,7 +63,7 @@ def test_gradients_are_those_of_peft(tmp_path: Path) -> None:
         ("lokr_w1", "lokr_w2_a", "lokr_w2_b"), attached.factors[layer].tensors, strict=True
     ):
         wanted = getattr(theirs, part)["default"].grad
-        assert tiny.difference(tensor.grad.numpy(), wanted.numpy()) < 1e-4
+        assert difference(tensor.grad.numpy(), wanted.numpy()) < 1e-4
 
 
 def test_factors_can_be_replaced_between_steps(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_answers_are_predicted_by_the_tokens_before_them() -> None:
         logits, labels = answer_logits(model, to_torch(pad(sequences)))
         alone = [model(torch.tensor([s.ids])).logits[0, s.start - 1 : -1] for s in sequences]
     assert labels.tolist() == [7, 8, 10, 11]
-    assert tiny.difference(logits.numpy(), torch.cat(alone).numpy()) < 1e-5
+    assert difference(logits.numpy(), torch.cat(alone).numpy()) < 1e-5
 
 
 def test_every_layer_without_a_module_is_told(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import kronq as library
 from tests.cli.command import Kronq
 from tests.paths import EXAMPLE
 
 
+@pytest.mark.slow
 def test_a_file_of_an_asked_size_that_converts(kronq: Kronq, tmp_path: Path) -> None:
     packed, folder = tmp_path / "a.safetensors", tmp_path / "lora"
     done = kronq("quantize", EXAMPLE, "-o", packed, "--method", "compact", "--size", "100KB")

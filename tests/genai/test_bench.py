@@ -71,6 +71,7 @@ def exported(tiny_base, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_figures(kronq, exported, tiny_base):
     told = kronq("bench", exported, "--base", tiny_base, *FEW, "--json").json()
     both = (told["with_adapter"], told["without"])
@@ -95,6 +96,7 @@ def slotted(tiny_base, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_with_slots_is_its_own_base_or_is_given_one(kronq, slotted, tiny_base):
     file = slotted / "small.safetensors"
     told = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()

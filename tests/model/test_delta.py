@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
+from tests.fuzzing import max_examples
 
 SIZES = st.integers(1, 7)
 
@@ -90,7 +91,7 @@ def test_counts(delta: Delta) -> None:
 
 
 @given(products())
-@settings(max_examples=30)
+@max_examples(30)
 def test_a_products_rank_bounds_its_rank(product: Product) -> None:
     assert np.linalg.matrix_rank(multiplied_out(product)) <= product.rank
 

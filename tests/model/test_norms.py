@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kronq.model.adapter import Recipe
@@ -16,6 +16,7 @@ from kronq.model.norms import energies
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
 from tests.adapters import KINDS, dense
+from tests.fuzzing import max_examples
 
 
 def assert_exact(reference: Delta, approximation: Delta, rel: float = 1e-9) -> None:
@@ -62,7 +63,7 @@ def test_of_a_tiny_change(kind: str, size: float) -> None:
         assert_exact(delta, replace(delta, a=nudged(delta.a), b=nudged(delta.b)))
 
 
-@settings(max_examples=50, deadline=None)
+@max_examples(50)
 @given(
     rank=st.integers(1, 6),
     other=st.integers(1, 6),

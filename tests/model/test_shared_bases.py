@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ from kronq.quantization.uniform.layer import quantize_layer
 from kronq.report.activation_error import activation_energies
 from tests import adapters
 from tests.adapters import KINDS, dense
+from tests.fuzzing import max_examples
 
 F32 = NDArray[np.float32]
 
@@ -70,7 +71,7 @@ def test_activation_energies(kind: str, two_sided: bool) -> None:
             assert energy == pytest.approx(expected, rel=1e-9, abs=1e-9 * found.reference)
 
 
-@settings(max_examples=30, deadline=None)
+@max_examples(30)
 @given(
     rank=st.integers(1, 5),
     other=st.integers(1, 5),

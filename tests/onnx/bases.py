@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,28 +100,6 @@ GEMM = Kind(
     {"x": np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)},
     ("0", "2"),
 )
-
-
-# One process for all of them: importing takes most of the time.
-BUILD = """
-import sys
-from onnxruntime_genai.models.builder import create_model, parse_extra_options
-hf, out, *names = sys.argv[1:]
-for name in names:
-    precision, *how = name.split()
-    place = (precision, "cuda" if precision == "fp16" else "cpu", f"{out}/cache")
-    told = ["hf_token=false", f"fuse_qkv={'fused' in how}".lower()]
-    told += [f"accuracy_level={4 if 'fast' in how else 0}"] if precision == "int4" else []
-    options = parse_extra_options("", hf, f"{out}/{name}", *place, told)
-    create_model("", hf, f"{out}/{name}", *place, **options)
-"""
-
-
-def build(hf: Path, out: Path, *names: str) -> None:
-    """Folders by onnxruntime-genai's builder, each called what it is made like."""
-    command = [sys.executable, "-P", "-c", BUILD, str(hf), str(out), *names]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | offline)
 
 
 def empty_past(file: Path, head_size: int) -> Feeds:

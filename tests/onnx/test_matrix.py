@@ -21,6 +21,7 @@ from kronq.model.adapter import Adapter
 from kronq.onnx.slots.slot_inputs import slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from tests.paths import EXAMPLE
+from tests.tiny_llama import LLAMA
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -29,15 +30,18 @@ pytest.importorskip("onnxruntime_genai")
 
 from tests.onnx import bases  # noqa: E402
 
-LLAMA = ("fp32", "fp32 fused", "fp16", "fp16 fused", "int4", "int4 fused", "int4 fast")
 MINILM = ("dynamo", "torchscript", "int8", "int4", "static")
 GEMM = ("float", "int8")
+REAL = [
+    *(f"minilm {how}, lokr" for how in MINILM),
+    "minilm dynamo, lora",
+    *(f"smollm {how}, lokr" for how in ("fp32", "gguf")),
+]
 MATRIX = [
     *(f"llama {how}, lokr" for how in LLAMA),
-    *(f"minilm {how}, lokr" for how in MINILM),
     *(f"gemm {how}, lokr" for how in GEMM),
-    *(f"{name}, lora" for name in ("llama fp32 fused", "llama int4", "minilm dynamo")),
-    *(pytest.param(f"smollm {how}, lokr", marks=pytest.mark.slow) for how in ("fp32", "gguf")),
+    *(f"llama {how}, lora" for how in ("fp32 fused", "int4")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in REAL),
 ]
 """Model, how its base was made, and the adapter's family."""
 
@@ -72,13 +76,6 @@ class Base:
     @property
     def coded(self) -> bool:
         return self.how.startswith(("int", "static", "gguf"))
-
-
-@pytest.fixture(scope="module")
-def llama_bases(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("llama")
-    bases.build(tiny_hf, out, *LLAMA)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def test_a_size_is_filled(kind: str, method: str, bits: float) -> None:
     assert 0.99 * size <= len(pack(found)) <= size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [0.7, 1.5, 2.5, 3.5])
 def test_the_example_in_any_size(bits: float) -> None:
     adapter = kronq.load(EXAMPLE)

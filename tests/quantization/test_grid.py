@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kronq.quantization.grid import quantize_matrix
 from tests import onnx_dequantize as onnx
+from tests.fuzzing import max_examples
 
 ALL_BITS = [8, 4, 3, 2]
 
@@ -47,7 +48,7 @@ def test_rounding_to_the_maximum_is_off_by_half_a_step_at_most(bits: int) -> Non
     assert (np.abs(q.float32() - x) <= step / 2 + np.abs(x) * 2.0**-10).all()
 
 
-@settings(max_examples=60, deadline=None)
+@max_examples(60)
 @given(
     bits=st.sampled_from(ALL_BITS),
     axis=st.sampled_from([0, 1]),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kronq
@@ -20,6 +20,7 @@ from kronq.quantization.uniform import layer as uniform
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
 from tests.adapters import relative
+from tests.fuzzing import max_examples
 from tests.paths import EXAMPLE
 
 
@@ -66,7 +67,7 @@ def test_balanced_saves_what_plain_rounding_ruins() -> None:
     assert rounded["balanced"] < 0.2 < rounded["rtn"]
 
 
-@settings(max_examples=40, deadline=None)
+@max_examples(40)
 @given(left=st.floats(-12, 12), right=st.floats(-12, 12), bits=st.sampled_from([16, 8, 4, 2]))
 def test_the_size_of_a_factor_does_not_matter(left: float, right: float, bits: int) -> None:
     """float16 ends at 65,504 and 6e-8; a power of two moves into the layer's scale instead."""

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import kronq
 from kronq.errors import FormatError, UnsupportedError
-from tests.tiny import difference
+from tests.adapters import difference
 
 NAME = "model.layers.0.self_attn.q_proj"
 

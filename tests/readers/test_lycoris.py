@@ -19,7 +19,8 @@ from torch import nn
 
 import kronq
 from kronq.errors import FormatError, UnsupportedError
-from tests.tiny import DTYPES, difference, llama
+from tests.adapters import difference
+from tests.tiny import DTYPES, llama
 
 NAME = "model.layers.0.self_attn.q_proj"
 

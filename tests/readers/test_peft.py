@@ -18,7 +18,8 @@ import kronq
 from kronq import Adapter
 from kronq.errors import KronqError
 from kronq.quantization.configs import Uniform
-from tests.tiny import LINEARS, difference, peft_deltas, save_peft
+from tests.adapters import difference
+from tests.tiny import LINEARS, peft_deltas, save_peft
 
 LAYER = "model.layers.1.mlp.up_proj"
 

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kronq.trellis.entropy_coder import LANE, Counts, Run, decode, encode, prior, steps, width
 from kronq.trellis.states import NEXT, STATES, codes_of, levels
+from tests.fuzzing import max_examples
 
 I32 = NDArray[np.int32]
 
@@ -31,7 +32,7 @@ def made(rng: np.random.Generator, kind: int, size: int) -> I32:
     return np.rint(rng.normal(size=size) * 2 ** (kind / 4) / 2).astype(np.int32)
 
 
-@settings(max_examples=40, deadline=None)
+@max_examples(40)
 @given(
     parts=st.lists(st.tuples(st.integers(-20, 60), st.integers(1, 400)), max_size=4),
     numbers=st.lists(st.integers(-(10**5), 10**5), max_size=50),

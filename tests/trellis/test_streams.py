@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kronq
@@ -19,6 +19,7 @@ from kronq.trellis.norm_classes import least_size
 from kronq.trellis.stream import encode
 from kronq.trellis.stream_layout import FLAT, Outline, channels
 from tests.formats.contents import made_up
+from tests.fuzzing import max_examples
 
 SIZE = st.integers(1, 12)
 SCALE = st.sampled_from([1.0, -0.5, 3.0, 0.0])
@@ -58,7 +59,7 @@ def levels_of(adapter: Adapter) -> list[Levels]:
     return [m.decode() for m in matrices if isinstance(m, Coded)]
 
 
-@settings(max_examples=60, deadline=None)
+@max_examples(60)
 @given(adapters())
 def test_what_is_packed_is_read(made: tuple[Adapter, list[Stretch]]) -> None:
     """Levels, sizes and stretches as they were; scales to the bit; the same bytes once more."""

@@ -12,7 +12,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lycoris import create_lycoris
 from peft.tuners.lokr.layer import factorization as peft_factorization
@@ -27,8 +27,10 @@ from kronq.quantization.mixed.native import native
 from kronq.writers.peft import convert, to_lora, to_peft
 from kronq.writers.peft_lokr import factorization, find_factors
 from tests import tiny
+from tests.adapters import difference
+from tests.fuzzing import max_examples
 from tests.paths import EXAMPLE
-from tests.tiny import LINEARS, difference, peft_deltas
+from tests.tiny import LINEARS, peft_deltas
 
 PATTERNS: dict[str, Any] = {
     "rank_pattern": {"q_proj": 2, "layers.0.mlp.down_proj": 3},
@@ -399,7 +401,7 @@ def lokr_deltas(draw: st.DrawFn) -> dict[str, Delta]:
 
 
 @given(lokr_deltas())
-@settings(max_examples=40, deadline=None)
+@max_examples(40)
 def test_peft_takes_any_mixture_of_products_and_whole_factors(layers: dict[str, Delta]) -> None:
     root = torch.nn.Module()
     root.layers = torch.nn.ModuleList(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -16,6 +16,7 @@ from kronq.onnx.slots import flatbuffer as adapter_file
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter
 from kronq.onnx.slots.write_onnx_adapter import write_inputs
+from tests.fuzzing import max_examples
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 stacks = st.lists(
@@ -30,7 +31,7 @@ def inputs(names: list[str], array: np.ndarray) -> InputStack:
     return InputStack(names, array.shape[1:], array.dtype, lambda: [array])
 
 
-@settings(max_examples=150, deadline=None)
+@max_examples(150)
 @given(found=stacks, data=st.data())
 def test_onnx_runtime_reads_what_was_written(found, data, tmp_path_factory) -> None:
     count = sum(len(array) for array in found)

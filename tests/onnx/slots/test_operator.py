@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -13,6 +13,7 @@ from kronq.errors import KronqError, UnsupportedError
 from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
 from kronq.onnx.slots.kernel import TRUST, build_library, check_library
 from kronq.onnx.slots.packed_input import EMPTY_ADAPTER, packed_input_chunks
+from tests.fuzzing import max_examples
 
 try:
     LIBRARY = build_library()
@@ -86,7 +87,7 @@ sizes = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 16, 17, 30])
 ranks = st.sampled_from([0, 1, 3, 7, 8, 9, 16, 20, 70])
 
 
-@settings(max_examples=60, deadline=None)
+@max_examples(60)
 @given(
     st.tuples(sizes, sizes),
     st.lists(st.tuples(sizes, sizes, ranks), min_size=1, max_size=4),
@@ -118,7 +119,7 @@ def test_a_token_that_does_not_fit_the_stack() -> None:
         np.testing.assert_allclose(found[i], feeds[f"y{i}"] + feeds["x"] @ delta, atol=2e-3)
 
 
-@settings(max_examples=300, deadline=None)
+@max_examples(300)
 @given(st.data())
 def test_bytes_that_lie_are_refused_or_harmless(data) -> None:
     rng = np.random.default_rng(0)

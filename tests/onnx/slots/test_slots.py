@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import kronq
-from kronq.base.build import build_base
 from kronq.errors import FormatError, MismatchError, UnsupportedError
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
@@ -102,14 +101,11 @@ def test_raw_factors_are_cropped_to_their_slot(
 
 @pytest.mark.parametrize("fuse_qkv", [False, True])
 def test_layers_that_read_one_input_may_be_cut_alike_or_not(
-    tmp_path: Path, tiny_hf: Path, tiny_base: Path, fuse_qkv: bool, kernel: bool
+    tmp_path: Path, llama_bases: Path, tiny_base: Path, fuse_qkv: bool, kernel: bool
 ) -> None:
     """q, k and v of one A shape share a reshape; of several, the exact low-rank view goes in."""
     rng = np.random.default_rng(1)
-    base = tiny_base
-    if fuse_qkv:
-        base = tmp_path / "base"
-        build_base(tiny_hf, base, fuse_qkv=True)
+    base = llama_bases / "fp32 fused" if fuse_qkv else tiny_base
 
     def layer(shape: tuple[int, int], a: tuple[int, int] | None) -> Delta:
         a_out, a_in = a or (1, 1)
@@ -200,11 +196,10 @@ def test_language_models_get_slots_by_default(tmp_path: Path, tiny_base: Path) -
     assert SlotSpec.read(tmp_path / "out").kernel is None
 
 
-def test_a_compiled_operator_is_for_float32(tmp_path: Path, tiny_hf: Path) -> None:
-    adapter = tiny_adapter()
-    build_base(tiny_hf, tmp_path / "half", precision="fp16")
+def test_a_compiled_operator_is_for_float32(tmp_path: Path, llama_bases: Path) -> None:
+    half = llama_bases / "fp16"
     with pytest.raises(UnsupportedError, match=r"float32.*without compiled"):
-        kronq.export_onnx(adapter, tmp_path / "half", tmp_path / "out", Slots(compiled=True))
+        kronq.export_onnx(tiny_adapter(), half, tmp_path / "out", Slots(compiled=True))
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kronq
@@ -22,9 +22,11 @@ from kronq.trellis.rounding import rounded
 from kronq.trellis.targets import prepare
 from tests import adapters
 from tests.adapters import dense, relative
+from tests.fuzzing import max_examples
 from tests.paths import EXAMPLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "least_db"), [(1, 4.9), (2, 10.4), (4, 22.3)])
 def test_the_published_figures(bits: int, least_db: float, tmp_path: Path) -> None:
     """Within 1.6 dB of the bound with every byte counted, and the file is what was measured."""
@@ -66,7 +68,8 @@ def test_every_kind_comes_out_as_the_dense_error_says(kind: str, tmp_path: Path)
         assert np.allclose(delta.dense(), dense(delta), atol=1e-4)
 
 
-@settings(max_examples=8, deadline=None)
+@pytest.mark.slow
+@max_examples(8)
 @given(low=st.integers(1500, 4000), more=st.integers(600, 3500), seed=st.integers(0, 100))
 def test_more_bytes_are_less_error(low: int, more: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -150,6 +153,7 @@ def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
     assert told in str(error.value)
 
 
+@pytest.mark.slow
 def test_few_channels_are_coded_for_nothing() -> None:
     """A column of B1 without a row of B2, or the other way round, means nothing."""
     adapter = kronq.load(EXAMPLE)

@@ -52,6 +52,7 @@ def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
     return float((said[0].exp() * (said[0] - said[1])).sum(dim=-1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["kron", "lora"])
 def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
     adapter = trained(family)

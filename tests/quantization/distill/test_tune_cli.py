@@ -9,6 +9,9 @@ import pytest
 
 import kronq as library
 from tests.cli.command import Kronq
+
+pytest.importorskip("torch")
+
 from tests.quantization.distill.test_tune import EXAMPLES, SIZE, trained
 
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kronq.model.matrix import WIDTHS
@@ -18,6 +18,7 @@ from kronq.quantization.mixed.bit_allocation import (
     allocate_bits,
     measure_channel_errors,
 )
+from tests.fuzzing import max_examples
 
 
 def options(seed: int, layers: int = 2, gauges: int = 2) -> list[GaugeOption]:
@@ -76,7 +77,7 @@ def test_nothing_of_no_more_bytes_is_much_better(seed: int) -> None:
         assert error <= 1.7 * same
 
 
-@settings(max_examples=40, deadline=None)
+@max_examples(40)
 @given(seed=st.integers(0, 10**6), nbytes=st.integers(0, 400))
 def test_the_bytes_are_never_exceeded_and_more_of_them_is_better(seed: int, nbytes: int) -> None:
     found = [options(seed, layers=3), options(seed + 1, layers=1, gauges=1)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kronq.quantization.uniform.gauge import balanced, equal_energy
+from tests.fuzzing import max_examples
 
 F32 = NDArray[np.float32]
 
@@ -39,7 +40,7 @@ shapes = {
 }
 
 
-@settings(max_examples=80, deadline=None)
+@max_examples(80)
 @given(**shapes)
 def test_the_product_is_the_same(**chosen: object) -> None:
     """Up to the float32 that both factors come back in."""
@@ -52,7 +53,7 @@ def test_the_product_is_the_same(**chosen: object) -> None:
     assert np.linalg.norm(found - expected) <= 3e-7 * size + 1e-30
 
 
-@settings(max_examples=80, deadline=None)
+@max_examples(80)
 @given(**shapes)
 def test_every_component_has_the_same_energy(**chosen: object) -> None:
     b1, b2 = balanced(*pair(**chosen))  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ def test_every_component_has_the_same_energy(**chosen: object) -> None:
         assert np.allclose(energy, energy.mean(), rtol=1e-5, atol=0)
 
 
-@settings(max_examples=100, deadline=None)
+@max_examples(100)
 @given(
     energy=st.lists(st.just(0.0) | st.floats(1e-60, 1e60), min_size=1, max_size=17),
     extra=st.integers(0, 5),
