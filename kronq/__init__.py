@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kronq.model.adapter import Adapter
     from kronq.model.delta import Delta
     from kronq.onnx.export import export_onnx
+    from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import save
@@ -44,17 +45,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Adapter",
+    "Branch",
     "Compact",
     "Delta",
     "Float16",
     "FormatError",
     "KronqError",
+    "Merged",
     "MismatchError",
     "MissingDependencyError",
     "Native",
     "OutputExistsError",
     "Scorer",
     "Session",
+    "Slots",
     "TaskModel",
     "Tuned",
     "Uniform",
@@ -79,17 +83,20 @@ __all__ = [
 
 _MODULES = {
     "Adapter": "kronq.model.adapter",
+    "Branch": "kronq.onnx.forms",
     "Compact": "kronq.quantization.configs",
     "Delta": "kronq.model.delta",
     "Float16": "kronq.quantization.configs",
     "FormatError": "kronq.errors",
     "KronqError": "kronq.errors",
+    "Merged": "kronq.onnx.forms",
     "MismatchError": "kronq.errors",
     "MissingDependencyError": "kronq.errors",
     "Native": "kronq.quantization.configs",
     "OutputExistsError": "kronq.errors",
     "Scorer": "kronq.evaluate.cache",
     "Session": "kronq.genai.session",
+    "Slots": "kronq.onnx.forms",
     "TaskModel": "kronq.evaluate.task_model",
     "Tuned": "kronq.quantization.configs",
     "Uniform": "kronq.quantization.configs",

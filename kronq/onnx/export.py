@@ -63,7 +63,7 @@ def export_onnx(
 
     Example:
         >>> adapter = kronq.load("small.safetensors")
-        >>> kronq.export_onnx(adapter, "base/", "app/", Slots(compiled=True))
+        >>> kronq.export_onnx(adapter, "base/", "app/", kronq.Slots(compiled=True))
     """
     progress = progress or (lambda _: None)
     file = find_base(base)

@@ -85,7 +85,7 @@ def match_table(
         FormatError: The base is not a whole ONNX model.
 
     Example:
-        >>> table = kronq.onnx.match_table(adapter, "base/")
+        >>> table = kronq.match_table(adapter, "base/")
         >>> [row.layer for row in table.rows if row.how == "missing"]
     """
     model = load_base(find_base(base))

@@ -1,4 +1,4 @@
-"""One graph, any adapter: every family through ONNX Runtime's own LoraAdapter, and none at all."""
+"""One graph with slots, filled with every family of adapters, and with none."""
 
 from __future__ import annotations
 

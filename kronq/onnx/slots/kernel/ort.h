@@ -1,7 +1,7 @@
 /* The part of ONNX Runtime's C interface that a custom operator needs.
  *
  * Names, order and types are those of onnxruntime_c_api.h, which no Python package of ONNX Runtime
- * carries. It only grows at its end: what stands here holds for 1.18 and everything later.
+ * carries. It only grows at its end, so this part holds for 1.18 and every later version.
  */
 #ifndef KRONQ_ORT_H
 #define KRONQ_ORT_H

@@ -12,7 +12,7 @@
 #define UNROLLED _Pragma("GCC unroll 8")
 #define INLINE static inline __attribute__((always_inline))
 
-/* Compiled for what the machine has, and for every one of its kind: the library travels with a model. */
+/* Compiles a clone for AVX2 and one for SSE2, chosen when the library is loaded: it travels with a model. */
 #if defined(__x86_64__) && defined(__linux__)
 #define PER_MACHINE __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
@@ -29,7 +29,7 @@ INLINE lanes load(const float* from) {
 
 INLINE void store(float* to, lanes found) { memcpy(to, &found, sizeof found); }
 
-/* rows × LANES of h at once, and each sum as `chains` of them: what the registers hold. */
+/* Computes rows × LANES floats of h, each sum as `chains` partial sums: as many as the registers hold. */
 INLINE void right_tile(const int rows, const int chains, const float* x, const float* b2, float* h, int64_t k,
                        int64_t width) {
   lanes sums[8] = {{0}};
@@ -48,7 +48,7 @@ INLINE void right_tile(const int rows, const int chains, const float* x, const f
   }
 }
 
-/* h [m, width] = x [m, k] · b2 [k, width]. */
+/* Computes h [m, width] = x [m, k] · b2 [k, width]. */
 PER_MACHINE static void right(const float* x, const float* b2, float* h, int64_t m, int64_t k, int64_t width) {
   for (int64_t c = 0; c < width; c += LANES) {
     int64_t i = 0;
@@ -58,7 +58,7 @@ PER_MACHINE static void right(const float* x, const float* b2, float* h, int64_t
   }
 }
 
-/* g [m, a_out, wide] = a [a_out, a_in] · h [m, a_in, wide of width], for each of m tokens. */
+/* Computes g [m, a_out, wide] = a [a_out, a_in] · h [m, a_in, wide of width], for each of m tokens. */
 PER_MACHINE static void middle(const float* a, const float* h, float* g, int64_t m, int64_t a_out, int64_t a_in,
                                int64_t wide, int64_t width) {
   for (int64_t t = 0; t < m; t++, h += a_in * width)
@@ -70,7 +70,7 @@ PER_MACHINE static void middle(const float* a, const float* h, float* g, int64_t
       }
 }
 
-/* rows × cols·LANES of z at once. */
+/* Adds to rows × cols·LANES floats of z. */
 INLINE void left_tile(const int rows, const int cols, const float* g, const float* b1, float* z, int64_t rank,
                       int64_t wide, int64_t n) {
   lanes sums[8];
@@ -85,7 +85,7 @@ INLINE void left_tile(const int rows, const int cols, const float* g, const floa
     UNROLLED for (int c = 0; c < cols; c++) store(z + r * n + c * LANES, sums[r * cols + c]);
 }
 
-/* z [m, n] += g [m, rank of wide] · b1 [rank, n]. */
+/* Computes z [m, n] += g [m, rank of wide] · b1 [rank, n]. */
 PER_MACHINE static void left(const float* g, const float* b1, float* z, int64_t m, int64_t rank, int64_t wide,
                              int64_t n) {
   int64_t j = 0;

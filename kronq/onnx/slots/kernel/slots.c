@@ -5,8 +5,8 @@
  * meant (`group`) and, for each layer, its output (`target`), its first column there (`start`) and
  * its columns (`d_out`). An adapter that has no such record adds nothing.
  *
- * The bytes are written by kronq/onnx/slots/packed_input.py, which says their layout. They may come
- * from anyone: nothing is read before it is known to lie inside of them.
+ * The bytes are written by kronq/onnx/slots/packed_input.py, which documents their layout. They may
+ * come from anyone: nothing is read before it is known to lie inside of them.
  */
 #include <stdlib.h>
 
@@ -17,8 +17,8 @@
 #define MEMBERS 16
 #define RANKS 16  /* dimensions of activations */
 #define ROOM 4096 /* floats of scratch: 16 KB of stack */
-#define LARGEST ((int64_t)1 << 26) /* of a layer's sides: no product of what is read overflows */
-#define MOST_TOKENS 32 /* at once: threads share what is left */
+#define LARGEST ((int64_t)1 << 26) /* side of a layer: no product of two sizes overflows */
+#define MOST_TOKENS 32 /* tokens of a step: the steps of a long prompt are shared among threads */
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
@@ -62,7 +62,7 @@ typedef struct {
 
 static int64_t padded(int64_t rank) { return (rank + LANES - 1) / LANES * LANES; }
 
-/* Some tokens of a job, from the `index`th step on. */
+/* Computes one step of a job: its tokens from index · step on. */
 static void work(void* with, size_t index) {
   Job* job = with;
   const int64_t first = (int64_t)index * job->step, left_over = job->tokens - first;
@@ -102,7 +102,7 @@ static OrtStatus* tensor(const OrtApi* ort, const OrtKernelContext* context, siz
   return status;
 }
 
-/* A group's record as a job; no members where the adapter has none. NULL, or what is wrong with it. */
+/* Reads a group's record into a job, without members where the adapter has none. Returns NULL, or an error. */
 static const char* parse(const Kernel* kernel, const char* bytes, int64_t size, Job* job) {
   int64_t count, offset, cut[2], shape[3 * MEMBERS];
   const int64_t n = (int64_t)kernel->members, head = (2 + 3 * n) * 8, aligned = (head + 63) / 64 * 64;
@@ -138,13 +138,13 @@ static const char* parse(const Kernel* kernel, const char* bytes, int64_t size, 
     t->b1 = at + needed, needed += t->rank * t->b_out;
   }
   if (needed > (size - offset - aligned) / 4) return "kronq: a group lies outside of the adapter";
-  /* The base's weights push an adapter out of the caches between two tokens: all of it is asked for at once. */
+  /* The base's weights push an adapter out of the caches between two tokens: all of it is prefetched. */
   for (int64_t i = 0; i < needed && i < 16384; i += 16) __builtin_prefetch(at + i);
   job->members = (size_t)n;
   return NULL;
 }
 
-/* How many tokens are worked on at once, and the floats that takes. */
+/* Sets the tokens of a step, and the floats of scratch that it takes. */
 static void plan(Job* job) {
   int64_t most = 0;
   for (size_t i = 0; i < job->members; i++) {
@@ -248,7 +248,7 @@ static int required(const OrtCustomOp* op, size_t i) { return (void)op, (void)i,
 static int memory(const OrtCustomOp* op, size_t i) { return (void)op, (void)i, ORT_DEFAULT_MEMORY; }
 static int one(const OrtCustomOp* op) { return (void)op, 1; }
 
-/* Z_i may take the place of Y_i. ONNX Runtime does not say of which operator it asks. */
+/* Lets Z_i take the place of Y_i. ONNX Runtime does not pass the operator: one function for each number. */
 static size_t inplace(size_t n, int** from, int** to) {
   *from = malloc(n * sizeof(int)), *to = malloc(n * sizeof(int));
   if (!*from || !*to) return 0;

@@ -1,4 +1,4 @@
-"""Quantized bases as onnxruntime's own tools write them."""
+"""Exports into quantized bases as onnxruntime's own tools write them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 
 from kronq.errors import KronqError, MismatchError, UnsupportedError
 from kronq.model.adapter import Adapter
-from kronq.onnx import Merged, export_onnx
+from kronq.onnx.export import export_onnx
+from kronq.onnx.forms import Merged
 from tests.onnx import tiny_onnx as tiny
 
 NBITS = {"4": (4, True), "4 zeros": (4, False), "8": (8, True), "8 zeros": (8, False)}

@@ -1,4 +1,4 @@
-"""Bases without names: by shape and place, with --map where that is not certain."""
+"""Matching by position in bases without names, and by map where that is not certain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from kronq.cli.export import command
 from kronq.errors import FormatError, MismatchError
 from kronq.model.adapter import Adapter
-from kronq.onnx import export_onnx, load_mapping, match_table
+from kronq.onnx.export import export_onnx
+from kronq.onnx.graph.match_by_map import load_mapping
+from kronq.onnx.graph.match_table import match_table
 from kronq.packed import save
 from tests.onnx import tiny_onnx as tiny
 

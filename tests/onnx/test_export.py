@@ -1,4 +1,4 @@
-"""Every form of adapter in every form of layer, through ONNX Runtime and onnx's own evaluator."""
+"""Every family of adapters in every kind of layer, through ONNX Runtime and onnx's evaluator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kronq.errors import (
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float, Matrix
-from kronq.onnx import export_onnx
+from kronq.onnx.export import export_onnx
 from kronq.onnx.verify import check_branches as checks
 from kronq.packed import read, save
 from kronq.quantization.mixed.native import native

@@ -8,7 +8,7 @@ import pytest
 
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
-from kronq.onnx import export_onnx
+from kronq.onnx.export import export_onnx
 from kronq.readers.load import load
 from tests.paths import EXAMPLE
 

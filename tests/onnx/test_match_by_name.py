@@ -1,4 +1,4 @@
-"""Names: what belongs together is found, what does not is told, nothing is guessed."""
+"""Matching by name: certain matches are made, others are refused, none is guessed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from kronq.errors import MismatchError
-from kronq.onnx import export_onnx
+from kronq.onnx.export import export_onnx
 from kronq.onnx.graph.match import match_layers
 from kronq.onnx.graph.match_by_name import canonical
 from kronq.onnx.graph.sites import SCOPES, find_sites

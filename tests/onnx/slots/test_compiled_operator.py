@@ -1,4 +1,4 @@
-"""The compiled operator alone, against plain numpy: any shape, any tokens, and bytes that lie."""
+"""The compiled operator alone, against numpy: any shape, any tokens, and damaged bytes."""
 
 from __future__ import annotations
 
