@@ -19,7 +19,7 @@ from kronq.io.cache import digest_files
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.onnx.base_folder import external_files
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.matched_base import match_base
@@ -39,7 +39,7 @@ def calibrate(
     memory: int = MEMORY,
     tokenize: Tokenize | None = None,
     progress: Progress | None = None,
-) -> Moments:
+) -> SecondMoments:
     """E[x·xᵀ] of every adapted layer's input x in the base, over all tokens of the data.
 
     The result is kept in the cache by the contents of base and data: it is there at once for
@@ -79,10 +79,11 @@ def calibrate(
 
     found = accumulate(store, widths, made, step_of, memory=memory, progress=progress)
     layers = {
-        layer: Moment(_mean([found[name] for name in names])) for layer, names in reads.items()
+        layer: LayerMoments(_mean([found[name] for name in names]))
+        for layer, names in reads.items()
     }
     source = Path(data).name if isinstance(data, str | Path) else None
-    return Moments(layers, sum(batch.tokens for batch in made), source)
+    return SecondMoments(layers, sum(batch.tokens for batch in made), source)
 
 
 def _widths(reads: Mapping[str, Sequence[str]], matches: Matches) -> dict[str, int]:

@@ -32,7 +32,7 @@ from kronq.io.cache import digest_files
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def two_sided(
     device: str = "auto",
     memory: int = MEMORY,
     progress: Progress | None = None,
-) -> Moments:
+) -> SecondMoments:
     """M and G of every adapted layer, with the adapter in place; see this file's head.
 
     The loss is the summed negative log-likelihood of the answers' tokens (of plain text: of all
@@ -112,9 +112,9 @@ def two_sided(
         found = accumulate(
             store, widths, made, step_of, finish=_scaled, memory=memory, progress=progress
         )
-    layers = {name: Moment(found[f"in {name}"], found[f"out {name}"]) for name in adapter}
+    layers = {name: LayerMoments(found[f"in {name}"], found[f"out {name}"]) for name in adapter}
     source = Path(data).name if isinstance(data, str | Path) else None
-    return Moments(layers, sum(batch.tokens for batch in made), source)
+    return SecondMoments(layers, sum(batch.tokens for batch in made), source)
 
 
 def _check_sizes(factors: Mapping[str, Factors]) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.model.layer_names import describe_names, name_template
 from kronq.model.matrix import F32
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 
 
 class Side(BaseModel):
@@ -49,7 +49,7 @@ class Seen(BaseModel):
     groups: list[GroupSeen]
 
 
-def summarize_moments(moments: Moments) -> Seen:
+def summarize_moments(moments: SecondMoments) -> Seen:
     """Figures of every kind of layer."""
     groups: dict[object, list[str]] = {}
     for name, moment in moments.items():
@@ -63,7 +63,7 @@ def summarize_moments(moments: Moments) -> Seen:
     )
 
 
-def _group(moments: Moments, names: list[str]) -> GroupSeen:
+def _group(moments: SecondMoments, names: list[str]) -> GroupSeen:
     outputs = [m for m in (moments[name].outputs for name in names) if m is not None]
     inputs = [moments[name].inputs for name in names]
     return GroupSeen(

@@ -14,7 +14,7 @@ from rich.console import Console
 from kronq.calibration.batches import LIMIT_TOKENS
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 
 F = TypeVar("F", bound=Callable[..., Any])
 Metric = Literal["plain", "input", "two-sided"]
@@ -128,7 +128,9 @@ def check_calibrating(
         raise KronqError("there is no base to run on the text", hint="add --base DIR")
 
 
-def collect_moments(given: Calibrating, adapter: Adapter, *, tuned: bool = False) -> Moments | None:
+def collect_moments(
+    given: Calibrating, adapter: Adapter, *, tuned: bool = False
+) -> SecondMoments | None:
     """The moments that the options ask for, with a bar on stderr; None without calibration."""
     if given.calibration is None or (tuned and given.metric is None):
         return None
@@ -148,7 +150,7 @@ def collect_moments(given: Calibrating, adapter: Adapter, *, tuned: bool = False
         return calibrate(adapter, given.base, given.calibration, progress=progress, **common)
 
 
-def steering(given: Calibrating, moments: Moments | None) -> Moments | None:
+def steering(given: Calibrating, moments: SecondMoments | None) -> SecondMoments | None:
     """What quantizing goes by: with --metric plain moments are for the report alone."""
     return None if given.chosen == "plain" else moments
 

@@ -12,7 +12,7 @@ from kronq.cli import shared
 from kronq.cli.calibrating import Calibrating
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 from kronq.quantization.configs import Compact, Config, Float16, Native, Tuned, Uniform
 from kronq.quantization.quantize import quantize
 
@@ -127,7 +127,7 @@ def _check_budget(
             raise click.UsageError(f"--{name} is not for --method {method}, which has {options}")
 
 
-def make(adapter: Adapter, choice: Choice, second_moments: Moments | None) -> Adapter:
+def make(adapter: Adapter, choice: Choice, second_moments: SecondMoments | None) -> Adapter:
     """Quantizes, with a bar on stderr."""
     title = "tuning" if isinstance(choice.config, Tuned) else "quantizing"
     with shared.progress_bar(title) as progress:

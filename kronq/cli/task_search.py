@@ -11,7 +11,7 @@ from kronq.evaluate.search_result import SearchResult
 from kronq.evaluate.smallest import SearchOptions, SmallestAdapter, smallest
 from kronq.evaluate.task_tables import format_change, result_line, result_table, trial_line
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 from kronq.report.measurement import Report
 
 
@@ -23,7 +23,7 @@ class SearchReport(BaseModel):
 
 
 def search(
-    adapter: Adapter, options: TaskOptions, second_moments: Moments | None = None
+    adapter: Adapter, options: TaskOptions, second_moments: SecondMoments | None = None
 ) -> SmallestAdapter:
     """Searches the smallest file, with a line on stderr for each trial."""
     with shared.progress_bar("scoring") as progress:

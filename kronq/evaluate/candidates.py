@@ -10,7 +10,7 @@ import numpy as np
 
 from kronq.io.cache import digest
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 from kronq.quantization.configs import WIDTHS, Compact, Float16, config_for
 from kronq.quantization.quantize import quantize
 
@@ -50,7 +50,7 @@ Candidate = SizedCandidate | FixedCandidate
 
 
 def default_candidates(
-    adapter: Adapter, method: Any = None, second_moments: Moments | None = None
+    adapter: Adapter, method: Any = None, second_moments: SecondMoments | None = None
 ) -> list[Candidate]:
     """Returns the candidates that ``smallest`` tries, in order.
 
@@ -79,7 +79,7 @@ def default_candidates(
 
 
 def _compact(
-    adapter: Adapter, name: str, refit: Any, second_moments: Moments | None = None
+    adapter: Adapter, name: str, refit: Any, second_moments: SecondMoments | None = None
 ) -> SizedCandidate:
     def fill(size: int) -> Adapter:
         config = Compact(size=size, refit=refit)
@@ -94,7 +94,7 @@ def _fixed_width(adapter: Adapter, method: Any, bits: int) -> FixedCandidate:
     return FixedCandidate(f"{method} {bits} bit", lambda: quantize(adapter, config))
 
 
-def _fingerprint(second_moments: Moments) -> str:
+def _fingerprint(second_moments: SecondMoments) -> str:
     arrays = [a for m in second_moments.values() for a in (m.inputs, m.outputs) if a is not None]
     shared = {id(array): array for array in arrays}  # layers may share an array
     return digest(*(np.ascontiguousarray(array).data for array in shared.values()))

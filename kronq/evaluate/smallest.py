@@ -30,7 +30,7 @@ from kronq.evaluate.trials import Budget, CandidateSearch, Judge, Passed, ScoreF
 from kronq.io.cache import cache_folder
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def smallest(
     max_loss_increase: float = 0.01,
     *,
     method: Any = None,
-    second_moments: Moments | None = None,
+    second_moments: SecondMoments | None = None,
     options: SearchOptions | None = None,
 ) -> SmallestAdapter:
     """Quantizes an adapter to the smallest file that still does its task.

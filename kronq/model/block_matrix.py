@@ -11,7 +11,7 @@ from kronq.model.delta import F64
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class KroneckerBlock:
     """One whole Kronecker product, Σ A_t ⊗ C_t, and where it stands in K.
 
     Attributes:
@@ -31,12 +31,12 @@ class Block:
         done = sum(np.tensordot(a, c @ blocks, axes=(1, 0)) for a, c in self.terms)
         return np.asarray(done).reshape(-1, blocks.shape[2])
 
-    def transposed(self) -> Block:
-        return Block(self.cols, self.rows, tuple((a.T, c.T) for a, c in self.terms))
+    def transposed(self) -> KroneckerBlock:
+        return KroneckerBlock(self.cols, self.rows, tuple((a.T, c.T) for a, c in self.terms))
 
 
 @dataclass(frozen=True, eq=False)
-class Small:
+class BlockMatrix:
     """K: a matrix of blocks, kept as they are.
 
     Attributes:
@@ -45,11 +45,11 @@ class Small:
     """
 
     shape: tuple[int, int]
-    blocks: tuple[Block, ...]
+    blocks: tuple[KroneckerBlock, ...]
 
     @property
-    def transposed(self) -> Small:
-        return Small(self.shape[::-1], tuple(block.transposed() for block in self.blocks))
+    def transposed(self) -> BlockMatrix:
+        return BlockMatrix(self.shape[::-1], tuple(block.transposed() for block in self.blocks))
 
     def apply(self, x: F64) -> F64:
         """K·x [rows, n], for x [cols, n]."""

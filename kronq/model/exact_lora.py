@@ -12,7 +12,7 @@ LARGEST = 8 * 2**30
 """Bytes, in float32. The LoRA of whole factors has full rank: it can outgrow the base model."""
 
 
-def lora_layer(delta: Delta) -> tuple[F64, F64]:
+def exact_lora_factors(delta: Delta) -> tuple[F64, F64]:
     """Up [d_out, R] and down [R, d_in]: ΔW = |scale| · up·down; the scale's sign is in ``up``."""
     left, right = _split(delta.a.float64()) if delta.a is not ONE else (np.eye(1), np.eye(1))
     b1, b2 = _factors(delta)
@@ -21,7 +21,7 @@ def lora_layer(delta: Delta) -> tuple[F64, F64]:
     return (-up if delta.scale < 0 else up), down
 
 
-def refuse_huge(adapter: Adapter) -> None:
+def check_lora_size(adapter: Adapter) -> None:
     """Counts the LoRA's bytes before any of them is made.
 
     Raises:

@@ -14,7 +14,7 @@ _COMFORTABLE = 6
 """Powers of two from 1: 2^-7 / 127, an 8-bit scale, is the smallest float16 of full precision."""
 
 
-def settle(x: F32) -> tuple[F32, int]:
+def scale_near_one(x: F32) -> tuple[F32, int]:
     """``x`` with its largest magnitude brought near 1, if it was not: (x · 2^-e, e)."""
     top = float(np.abs(x).max(initial=0.0))
     if top == 0.0:
@@ -25,6 +25,6 @@ def settle(x: F32) -> tuple[F32, int]:
     return np.ldexp(x, -exponent), exponent
 
 
-def half(x: F32) -> Float:
+def to_float16(x: F32) -> Float:
     """``x`` rounded to float16; it must have been settled."""
     return Float(x.astype(np.float16))

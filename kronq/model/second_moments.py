@@ -18,7 +18,7 @@ from kronq.model.matrix import F32
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class LayerMoments:
     """Second moments of one layer.
 
     Attributes:
@@ -33,7 +33,7 @@ class Moment:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments(Mapping[str, Moment]):
+class SecondMoments(Mapping[str, LayerMoments]):
     """Layer name → its second moments.
 
     Attributes:
@@ -42,11 +42,11 @@ class Moments(Mapping[str, Moment]):
         source: What was seen, for reports: the data file's name.
     """
 
-    layers: Mapping[str, Moment]
+    layers: Mapping[str, LayerMoments]
     tokens: int
     source: str | None = None
 
-    def __getitem__(self, name: str) -> Moment:
+    def __getitem__(self, name: str) -> LayerMoments:
         return self.layers[name]
 
     def __iter__(self) -> Iterator[str]:

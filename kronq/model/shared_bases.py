@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronq.model.block_matrix import Block, Small
+from kronq.model.block_matrix import BlockMatrix, KroneckerBlock
 from kronq.model.delta import F64, Delta
 from kronq.model.matrix import F32
 
@@ -32,7 +32,7 @@ _ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class BasisSide:
     """The rows of ΔW, or its columns: a frame for each of A's rows or columns.
 
     Attributes:
@@ -59,7 +59,7 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class Framed:
+class SharedBases:
     """A layer and its approximation in one pair of frames.
 
     Attributes:
@@ -70,11 +70,11 @@ class Framed:
         inner: The frames of its columns.
     """
 
-    reference: Small
-    approximation: Small
-    error: Small
-    out: Side
-    inner: Side
+    reference: BlockMatrix
+    approximation: BlockMatrix
+    error: BlockMatrix
+    out: BasisSide
+    inner: BasisSide
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class _Stack:
     cores: tuple[F64, F64, F64]
 
 
-def framed(reference: Delta, approximation: Delta, *, frames: bool = False) -> Framed:
+def share_bases(reference: Delta, approximation: Delta, *, frames: bool = False) -> SharedBases:
     """Both in their frames.
 
     Args:
@@ -116,7 +116,7 @@ def framed(reference: Delta, approximation: Delta, *, frames: bool = False) -> F
     cols = _side(reference.shape[1], reference.b.shape[1], flipped, frames=frames)
     one = _small(rows, cols, ((a, b),))
     other = _small(rows, cols, ((turned, b_hat),))
-    return Framed(one, other, _small(rows, cols, error), rows.side, cols.side)
+    return SharedBases(one, other, _small(rows, cols, error), rows.side, cols.side)
 
 
 def _stack(reference: Delta, approximation: Delta, factor: float) -> _Stack:
@@ -160,7 +160,7 @@ class _Run:
 class _Half:
     runs: tuple[_Run, ...]
     size: int
-    side: Side
+    side: BasisSide
 
 
 def _side(size: int, block: int, stack: F64 | None, *, frames: bool) -> _Half:
@@ -178,7 +178,7 @@ def _side(size: int, block: int, stack: F64 | None, *, frames: bool) -> _Half:
         runs.append(_Run(slice(first, first + count), slice(at, at + count * k), root))
         found += [frame] * count
         at += count * k
-    return _Half(tuple(runs), at, Side(tuple(widths), tuple(found)))
+    return _Half(tuple(runs), at, BasisSide(tuple(widths), tuple(found)))
 
 
 def _frame(
@@ -194,9 +194,9 @@ def _frame(
     return None, only
 
 
-def _small(rows: _Half, cols: _Half, terms: Sequence[tuple[F64, F64]]) -> Small:
+def _small(rows: _Half, cols: _Half, terms: Sequence[tuple[F64, F64]]) -> BlockMatrix:
     blocks = [
-        Block(
+        KroneckerBlock(
             up.of_k,
             across.of_k,
             tuple((a[up.of_a, across.of_a], _between(up.root, c, across.root)) for a, c in terms),
@@ -204,7 +204,7 @@ def _small(rows: _Half, cols: _Half, terms: Sequence[tuple[F64, F64]]) -> Small:
         for up in rows.runs
         for across in cols.runs
     ]
-    return Small((rows.size, cols.size), tuple(blocks))
+    return BlockMatrix((rows.size, cols.size), tuple(blocks))
 
 
 def _between(left: F64 | None, core: F64, right: F64 | None) -> F64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronq.model.block_matrix import Small
+from kronq.model.block_matrix import BlockMatrix
 from kronq.model.delta import F64
 
 _EXACT = 256
@@ -14,7 +14,7 @@ TOLERANCE = 1e-4
 """Of Lanczos's answer, relative; it is never above the norm."""
 
 
-def spectral_norm(small: Small) -> float:
+def spectral_norm(small: BlockMatrix) -> float:
     """‖K‖₂, the largest singular value, which is that of the ΔW it stands for."""
     if len(small.blocks) == 1 and len(small.blocks[0].terms) == 1:
         ((a, c),) = small.blocks[0].terms  # ‖A⊗C‖₂ = ‖A‖₂·‖C‖₂
@@ -30,7 +30,7 @@ def _largest(x: F64) -> float:
     return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
 
 
-def _lanczos(small: Small) -> float:
+def _lanczos(small: BlockMatrix) -> float:
     """Golub and Kahan's bidiagonalization (SIAM J. Numer. Anal. 2, 1965), reorthogonalized.
 
     It starts from fixed noise. The residual of the largest Ritz value bounds the error of its

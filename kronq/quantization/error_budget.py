@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kronq.errors import ArgumentError, KronqError
 from kronq.model.adapter import Adapter
-from kronq.model.norms import energies
+from kronq.model.squared_norms import squared_norms
 from kronq.quantization.configs import MAX_BPW
 
 Progress = Callable[[int, int], None]
@@ -21,7 +21,7 @@ _DB_PER_BIT = 6.02
 
 def relative_error(reference: Adapter, quantized: Adapter) -> float:
     """Returns ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; 0 where ΔW is zero."""
-    norms = [energies(reference[name], quantized[name]) for name in reference]
+    norms = [squared_norms(reference[name], quantized[name]) for name in reference]
     total = sum(each.reference for each in norms)
     return math.sqrt(sum(each.error for each in norms) / total) if total else 0.0
 

@@ -10,7 +10,7 @@ from typing import get_args
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 from kronq.quantization.compact.size_budget import fill
 from kronq.quantization.compact.unbiased import unbiased
 from kronq.quantization.configs import (
@@ -40,7 +40,7 @@ def quantize(
     config: Config | None = None,
     *,
     bits: int | None = None,
-    second_moments: Moments | None = None,
+    second_moments: SecondMoments | None = None,
     progress: Progress | None = None,
 ) -> Adapter:
     """Quantizes every layer, and measures the error.
@@ -130,7 +130,7 @@ def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | N
 def _within_budget(
     adapter: Adapter,
     config: Native | Compact,
-    second_moments: Moments | None,
+    second_moments: SecondMoments | None,
     progress: Progress | None,
 ) -> Adapter:
     if isinstance(config, Native) and config.bits is not None:
@@ -151,7 +151,7 @@ def _within_budget(
 def _filled(
     adapter: Adapter,
     config: Native | Compact,
-    second_moments: Moments | None,
+    second_moments: SecondMoments | None,
     size: int,
     progress: Progress | None = None,
 ) -> Adapter:
@@ -183,7 +183,7 @@ def _refitted(adapter: Adapter, quantized: Adapter, refit: Refit) -> Adapter:
 
 
 def _tuned(
-    adapter: Adapter, config: Tuned, second_moments: Moments | None, progress: Progress | None
+    adapter: Adapter, config: Tuned, second_moments: SecondMoments | None, progress: Progress | None
 ) -> Adapter:
     from kronq.quantization.distill import tune
 

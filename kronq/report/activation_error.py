@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronq.model.block_matrix import Small
+from kronq.model.block_matrix import BlockMatrix
 from kronq.model.delta import F64, Delta
-from kronq.model.norms import Energies
-from kronq.model.second_moments import Moment
-from kronq.model.shared_bases import Framed, framed
+from kronq.model.second_moments import LayerMoments
+from kronq.model.shared_bases import SharedBases, share_bases
+from kronq.model.squared_norms import SquaredNorms
 
 
-def activation_energies(reference: Delta, approximation: Delta, moment: Moment) -> Energies:
+def activation_energies(
+    reference: Delta, approximation: Delta, moment: LayerMoments
+) -> SquaredNorms:
     """tr(ΔW·M·ΔWᵀ) of ΔW, ΔŴ and their difference; with output moments tr(G·ΔW·M·ΔWᵀ).
 
     In float64 and from the factors: no ΔW is built, and no root of M is taken.
@@ -21,14 +23,14 @@ def activation_energies(reference: Delta, approximation: Delta, moment: Moment) 
         approximation: ΔŴ of the same shape, with an A of the same shape.
         moment: M [d_in, d_in], and G [d_out, d_out] if it has one.
     """
-    return seen_energies(framed(reference, approximation, frames=True), moment)
+    return seen_energies(share_bases(reference, approximation, frames=True), moment)
 
 
-def seen_energies(found: Framed, moment: Moment) -> Energies:
+def seen_energies(found: SharedBases, moment: LayerMoments) -> SquaredNorms:
     """The same of a layer that is in its frames already."""
     inputs = found.inner.seen(moment.inputs)
     outputs = None if moment.outputs is None else found.out.seen(moment.outputs)
-    return Energies(
+    return SquaredNorms(
         *(
             _energy(small, inputs) if outputs is None else _weighted(small, inputs, outputs)
             for small in (found.reference, found.approximation, found.error)
@@ -36,7 +38,7 @@ def seen_energies(found: Framed, moment: Moment) -> Energies:
     )
 
 
-def _energy(small: Small, moment: F64) -> float:
+def _energy(small: BlockMatrix, moment: F64) -> float:
     """tr(K·M·Kᵀ) from what M is to C alone: Σ tr(C_t·S·C_sᵀ), S = Σ_jk (A_tᵀ·A_s)_jk·M_jk."""
     total = 0.0
     for one in small.blocks:
@@ -56,7 +58,7 @@ def _reduced(a: F64, b: F64, moment: F64) -> F64:
     return np.einsum("jk,jakb->ab", a.T @ b, blocks, optimize=True)  # type: ignore[no-any-return]
 
 
-def _weighted(small: Small, inputs: F64, outputs: F64) -> float:
+def _weighted(small: BlockMatrix, inputs: F64, outputs: F64) -> float:
     """tr(G·K·M·Kᵀ)."""
     seen = small.apply(small.apply(inputs).T)
     return max(float(np.vdot(outputs, seen)), 0.0)

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
-from kronq.model.norms import energies
 from kronq.model.small_svd import singular_values
+from kronq.model.squared_norms import squared_norms
 
 _LARGEST = 512
 """A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
@@ -174,7 +174,7 @@ def _component_energies(delta: Delta) -> F64:
         energy = singular_values(b1, b2) ** 2
     energy = energy[energy > energy.max() * 1e-14]
     if delta.shape != delta.full_shape:
-        total = energies(delta, delta).reference
+        total = squared_norms(delta, delta).reference
         weight = total / float(energy.sum()) if energy.size else 0.0
     else:
         weight = float(np.linalg.norm(delta.a.float64()) * delta.scale) ** 2

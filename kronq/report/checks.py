@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kronq.errors import MismatchError, listing
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 
 
 def check_alike(reference: Adapter, approximation: Adapter) -> None:
@@ -27,7 +27,7 @@ def check_alike(reference: Adapter, approximation: Adapter) -> None:
             )
 
 
-def check_seen(reference: Adapter, moments: Moments) -> None:
+def check_seen(reference: Adapter, moments: SecondMoments) -> None:
     """Refuses moments of other layers or shapes than the adapter's.
 
     Raises:

@@ -13,10 +13,10 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.layer_names import describe_names, name_template
 from kronq.model.matrix import Float
-from kronq.model.norms import Energies, framed_energies
-from kronq.model.second_moments import Moment, Moments
-from kronq.model.shared_bases import framed
+from kronq.model.second_moments import LayerMoments, SecondMoments
+from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import spectral_norm
+from kronq.model.squared_norms import SquaredNorms, squared_norms_in_bases
 from kronq.packed import pack
 from kronq.report.activation_error import seen_energies
 from kronq.report.bits_spent import bits_spent, whole_bytes
@@ -53,7 +53,7 @@ def measure(
     reference: Adapter,
     approximation: Adapter,
     *,
-    moments: Moments | None = None,
+    moments: SecondMoments | None = None,
     bound: GaussianBound | None = None,
 ) -> Report:
     """What ``approximation`` lost of ``reference``, exactly, layer by layer.
@@ -131,9 +131,11 @@ def layer_bits(delta: Delta) -> int:
     return max(m.bits for m in delta.b.matrices)
 
 
-def _sums(name: str, ref: Delta, new: Delta, moment: Moment | None, bits: float, size: int) -> Sums:
-    pair = framed(ref, new, frames=moment is not None)
-    weight = framed_energies(pair)
+def _sums(
+    name: str, ref: Delta, new: Delta, moment: LayerMoments | None, bits: float, size: int
+) -> Sums:
+    pair = share_bases(ref, new, frames=moment is not None)
+    weight = squared_norms_in_bases(pair)
     if weight.reference == 0 and weight.error > 0:
         raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
     activation = loss = None
@@ -147,7 +149,7 @@ def _sums(name: str, ref: Delta, new: Delta, moment: Moment | None, bits: float,
     )  # fmt: skip
 
 
-def _ends(energy: Energies) -> tuple[float, float]:
+def _ends(energy: SquaredNorms) -> tuple[float, float]:
     return energy.reference, energy.error
 
 
@@ -184,7 +186,7 @@ def _total(told: Mapping[str, Any], reference: Adapter, bound: GaussianBound | N
     )
 
 
-def _calibration(moments: Moments | None) -> Calibration | None:
+def _calibration(moments: SecondMoments | None) -> Calibration | None:
     if moments is None:
         return None
     return Calibration(source=moments.source, tokens=moments.tokens, gradients=moments.two_sided)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kronq.model.norms import Energies
+from kronq.model.squared_norms import SquaredNorms
 from kronq.report.code_statistics import CodeFigures
 from kronq.report.models import LayerReport
 
@@ -36,7 +36,7 @@ class Sums:
     bytes: int
     bytes_before: int
     bits: float
-    weight: Energies
+    weight: SquaredNorms
     spectral: tuple[float, float]
     activation: tuple[float, float] | None
     loss: tuple[float, float] | None
@@ -54,7 +54,7 @@ def added(parts: Iterable[Sums]) -> Sums:
         sum(part.bytes for part in every),
         sum(part.bytes_before for part in every),
         sum(part.bits for part in every),
-        Energies(
+        SquaredNorms(
             sum(part.weight.reference for part in every),
             sum(part.weight.approximation for part in every),
             sum(part.weight.error for part in every),
@@ -115,7 +115,7 @@ def sums_of(layer: LayerReport) -> Sums:
         layer.bytes,
         layer.bytes_before,
         layer.bits_spent,
-        Energies(reference, layer.energy_kept * reference, layer.relative_error**2 * reference),
+        SquaredNorms(reference, layer.energy_kept * reference, layer.relative_error**2 * reference),
         (layer.spectral_norm, layer.spectral_error * layer.spectral_norm),
         _squares(layer.activation_norm, layer.activation_error),
         _squares(layer.loss_norm, layer.loss_error),
@@ -132,7 +132,7 @@ def _squares(norm: float | None, error: float | None) -> tuple[float, float] | N
     return None if norm is None or error is None else (norm**2, (norm * error) ** 2)
 
 
-def _cosine(weight: Energies) -> float | None:
+def _cosine(weight: SquaredNorms) -> float | None:
     """2·⟨a,b⟩ = ‖a‖² + ‖b‖² − ‖a − b‖², of which every term is exact."""
     if weight.approximation <= _NOTHING * weight.reference:
         return None

@@ -16,9 +16,9 @@ import numpy as np
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
+from kronq.model.error_weights import error_weight, find_moments, reduce_moments
 from kronq.model.matrix import ABSENT, F32, Stretch
-from kronq.model.objective import moment_of, reduced, weight
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
 from kronq.model.small_svd import decompose_product
 from kronq.trellis.norm_classes import least_size
 from kronq.trellis.reconstruction import norm_size
@@ -72,7 +72,7 @@ class Layer:
     stretch: Stretch = FLAT
 
 
-def prepare(adapter: Adapter, moments: Mapping[str, Moment] | None = None) -> list[Layer]:
+def prepare(adapter: Adapter, moments: Mapping[str, LayerMoments] | None = None) -> list[Layer]:
     """Every layer in its gauge.
 
     Args:
@@ -84,18 +84,18 @@ def prepare(adapter: Adapter, moments: Mapping[str, Moment] | None = None) -> li
         KronqError: Calibration did not see a layer.
     """
     return [
-        _prepare(name, delta, None if moments is None else moment_of(moments, name))
+        _prepare(name, delta, None if moments is None else find_moments(moments, name))
         for name, delta in adapter.items()
     ]
 
 
-def _prepare(name: str, delta: Delta, moment: Moment | None) -> Layer:
+def _prepare(name: str, delta: Delta, moment: LayerMoments | None) -> Layer:
     if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
         raise FormatError("the layer has values that are not finite", layer=name)
     stretch = FLAT
-    if moment is None or not weight(delta):
+    if moment is None or not error_weight(delta):
         b = _target(delta.b)
-        b = replace(b, norms=b.norms * np.sqrt(weight(delta)))
+        b = replace(b, norms=b.norms * np.sqrt(error_weight(delta)))
     elif delta.b.right is None:
         b, stretch = _evened(delta, moment)
     else:
@@ -129,13 +129,15 @@ def _components(left: F64, right: F64) -> tuple[F64, F64, F64]:
     return norms, u_full, v_full
 
 
-def _evened(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
+def _evened(delta: Delta, moment: LayerMoments) -> tuple[Target, Stretch]:
     """A whole B, where every error counts what one counts on the mean, and the step of its levels.
 
     Its entries are coded alike, but beside other layers its errors have to count as theirs do.
     """
     b = _target(delta.b)
-    means = [1.0 if x is None else float(np.trace(x)) / len(x) for x in reduced(delta, moment)]
+    means = [
+        1.0 if x is None else float(np.trace(x)) / len(x) for x in reduce_moments(delta, moment)
+    ]
     mean = means[0] * means[1] or 1.0
     step, rest = _own_step(delta, mean)
     return replace(b, norms=b.norms * (np.sqrt(mean) * rest)), (step, 0, 0)
@@ -143,14 +145,14 @@ def _evened(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
 
 def _own_step(delta: Delta, mean: float) -> tuple[int, float]:
     """The layer's step where an error in B counts ``mean``, and what rounding it left over."""
-    exact = 4 * np.log2(np.sqrt(weight(delta)) / np.sqrt(mean))
+    exact = 4 * np.log2(np.sqrt(error_weight(delta)) / np.sqrt(mean))
     step = int(np.rint(exact))
     return step, float(2.0 ** ((exact - step) / 4))
 
 
-def _weighted(delta: Delta, moment: Moment) -> tuple[Target, Stretch]:
+def _weighted(delta: Delta, moment: LayerMoments) -> tuple[Target, Stretch]:
     """B's target where errors count tr(left·E·right·Eᵀ), and the step of its levels."""
-    left, right = reduced(delta, moment)
+    left, right = reduce_moments(delta, moment)
     sides = [None if x is None else _root(x) for x in (left, right)]
     b1, b2 = (x.astype(np.float64) for x in delta.b.float32() if x is not None)
     weighted_left = b1 if sides[0] is None else sides[0].root @ b1

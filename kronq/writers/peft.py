@@ -23,7 +23,7 @@ from safetensors.numpy import save as serialize
 from kronq.errors import ArgumentError, StrPath, check_choice
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter
-from kronq.model.exact_lora import lora_layer, refuse_huge
+from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.readers.peft import PREFIX
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.writers.peft_lokr import lokr_layers
@@ -126,10 +126,10 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
         UnsupportedError: It would be huge, as that of whole factors can be.
     """
     _check(adapter, dtype)
-    refuse_huge(adapter)
+    check_lora_size(adapter)
     tensors, ranks = {}, {}
     for name, delta in adapter.items():
-        up, down = lora_layer(delta)
+        up, down = exact_lora_factors(delta)
         ranks[name] = up.shape[1]
         tensors[f"{PREFIX}{name}.lora_A.weight"] = _cast(down, dtype, name)
         tensors[f"{PREFIX}{name}.lora_B.weight"] = _cast(up, dtype, name)

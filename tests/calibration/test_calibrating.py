@@ -12,7 +12,7 @@ from kronq.calibration.summary import summarize_moments
 from kronq.cli.calibrating import Calibrating, check_calibrating, collect_moments, steering
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import save
 from kronq.readers.load import load
 from tests import adapters
@@ -66,7 +66,7 @@ def test_a_base_may_be_for_something_else() -> None:
 
 
 def test_which_error_counts() -> None:
-    moments = Moments({}, 0)
+    moments = SecondMoments({}, 0)
     plain = Calibrating(calibration="notes.txt", base="base", metric="plain")
     check_calibrating(plain)
     assert steering(plain, moments) is None, "moments are for the report alone"
@@ -78,9 +78,9 @@ def test_which_error_counts() -> None:
 
 
 def test_directions_are_counted_by_energy() -> None:
-    even = Moment(np.eye(8, dtype=np.float32) * 3)
-    one = Moment(np.diag([8.0, 0, 0, 0]).astype(np.float32), np.eye(2, dtype=np.float32))
-    seen = summarize_moments(Moments({"a": even, "b": one}, 10))
+    even = LayerMoments(np.eye(8, dtype=np.float32) * 3)
+    one = LayerMoments(np.diag([8.0, 0, 0, 0]).astype(np.float32), np.eye(2, dtype=np.float32))
+    seen = summarize_moments(SecondMoments({"a": even, "b": one}, 10))
     inputs = [group.inputs for group in seen.groups]
     assert [side.directions for side in inputs] == pytest.approx([8, 1])
     assert [side.mean_square for side in inputs] == pytest.approx([3, 2])

@@ -14,7 +14,7 @@ from kronq.calibration.batches import batches, choose
 from kronq.calibration.collect import calibrate
 from kronq.errors import KronqError, MismatchError, UnsupportedError
 from kronq.io.examples import Example
-from kronq.model.second_moments import Moments
+from kronq.model.second_moments import SecondMoments
 from tests.adapters import difference
 from tests.calibration import tokens_onnx
 from tests.calibration.tokens_onnx import EXAMPLES, adapter, build, tokenize
@@ -26,7 +26,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def run(base: Path, *layers: str, data: Any = EXAMPLES, **settings: Any) -> Moments:
+def run(base: Path, *layers: str, data: Any = EXAMPLES, **settings: Any) -> SecondMoments:
     cache = base.parent / "cache"
     given = {"cache": cache, "tokenize": tokenize, **settings}
     return calibrate(adapter(*layers), base, data, **given)

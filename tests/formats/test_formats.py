@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import kronq
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack
 from kronq.packed.manifest import VERSION, Group, Manifest
 from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests.formats import reader
 from tests.formats.contents import FORMATS, INEXACT, contents, golden
-from tests.model.test_objective import second_moment
+from tests.model.test_error_weights import second_moment
 
 SPEC = (FORMATS / "SPEC.md").read_text()
 
@@ -97,8 +97,8 @@ def test_it_is_enough_for_compact_codes(tmp_path: Path, bits: float, calibrated:
     layers["large"] = adapters.lora(rng, 100, 90, 3)
     moments = None
     if calibrated:
-        seen = {n: Moment(second_moment(rng, delta.shape[1])) for n, delta in layers.items()}
-        moments = Moments(seen, 1000)
+        seen = {n: LayerMoments(second_moment(rng, delta.shape[1])) for n, delta in layers.items()}
+        moments = SecondMoments(seen, 1000)
     size = int(1000 + 100 * bits)
     adapter = kronq.quantize(
         kronq.Adapter(layers), kronq.Compact(size=size), second_moments=moments

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Recipe
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float
-from kronq.model.second_moments import Moment
-from kronq.model.shared_bases import framed
+from kronq.model.second_moments import LayerMoments
+from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import TOLERANCE, spectral_norm
 from kronq.quantization.uniform.layer import quantize_layer
 from kronq.report.activation_error import activation_energies
@@ -44,7 +44,7 @@ def pairs(kind: str) -> list[tuple[Delta, Delta]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_spectral_norms(kind: str) -> None:
     for delta, other in pairs(kind):
-        found = framed(delta, other)
+        found = share_bases(delta, other)
         one, two = dense(delta), dense(other)
         for small, whole in (
             (found.reference, one), (found.approximation, two), (found.error, one - two)
@@ -60,7 +60,7 @@ def test_activation_energies(kind: str, two_sided: bool) -> None:
     rng = np.random.default_rng(1)
     for delta, other in pairs(kind):
         rows, cols = delta.shape
-        seen = Moment(moment(rng, cols), moment(rng, rows, 2) if two_sided else None)
+        seen = LayerMoments(moment(rng, cols), moment(rng, rows, 2) if two_sided else None)
         found = activation_energies(delta, other, seen)
         gradients = np.eye(rows) if seen.outputs is None else seen.outputs.astype(np.float64)
         one, two = dense(delta), dense(other)
@@ -89,9 +89,9 @@ def test_any_shape_rank_and_crop(
     rows, cols = (max(1, round(part * full)) for part, full in zip(crop, one.shape, strict=True))
     one, two = replace(one, shape=(rows, cols)), replace(two, shape=(rows, cols))
     error = dense(one) - dense(two)
-    found = framed(one, two)
+    found = share_bases(one, two)
     assert spectral_norm(found.error) == pytest.approx(np.linalg.norm(error, 2), rel=1e-8)
-    seen = Moment(moment(rng, cols), moment(rng, rows))
+    seen = LayerMoments(moment(rng, cols), moment(rng, rows))
     assert seen.outputs is not None
     expected = np.trace(seen.outputs.astype(np.float64) @ error @ seen.inputs @ error.T)
     assert activation_energies(one, two, seen).error == pytest.approx(expected, rel=1e-8)
@@ -110,9 +110,9 @@ def test_a_badly_conditioned_gauge(condition: float) -> None:
     bad = replace(delta, b=Product(*(Float(x.astype(np.float32)) for x in turned)))
     error = dense(bad) - dense(delta)
     expected = np.linalg.norm(error, 2)
-    assert spectral_norm(framed(bad, delta).error) == pytest.approx(expected, rel=1e-6)
+    assert spectral_norm(share_bases(bad, delta).error) == pytest.approx(expected, rel=1e-6)
     inputs = moment(rng, delta.shape[1])
-    found = activation_energies(bad, delta, Moment(inputs)).error
+    found = activation_energies(bad, delta, LayerMoments(inputs)).error
     assert found == pytest.approx(np.trace(error @ inputs @ error.T), rel=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_a_large_whole_b_is_told_to_the_tolerance() -> None:
     rng = np.random.default_rng(0)
     delta = adapters.full_b(rng, a=(12, 11), b=(30, 28))
     other = quantize_layer("x", delta, Recipe("rtn", 4, a_bits=4))
-    found = framed(delta, other)
+    found = share_bases(delta, other)
     expected = np.linalg.norm(dense(delta) - dense(other), 2)
     assert spectral_norm(found.error) == pytest.approx(expected, rel=TOLERANCE)
     assert spectral_norm(found.error) <= expected * (1 + 1e-12)

@@ -14,26 +14,26 @@ from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack
 from kronq.report.activation_error import activation_energies
 from tests import adapters
-from tests.model.test_objective import second_moment
+from tests.model.test_error_weights import second_moment
 from tests.quantization.compact.test_compact import layers
 
 
-def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> Moments:
+def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> SecondMoments:
     """Far from white, and of other sizes in other layers."""
     rng = np.random.default_rng(seed)
     found = {}
     for i, (name, delta) in enumerate(adapter.items()):
         inputs = second_moment(rng, delta.shape[1]) * np.float32(4.0 ** (i % 3))
         outputs = second_moment(rng, delta.shape[0]) if two_sided else None
-        found[name] = Moment(inputs, outputs)
-    return Moments(found, 1000)
+        found[name] = LayerMoments(inputs, outputs)
+    return SecondMoments(found, 1000)
 
 
-def seen_error(adapter: Adapter, quantized: Adapter, moments: Moments) -> float:
+def seen_error(adapter: Adapter, quantized: Adapter, moments: SecondMoments) -> float:
     """The relative activation error over all layers."""
     each = [activation_energies(d, quantized[n], moments[n]) for n, d in adapter.items()]
     return float(sum(e.error for e in each) / sum(e.reference for e in each))
@@ -61,8 +61,9 @@ def test_whole_and_factored_bs_beside_each_other() -> None:
     """Both count by what was seen, however large that is."""
     adapter = Adapter({**layers("kron", 3), **layers("full_b", 3)})
     for size in (1e-4, 1e4):
-        moments = Moments(
-            {n: Moment(m.inputs * np.float32(size)) for n, m in moments_of(adapter).items()}, 1
+        moments = SecondMoments(
+            {n: LayerMoments(m.inputs * np.float32(size)) for n, m in moments_of(adapter).items()},
+            1,
         )
         plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
         calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
@@ -72,8 +73,8 @@ def test_whole_and_factored_bs_beside_each_other() -> None:
 
 def test_white_moments_change_nothing_that_matters() -> None:
     adapter = layers("kron")
-    white = Moments(
-        {n: Moment(np.eye(d.shape[1], dtype=np.float32)) for n, d in adapter.items()}, 1
+    white = SecondMoments(
+        {n: LayerMoments(np.eye(d.shape[1], dtype=np.float32)) for n, d in adapter.items()}, 1
     )
     plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
     calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=white)
@@ -86,8 +87,10 @@ def test_moments_of_any_size(size: float) -> None:
     """A layer that was never seen to read anything reads little of everything."""
     adapter = layers("kron", 2)
     seen = moments_of(adapter)
-    scaled = {n: Moment(m.inputs * np.float32(size)) for n, m in seen.items()}
-    quantized = kronq.quantize(adapter, kronq.Compact(bpw=4), second_moments=Moments(scaled, 1))
+    scaled = {n: LayerMoments(m.inputs * np.float32(size)) for n, m in seen.items()}
+    quantized = kronq.quantize(
+        adapter, kronq.Compact(bpw=4), second_moments=SecondMoments(scaled, 1)
+    )
     assert all(np.isfinite(delta.dense()).all() for delta in quantized.values())
     if size:
         assert seen_error(adapter, quantized, seen) < 0.1
@@ -121,7 +124,7 @@ def test_the_same_adapter_gives_the_same_bytes() -> None:
 
 def test_a_layer_that_calibration_did_not_see() -> None:
     adapter = layers("kron", 2)
-    some = Moments(dict(list(moments_of(adapter).items())[:1]), 1)
+    some = SecondMoments(dict(list(moments_of(adapter).items())[:1]), 1)
     with pytest.raises(KronqError, match=r"h\.1\.kron: calibration did not see the layer"):
         kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=some)
 

@@ -13,7 +13,7 @@ from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.quantization.configs import config_for
 from kronq.report import Report, measure
 from kronq.report.measurement import summed
@@ -22,11 +22,11 @@ from tests.adapters import dense
 from tests.model.test_shared_bases import moment
 
 
-def seen(adapter: Adapter, *, gradients: bool = False) -> Moments:
+def seen(adapter: Adapter, *, gradients: bool = False) -> SecondMoments:
     rng = np.random.default_rng(5)
-    return Moments(
+    return SecondMoments(
         {
-            name: Moment(
+            name: LayerMoments(
                 moment(rng, delta.shape[1]), moment(rng, delta.shape[0], 2) if gradients else None
             )
             for name, delta in adapter.items()
@@ -36,11 +36,11 @@ def seen(adapter: Adapter, *, gradients: bool = False) -> Moments:
     )
 
 
-def activation(matrix: np.ndarray, given: Moment) -> float:  # type: ignore[type-arg]
+def activation(matrix: np.ndarray, given: LayerMoments) -> float:  # type: ignore[type-arg]
     return float(np.trace(matrix @ given.inputs.astype(np.float64) @ matrix.T))
 
 
-def loss(matrix: np.ndarray, given: Moment) -> float:  # type: ignore[type-arg]
+def loss(matrix: np.ndarray, given: LayerMoments) -> float:  # type: ignore[type-arg]
     assert given.outputs is not None
     return float(np.trace(given.outputs.astype(np.float64) @ matrix @ given.inputs @ matrix.T))
 
@@ -207,10 +207,10 @@ def test_floats_have_no_codes() -> None:
 def test_every_layer_must_have_been_seen() -> None:
     adapter = adapters.adapter(layers=1)
     moments = seen(adapter)
-    fewer = Moments(dict(list(moments.items())[1:]), 10)
+    fewer = SecondMoments(dict(list(moments.items())[1:]), 10)
     with pytest.raises(MismatchError, match=r"did not see every layer; found model.layers.0.kron"):
         measure(adapter, adapter, moments=fewer)
-    other = Moments({**moments.layers, "model.layers.0.lora": Moment(moment_of(7))}, 10)
+    other = SecondMoments({**moments.layers, "model.layers.0.lora": LayerMoments(moment_of(7))}, 10)
     with pytest.raises(MismatchError, match=r"lora: .*another shape; found \[7, 7\]; expected \[2"):
         measure(adapter, adapter, moments=other)
 
@@ -228,8 +228,8 @@ def test_inputs_that_a_layer_is_blind_to() -> None:
         right = next(iter(adapter.values())).b.right
         assert right is not None
         blind = np.linalg.svd(right.float32().astype(np.float64))[2][-1]
-        moments = Moments(
-            {n: Moment((m + value * np.outer(blind, blind)).astype(np.float32))
+        moments = SecondMoments(
+            {n: LayerMoments((m + value * np.outer(blind, blind)).astype(np.float32))
              for n, m in shape.items()}, 10,
         )  # fmt: skip
         report = measure(adapter, quantized, moments=moments)

@@ -16,7 +16,7 @@ import numpy as np
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.exact_lora import lora_layer
+from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
 from kronq.onnx.slots.slot_spec import SlotGroup, SlotSpec
@@ -179,7 +179,7 @@ def _exact_lora_group(
 
 
 def _exact_lora(delta: Delta) -> SlotFactors:
-    up, down = lora_layer(delta)
+    up, down = exact_lora_factors(delta)
     scale = np.full((1, 1), abs(delta.scale))
     matrices = (scale, up, down)
     a, left, right = (LazyStack.of(x.T[None].astype(np.float32)) for x in matrices)

@@ -13,7 +13,7 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Coded, Levels
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
 from kronq.packed import grouped
 from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build, reread
@@ -39,7 +39,7 @@ def fill(
     size: int,
     recipe: Recipe,
     progress: Progress | None = None,
-    moments: Mapping[str, Moment] | None = None,
+    moments: Mapping[str, LayerMoments] | None = None,
 ) -> Adapter:
     """The adapter in compact codes of the least error in ``size`` bytes, header included.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import Coded
-from kronq.model.norms import energies
+from kronq.model.squared_norms import squared_norms
 from kronq.trellis.coded_layers import rescaled
 
 MOST = 4.0
@@ -21,7 +21,7 @@ MOST = 4.0
 
 def stretch(reference: Adapter, quantized: Adapter) -> float:
     """C = Σ ‖ΔW‖² / Σ ⟨ΔW, ΔŴ⟩ over all layers: at least 1, at most ``MOST``, to 1/100."""
-    found = [energies(reference[name], quantized[name]) for name in reference]
+    found = [squared_norms(reference[name], quantized[name]) for name in reference]
     whole = sum(e.reference for e in found)
     common = sum(e.reference + e.approximation - e.error for e in found) / 2
     if common <= 0:

@@ -22,7 +22,7 @@ from kronq.errors import ArgumentError, StrPath
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.matrix import F32
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
 from kronq.quantization.distill.choice_rows import Question, questions, rows
 from kronq.quantization.distill.divergence import predicted, shares_prompts, unlike
 from kronq.quantization.distill.latents import (
@@ -64,7 +64,7 @@ def tune(
     *,
     steps: int = STEPS,
     rate: float = RATE,
-    moments: Mapping[str, Moment] | None = None,
+    moments: Mapping[str, LayerMoments] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,

@@ -16,7 +16,7 @@ import numpy as np
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import F32, Coded, drawn
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
 from kronq.quantization.compact.size_budget import fill, in_order
 from kronq.quantization.compact.unbiased import stretch
 from kronq.quantization.file_size import file_size
@@ -54,7 +54,7 @@ class Latents:
 
 
 def start(
-    adapter: Adapter, size: int, recipe: Recipe, moments: Mapping[str, Moment] | None = None
+    adapter: Adapter, size: int, recipe: Recipe, moments: Mapping[str, LayerMoments] | None = None
 ) -> Latents:
     """The latents of compact codes that fill ``size`` bytes.
 

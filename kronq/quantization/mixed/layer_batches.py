@@ -9,9 +9,9 @@ import numpy as np
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
+from kronq.model.error_weights import error_weight, reduce_moments
 from kronq.model.matrix import F32
-from kronq.model.objective import reduced, weight
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.quantization.mixed.error_metric import ErrorMetric
 from kronq.quantization.mixed.native_layers import is_large
 
@@ -66,7 +66,7 @@ def batch_layers(adapter: Adapter) -> list[LayerBatch]:
 
 
 def split_by_memory(
-    batch: LayerBatch, moments: Moments | None
+    batch: LayerBatch, moments: SecondMoments | None
 ) -> Iterator[tuple[slice, LayerBatch]]:
     """Yields parts of the batch whose second moments fit into memory, with their layers."""
     step = len(batch.names)
@@ -80,7 +80,7 @@ def split_by_memory(
 
 
 def error_metrics(
-    batch: LayerBatch, adapter: Adapter, moments: Moments | None
+    batch: LayerBatch, adapter: Adapter, moments: SecondMoments | None
 ) -> tuple[ErrorMetric, ErrorMetric]:
     """Returns the weights of errors in the batch's products, left and right."""
     identity = ErrorMetric(None, np.ones(len(batch.names)))
@@ -88,9 +88,9 @@ def error_metrics(
         weights = [_weight_of_a(adapter[n], moments[n] if moments else None) for n in batch.names]
         return identity, ErrorMetric(None, np.array(weights))
     if moments is None:
-        weights = [weight(adapter[name]) for name in batch.names]
+        weights = [error_weight(adapter[name]) for name in batch.names]
         return identity, ErrorMetric(None, np.array(weights))
-    both = [reduced(adapter[name], moments[name]) for name in batch.names]
+    both = [reduce_moments(adapter[name], moments[name]) for name in batch.names]
     right = ErrorMetric.from_moments(np.stack([right for _, right in both]))
     lefts = [left for left, _ in both]
     if all(left is None for left in lefts):
@@ -100,11 +100,11 @@ def error_metrics(
     return ErrorMetric.from_moments(stacked), right
 
 
-def _weight_of_a(delta: Delta, moment: Moment | None) -> float:
+def _weight_of_a(delta: Delta, moment: LayerMoments | None) -> float:
     """Returns ‖ΔW‖², or E‖ΔW·x‖², per ‖A‖²."""
     b = delta.b.float64()
     a_norm = float(np.linalg.norm(delta.a.float64()) ** 2)
     if moment is None or not a_norm:
         return float(np.linalg.norm(b * delta.scale) ** 2)
-    left, right = reduced(delta, moment)
+    left, right = reduce_moments(delta, moment)
     return float(np.vdot((b if left is None else left @ b) @ right, b)) / a_norm

@@ -15,8 +15,8 @@ import numpy as np
 from kronq.errors import ArgumentError, FormatError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
-from kronq.model.objective import moment_of
-from kronq.model.second_moments import Moments
+from kronq.model.error_weights import find_moments
+from kronq.model.second_moments import SecondMoments
 from kronq.quantization.file_size import file_size
 from kronq.quantization.layer_overrides import check_overrides
 from kronq.quantization.mixed.bit_allocation import Allocation, GaugeOption, concatenate_options
@@ -58,7 +58,7 @@ def native(
     *,
     size: int | None = None,
     overrides: Mapping[str, int] | None = None,
-    moments: Moments | None = None,
+    moments: SecondMoments | None = None,
     progress: Progress | None = None,
 ) -> Adapter:
     """Quantizes every layer to integer codes that need no decoding.
@@ -102,12 +102,12 @@ def native(
     return replace(adapter, layers={name: layers[name] for name in adapter}, recipe=recipe)
 
 
-def _check_layers(adapter: Adapter, moments: Moments | None) -> None:
+def _check_layers(adapter: Adapter, moments: SecondMoments | None) -> None:
     for name, delta in adapter.items():
         if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
             raise FormatError("the layer has values that are not finite", layer=name)
         if moments is not None:
-            moment_of(moments, name)
+            find_moments(moments, name)
 
 
 def _recipe(adapter: Adapter, bits: float) -> Recipe:
@@ -135,14 +135,14 @@ class _NativeCoder:
 
     adapter: Adapter
     size: int | None
-    moments: Moments | None
+    moments: SecondMoments | None
     recipe: Recipe
     batches: list[LayerBatch]
     small_a: dict[str, StoredA]
 
     @classmethod
     def create(
-        cls, adapter: Adapter, bits: float, size: int | None, moments: Moments | None
+        cls, adapter: Adapter, bits: float, size: int | None, moments: SecondMoments | None
     ) -> _NativeCoder:
         if size is not None:
             bits = min(_MOST_BITS, round(8 * size / adapter.parameters, 4))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
-from kronq.model.float16 import half, settle
+from kronq.model.float16 import scale_near_one, to_float16
 from kronq.model.matrix import F32, Quantized, mixed
 from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
@@ -81,8 +81,10 @@ def store_float16(a: Product) -> StoredA:
     """Stores an A as float16, brought into its range."""
     if a is ONE:
         return ONE, 1.0
-    settled = [settle(x) for x in a.float32() if x is not None]
-    return Product(*(half(x) for x, _ in settled)), float(np.ldexp(1.0, sum(e for _, e in settled)))
+    settled = [scale_near_one(x) for x in a.float32() if x is not None]
+    return Product(*(to_float16(x) for x, _ in settled)), float(
+        np.ldexp(1.0, sum(e for _, e in settled))
+    )
 
 
 def build_layers(

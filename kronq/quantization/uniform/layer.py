@@ -9,7 +9,7 @@ import numpy as np
 from kronq.errors import FormatError
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.float16 import half, settle
+from kronq.model.float16 import scale_near_one, to_float16
 from kronq.model.matrix import F32, Matrix
 from kronq.quantization.grid import Fit, quantize_matrix
 from kronq.quantization.uniform.gauge import balanced
@@ -28,8 +28,8 @@ def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
 def _store(product: Product, bits: int, recipe: Recipe) -> tuple[Product, int]:
     """A or B as codes, or as float16 where codes would be no smaller; and the scale's exponent."""
     factors = [x for x in product.float32() if x is not None]
-    settled = [settle(x) for x in factors]
-    plain = Product(*(half(x) for x, _ in settled))
+    settled = [scale_near_one(x) for x in factors]
+    plain = Product(*(to_float16(x) for x, _ in settled))
     exponent = sum(e for _, e in settled)
     if bits == 16 or recipe.method == "fp16":
         return plain, exponent
@@ -38,7 +38,7 @@ def _store(product: Product, bits: int, recipe: Recipe) -> tuple[Product, int]:
     if _nbytes(codes) >= _nbytes(plain):
         return plain, exponent
     if recipe.method == "balanced" and len(factors) == 2:
-        other = [settle(x) for x in balanced(*factors)]
+        other = [scale_near_one(x) for x in balanced(*factors)]
         turned = _codes([x for x, _ in other], bits, recipe, fit)
         as_trained = rounding_error([x for x, _ in settled], codes) * 4.0**exponent
         exponent_other = sum(e for _, e in other)

@@ -13,7 +13,7 @@ from kronq.errors import FormatError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
-from kronq.model.second_moments import Moment, Moments
+from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack
 from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
@@ -145,18 +145,18 @@ def test_calibrated_codes_save_activation_error(outputs: bool) -> None:
     """At the same bytes, on inputs that were not seen."""
     rng = np.random.default_rng(0)
     layers: dict[str, Delta] = {}
-    seen: dict[str, Moment] = {}
-    unseen: dict[str, Moment] = {}
+    seen: dict[str, LayerMoments] = {}
+    unseen: dict[str, LayerMoments] = {}
     for kind in ("kron", "lora", "full_b", "cropped"):
         delta = adapters.KINDS[kind](rng)
         layers[kind] = delta
         x, g = (activations(rng, n, 4000) for n in (delta.shape[1], delta.shape[0]))
         for found, part in ((seen, slice(0, 2000)), (unseen, slice(2000, 4000))):
             moments = [(v[part].T @ v[part] / 2000).astype(np.float32) for v in (x, g)]
-            found[kind] = Moment(moments[0], moments[1] if outputs else None)
+            found[kind] = LayerMoments(moments[0], moments[1] if outputs else None)
     adapter = Adapter(layers)
     plain = native(adapter, size=2600)
-    calibrated = native(adapter, size=2600, moments=Moments(seen, 2000))
+    calibrated = native(adapter, size=2600, moments=SecondMoments(seen, 2000))
     assert size(calibrated) <= 2600
 
     def error(found: Adapter) -> float:
@@ -169,7 +169,7 @@ def test_calibrated_codes_save_activation_error(outputs: bool) -> None:
 def test_calibration_must_have_seen_every_layer() -> None:
     adapter = adapters.adapter(layers=1)
     with pytest.raises(KronqError, match="calibration did not see the layer"):
-        native(adapter, 4, moments=Moments({}, 0))
+        native(adapter, 4, moments=SecondMoments({}, 0))
 
 
 def test_values_that_are_not_finite_are_refused() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.model.norms import energies
+from kronq.model.squared_norms import squared_norms
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
 from tests.adapters import KINDS, dense
@@ -20,7 +20,7 @@ from tests.fuzzing import max_examples
 
 
 def assert_exact(reference: Delta, approximation: Delta, rel: float = 1e-9) -> None:
-    found = energies(reference, approximation)
+    found = squared_norms(reference, approximation)
     one, two = dense(reference), dense(approximation)
     assert found.reference == pytest.approx(np.sum(one**2), rel=rel)
     assert found.approximation == pytest.approx(np.sum(two**2), rel=rel)
@@ -101,7 +101,7 @@ def test_the_gauge_and_the_place_of_the_scale_do_not_matter(kind: str) -> None:
         a = Product(Float(factors[0] * np.float32(8)), *map(Float, factors[1:]))
         moved = Delta(a, turned, delta.scale / 8, delta.shape)
     assert np.allclose(dense(moved), dense(delta), rtol=1e-12, atol=1e-14)
-    found = energies(delta, moved)
+    found = squared_norms(delta, moved)
     assert found.error <= 1e-28 * found.reference
     assert found.approximation == pytest.approx(found.reference, rel=1e-12)
 
@@ -142,7 +142,7 @@ def test_zero(kind: str, which: str) -> None:
         ((nothing, delta), (0, whole, whole)),
         ((nothing, nothing), (0, 0, 0)),
     ):
-        found = energies(*pair)
+        found = squared_norms(*pair)
         assert (found.reference, found.approximation, found.error) == pytest.approx(expected)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from kronq.errors import MismatchError
 from kronq.model.delta import F64, Delta
 from kronq.model.matrix import F32
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
 
 
-def moment_of(moments: Mapping[str, Moment], name: str) -> Moment:
+def find_moments(moments: Mapping[str, LayerMoments], name: str) -> LayerMoments:
     """What calibration saw of a layer.
 
     Raises:
@@ -34,12 +34,12 @@ def moment_of(moments: Mapping[str, Moment], name: str) -> Moment:
     return moments[name]
 
 
-def weight(delta: Delta) -> float:
+def error_weight(delta: Delta) -> float:
     """scale²·‖A‖²: what ‖B − B̂‖² is worth in ‖ΔW − ΔŴ‖², but for cropping."""
     return float(np.linalg.norm(delta.a.float64() * delta.scale) ** 2)
 
 
-def reduced(delta: Delta, moment: Moment) -> tuple[F64 | None, F64]:
+def reduce_moments(delta: Delta, moment: LayerMoments) -> tuple[F64 | None, F64]:
     """The moments as an error in B meets them: E‖(ΔW − ΔŴ)·x‖² = tr(left·E·right·Eᵀ).
 
     With X = x as [a_in, b_in], (A⊗E)·x is A·X·Eᵀ, so that right = Σ_ij (AᵀA)_ij·M_ij over blocks of

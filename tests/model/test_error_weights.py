@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kronq.model.delta import Delta, Product
+from kronq.model.error_weights import error_weight, reduce_moments
 from kronq.model.matrix import Float
-from kronq.model.norms import energies
-from kronq.model.objective import reduced, weight
-from kronq.model.second_moments import Moment
+from kronq.model.second_moments import LayerMoments
+from kronq.model.squared_norms import squared_norms
 from kronq.report.activation_error import activation_energies
 from tests.adapters import KINDS, Rng, dense
 
@@ -28,8 +28,8 @@ def with_error(delta: Delta, error: NDArray[np.float64]) -> Delta:
     return replace(delta, b=Product(Float(whole.astype(np.float32))))
 
 
-def counted(delta: Delta, moment: Moment, error: NDArray[np.float64]) -> float:
-    left, right = reduced(delta, moment)
+def counted(delta: Delta, moment: LayerMoments, error: NDArray[np.float64]) -> float:
+    left, right = reduce_moments(delta, moment)
     outer = error if left is None else left @ error
     return float(np.vdot(outer @ right, error))
 
@@ -38,7 +38,7 @@ def counted(delta: Delta, moment: Moment, error: NDArray[np.float64]) -> float:
 def test_inputs_are_exact(kind: str) -> None:
     rng = np.random.default_rng(0)
     delta = KINDS[kind](rng)
-    moment = Moment(second_moment(rng, delta.shape[1]))
+    moment = LayerMoments(second_moment(rng, delta.shape[1]))
     error = rng.normal(size=delta.b.shape)
     expected = activation_energies(delta, with_error(delta, error), moment).error
     assert counted(delta, moment, error) == pytest.approx(expected, rel=1e-4)
@@ -47,7 +47,7 @@ def test_inputs_are_exact(kind: str) -> None:
 def test_outputs_of_a_lora_are_exact() -> None:
     rng = np.random.default_rng(0)
     delta = KINDS["lora"](rng)
-    moment = Moment(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
+    moment = LayerMoments(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
     error = rng.normal(size=delta.b.shape)
     expected = activation_energies(delta, with_error(delta, error), moment).error
     assert counted(delta, moment, error) == pytest.approx(expected, rel=1e-4)
@@ -59,7 +59,7 @@ def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -
     """Over E = u·vᵀ with u, or v, each unit vector in turn; cropped and two-sided."""
     rng = np.random.default_rng(0)
     delta = KINDS[kind](rng)
-    moment = Moment(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
+    moment = LayerMoments(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
     rows, cols = delta.b.shape
     u, v = rng.normal(size=rows), rng.normal(size=cols)
     errors: list[NDArray[np.float64]] = (
@@ -78,7 +78,7 @@ def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -
 def test_a_cropped_row_counts_less() -> None:
     rng = np.random.default_rng(0)
     delta = KINDS["cropped"](rng)
-    left, _ = reduced(delta, Moment(np.eye(delta.shape[1], dtype=np.float32)))
+    left, _ = reduce_moments(delta, LayerMoments(np.eye(delta.shape[1], dtype=np.float32)))
     assert left is not None
     diagonal = np.diag(left)
     assert np.allclose(left, np.diag(diagonal))
@@ -89,8 +89,8 @@ def test_the_plain_weight() -> None:
     rng = np.random.default_rng(0)
     delta = KINDS["kron"](rng)
     error = rng.normal(size=delta.b.shape)
-    expected = energies(delta, with_error(delta, error)).error
-    assert weight(delta) * float(np.vdot(error, error)) == pytest.approx(expected, rel=1e-4)
+    expected = squared_norms(delta, with_error(delta, error)).error
+    assert error_weight(delta) * float(np.vdot(error, error)) == pytest.approx(expected, rel=1e-4)
     assert np.linalg.norm(dense(delta)) ** 2 == pytest.approx(
-        weight(delta) * float(np.linalg.norm(delta.b.float64()) ** 2), rel=1e-4
+        error_weight(delta) * float(np.linalg.norm(delta.b.float64()) ** 2), rel=1e-4
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kronq.model.delta import Delta
-from kronq.model.shared_bases import Framed, framed
+from kronq.model.shared_bases import SharedBases, share_bases
 
 
 @dataclass(frozen=True)
-class Energies:
+class SquaredNorms:
     """Squared norms of one layer.
 
     Attributes:
@@ -23,16 +23,16 @@ class Energies:
     error: float
 
 
-def energies(reference: Delta, approximation: Delta) -> Energies:
+def squared_norms(reference: Delta, approximation: Delta) -> SquaredNorms:
     """Squared norms of ΔW, ΔŴ and their difference, without building any of them.
 
     Args:
         reference: ΔW.
         approximation: ΔŴ of the same shape, with an A of the same shape.
     """
-    return framed_energies(framed(reference, approximation))
+    return squared_norms_in_bases(share_bases(reference, approximation))
 
 
-def framed_energies(found: Framed) -> Energies:
+def squared_norms_in_bases(found: SharedBases) -> SquaredNorms:
     """The same of a layer that is in its frames already."""
-    return Energies(found.reference.energy, found.approximation.energy, found.error.energy)
+    return SquaredNorms(found.reference.energy, found.approximation.energy, found.error.energy)
