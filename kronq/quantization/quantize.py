@@ -11,8 +11,8 @@ from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
-from kronq.quantization.compact.size_budget import fill
-from kronq.quantization.compact.unbiased import unbiased
+from kronq.quantization.compact.size_budget import fill_size
+from kronq.quantization.compact.unbiased import make_unbiased
 from kronq.quantization.configs import (
     FLOAT_BITS,
     MAX_BPW,
@@ -164,7 +164,7 @@ def _filled(
                 "compact codes of so many bits per weight", found=bpw, expected=expected
             )
         recipe = Recipe("compact", bpw, refit=config.refit)
-        filled = fill(adapter, size, recipe, progress, second_moments)
+        filled = fill_size(adapter, size, recipe, progress, second_moments)
         return _refitted(adapter, filled, config.refit)
     filled = native(adapter, size=size, moments=second_moments, progress=progress)
     quantized = _refitted(adapter, filled, config.refit)
@@ -179,22 +179,20 @@ def _refitted(adapter: Adapter, quantized: Adapter, refit: Refit) -> Adapter:
     if refit == "fit" or quantized.recipe is None:
         return quantized
     recipe = replace(quantized.recipe, refit=refit)
-    return replace(unbiased(adapter, quantized), recipe=recipe)
+    return replace(make_unbiased(adapter, quantized), recipe=recipe)
 
 
 def _tuned(
     adapter: Adapter, config: Tuned, second_moments: SecondMoments | None, progress: Progress | None
 ) -> Adapter:
-    from kronq.quantization.distill import tune
+    from kronq.quantization.distill import TuningSettings, tune
 
     return tune(
         adapter,
         config.model,
         config.data,
         nbytes_of(config, adapter.parameters),
-        steps=config.steps,
-        rate=config.rate,
+        TuningSettings(config.steps, config.rate, config.seed),
         moments=second_moments,
-        seed=config.seed,
         progress=progress,
     )

@@ -46,7 +46,7 @@ def test_balanced_is_the_better_of_two_gauges(
         best = quantize_layer("x", delta, Recipe("balanced", bits))
         plain = quantize_layer("x", delta, Recipe("rtn", bits))
         with monkeypatch.context() as patch:
-            patch.setattr(uniform, "balanced", lambda b1, b2: (b1, b2))
+            patch.setattr(uniform, "balance_gauge", lambda b1, b2: (b1, b2))
             as_trained = quantize_layer("x", delta, Recipe("balanced", bits))
         assert relative(delta, best) <= relative(delta, as_trained) * (1 + 1e-4)
         assert relative(delta, best) <= relative(delta, plain) * (1 + 1e-4)

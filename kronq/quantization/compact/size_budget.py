@@ -1,10 +1,10 @@
-"""The step that fills a number of bytes: never more, and as little less as can be."""
+"""The step that fills a file of a given size with compact codes: never more, and hardly less."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,45 +26,52 @@ from kronq.trellis.targets import Layer, prepare
 Progress = Callable[[int, int], None]
 
 _PASSES = 12
-_LEARNING = 3
+_LEARNING_PASSES = 3
 _SAMPLE = 400_000
-"""Parameters that what codes cost is learned from."""
+"""Parameters that the rate tables are learned from."""
 _HEADER = 1200
-_ENOUGH = 0.998
-"""Of the budget: nearer is not worth another pass."""
+"""Typical bytes of a header, where only some layers are coded."""
+_CLOSE = 0.998
+"""Share of the size from which the search ends."""
 
 
-def fill(
+def fill_size(
     adapter: Adapter,
     size: int,
     recipe: Recipe,
     progress: Progress | None = None,
     moments: Mapping[str, LayerMoments] | None = None,
 ) -> Adapter:
-    """The adapter in compact codes of the least error in ``size`` bytes, header included.
+    """Quantizes to the compact codes of least error in ``size`` bytes.
+
+    Args:
+        adapter: As it was trained.
+        size: Bytes of the file, header included.
+        recipe: Recipe of the file.
+        progress: Called with (passes done, passes at most).
+        moments: Second moments of every layer, or None.
 
     Raises:
-        KronqError: The header alone is larger.
+        ArgumentError: The header alone is larger.
         FormatError: A layer has values that are not finite.
     """
-    adapter = in_order(adapter)
+    adapter = order_as_in_file(adapter)
     layers = prepare(adapter, moments)
-    step, tables = _learned(adapter, layers, size)
+    step, tables = _learn_tables(adapter, layers, size)
     best: tuple[int, Rounded] | None = None
-    tried: list[tuple[float, int]] = []
+    search = _StepSearch(size)
     nbytes = 0
     for done in range(_PASSES):
-        found, _ = rounded(layers, step, tables, learn=False)
-        whole = replace(adapter, layers=build(adapter, layers, found), recipe=recipe)
-        nbytes = file_size(whole)
-        tried.append((math.log2(step), nbytes))
+        levels, _ = rounded(layers, step, tables, learn=False)
+        coded = replace(adapter, layers=build(adapter, layers, levels), recipe=recipe)
+        nbytes = file_size(coded)
         if nbytes <= size and (best is None or nbytes > best[0]):
-            best = nbytes, found
+            best = nbytes, levels
         if progress is not None:
             progress(done + 1, _PASSES)
-        if best is not None and best[0] >= _ENOUGH * size:
+        if best is not None and best[0] >= _CLOSE * size:
             break
-        step = _next(tried, size)
+        step = search.next_step(step, nbytes)
     if progress is not None:
         progress(_PASSES, _PASSES)
     if best is None:
@@ -74,48 +81,48 @@ def fill(
             expected=f"{size:,} bytes",
             hint="ask for more",
         )
-    quantized = replace(adapter, layers=reread(adapter, layers, best[1]), recipe=recipe)
-    layers_found = {name: quantized[name] for name in sorted(adapter, key=natural_key)}
-    return replace(quantized, layers=layers_found)
+    coded_layers = reread(adapter, layers, best[1])
+    ordered = {name: coded_layers[name] for name in sorted(adapter, key=natural_key)}
+    return replace(adapter, layers=ordered, recipe=recipe)
 
 
-def _learned(adapter: Adapter, layers: Sequence[Layer], size: int) -> tuple[float, Tables]:
-    """A step near the right one and what codes cost at it, from some layers where there are many.
+def _learn_tables(adapter: Adapter, layers: Sequence[Layer], size: int) -> tuple[float, Tables]:
+    """Returns a step near the right one and the rate tables at it.
 
-    From then on the tables rest, so that bytes fall steadily with the step.
+    Large adapters are sampled by layers. The tables stay fixed from then on, so that bytes fall
+    steadily with the step.
     """
     stride = max(1, -(-adapter.parameters // _SAMPLE))
-    some = list(layers[::stride])
+    sample = list(layers[::stride])
     names = list(adapter)[::stride]
     part = replace(adapter, layers={name: adapter[name] for name in names})
     share = max(1, (size - _HEADER) * part.parameters // adapter.parameters)
-    step, tables = _first(some, share), Tables()
-    tried: list[tuple[float, int]] = []
-    for _ in range(_LEARNING):
-        _, tables = rounded(some, step, tables)
-        found, tables = rounded(some, step, tables)
-        codes = encode([*build(part, some, found).values()])
-        nbytes = 0 if codes is None else len(codes.data)
-        tried.append((math.log2(step), max(nbytes, 1)))
-        step = _next(tried, share)
+    step, tables = _gaussian_step(sample, share), Tables()
+    search = _StepSearch(share)
+    for _ in range(_LEARNING_PASSES):
+        _, tables = rounded(sample, step, tables)
+        levels, tables = rounded(sample, step, tables)
+        stream = encode([*build(part, sample, levels).values()])
+        nbytes = 0 if stream is None else len(stream.data)
+        step = search.next_step(step, max(nbytes, 1))
     return step, tables
 
 
-def in_order(adapter: Adapter) -> Adapter:
-    """The adapter with its layers in the order in which a file has them when they are coded."""
-    ordered = [name for group in grouped(_outlined(adapter)) for name in group]
+def order_as_in_file(adapter: Adapter) -> Adapter:
+    """Returns the adapter with its layers in the order of a file of compact codes."""
+    ordered = [name for group in grouped(_with_empty_matrices(adapter)) for name in group]
     return replace(adapter, layers={name: adapter[name] for name in ordered})
 
 
-def _outlined(adapter: Adapter) -> Adapter:
-    """Coded matrices without any levels: the order of the file depends on nothing else."""
+def _with_empty_matrices(adapter: Adapter) -> Adapter:
+    """Returns coded matrices without levels, on which the order of the file does not depend."""
 
-    def blank(product: Product) -> Product:
+    def empty(product: Product) -> Product:
         if product is ONE:
             return ONE
         return Product(*(Coded(m.shape, None, 0, _no_levels) for m in product.matrices))
 
-    layers = {n: replace(d, a=blank(d.a), b=blank(d.b)) for n, d in adapter.items()}
+    layers = {n: replace(d, a=empty(d.a), b=empty(d.b)) for n, d in adapter.items()}
     return replace(adapter, layers=layers)
 
 
@@ -123,43 +130,63 @@ def _no_levels() -> Levels:
     raise AssertionError
 
 
-def _first(layers: Sequence[Layer], size: int) -> float:
-    """A step at which the entries' entropies, were they Gaussian, add up to the budget."""
-    sigma, counts = [], []
+def _gaussian_step(layers: Sequence[Layer], size: int) -> float:
+    """Returns the step at which Gaussian entries would have entropies of ``size`` bytes."""
+    sigmas, counts = [], []
     for layer in layers:
         for target, product in zip(layer.targets, layer.outline.products, strict=True):
             for norms, n in ((target.norms, s) for s in lengths(product)):
-                sigma.append(norms / math.sqrt(n))
+                sigmas.append(norms / math.sqrt(n))
                 counts.append(np.full(len(norms), n))
-    all_sigma, all_counts = np.concatenate(sigma), np.concatenate(counts)
-    top = float(all_sigma.max())
+    sigma, count = np.concatenate(sigmas), np.concatenate(counts)
+    top = float(sigma.max())
     if top == 0:
         return 1.0
     low, high = top * 2.0**-24, top * 2.0**4
     for _ in range(40):
         step = math.sqrt(low * high)
-        # h = log2(σ·√(2πe) / 2Δ) where that is large, and fading out where it is not.
-        bits = 0.5 * np.log2(1 + (4.13 * all_sigma / (2 * step)) ** 2)
-        low, high = (step, high) if float(bits @ all_counts) > 8 * size else (low, step)
+        # h = log2(σ·√(2πe) / 2Δ) where that is large, fading out to 0 where it is small.
+        bits = 0.5 * np.log2(1 + (4.13 * sigma / (2 * step)) ** 2)
+        low, high = (step, high) if float(bits @ count) > 8 * size else (low, step)
     return math.sqrt(low * high)
 
 
-def _next(tried: list[tuple[float, int]], size: int) -> float:
-    """Between the nearest step that was too small and the nearest too large, aiming just below."""
-    goal = size * (1 + _ENOUGH) / 2
-    over = [t for t in tried if t[1] > size]
-    under = [t for t in tried if t[1] <= size]
-    if over and under:
-        # The nearest of each kind; interpolation and halving in turn, for bytes fall unevenly.
-        a, fa = max(over)
-        b, fb = min((t for t in under if t[0] > a), default=max(under, key=lambda t: t[1]))
-        t = 0.5 if len(tried) % 2 else (fa - goal) / (fa - fb)
-        return float(2.0 ** (a + (b - a) * min(max(t, 0.05), 0.95)))
-    at, nbytes = tried[-1]
-    # Log of the bytes falls by half or so a doubling; the last two say how fast.
-    slope = -0.5
-    if len(tried) > 1 and tried[-2][0] != at and tried[-2][1] != nbytes:
-        slope = (math.log2(nbytes) - math.log2(tried[-2][1])) / (at - tried[-2][0])
-        slope = min(max(slope, -2.0), -0.1)
-    move = (math.log2(goal) - math.log2(nbytes)) / slope
-    return float(2.0 ** (at + min(max(move, -3.0), 3.0)))
+@dataclass
+class _StepSearch:
+    """Search for the step at which the codes take ``size`` bytes, or just less.
+
+    Attributes:
+        size: The bytes.
+        trials: (log2 of the step, bytes) of every trial.
+    """
+
+    size: int
+    trials: list[tuple[float, int]] = field(default_factory=list)
+
+    def next_step(self, step: float, nbytes: int) -> float:
+        """Adds a trial, and returns the step to try next."""
+        self.trials.append((math.log2(step), nbytes))
+        goal = self.size * (1 + _CLOSE) / 2
+        too_large = [trial for trial in self.trials if trial[1] > self.size]
+        fitting = [trial for trial in self.trials if trial[1] <= self.size]
+        if too_large and fitting:
+            # The nearest on both sides; interpolation and halving in turn: bytes fall unevenly.
+            a, a_bytes = max(too_large)
+            b, b_bytes = min(
+                (trial for trial in fitting if trial[0] > a),
+                default=max(fitting, key=lambda trial: trial[1]),
+            )
+            part = 0.5 if len(self.trials) % 2 else (a_bytes - goal) / (a_bytes - b_bytes)
+            return float(2.0 ** (a + (b - a) * min(max(part, 0.05), 0.95)))
+        move = (math.log2(goal) - math.log2(nbytes)) / self._slope()
+        return float(2.0 ** (self.trials[-1][0] + min(max(move, -3.0), 3.0)))
+
+    def _slope(self) -> float:
+        """Returns the change of log2 bytes per doubling of the step, from the last two trials."""
+        if len(self.trials) < 2:
+            return -0.5
+        (before, before_bytes), (last, last_bytes) = self.trials[-2:]
+        if before == last or before_bytes == last_bytes:
+            return -0.5
+        slope = (math.log2(last_bytes) - math.log2(before_bytes)) / (last - before)
+        return min(max(slope, -2.0), -0.1)

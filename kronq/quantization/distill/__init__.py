@@ -1,5 +1,5 @@
-"""Compact codes tuned to what the adapter says, by a short distillation (needs torch)."""
+"""Distillation: compact codes tuned to answer as the adapter does (needs torch)."""
 
-from kronq.quantization.distill.distillation import tune
+from kronq.quantization.distill.distillation import TuningSettings, tune
 
-__all__ = ["tune"]
+__all__ = ["TuningSettings", "tune"]

@@ -1,4 +1,4 @@
-"""How unlike two adapters answer: what tuning makes small."""
+"""Divergence of two adapters' answers: the loss of distillation."""
 
 from __future__ import annotations
 
@@ -9,94 +9,109 @@ import numpy as np
 
 from kronq.calibration.batches import Tokens, pad
 from kronq.calibration.torch_model import answer_logits, to_torch
-from kronq.quantization.distill.choice_rows import Question, Rows, rows
+from kronq.quantization.distill.choice_rows import ChoiceRows, Question, build_rows
 
 if TYPE_CHECKING:
     import torch
 
-ORDER = 4.0
-"""What a nat between the choices weighs, against one between the tokens of the right answer."""
-_SAME = 1e-3
-"""Of the largest logit: two ways of computing the same."""
+CHOICE_WEIGHT = 4.0
+"""Weight of the divergence between choices, against that of the tokens of the right answer."""
+_TOLERANCE = 1e-3
+"""Difference, relative to the largest value, of two computations of the same numbers."""
 
 
-def predicted(model: Any, asked: Sequence[Question], *, shared: bool) -> torch.Tensor:
-    """Log-probabilities [targets, vocabulary] where the tokens of all choices come next.
+def predict_targets(
+    model: Any, questions: Sequence[Question], *, share_prompts: bool
+) -> torch.Tensor:
+    """Predicts the tokens of all choices.
 
     Args:
-        model: As ``load_model`` gives it.
-        asked: Some questions.
-        shared: Every prompt once, with all its choices behind it; otherwise every choice is a text
-            of its own. The targets are in the order of ``rows``, either way.
+        model: A model as ``load_model`` returns it.
+        questions: At least one.
+        share_prompts: Whether each prompt is read once for all of its choices; otherwise every
+            choice is a text of its own.
+
+    Returns:
+        Log-probabilities [targets, vocabulary], in the order of ``build_rows`` either way.
     """
     device = str(next(model.parameters()).device)
-    if shared:
-        logits = _at_once(model, rows(asked), device)
+    if share_prompts:
+        logits = _shared_logits(model, build_rows(questions), device)
     else:
-        texts = [Tokens(q.prompt + choice, len(q.prompt)) for q in asked for choice in q.choices]
+        texts = [
+            Tokens(q.prompt + choice, len(q.prompt)) for q in questions for choice in q.choices
+        ]
         logits = answer_logits(model, to_torch(pad(texts), device))[0]
     return logits.log_softmax(dim=-1)
 
 
-def _at_once(model: Any, batch: Rows, device: str) -> torch.Tensor:
+def _shared_logits(model: Any, batch: ChoiceRows, device: str) -> torch.Tensor:
     import torch
 
-    hidden = float(np.finfo(np.float32).min)
-    mask = np.where(batch.seen, np.float32(0), np.float32(hidden))[:, None]
-    ids, positions, kept, seen, at = (
+    hidden = np.finfo(np.float32).min
+    additive_mask = np.where(batch.mask, np.float32(0), np.float32(hidden))[:, None]
+    ids, positions, sources, mask, index = (
         torch.from_numpy(x).to(device)
-        for x in (batch.ids, batch.positions, batch.kept, mask, batch.at)
+        for x in (batch.ids, batch.positions, batch.sources, additive_mask, batch.index)
     )
     logits = model(
         input_ids=ids,
         position_ids=positions,
-        attention_mask=seen,
+        attention_mask=mask,
         use_cache=False,
-        logits_to_keep=kept,
+        logits_to_keep=sources,
     ).logits
-    if logits.shape[1] != len(kept):  # a model that knows no such option gives all
-        logits = logits[:, kept]
-    found: torch.Tensor = logits[at[0], at[1]]
-    return found
+    if logits.shape[1] != len(sources):  # a model without that option returns all
+        logits = logits[:, sources]
+    targets: torch.Tensor = logits[index[0], index[1]]
+    return targets
 
 
-def shares_prompts(model: Any, question: Question) -> bool:
-    """Whether the model keeps to a mask and positions that are given, as not every one does."""
+def can_share_prompts(model: Any, question: Question) -> bool:
+    """Returns whether the model respects a mask and positions, which not every model does."""
     import torch
 
     with torch.no_grad():
-        apart = predicted(model, [question], shared=False)
+        separate = predict_targets(model, [question], share_prompts=False)
         try:
-            together = predicted(model, [question], shared=True)
+            shared = predict_targets(model, [question], share_prompts=True)
         except (TypeError, ValueError, RuntimeError):
             return False
-    return bool((together - apart).abs().max() <= _SAME * apart.abs().max())
+    return bool((shared - separate).abs().max() <= _TOLERANCE * separate.abs().max())
 
 
-def unlike(wanted: torch.Tensor, said: torch.Tensor, batch: Rows) -> torch.Tensor:
-    """KL(wanted ‖ said), over all questions: of each token, and of which choice comes first.
+def divergence(
+    reference: torch.Tensor,
+    approximation: torch.Tensor,
+    batch: ChoiceRows,
+    choice_weight: float = CHOICE_WEIGHT,
+) -> torch.Tensor:
+    """Returns KL(reference ‖ approximation) of every token and of the choice, over all questions.
 
-    A choice's score is the sum of its tokens' log-probabilities. What a token's KL leaves free are
-    tokens that are unlikely; and most of a choice's are, so that its score would drift.
+    A choice's score is the sum of its tokens' log-probabilities. KL of tokens hardly constrains
+    unlikely tokens, of which choices mostly consist, so that scores would drift without their own.
 
     Args:
-        wanted: Of the adapter as it was trained, as ``predicted`` gives it.
-        said: Of the other one.
-        batch: What was asked.
+        reference: Log-probabilities of the adapter as it was trained [targets, vocabulary].
+        approximation: Log-probabilities of the rounded adapter.
+        batch: The questions.
+        choice_weight: Weight of the divergence between choices.
     """
     import torch
 
-    weight = torch.from_numpy(batch.weight).to(said.device)
-    tokens = ((wanted.exp() * (wanted - said)).sum(dim=-1) * weight).sum()
-    target = torch.from_numpy(batch.targets).to(said.device)[:, None]
-    choice = torch.from_numpy(batch.choice).to(said.device)
+    weight = torch.from_numpy(batch.weight).to(approximation.device)
+    token_kl = (reference.exp() * (reference - approximation)).sum(dim=-1)
+    target = torch.from_numpy(batch.targets).to(approximation.device)[:, None]
+    choice = torch.from_numpy(batch.choice).to(approximation.device)
 
-    def scores(of: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        each = torch.zeros(sum(batch.sizes), device=of.device)
-        found = each.index_add(0, choice, of.gather(1, target)[:, 0])
-        return tuple(part.log_softmax(dim=0) for part in found.split(list(batch.sizes)))
+    def choice_log_probabilities(log_probabilities: torch.Tensor) -> list[torch.Tensor]:
+        scores = torch.zeros(sum(batch.choice_counts), device=log_probabilities.device)
+        scores = scores.index_add(0, choice, log_probabilities.gather(1, target)[:, 0])
+        return [each.log_softmax(dim=0) for each in scores.split(list(batch.choice_counts))]
 
-    order = torch.zeros((), device=said.device)
-    for one, other in zip(scores(wanted), scores(said), strict=True):
-        order = order + (one.exp() * (one - other)).sum()
-    return tokens + ORDER * order
+    choice_kl = torch.zeros((), device=approximation.device)
+    for one, other in zip(
+        choice_log_probabilities(reference), choice_log_probabilities(approximation), strict=True
+    ):
+        choice_kl = choice_kl + (one.exp() * (one - other)).sum()
+    return (token_kl * weight).sum() + choice_weight * choice_kl

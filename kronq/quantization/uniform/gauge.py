@@ -1,8 +1,9 @@
-"""The gauge: (B1·G, G⁻¹·B2) is the same B for every invertible G, but does not round the same.
+"""The balanced gauge: rank components of equal energy, which round with less error.
 
-Per-channel rounding with equal bits leaves an error ∝ Σs² in the SVD gauge (U√S, √S·Vᵀ), and
-∝ (Σs)²/r after a rotation that gives every rank component equal energy, which is never more
-(Cauchy–Schwarz) and much less under a steep spectrum.
+(B1·G, G⁻¹·B2) is the same B for every invertible G, but its rounding error depends on G. With equal
+bits per channel the error is ∝ Σs² in the SVD gauge (U√S, √S·Vᵀ), and ∝ (Σs)²/r after a rotation
+that gives every rank component equal energy: never more (Cauchy–Schwarz), and much less under a
+steep spectrum.
 """
 
 from __future__ import annotations
@@ -14,41 +15,48 @@ from kronq.model.matrix import F32
 from kronq.model.small_svd import decompose_product
 
 
-def balanced(b1: F32, b2: F32) -> tuple[F32, F32]:
-    """B1·B2 in the SVD-balanced gauge, rotated to equal energy per rank component.
+def balance_gauge(b1: F32, b2: F32) -> tuple[F32, F32]:
+    """Changes to the SVD-balanced gauge, rotated to equal energy per rank component.
 
     Args:
         b1: [b_out, r].
         b2: [r, b_in].
 
     Returns:
-        New [b_out, r] and [r, b_in] with the same product (computed in float64).
+        B1 and B2 in the new gauge, of the same shapes and the same product.
     """
     svd = decompose_product(b1.astype(np.float64), b2.astype(np.float64))
     root = np.sqrt(svd.s)
-    rotation = equal_energy(root**2, b1.shape[1])
+    rotation = equal_energy_rotation(root**2, b1.shape[1])
     left = (svd.left_vectors() * root) @ rotation
     right = rotation.T @ (root[:, None] * svd.right_vectors())
     return left.astype(np.float32), right.astype(np.float32)
 
 
-def equal_energy(energy: F64, width: int) -> F64:
-    """An isometry Q [n, width] under which every diagonal entry of Qᵀ·diag(energy)·Q is the same.
+def equal_energy_rotation(energy: F64, width: int) -> F64:
+    """Returns an isometry Q for which all diagonal entries of Qᵀ·diag(energy)·Q are equal.
 
-    Givens rotations, each of which brings one component to the mean (the Schur–Horn construction);
-    it serves every rank, and measures the same as Hadamard's matrix where there is one.
+    Each Givens rotation brings one component to the mean (the Schur–Horn construction). It exists
+    for every rank, and measures the same as a Hadamard matrix where there is one.
+
+    Args:
+        energy: Energies of n components.
+        width: Number of components afterwards, at least n.
+
+    Returns:
+        Q, [n, width].
     """
     n = len(energy)
     full = np.zeros(width)
     full[:n] = energy
     m, q = np.diag(full), np.eye(width)
     mean = full.mean()
-    open_ = list(range(width))
-    while len(open_) > 1:
-        diagonal = np.array([m[i, i] for i in open_])
-        i, j = open_[int(diagonal.argmin())], open_[int(diagonal.argmax())]
+    remaining = list(range(width))
+    while len(remaining) > 1:
+        diagonal = np.array([m[i, i] for i in remaining])
+        i, j = remaining[int(diagonal.argmin())], remaining[int(diagonal.argmax())]
         _rotate(m, q, i, j, mean)
-        open_.remove(i)
+        remaining.remove(i)
     return q[:n]
 
 

@@ -10,8 +10,8 @@ import torch
 
 from kronq.calibration.torch_model import load_model
 from kronq.io.examples import Example
-from kronq.quantization.distill.choice_rows import Question, questions, rows
-from kronq.quantization.distill.divergence import predicted, shares_prompts, unlike
+from kronq.quantization.distill.choice_rows import Question, build_rows, encode_questions
+from kronq.quantization.distill.divergence import can_share_prompts, divergence, predict_targets
 
 EXAMPLES = [
     Example("Which is a fruit?", (" plum", " stone", " a small house"), 0),
@@ -22,29 +22,29 @@ EXAMPLES = [
 
 def test_a_choice_is_predicted_as_if_it_stood_alone(tiny_hf: Path) -> None:
     model, tokenize = load_model(tiny_hf, device="cpu")
-    asked = list(questions(EXAMPLES, tokenize))
+    asked = list(encode_questions(EXAMPLES, tokenize))
     assert [len(q.choices) for q in asked] == [3, 2, 1]
-    assert shares_prompts(model, asked[0])
+    assert can_share_prompts(model, asked[0])
     with torch.no_grad():
-        together = predicted(model, asked, shared=True)
-        apart = predicted(model, asked, shared=False)
+        together = predict_targets(model, asked, share_prompts=True)
+        apart = predict_targets(model, asked, share_prompts=False)
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
 
 
 def test_a_model_that_reads_no_masks_is_noticed(tiny_hf: Path) -> None:
     model, tokenize = load_model(tiny_hf, device="cpu")
-    (asked,) = questions(EXAMPLES[:1], tokenize)
+    (asked,) = encode_questions(EXAMPLES[:1], tokenize)
 
     def careless(attention_mask: torch.Tensor, **others: object) -> object:
         return model(attention_mask=None, **others)
 
     careless.parameters = model.parameters
-    assert not shares_prompts(careless, asked)
+    assert not can_share_prompts(careless, asked)
 
 
 def test_the_wrong_choices_weigh_as_much_as_the_right_one() -> None:
     asked = Question((1, 2), ((3, 4), (5, 6), (7, 8)), answer=1)
-    batch = rows([asked])
+    batch = build_rows([asked])
     assert batch.targets.tolist() == [3, 4, 5, 6, 7, 8]
     assert batch.choice.tolist() == [0, 0, 1, 1, 2, 2]
     assert batch.weight.tolist() == [0.5, 0.5, 1, 1, 0.5, 0.5]
@@ -52,15 +52,17 @@ def test_the_wrong_choices_weigh_as_much_as_the_right_one() -> None:
 
 def test_what_is_unlike_is_counted(tiny_hf: Path) -> None:
     """Nothing between equals; and of two answers alike by token the order of choices tells."""
-    batch = rows([Question((1,), ((2,), (3,)), answer=0)])
+    batch = build_rows([Question((1,), ((2,), (3,)), answer=0)])
     wanted = torch.tensor([[0.1, 0.1, 0.5, 0.3]] * 2).log()
-    assert float(unlike(wanted, wanted, batch)) == pytest.approx(0, abs=1e-6)
+    assert float(divergence(wanted, wanted, batch)) == pytest.approx(0, abs=1e-6)
     other = torch.tensor([[0.1, 0.1, 0.3, 0.5]] * 2).log()
     by_token = 2 * 0.2 * np.log(5 / 3)
     between = (0.625 - 0.375) * np.log(5 / 3)
-    assert float(unlike(wanted, other, batch)) == pytest.approx(by_token + 4 * between, rel=1e-5)
+    assert float(divergence(wanted, other, batch)) == pytest.approx(
+        by_token + 4 * between, rel=1e-5
+    )
 
 
 def test_a_text_that_is_too_long_is_read_in_pieces() -> None:
-    found = list(questions([Example("", ("x" * 700,))], lambda text: list(text.encode())))
+    found = list(encode_questions([Example("", ("x" * 700,))], lambda text: list(text.encode())))
     assert [q.tokens for q in found] == [512, 188]

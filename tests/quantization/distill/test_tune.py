@@ -17,7 +17,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.packed import pack
-from kronq.quantization.distill import tune
+from kronq.quantization.distill import TuningSettings, tune
 
 EXAMPLES = [Example(f"{i} and {i} make", (f" {2 * i}",)) for i in range(12)]
 SIZE = 1700
@@ -56,7 +56,7 @@ def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
 @pytest.mark.parametrize("family", ["kron", "lora"])
 def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
     adapter = trained(family)
-    tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, steps=60, device="cpu")
+    tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, TuningSettings(steps=60), device="cpu")
     plain = kronq.quantize(adapter, kronq.Compact(size=SIZE))
     assert 0.97 * SIZE <= kronq.measure(adapter, tuned).total.bytes <= SIZE
     assert divergence(tiny_hf, adapter, tuned) < 0.6 * divergence(tiny_hf, adapter, plain)
@@ -64,7 +64,8 @@ def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: s
 
 def test_the_same_seed_gives_the_same_file_and_it_reads_back(tiny_hf: Path, tmp_path: Path) -> None:
     adapter = trained("kron")
-    one, two = (tune(adapter, tiny_hf, EXAMPLES, SIZE, steps=3, device="cpu") for _ in range(2))
+    settings = TuningSettings(steps=3)
+    one, two = (tune(adapter, tiny_hf, EXAMPLES, SIZE, settings, device="cpu") for _ in range(2))
     assert pack(one) == pack(two)
     read = kronq.load(kronq.save(one, tmp_path / "a.safetensors"))
     assert read.recipe is not None
@@ -80,7 +81,7 @@ def test_progress_is_told(tiny_hf: Path) -> None:
         tiny_hf,
         EXAMPLES,
         SIZE,
-        steps=2,
+        TuningSettings(steps=2),
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(1, 2), (2, 2)]

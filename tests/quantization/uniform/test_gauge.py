@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kronq.quantization.uniform.gauge import balanced, equal_energy
+from kronq.quantization.uniform.gauge import balance_gauge, equal_energy_rotation
 from tests.fuzzing import max_examples
 
 F32 = NDArray[np.float32]
@@ -46,7 +46,7 @@ def test_the_product_is_the_same(**chosen: object) -> None:
     """Up to the float32 that both factors come back in."""
     b1, b2 = pair(**chosen)  # type: ignore[arg-type]
     expected = product(b1, b2)
-    found = product(*balanced(b1, b2))
+    found = product(*balance_gauge(b1, b2))
     assert found.shape == expected.shape
     # The product's own rounding error grows with the factors, not with the product.
     size = np.linalg.norm(expected) + 1e-9 * np.linalg.norm(b1) * np.linalg.norm(b2)
@@ -56,7 +56,7 @@ def test_the_product_is_the_same(**chosen: object) -> None:
 @max_examples(80)
 @given(**shapes)
 def test_every_component_has_the_same_energy(**chosen: object) -> None:
-    b1, b2 = balanced(*pair(**chosen))  # type: ignore[arg-type]
+    b1, b2 = balance_gauge(*pair(**chosen))  # type: ignore[arg-type]
     for energy in ((b1.astype(np.float64) ** 2).sum(0), (b2.astype(np.float64) ** 2).sum(1)):
         assert np.allclose(energy, energy.mean(), rtol=1e-5, atol=0)
 
@@ -69,7 +69,7 @@ def test_every_component_has_the_same_energy(**chosen: object) -> None:
 def test_the_rotation_is_an_isometry_that_evens_out(energy: list[float], extra: int) -> None:
     """In float64, to 1e-10, whatever the spectrum: this is what leaves the product unchanged."""
     width = len(energy) + extra
-    q = equal_energy(np.array(energy), width)
+    q = equal_energy_rotation(np.array(energy), width)
     assert np.abs(q @ q.T - np.eye(len(energy))).max() <= 1e-10
     diagonal = np.diag(q.T @ np.diag(energy) @ q)
     assert np.allclose(diagonal, sum(energy) / width, rtol=1e-9, atol=1e-9 * max(energy))
@@ -80,12 +80,12 @@ def test_a_zero_factor_stays_zero(rank: int) -> None:
     """A fresh adapter, whose B1 or B2 is zero."""
     b1, b2 = pair(rank, 12, 9, rank, 0, 0)
     for zero in ((b1 * 0, b2), (b1, b2 * 0), (b1 * 0, b2 * 0)):
-        left, right = balanced(*zero)
+        left, right = balance_gauge(*zero)
         assert (left.shape, right.shape) == (b1.shape, b2.shape)
         assert not product(left, right).any()
 
 
 def test_the_size_is_shared_between_the_two() -> None:
     b1, b2 = pair(4, 30, 20, 4, 0, 0)
-    left, right = balanced(b1 * np.float32(1e12), b2)
+    left, right = balance_gauge(b1 * np.float32(1e12), b2)
     assert np.linalg.norm(left) == pytest.approx(np.linalg.norm(right), rel=1e-4)
