@@ -1,1 +1,1 @@
-"""Base models to run on: ONNX folders built from a Hugging Face folder or a GGUF file."""
+"""Base models: ONNX folders built from a Hugging Face folder or a GGUF file."""

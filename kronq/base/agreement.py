@@ -1,4 +1,4 @@
-"""How well a lossy base agrees with its source on real text."""
+"""Agreement of a lossy base with its source on real text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kronq.genai.logits import kl_divergences
 from kronq.genai.session import Session
 
-ENOUGH = 0.95
-MOST_TOKENS = 384
+SUFFICIENT = 0.95
+"""Share of equal top tokens below which a base answers differently from its source."""
+MAX_TOKENS = 384
 TEXT = """\
 Plants take in carbon dioxide from the air through small openings in their leaves and water through
 their roots. With the energy of sunlight they turn both into sugar and oxygen. The sugar feeds the
@@ -40,12 +41,12 @@ def mean(numbers):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a base predicts, beside its source in float32, after every token of a text.
+    """Agreement of a base's predictions with its source's in float32, after every token of a text.
 
     Attributes:
-        tokens: How many tokens the text has.
-        same_token: Share of positions where both find the same token likeliest.
-        kl: Mean Kullback-Leibler divergence of the base from the source, in nats a token.
+        tokens: Number of tokens of the text.
+        same_token: Share of positions at which both have the same likeliest token.
+        kl: Mean Kullback–Leibler divergence of the base from the source, in nats a token.
     """
 
     tokens: int
@@ -53,8 +54,8 @@ class Agreement:
     kl: float
 
     @property
-    def enough(self) -> bool:
-        return self.same_token >= ENOUGH
+    def sufficient(self) -> bool:
+        return self.same_token >= SUFFICIENT
 
 
 def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
@@ -62,12 +63,12 @@ def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
 
     Args:
         base: The folder that was built.
-        hf_folder: What it was built from.
+        hf_folder: The Hugging Face folder that it was built from.
     """
     session = Session(base, device="cpu")
     config = json.loads((hf_folder / "config.json").read_text("utf-8"))
-    room = config.get("max_position_embeddings") or MOST_TOKENS
-    tokens = session.tokenize(TEXT)[: min(room, MOST_TOKENS)]
+    context = config.get("max_position_embeddings") or MAX_TOKENS
+    tokens = session.tokenize(TEXT)[: min(context, MAX_TOKENS)]
     return compare_logits(_source_logits(hf_folder, tokens), session.logits(tokens)[0])
 
 

@@ -1,4 +1,4 @@
-"""A llama.cpp file as a Hugging Face folder: the weights dequantized once, to float32."""
+"""GGUF files as Hugging Face folders: weights dequantized to float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAGIC = b"GGUF"
 
 
 def is_gguf(path: StrPath) -> bool:
-    """Whether the file starts as every GGUF file does."""
+    """Returns whether the file starts with the bytes of every GGUF file."""
     file = Path(path)
     if not file.is_file():
         return False
@@ -27,13 +27,13 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
 
     Args:
         source: The ``.gguf`` file.
-        out: The folder to make (config, float32 safetensors, tokenizer).
-        force: Replace ``out`` if it is there.
+        out: The folder to write (config, float32 safetensors, tokenizer).
+        force: Replace ``out`` if it exists.
 
     Raises:
         FormatError: The file is not a GGUF file, or is damaged.
         UnsupportedError: transformers does not know its architecture or quantization.
-        OutputExistsError: ``out`` is there and ``force`` is not set.
+        OutputExistsError: ``out`` exists and ``force`` is not set.
         MissingDependencyError: torch, transformers, gguf or accelerate is not installed.
     """
     file = Path(source)
@@ -43,7 +43,7 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # A folder that is there: transformers then looks nowhere else, and downloads nothing.
+    # With an existing folder transformers looks nowhere else, and downloads nothing.
     folder_of_file = file.absolute().parent
     # transformers draws progress bars whatever it is told; the caller has its own.
     with (
@@ -63,8 +63,8 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
         except Exception as error:  # gguf and transformers raise whatever they hit first
             raise FormatError("unreadable GGUF file", path=source, found=repr(error)) from error
 
-        # A model that was loaded from GGUF refuses to be saved, so its weights move into
-        # one that never was quantized. Made on "meta" and assigned, it costs no memory.
+        # transformers refuses to save a model loaded from GGUF, so its weights move into one that
+        # never was quantized. Made on "meta" and assigned, that one takes no memory.
         settings = loaded.config.to_dict()
         settings.pop("quantization_config", None)
         config = type(loaded.config).from_dict(settings)

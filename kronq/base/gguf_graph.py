@@ -1,4 +1,4 @@
-"""A GGUF's own blocks in place of the float weights that were dequantized from them."""
+"""GGUF blocks in the graph in place of the float weights that were dequantized from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kronq.base.gguf_nodes import MICROSOFT, BlockNodes
 
 Array = NDArray[Any]
 
-LAYERS = {
+LAYER_NAMES = {
     "attn_q": "attn/q_proj",
     "attn_k": "attn/k_proj",
     "attn_v": "attn/v_proj",
@@ -25,15 +25,15 @@ LAYERS = {
     "ffn_up": "mlp/up_proj",
     "ffn_down": "mlp/down_proj",
 }
-"""What llama.cpp calls a layer, and what onnxruntime-genai's builder does."""
+"""llama.cpp's name of a layer → the name in onnxruntime-genai's graphs."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What became of a GGUF's matrices.
+class KeptMatrices:
+    """Count of the matrices of a GGUF file that kept their blocks.
 
     Attributes:
-        kept: How many are in the graph in their own blocks.
+        kept: Number of matrices that are in the graph in their own blocks.
         floats: The others, dequantized to float32: type and name.
     """
 
@@ -41,10 +41,10 @@ class Kept:
     floats: tuple[str, ...]
 
 
-def keep_blocks(gguf: Path, float_model: Path, out: Path, *, fast: bool = False) -> Kept:
-    """Writes ``float_model`` anew with the blocks that its weights were dequantized from.
+def keep_blocks(gguf: Path, float_model: Path, out: Path, *, fast: bool = False) -> KeptMatrices:
+    """Writes ``float_model`` with the blocks that its weights were dequantized from.
 
-    A weight is exchanged only if the blocks dequantize to exactly that weight, to the last bit.
+    A weight is replaced only if the blocks dequantize to exactly that weight, to the last bit.
 
     Args:
         gguf: The GGUF file.
@@ -56,45 +56,49 @@ def keep_blocks(gguf: Path, float_model: Path, out: Path, *, fast: bool = False)
 
     model = ir.load(float_model)
     reader = open_gguf(gguf)
-    heads = _heads(reader)
+    heads = _head_counts(reader)
     matrices = [tensor for tensor in reader.tensors if len(tensor.shape) == 2]
     tied = all(tensor.name != "output.weight" for tensor in matrices)
-    named = {node.name or "": node for node in model.graph}
+    graph_nodes = {node.name or "": node for node in model.graph}
     nodes = BlockNodes(model.graph, fast)
     kept, floats = 0, []
     for tensor in matrices:
         blocks = read_blocks(tensor)
-        done = []
+        replaced = []
         if blocks is not None:
             dense = dequantize(tensor.data, tensor.tensor_type)
-            places = [named[name] for name in _places(tensor.name, tied) if name in named]
-            done = [_exchange(nodes, node, blocks, dense, heads) for node in places]
-        if done and all(done):
+            users = [graph_nodes.get(name) for name in _node_names(tensor.name, tied)]
+            replaced = [
+                _replace_weight(nodes, node, blocks, dense, heads)
+                for node in users
+                if node is not None
+            ]
+        if replaced and all(replaced):
             kept += 1
         else:
             floats.append(f"{tensor.tensor_type.name} {tensor.name}")
     RemoveUnusedNodesPass()(model)  # the float weights that nothing uses any more
     model.opset_imports.setdefault(MICROSOFT, 1)
     ir.save(model, out, external_data=out.name + ".data")
-    return Kept(kept, tuple(floats))
+    return KeptMatrices(kept, tuple(floats))
 
 
-def _places(name: str, tied: bool) -> list[str]:
-    """What the builder calls the nodes that use a GGUF's tensor."""
+def _node_names(name: str, tied: bool) -> list[str]:
+    """Returns the builder's names of the nodes that use a GGUF's tensor."""
     kind = name.removesuffix(".weight").split(".")
     if kind[0] == "blk" and len(kind) == 3:
-        return [f"/model/layers.{kind[1]}/{LAYERS.get(kind[2], '?')}/MatMul"]
+        return [f"/model/layers.{kind[1]}/{LAYER_NAMES.get(kind[2], '?')}/MatMul"]
     if kind == ["token_embd"]:
         return ["/model/embed_tokens/Gather"] + ["/lm_head/MatMul"] * tied
     return ["/lm_head/MatMul"] if kind == ["output"] else []
 
 
-def _exchange(
+def _replace_weight(
     nodes: BlockNodes, node: ir.Node, blocks: Blocks, dense: Array, heads: tuple[int, ...]
 ) -> bool:
-    """Puts ``blocks`` for the weight of ``node``, if they are that weight."""
+    """Replaces the weight of ``node`` by ``blocks``, if they are exactly that weight."""
     gather = node.op_type == "Gather"
-    weight = _weight(node.inputs[0 if gather else 1])
+    weight = _constant_weight(node.inputs[0 if gather else 1])
     if weight is None:
         return False
     stored = weight if gather else weight.T
@@ -103,12 +107,12 @@ def _exchange(
     order = _row_order(stored, dense, heads)
     if order is None:
         return False
-    put = nodes.gather if gather else nodes.matmul
-    return put(node, blocks.rows(order))
+    replace = nodes.replace_gather if gather else nodes.replace_matmul
+    return replace(node, blocks.reorder_rows(order))
 
 
-def _weight(value: ir.Value | None) -> Array | None:
-    """A constant, or a constant's transpose, as the builder writes a tied embedding."""
+def _constant_weight(value: ir.Value | None) -> Array | None:
+    """Returns a constant, or the transpose of one, as the builder writes a tied embedding."""
     if value is None:
         return None
     if value.const_value is not None:
@@ -116,24 +120,24 @@ def _weight(value: ir.Value | None) -> Array | None:
     producer = value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
-    turned = _weight(producer.inputs[0])
-    return None if turned is None else turned.T
+    transposed = _constant_weight(producer.inputs[0])
+    return None if transposed is None else transposed.T
 
 
 def _row_order(stored: Array, dense: Array, heads: tuple[int, ...]) -> Array | None:
-    """The order of rows in which ``dense`` is ``stored``; None if there is none."""
+    """Returns the order of rows in which ``dense`` equals ``stored``; None if there is none."""
     rows = len(dense)
     orders = [np.arange(rows)]
     orders += [head_order(rows, count) for count in heads if rows % (2 * count) == 0]
     for order in orders:
-        # The first column settles nearly every case without touching the rest.
+        # The first column decides nearly every case without reading the rest.
         if np.array_equal(stored[:, 0], dense[order, 0]) and np.array_equal(stored, dense[order]):
             return order
     return None
 
 
-def _heads(reader: Any) -> tuple[int, ...]:
-    """How many heads the queries have, and the keys."""
+def _head_counts(reader: Any) -> tuple[int, ...]:
+    """Returns the number of query heads and of key heads."""
     counts = []
     for field in reader.fields.values():
         if field.name.endswith((".attention.head_count", ".attention.head_count_kv")):

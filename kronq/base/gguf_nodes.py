@@ -1,8 +1,8 @@
-"""A GGUF's blocks as nodes: MatMulNBits or GatherBlockQuantized in the place of a float node.
+"""GGUF blocks as ONNX nodes: MatMulNBits or GatherBlockQuantized in place of a float node.
 
 ONNX Runtime's MatMulNBits computes x·(scale·(code − zero))ᵀ. An offset for each block adds
 sums(x)·offsetᵀ, where sums(x) are x's sums over the blocks: once for all layers of the same x.
-Offsets as float zero points would say the same, but the CPU has only a slow path for them.
+Offsets as float zero points would be equal, but the CPU has only a slow path for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kronq.base.gguf_blocks import Blocks, halves
+from kronq.base.gguf_blocks import Blocks, split_to_4_bits
 from kronq.onnx.graph.values import add_initializer
 
 Array = NDArray[Any]
@@ -22,27 +22,27 @@ MICROSOFT = "com.microsoft"
 
 
 class BlockNodes:
-    """Puts nodes on blocks for those on float weights, in one graph.
+    """Replacement of nodes with float weights by nodes with blocks, in one graph.
 
     Args:
-        graph: Is changed.
+        graph: The graph; it is changed.
         fast: Round activations to int8 for the products (accuracy_level 4).
     """
 
     def __init__(self, graph: ir.Graph, fast: bool) -> None:
         self.graph = graph
         self.fast = fast
-        self.derived: dict[tuple[str, ir.Value], ir.Value] = {}
+        self._derived: dict[tuple[str, ir.Value], ir.Value] = {}
 
-    def matmul(self, node: ir.Node, blocks: Blocks) -> bool:
-        """A product with a weight, [d_out, d_in]."""
+    def replace_matmul(self, node: ir.Node, blocks: Blocks) -> bool:
+        """Replaces the product with a weight [d_out, d_in]."""
         x = node.inputs[0]
         assert x is not None  # noqa: S101 - a product has two operands
         name = (node.name or "").removesuffix("/MatMul")
         given, offset_size = x, blocks.size
         # On the CPU, 8-bit codes have a kernel for int8 activations only.
         if blocks.bits == 8 and not self.fast:
-            given, blocks = self._twice(x, node), halves(blocks)
+            given, blocks = self._doubled(x, node), split_to_4_bits(blocks)
         d_out, d_in = blocks.shape
         product = self._node(
             "MatMulNBits",
@@ -60,19 +60,19 @@ class BlockNodes:
         )
         if blocks.offset is not None:
             offset = self._constant(f"{name}/offset/weight", blocks.offset.T)
-            sums = self._sums(x, offset_size, node)
+            sums = self._block_sums(x, offset_size, node)
             shift = self._node("MatMul", [sums, offset], f"{name}/offset/MatMul", before=node)
             product = self._node("Add", [product, shift], f"{name}/offset/Add", before=node)
         self._replace(node, product)
         return True
 
-    def gather(self, node: ir.Node, blocks: Blocks) -> bool:
-        """Rows of an embedding, if its blocks are such as can be."""
+    def replace_gather(self, node: ir.Node, blocks: Blocks) -> bool:
+        """Replaces an embedding; returns False for blocks that the operator does not take."""
         if blocks.offset is not None:
             return False  # GatherBlockQuantized has no float zero points
         name = (node.name or "").removesuffix("/Gather")
         qweight, scales = self._constants(name, blocks, flat=True)
-        found = self._node(
+        rows = self._node(
             "GatherBlockQuantized",
             [qweight, node.inputs[1], scales],
             node.name or "",
@@ -85,31 +85,31 @@ class BlockNodes:
             },
             before=node,
         )
-        self._replace(node, found)
+        self._replace(node, rows)
         return True
 
-    def _sums(self, x: ir.Value, size: int, before: ir.Node) -> ir.Value:
-        """Sums over the blocks of x, [batch, tokens, d_in / size]; one for all layers of this x."""
+    def _block_sums(self, x: ir.Value, size: int, before: ir.Node) -> ir.Value:
+        """Returns x's sums over blocks, [batch, tokens, d_in / size]; shared by all layers of x."""
         key = (f"sums{size}", x)
-        if key not in self.derived:
+        if key not in self._derived:
             name = f"{_scope(x)}/sums"
             split = self._constant(f"blocks_of_{size}", np.array([0, 0, -1, size], np.int64))
             last = self._constant("last_axis", np.array([-1], np.int64))
             apart = self._node("Reshape", [x, split], f"{name}/Reshape", before=before)
-            self.derived[key] = self._node(
+            self._derived[key] = self._node(
                 "ReduceSum", [apart, last], f"{name}/ReduceSum",
                 attributes={"keepdims": 0}, before=before,
             )  # fmt: skip
-        return self.derived[key]
+        return self._derived[key]
 
-    def _twice(self, x: ir.Value, before: ir.Node) -> ir.Value:
+    def _doubled(self, x: ir.Value, before: ir.Node) -> ir.Value:
         key = ("twice", x)
-        if key not in self.derived:
+        if key not in self._derived:
             name = f"{_scope(x)}/twice/Concat"
-            self.derived[key] = self._node(
+            self._derived[key] = self._node(
                 "Concat", [x, x], name, attributes={"axis": -1}, before=before
             )
-        return self.derived[key]
+        return self._derived[key]
 
     def _constants(self, name: str, blocks: Blocks, *, flat: bool = False) -> list[ir.Value]:
         codes = blocks.codes
@@ -138,7 +138,7 @@ class BlockNodes:
         domain: str = "",
         attributes: dict[str, int] | None = None,
     ) -> ir.Value:
-        """A new node before another; its only output, float32."""
+        """Inserts a node before another; returns its only output, float32."""
         node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
         node.outputs[0].name = f"{name}/own_0"
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from kronq.base.build import WEIGHT_FILES
+from kronq.base.hf_folder import WEIGHT_FILES
 from kronq.calibration.accumulate import MEMORY, Progress, Step, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, batches, choose
 from kronq.calibration.store import digest_adapter, digest_batches, open_store

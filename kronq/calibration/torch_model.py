@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kronq.base.build import check_hf_folder
+from kronq.base.hf_folder import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import Factors, factors_of
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath

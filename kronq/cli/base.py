@@ -1,4 +1,4 @@
-"""``kronq base``: a model folder to run on."""
+"""``kronq base``: builds a model folder to run on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from kronq.base.agreement import ENOUGH
-from kronq.base.build import AS_IS, PRECISIONS, BaseReport, Progress, build_base
+from kronq.base.agreement import SUFFICIENT
+from kronq.base.build import BaseReport, build_base
+from kronq.base.builder import AS_IS, PRECISIONS, Progress
 from kronq.cli import shared
 from kronq.errors import listing
 
@@ -68,33 +69,33 @@ def command(
         f"{output}: {report.architecture}, {report.layers} layers, {report.precision}, "
         f"{report.file_bytes:,} bytes, {report.seconds:.1f} s"
     )
-    for line in notes(report):
+    for line in describe_losses(report):
         click.echo(line)
 
 
-def notes(report: BaseReport) -> Iterator[str]:
-    """What became of a GGUF's tensors, and what the numbers lost."""
+def describe_losses(report: BaseReport) -> Iterator[str]:
+    """Yields lines on a GGUF's tensors and on the accuracy of the numbers."""
     if report.precision == AS_IS:
         yield f"kept {report.kept} of {report.kept + len(report.floats)} matrices as they are"
     if report.floats:
         yield f"dequantized to float32: {listing(report.floats)}"
     if report.agreement is not None:
-        found = report.agreement
+        agreement = report.agreement
         yield (
-            f"agreement with float32 on {found.tokens} tokens of text: "
-            f"{found.same_token:.1%} the same likeliest token, KL {found.kl:.4f} nats"
+            f"agreement with float32 on {agreement.tokens} tokens of text: "
+            f"{agreement.same_token:.1%} the same likeliest token, KL {agreement.kl:.4f} nats"
         )
-        if not found.enough:
-            yield f"warning: below {ENOUGH:.0%}; this base answers differently from its source"
+        if not agreement.sufficient:
+            yield f"warning: below {SUFFICIENT:.0%}; this base answers differently from its source"
 
 
 @contextmanager
 def status(title: str) -> Iterator[Progress]:
-    """One changing line on stderr that vanishes when the work is done; silent off a terminal."""
+    """Shows the current step on stderr until the work is done; silent off a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda _line: None
         return
     with console.status(title) as line:
-        room = max(console.width - len(title) - 6, 8)
-        yield lambda step: line.update(f"{title}: {escape(step[:room])}")
+        width = max(console.width - len(title) - 6, 8)
+        yield lambda step: line.update(f"{title}: {escape(step[:width])}")

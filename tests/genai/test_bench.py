@@ -117,7 +117,7 @@ def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
 
 
 def test_what_cannot_be_measured(kronq, exported, slotted, tiny_base, tmp_path):
-    assert "--base BASE" in kronq.refuses("bench", exported)
+    assert "give --base for the forms" in kronq.refuses("bench", exported)
     both = ("--base", tiny_base)
     assert "no slots" in kronq.refuses("bench", exported, *both, "--adapter", "a")
     assert "model's context" in kronq.refuses("bench", exported, *both, "--prompt-tokens", 60)

@@ -1,0 +1,53 @@
+"""Hugging Face model folders: the files that they must have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kronq.errors import FormatError, NotFoundError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+
+
+def check_hf_folder(folder: Path) -> None:
+    """Refuses a folder that lacks config.json, weights or a tokenizer.
+
+    The model builder would notice after a minute, or with a traceback.
+
+    Raises:
+        NotFoundError: There is no such folder.
+        FormatError: It is not a Hugging Face model folder.
+    """
+    if not folder.exists():
+        raise NotFoundError("no such file or folder", path=folder)
+    if not folder.is_dir():
+        raise FormatError(
+            "neither a folder nor a GGUF file",
+            path=folder,
+            expected="a Hugging Face folder with config.json, or a .gguf file",
+        )
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        ggufs = sorted(file.name for file in folder.glob("*.gguf"))
+        raise FormatError(
+            "not a Hugging Face folder: no config.json",
+            path=folder,
+            hint=f"give the file itself: {folder / ggufs[0]}" if ggufs else None,
+        )
+    try:
+        config = json.loads(config_file.read_text("utf-8"))
+    except ValueError as error:
+        raise FormatError("not JSON", path=config_file, found=str(error)) from error
+    if not isinstance(config, dict) or not config.get("architectures"):
+        raise FormatError("no 'architectures' in it", path=config_file)
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+        raise FormatError("no weights", path=folder, expected=" or ".join(WEIGHT_FILES))
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FormatError(
+            "no tokenizer",
+            path=folder,
+            expected=" or ".join(TOKENIZER_FILES),
+            hint="copy tokenizer.json and tokenizer_config.json from the model's page",
+        )
