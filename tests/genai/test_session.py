@@ -102,7 +102,7 @@ def test_wrong_outputs(doubler):
 def test_nothing_there(tmp_path):
     with pytest.raises(KronqError, match="no such file or folder"):
         Session(tmp_path / "missing")
-    with pytest.raises(KronqError, match="'kronq export' grafts an adapter"):
+    with pytest.raises(KronqError, match="export_onnx grafts an adapter"):
         Session(tmp_path / "adapter.safetensors")
     with pytest.raises(KronqError, match="no ONNX model in the folder"):
         Session(tmp_path)
