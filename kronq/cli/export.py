@@ -175,5 +175,6 @@ def _next_steps(report: ExportReport, adapter: str) -> list[str]:
     return lines
 
 
-def _difference_text(found: Difference) -> str:
-    return f"largest difference {found.largest:.2g} (relative {found.relative:.2g}, {found.where})"
+def _difference_text(difference: Difference) -> str:
+    relative = f"relative {difference.relative:.2g}, {difference.where}"
+    return f"largest difference {difference.largest:.2g} ({relative})"

@@ -57,7 +57,7 @@ def export_onnx(
     Raises:
         MismatchError: The adapter does not belong to this base.
         OutputExistsError: ``out`` exists and ``force`` is not set.
-        FormatError: The base is not a whole ONNX model.
+        FormatError: The base is not an ONNX model, or incomplete.
         UnsupportedError: The base cannot take this form.
         KronqError: A check failed, or merging would lose the adapter.
 

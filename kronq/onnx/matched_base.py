@@ -80,7 +80,7 @@ def match_base(
 
     Raises:
         MismatchError: The adapter does not belong to this base.
-        FormatError: The base is not a whole ONNX model.
+        FormatError: The base is not an ONNX model, or incomplete.
         UnsupportedError: The base's external data lies outside of its folder.
     """
     file = find_base(base)

@@ -312,6 +312,23 @@ def test_layers_in_a_subgraph(tmp_path: Path) -> None:
             assert relative(found, wanted) < 1e-6
 
 
+@pytest.mark.parametrize("form", ["branch", "merged", "slots"])
+def test_nodes_of_a_base_may_be_out_of_order(tmp_path: Path, form: str) -> None:
+    """ONNX Runtime runs such a graph; the specification does not allow it."""
+    stored = tiny.build(tmp_path / "base.onnx")
+    model = onnx.load(tmp_path / "base.onnx")
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, tmp_path / "base.onnx")
+    adapter = tiny.adapter()
+    export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out", form)
+    x = x_for("matmul")
+    changes = {} if form == "slots" else dense(adapter)
+    found = run(tmp_path / "out" / "model.onnx", x)
+    assert relative(found, tiny.expected(stored, changes, x)) < 1e-6
+
+
 def test_a_branch_beside_quantized_base_weights(tmp_path: Path) -> None:
     helper = onnx.helper
     rng = np.random.default_rng(0)

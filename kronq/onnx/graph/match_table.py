@@ -82,7 +82,7 @@ def match_table(
 
     Raises:
         MismatchError: The map does not fit.
-        FormatError: The base is not a whole ONNX model.
+        FormatError: The base is not an ONNX model, or incomplete.
 
     Example:
         >>> table = kronq.match_table(adapter, "base/")

@@ -177,8 +177,8 @@ def _unpack_nbits(data: _Array, bits: int) -> F64:
 def _pack_nbits(codes: F64, bits: int) -> NDArray[np.uint8]:
     """Packs codes into bytes, the lowest bits first; a last byte is filled with zeros."""
     each = 8 // bits
-    whole = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
-    parts = whole.reshape(len(whole), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
+    padded = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
+    parts = padded.reshape(len(padded), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
     return np.asarray(np.bitwise_or.reduce(parts, axis=-1), dtype=np.uint8)
 
 

@@ -62,8 +62,8 @@ class InputStack:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the inputs by name."""
         chunks = list(self.make())
-        whole = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        return dict(zip(self.names, whole.reshape(len(self.names), *self.shape), strict=True))
+        stack = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+        return dict(zip(self.names, stack.reshape(len(self.names), *self.shape), strict=True))
 
 
 def flatbuffer_chunks(stacks: Sequence[InputStack]) -> Iterator[bytes | memoryview]:

@@ -9,57 +9,23 @@ do it in, by one compiled operator, and then the factors of all groups are one i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from kronq.errors import UnsupportedError
-from kronq.model.adapter import Adapter
 from kronq.onnx.branch.add_branches import opset_of
 from kronq.onnx.branch.function_body import DOMAIN
-from kronq.onnx.graph.layer_match import Matches
-from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.slots.packed_input import EMPTY_ADAPTER
 from kronq.onnx.slots.slot_function import SlotSignature, add_slot_function
+from kronq.onnx.slots.slot_groups import OpenGroup, group_layers
 from kronq.onnx.slots.slot_inputs import empty_inputs
-from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotMember, SlotSpec
+from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotSpec
 
 MOST_NODES = 4
 """Nodes to whose outputs one compiled operator adds at most."""
-
-_Member = tuple[str, Site]
-
-
-@dataclass(frozen=True, eq=False)
-class _OpenGroup:
-    """A group that is being opened.
-
-    Attributes:
-        group: Its description.
-        sites: Sites of its members.
-        dtype: Type that the base computes in.
-        x: The input that all members read.
-    """
-
-    group: SlotGroup
-    sites: Sequence[Site]
-    dtype: ir.DataType
-    x: ir.Value
-
-    @cached_property
-    def nodes(self) -> list[ir.Node]:
-        """Nodes to whose outputs the members add; parts of a fused weight share one."""
-        return list({site.node: None for site in self.sites})
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """For each member, the number of its node."""
-        return tuple(self.nodes.index(site.node) for site in self.sites)
 
 
 def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
@@ -78,19 +44,15 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
             compiled operator other ones than of float32.
     """
     model, opset = base.model, opset_of(base.model)
-    _refuse_repeated(base.matches)
-    if any(site.rank is None for site in base.matched_sites):
-        ShapeInferencePass()(model)
+    opening = group_layers(base, MOST_NODES if library else None)
     packed = _add_packed_input(model) if library else None
     groups: list[SlotGroup] = []
-    for (_, dtype), members in _members_by_input(base).items():
-        for some in _split_members(members) if library else [members]:
-            opened = _describe_group(some, dtype, base.adapter)
-            if packed is None:
-                _add_function_node(model, opened, opset)
-            else:
-                _add_compiled_node(packed, opened, len(groups))
-            groups.append(opened.group)
+    for opened in opening:
+        if packed is None:
+            _add_function_node(model, opened, opset)
+        else:
+            _add_compiled_node(packed, opened, len(groups))
+        groups.append(opened.group)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
     # A group stands behind the last of its layers, and must be before what reads the first.
@@ -98,54 +60,14 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
     return SlotSpec(groups=tuple(groups), kernel=library)
 
 
-def _refuse_repeated(matches: Matches) -> None:
-    for layer, sites in matches.items():
-        if len(sites) != 1:
-            raise UnsupportedError(
-                "a layer that the base uses twice can have no slot",
-                layer=layer,
-                hint="use {form=branch}",
-            )
-
-
-def _members_by_input(
-    base: MatchedBase,
-) -> dict[tuple[ir.Value | None, ir.DataType], list[_Member]]:
-    groups: dict[tuple[ir.Value | None, ir.DataType], list[_Member]] = {}
-    for layer in base.adapter:
-        site = base.matches[layer][0]
-        groups.setdefault((site.x, site.dtype), []).append((layer, site))
-    return groups
-
-
-def _split_members(members: list[_Member]) -> list[list[_Member]]:
-    """Splits a group into ones that a compiled operator takes, of ``MOST_NODES`` nodes each."""
-    nodes = list({site.node: None for _, site in members})
-    sets = [set(nodes[i : i + MOST_NODES]) for i in range(0, len(nodes), MOST_NODES)]
-    return [[member for member in members if member[1].node in some] for some in sets]
-
-
-def _describe_group(members: list[_Member], dtype: ir.DataType, adapter: Adapter) -> _OpenGroup:
-    name, first = members[0]
-    # The input as it is now: where a layer reads another's output, that is the sum with its slot.
-    x, rank = first.x, first.rank
-    if x is None or rank is None:
-        raise UnsupportedError(
-            "activations of unknown rank can have no slot", layer=name, hint="use {form=branch}"
-        )
-    slot_members = tuple(SlotMember(layer=n, d_out=adapter[n].shape[0]) for n, _ in members)
-    group = SlotGroup(name=name, d_in=first.shape[1], lead=rank - 1, members=slot_members)
-    return _OpenGroup(group, [site for _, site in members], dtype, x)
-
-
-def _add_function_node(model: ir.Model, opened: _OpenGroup, opset: int) -> None:
+def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
     fused = tuple(site.part is not None for site in opened.sites)
     name = add_slot_function(model, SlotSignature(opened.targets, fused, opened.dtype), opset)
     inputs = _add_factor_inputs(model, opened.group)
     _insert_node(opened, name, inputs, _function_attributes(opened))
 
 
-def _add_compiled_node(packed: ir.Value, opened: _OpenGroup, index: int) -> None:
+def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
     group = opened.group
     if opened.dtype != ir.DataType.FLOAT:
         raise UnsupportedError(
@@ -168,7 +90,7 @@ def _add_compiled_node(packed: ir.Value, opened: _OpenGroup, index: int) -> None
 
 
 def _insert_node(
-    opened: _OpenGroup, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr]
+    opened: OpenGroup, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr]
 ) -> None:
     """Inserts a group's node behind the last of its layers; its outputs replace theirs."""
     name, last = opened.group.name, opened.nodes[-1]
@@ -189,7 +111,7 @@ def _insert_node(
     last.graph.insert_after(last, node)
 
 
-def _function_attributes(opened: _OpenGroup) -> list[ir.Attr]:
+def _function_attributes(opened: OpenGroup) -> list[ir.Attr]:
     """Returns each member's output shape and, in a fused weight, the padding around its part."""
     lead = [0] * opened.group.lead
     attributes: dict[str, list[int]] = {}

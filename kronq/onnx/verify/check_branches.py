@@ -60,9 +60,9 @@ def check_branches(folder: Path, adapter: Adapter, branches: Mapping[str, str]) 
             sides = [(0, 0)] * (x.ndim - 1) + [(padding[x.ndim - 1], padding[-1])]
             expected = np.pad(expected, sides)
         dtype = ir.DataType.from_numpy(probe.feeds[name].dtype)
-        here = measure_difference(output, expected, TOLERANCES[dtype], layer)
-        refuse_difference(here, "a branch differs from the normal form")
-        worst = larger_difference(worst, here)
+        difference = measure_difference(output, expected, TOLERANCES[dtype], layer)
+        refuse_difference(difference, "a branch differs from the normal form")
+        worst = larger_difference(worst, difference)
     return worst
 
 

@@ -43,9 +43,9 @@ def check_codes(
     dtype = ir.DataType.from_numpy(meant.scale_type)
     fed = x.astype(meant.scale_type)
     session = open_session(folder / MODEL, model=_single_layer_model(model, site, dtype))
-    found = session.run(None, {"x": fed})[0]
+    y = session.run(None, {"x": fed})[0]
     expected = fed.astype(np.float64) @ weight.T
-    difference = measure_difference(found, expected, TOLERANCES[dtype], layer)
+    difference = measure_difference(y, expected, TOLERANCES[dtype], layer)
     refuse_difference(difference, "a merged weight is not what was meant")
     return difference
 

@@ -47,10 +47,10 @@ def check_slots(
             ends = np.cumsum(factors[group.ranks_name])[:-1].tolist()
         for member, part in zip(group.members, np.split(h, ends, axis=-1), strict=True):
             if member.layer in adapter:
-                found = factors[a_name(member.layer)] @ part @ factors[b1_name(member.layer)]
+                y = factors[a_name(member.layer)] @ part @ factors[b1_name(member.layer)]
                 expected = adapter[member.layer].apply(x)
-                found = found.reshape(expected.shape)
-                here = measure_difference(found, expected, worst.tolerance, member.layer)
-                refuse_difference(here, "what goes into a slot differs from the normal form")
-                worst = larger_difference(worst, here)
+                y = y.reshape(expected.shape)
+                difference = measure_difference(y, expected, worst.tolerance, member.layer)
+                refuse_difference(difference, "the factors of a slot differ from the normal form")
+                worst = larger_difference(worst, difference)
     return worst

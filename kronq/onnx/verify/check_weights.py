@@ -42,13 +42,13 @@ def check_weights(base: MatchedBase, folder: Path, weights: Mapping[str, str]) -
     worst = Difference(tolerance=0.0)
     for layer in base.adapter:
         if base.matches[layer][0].codes is None:
-            here = _check_float_weight(base, model, layer, weights[layer])
+            difference = _check_float_weight(base, model, layer, weights[layer])
         elif weights[layer] in checked:
             continue  # q, k and v of one weight are checked together
         else:
             checked.add(weights[layer])
-            here = check_codes(base, model, folder, layer, coded.get(weights[layer]))
-        worst = larger_difference(worst, here)
+            difference = check_codes(base, model, folder, layer, coded.get(weights[layer]))
+        worst = larger_difference(worst, difference)
     return worst
 
 
@@ -60,9 +60,9 @@ def _check_float_weight(base: MatchedBase, model: ir.Model, layer: str, name: st
         raise KronqError("a merged weight was not written", layer=layer)
     # Of a fused weight only this layer's outputs: the others have a ΔW of their own.
     part = stored_range(site, delta)
-    expected, found = merged_weight(source, delta, site)[part], read_float64(stored)[part]
+    expected, written = merged_weight(source, delta, site)[part], read_float64(stored)[part]
     # Rounding may cost half a unit in the last place of the largest weight.
     tolerance = float(ml_dtypes.finfo(stored.dtype.numpy()).eps)
-    difference = measure_difference(found, expected, tolerance, layer)
+    difference = measure_difference(written, expected, tolerance, layer)
     refuse_difference(difference, "a merged weight is not W + ΔW")
     return difference

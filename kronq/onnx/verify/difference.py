@@ -22,12 +22,12 @@ ROWS = 3
 
 
 def measure_difference(
-    found: NDArray[Any], expected: NDArray[Any], tolerance: float, where: str
+    computed: NDArray[Any], expected: NDArray[Any], tolerance: float, where: str
 ) -> Difference:
     """Returns the largest difference of two arrays.
 
     Args:
-        found: Computed array.
+        computed: Array to check.
         expected: Reference of the same shape.
         tolerance: Largest relative difference to accept.
         where: The layer or output that they belong to.
@@ -35,12 +35,14 @@ def measure_difference(
     Raises:
         KronqError: Their shapes differ.
     """
-    if found.shape != expected.shape:
-        raise KronqError("shapes differ", layer=where, found=found.shape, expected=expected.shape)
+    if computed.shape != expected.shape:
+        raise KronqError(
+            "shapes differ", layer=where, found=computed.shape, expected=expected.shape
+        )
     wide = np.asarray(expected, dtype=np.float64)
     if wide.size == 0:
         return Difference(tolerance=tolerance, where=where)
-    largest = float(np.abs(np.asarray(found, dtype=np.float64) - wide).max())
+    largest = float(np.abs(np.asarray(computed, dtype=np.float64) - wide).max())
     size = float(np.abs(wide).max())
     if np.isnan(largest):
         largest = float("inf")

@@ -22,7 +22,7 @@ from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.verify.check_branches import check_branches
 from kronq.onnx.verify.check_slots import check_slots
 from kronq.onnx.verify.check_weights import check_weights
-from kronq.onnx.verify.whole_model import ModelRuns, check_onnx, compare_models
+from kronq.onnx.verify.whole_model import ModelRuns, check_onnx, check_whole_model
 from kronq.onnx.written_form import WrittenForm
 
 LARGEST_RUN = 8 * 2**30
@@ -41,7 +41,7 @@ def verify_export(
         folder: The export.
         form: Its form.
         written: Names that it was written under.
-        progress: Is told which check is running.
+        progress: Called with a description of each check.
 
     Raises:
         KronqError: A check failed.
@@ -83,7 +83,7 @@ def _run_models(
     """Runs the export, the base and the same adapter in the reference form."""
     dtype = _coarsest_dtype(base)
     if reference is None:
-        runs = compare_models(folder / MODEL, None, base.file, dtype, given)
+        runs = check_whole_model(folder / MODEL, None, base.file, dtype, given)
         reason = runs.skipped or "quantized base weights: merging rounds ΔW"
         return ModelRuns(runs.difference, runs.effect, reason)
     parent = folder.absolute().parent
@@ -92,7 +92,7 @@ def _run_models(
             write_branches(base, Path(name))
         else:
             write_merged(base, Path(name), allow_loss=True)
-        return compare_models(folder / MODEL, Path(name, MODEL), base.file, dtype, given)
+        return check_whole_model(folder / MODEL, Path(name, MODEL), base.file, dtype, given)
 
 
 def _reference_form(form: Form, base: MatchedBase) -> FormName | None:

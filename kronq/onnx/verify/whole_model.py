@@ -33,7 +33,7 @@ HEAD_SIZES = (64, 128, 32, 96, 80, 256, 16, 8)
 
 @dataclass(frozen=True)
 class ModelRuns:
-    """The comparison of whole models.
+    """The result of running whole models.
 
     Attributes:
         difference: Largest difference between the two forms; None where there is no second one.
@@ -46,7 +46,7 @@ class ModelRuns:
     skipped: str | None = None
 
 
-def compare_models(
+def check_whole_model(
     export: Path,
     reference: Path | None,
     base: Path,
@@ -75,7 +75,7 @@ def compare_models(
     except Exception as error:
         return ModelRuns(skipped=f"ONNX Runtime: {_message(error).splitlines()[0][:300]}")
     try:
-        found = run(export, adapter_inputs)
+        outputs = run(export, adapter_inputs)
         empty = before if adapter_inputs is None else run(export)
         expected = None if reference is None else run(reference)
     except Exception as error:
@@ -83,19 +83,19 @@ def compare_models(
         raise KronqError(message) from None
     # Equal to the bit, unless ONNX Runtime fuses a layer of the base with what follows it.
     _check_outputs(empty, before, MODEL_TOLERANCES[dtype] / 100, "empty slots change the base")
-    effect = max(measure_difference(found[n], before[n], 0.0, n).relative for n in before)
+    effect = max(measure_difference(outputs[n], before[n], 0.0, n).relative for n in before)
     if expected is None:
         return ModelRuns(effect=effect)
     message = "the exported model differs from its reference"
-    return ModelRuns(_check_outputs(found, expected, MODEL_TOLERANCES[dtype], message), effect)
+    return ModelRuns(_check_outputs(outputs, expected, MODEL_TOLERANCES[dtype], message), effect)
 
 
-def _check_outputs(found: Feeds, expected: Feeds, tolerance: float, message: str) -> Difference:
+def _check_outputs(outputs: Feeds, expected: Feeds, tolerance: float, message: str) -> Difference:
     worst = Difference(tolerance=tolerance)
     for name, value in expected.items():
-        here = measure_difference(found[name], value, tolerance, name)
-        refuse_difference(here, message)
-        worst = larger_difference(worst, here)
+        difference = measure_difference(outputs[name], value, tolerance, name)
+        refuse_difference(difference, message)
+        worst = larger_difference(worst, difference)
     return worst
 
 
