@@ -1,4 +1,4 @@
-"""K = Σ A_t ⊗ C_t in blocks: the small matrix that stands for ΔW between its frames (frames.py)."""
+"""Matrices K made of blocks Σ A_t ⊗ C_t; shared_bases.py writes ΔW as such a small matrix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kronq.model.delta import F64
 
 @dataclass(frozen=True, eq=False)
 class KroneckerBlock:
-    """One whole Kronecker product, Σ A_t ⊗ C_t, and where it stands in K.
+    """One block Σ A_t ⊗ C_t of K.
 
     Attributes:
-        rows: Of K.
-        cols: Of K.
+        rows: Its rows in K.
+        cols: Its columns in K.
         terms: (A_t [a_rows, a_cols], C_t [k_rows, k_cols]).
     """
 
@@ -25,11 +25,11 @@ class KroneckerBlock:
     terms: tuple[tuple[F64, F64], ...]
 
     def apply(self, x: F64) -> F64:
-        """The block times x [cols, n]."""
+        """Returns the block times x [cols, n]."""
         shape = self.terms[0][0].shape[1], self.terms[0][1].shape[1]
         blocks = x.reshape(*shape, -1)
-        done = sum(np.tensordot(a, c @ blocks, axes=(1, 0)) for a, c in self.terms)
-        return np.asarray(done).reshape(-1, blocks.shape[2])
+        product = sum(np.tensordot(a, c @ blocks, axes=(1, 0)) for a, c in self.terms)
+        return np.asarray(product).reshape(-1, blocks.shape[2])
 
     def transposed(self) -> KroneckerBlock:
         return KroneckerBlock(self.cols, self.rows, tuple((a.T, c.T) for a, c in self.terms))
@@ -37,11 +37,11 @@ class KroneckerBlock:
 
 @dataclass(frozen=True, eq=False)
 class BlockMatrix:
-    """K: a matrix of blocks, kept as they are.
+    """Matrix K as its blocks, which are not multiplied out.
 
     Attributes:
         shape: (rows, cols).
-        blocks: One, or as many as cropping makes.
+        blocks: One, or up to four of a cropped ΔW.
     """
 
     shape: tuple[int, int]
@@ -52,33 +52,33 @@ class BlockMatrix:
         return BlockMatrix(self.shape[::-1], tuple(block.transposed() for block in self.blocks))
 
     def apply(self, x: F64) -> F64:
-        """K·x [rows, n], for x [cols, n]."""
+        """Returns K·x [rows, n] for x [cols, n]."""
         y = np.zeros((self.shape[0], x.shape[1]))
         for block in self.blocks:
             y[block.rows] += block.apply(x[block.cols])
         return y
 
     @property
-    def energy(self) -> float:
-        """‖K‖², Frobenius: exact also where the terms of a block nearly cancel."""
+    def squared_norm(self) -> float:
+        """‖K‖², Frobenius; keeps its digits where the terms of a block nearly cancel."""
         return sum(_squared_norm(block.terms) for block in self.blocks)
 
     def dense(self) -> F64:
-        whole = np.zeros(self.shape)
+        dense = np.zeros(self.shape)
         for block in self.blocks:
-            whole[block.rows, block.cols] = sum(np.kron(a, c) for a, c in block.terms)
-        return whole
+            dense[block.rows, block.cols] = sum(np.kron(a, c) for a, c in block.terms)
+        return dense
 
 
 def _squared_norm(terms: Sequence[tuple[F64, F64]]) -> float:
-    """‖Σ A_t ⊗ C_t‖², Frobenius.
+    """Returns ‖Σ A_t ⊗ C_t‖², Frobenius.
 
-    With A_t = Σ_s Q_s·R_st for orthonormal Q_s, it is Σ_s ‖Σ_t R_st·C_t‖²: what cancels is added
-    before it is squared, unlike in Σ ⟨A_t,A_u⟩·⟨C_t,C_u⟩, which loses half of the digits.
+    With A_t = Σ_s Q_s·R_st for orthonormal Q_s, it is Σ_s ‖Σ_t R_st·C_t‖². Terms that cancel are
+    added before they are squared; Σ ⟨A_t,A_u⟩·⟨C_t,C_u⟩ would lose half of the digits.
     """
     if len(terms) == 1:
         a, c = terms[0]
         return float(np.vdot(a, a)) * float(np.vdot(c, c))
     r = np.linalg.qr(np.stack([a.ravel() for a, _ in terms], axis=1), mode="r")
-    turned = np.tensordot(r, np.stack([c for _, c in terms]), axes=1)
-    return float(np.vdot(turned, turned))
+    combined = np.tensordot(r, np.stack([c for _, c in terms]), axes=1)
+    return float(np.vdot(combined, combined))

@@ -1,4 +1,4 @@
-"""The normal form of one adapted layer: ΔW = scale · A ⊗ B, with A and B kept as factors.
+"""Normal form of one adapted layer: ΔW = scale · A ⊗ B, with A and B kept as factors.
 
 Kron-LoRA (arXiv 2508.01961), which PEFT and LyCORIS call LoKr, has A = lokr_w1 (or w1_a·w1_b) and
 B = lokr_w2_a·lokr_w2_b (or a full lokr_w2). LoRA is the same with A = [[1]]. The Kronecker product
@@ -20,7 +20,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A matrix kept as left · right, or whole as left alone.
+    """A matrix stored as left · right, or whole as left alone.
 
     Attributes:
         left: [rows, rank], or [rows, cols] when ``right`` is None.
@@ -40,7 +40,7 @@ class Product:
 
     @property
     def rank(self) -> int:
-        """Inner dimension; for a whole matrix the most its rank can be."""
+        """Inner dimension; of a whole matrix the largest possible rank."""
         return self.left.shape[1] if self.right is not None else min(self.left.shape)
 
     @property
@@ -55,13 +55,13 @@ class Product:
         return self.left.float32(), None if self.right is None else self.right.float32()
 
     def float64(self) -> F64:
-        """The product [rows, cols], multiplied out in float64."""
+        """Multiplies the product out [rows, cols] in float64."""
         left = self.left.float32().astype(np.float64)
         return left if self.right is None else left @ self.right.float32().astype(np.float64)
 
 
 ONE = Product(Float(np.ones((1, 1), dtype=np.float32)))
-"""The A of a plain LoRA: it is implied, so it is neither stored nor counted."""
+"""A of a plain LoRA: [[1]], which is implied, so neither stored nor counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Delta:
     Attributes:
         a: A [a_out, a_in]; ``ONE`` for LoRA.
         b: B [b_out, b_in].
-        scale: The reader's scale rule applied (α/r and its relatives), as a value.
+        scale: By the format's scale rule, such as α/r.
         shape: (d_out, d_in), at most (a_out·b_out, a_in·b_in): the excess is cropped.
     """
 
@@ -104,17 +104,17 @@ class Delta:
 
     @property
     def rank(self) -> int:
-        """r, the inner dimension of B = B1·B2 (for a full B, the most its rank can be)."""
+        """r, the inner dimension of B = B1·B2; of a whole B the largest possible rank."""
         return self.b.rank
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
-        """The stored matrices: those of A, unless it is the implied ``ONE``, then those of B."""
+        """Stored matrices: those of A, unless it is ``ONE``, then those of B."""
         return (*(() if self.a is ONE else self.a.matrices), *self.b.matrices)
 
     @property
     def parameters(self) -> int:
-        """How many weights are stored for this layer."""
+        """Number of stored weights."""
         return sum(m.shape[0] * m.shape[1] for m in self.matrices)
 
     @property
@@ -122,12 +122,12 @@ class Delta:
         return sum(m.nbytes for m in self.matrices)
 
     def dense(self) -> F32:
-        """ΔW [d_out, d_in], float32. For looking and testing; nothing in kronq needs it."""
+        """Multiplies ΔW out [d_out, d_in], float32; for inspection and tests."""
         a, b = self.a.float64() * self.scale, self.b.float64()
         return np.kron(a, b)[: self.shape[0], : self.shape[1]].astype(np.float32)
 
     def apply(self, x: F32) -> F32:
-        """Computes x · ΔWᵀ without building ΔW: x [..., d_in] in, [..., d_out] out, float32."""
+        """Computes x · ΔWᵀ [..., d_out] in float32 for x [..., d_in], without building ΔW."""
         (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
         lead = x.shape[:-1]
         rows = x.reshape(-1, self.shape[1])
@@ -141,7 +141,7 @@ class Delta:
         return y.reshape(-1, a_out * b_out)[:, : self.shape[0]].reshape(*lead, self.shape[0])
 
     def blocks(self) -> Iterator[tuple[slice, slice, slice, slice]]:
-        """The cropped product as at most four whole Kronecker products of slices.
+        """Splits the cropped product into at most four Kronecker products of slices.
 
         Yields:
             (rows of A, columns of A, rows of B, columns of B); the parts are disjoint and cover ΔW.

@@ -1,10 +1,10 @@
-"""Which error counts: what a change of B is worth, in ΔW or in what a layer puts out.
+"""Weights of an error E = B − B̂: in ΔW, or in the layer's output.
 
-With E = B − B̂ the plain error is ‖ΔW − ΔŴ‖² = scale²·‖A‖²·‖E‖². What calibration saw makes it
+The plain error is ‖ΔW − ΔŴ‖² = scale²·‖A‖²·‖E‖². With second moments it is
 
     tr(G·(A⊗E)·M·(A⊗E)ᵀ)·scale²,        M = E[x·xᵀ], G = E[g·gᵀ] or the identity,
 
-which is reduced here to tr(left·E·right·Eᵀ): small matrices, beside the factors that they judge.
+reduced here to tr(left·E·right·Eᵀ) with matrices of the size of B.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from kronq.model.second_moments import LayerMoments
 
 
 def find_moments(moments: Mapping[str, LayerMoments], name: str) -> LayerMoments:
-    """What calibration saw of a layer.
+    """Returns a layer's second moments.
 
     Raises:
-        KronqError: It did not see it.
+        MismatchError: There are none.
     """
     if name not in moments:
         raise MismatchError(
@@ -35,20 +35,19 @@ def find_moments(moments: Mapping[str, LayerMoments], name: str) -> LayerMoments
 
 
 def error_weight(delta: Delta) -> float:
-    """scale²·‖A‖²: what ‖B − B̂‖² is worth in ‖ΔW − ΔŴ‖², but for cropping."""
+    """Returns scale²·‖A‖²: ‖ΔW − ΔŴ‖² / ‖B − B̂‖² of a layer that is not cropped."""
     return float(np.linalg.norm(delta.a.float64() * delta.scale) ** 2)
 
 
 def reduce_moments(delta: Delta, moment: LayerMoments) -> tuple[F64 | None, F64]:
-    """The moments as an error in B meets them: E‖(ΔW − ΔŴ)·x‖² = tr(left·E·right·Eᵀ).
+    """Reduces second moments to weights of an error in B: E‖(ΔW − ΔŴ)·x‖² = tr(left·E·right·Eᵀ).
 
-    With X = x as [a_in, b_in], (A⊗E)·x is A·X·Eᵀ, so that right = Σ_ij (AᵀA)_ij·M_ij over blocks of
-    M, exactly. Output moments, and rows that are cropped, which count as outputs of no weight, make
-    it a sum of such terms, of which this is the one term that is right for every E = u·vᵀ with
-    either u or v white; for a LoRA it is exact too.
+    With X = x as [a_in, b_in], (A⊗E)·x is A·X·Eᵀ, so right = Σ_ij (AᵀA)_ij·M_ij over blocks of M,
+    exactly. With output moments, or cropped rows (outputs of weight zero), the error is a sum of
+    such terms; the one returned is right for every E = u·vᵀ with u or v white, and exact for LoRA.
 
     Args:
-        delta: The layer; its A is taken as it will be used.
+        delta: The layer, with the A that it will be used with.
         moment: Its second moments.
 
     Returns:
@@ -58,16 +57,18 @@ def reduce_moments(delta: Delta, moment: LayerMoments) -> tuple[F64 | None, F64]
     (a_out, a_in), (b_out, b_in) = a.shape, delta.b.shape
     outputs = moment.outputs
     if outputs is None and delta.shape[0] == a_out * b_out:
-        return None, _contracted(moment.inputs, a.T @ a, b_in)
+        return None, _contract_blocks(moment.inputs, a.T @ a, b_in)
     if outputs is None:
         outputs = np.eye(delta.shape[0], dtype=np.float32)
-    right = _contracted(moment.inputs, a.T @ _traces(outputs, a_out, b_out) @ a, b_in) / b_out
-    left = _contracted(outputs, a @ _traces(moment.inputs, a_in, b_in) @ a.T, b_out)
+    of_outputs = a.T @ _block_traces(outputs, a_out, b_out) @ a
+    of_inputs = a @ _block_traces(moment.inputs, a_in, b_in) @ a.T
+    right = _contract_blocks(moment.inputs, of_outputs, b_in) / b_out
+    left = _contract_blocks(outputs, of_inputs, b_out)
     return left * (b_out / (np.trace(left) or 1.0)), right
 
 
-def _contracted(moment: F32, weights: F64, size: int) -> F64:
-    """Σ_ij weights_ij·M_ij over the blocks of M, zeros beyond its end: [size, size]."""
+def _contract_blocks(moment: F32, weights: F64, size: int) -> F64:
+    """Returns Σ_ij weights_ij·M_ij [size, size] over the blocks of M, padded with zeros."""
     total = np.zeros((size, size))
     for i, j in np.ndindex(weights.shape):
         block = moment[i * size : (i + 1) * size, j * size : (j + 1) * size]
@@ -75,7 +76,7 @@ def _contracted(moment: F32, weights: F64, size: int) -> F64:
     return total
 
 
-def _traces(moment: F32, count: int, size: int) -> F64:
-    """The trace of every block of M: [count, count]."""
+def _block_traces(moment: F32, count: int, size: int) -> F64:
+    """Returns the trace of every block of M [count, count]."""
     blocks = [slice(i * size, (i + 1) * size) for i in range(count)]
     return np.array([[np.trace(moment[i, j], dtype=np.float64) for j in blocks] for i in blocks])

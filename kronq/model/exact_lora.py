@@ -1,4 +1,4 @@
-"""The exact LoRA of one layer: A = U·S·Vᵀ gives (U√S ⊗ B1)·(√S·Vᵀ ⊗ B2), of rank rank(A)·r."""
+"""Exact LoRA of a layer: A = U·S·Vᵀ gives (U√S ⊗ B1)·(√S·Vᵀ ⊗ B2), of rank rank(A)·r."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta
 
 LARGEST = 8 * 2**30
-"""Bytes, in float32. The LoRA of whole factors has full rank: it can outgrow the base model."""
+"""Largest size in bytes of float32: the LoRA of whole factors can be larger than the base."""
 
 
 def exact_lora_factors(delta: Delta) -> tuple[F64, F64]:
-    """Up [d_out, R] and down [R, d_in]: ΔW = |scale| · up·down; the scale's sign is in ``up``."""
+    """Returns up [d_out, R] and down [R, d_in] with ΔW = |scale| · up·down; up has the sign."""
     left, right = _split(delta.a.float64()) if delta.a is not ONE else (np.eye(1), np.eye(1))
     b1, b2 = _factors(delta)
     up = np.kron(left, b1)[: delta.shape[0]].astype(np.float64, copy=False)
@@ -22,10 +22,10 @@ def exact_lora_factors(delta: Delta) -> tuple[F64, F64]:
 
 
 def check_lora_size(adapter: Adapter) -> None:
-    """Counts the LoRA's bytes before any of them is made.
+    """Refuses an adapter whose exact LoRA would be larger than ``LARGEST``.
 
     Raises:
-        UnsupportedError: They are more than ``LARGEST``.
+        UnsupportedError: It would be.
     """
     total = 0
     for delta in adapter.values():
@@ -42,18 +42,18 @@ def check_lora_size(adapter: Adapter) -> None:
 
 
 def _split(a: F64) -> tuple[F64, F64]:
-    """U√S [a_out, k] and √S·Vᵀ [k, a_in], without the singular values that are zero to float32."""
+    """Returns U√S [a_out, k] and √S·Vᵀ [k, a_in] for singular values above float32's rounding."""
     u, s, vt = np.linalg.svd(a, full_matrices=False)
     floor = s[0] * max(a.shape) * np.finfo(np.float32).eps
     k = max(1, int((s > floor).sum()))
     u, root, vt = u[:, :k], np.sqrt(s[:k]), vt[:k]
-    # The decomposition leaves the signs open: the largest entry of each column of U is positive.
+    # Signs are arbitrary in an SVD; here the largest entry of each column of U is positive.
     sign = np.sign(u[np.abs(u).argmax(axis=0), np.arange(k)])
     return u * (sign * root), (sign * root)[:, None] * vt
 
 
 def _factors(delta: Delta) -> tuple[F64, F64]:
-    """B1 [b_out, r] and B2 [r, b_in]; a whole B, or one of excess rank, beside an identity."""
+    """Returns B1 and B2; for a whole B, or one of excess rank, B itself and an identity."""
     b = delta.b
     if b.right is not None and (delta.a is ONE or b.rank <= min(b.shape)):
         return b.left.float32().astype(np.float64), b.right.float32().astype(np.float64)

@@ -1,12 +1,12 @@
-"""What calibration saw of every layer: second moments, by which an error in ΔW is judged.
+"""Second moments of layers' inputs and output gradients, which weigh an error in ΔW.
 
 An error E in ΔW moves a layer's output by E·x. Over inputs with M = E[x·xᵀ] that is
 
     E‖E·x‖² = tr(E·M·Eᵀ),
 
-the activation error. Where the loss is more sensitive to some outputs than to others, a second
-moment G of the loss's gradient g at the layer's output weighs them too: tr(G·E·M·Eᵀ), which is what
-Kronecker-factored curvature makes of the loss (kronq/calibration/gradients.py).
+the activation error. The second moment G of the loss's gradient g at the layer's output weighs the
+outputs by how sensitive the loss is to them: tr(G·E·M·Eᵀ), the loss's increase to second order by
+Kronecker-factored curvature (kronq/calibration/gradients.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class LayerMoments:
     Attributes:
         inputs: M [d_in, d_in], symmetric: E[x·xᵀ], or with ``outputs`` E[‖g‖²·x·xᵀ]; may be a
             memory map, and shared by layers.
-        outputs: G [d_out, d_out], symmetric, of trace 1: the shape of E[‖x‖²·g·gᵀ]; None where only
-            inputs were seen.
+        outputs: G [d_out, d_out], symmetric: E[‖x‖²·g·gᵀ] divided by its trace; None without output
+            gradients.
     """
 
     inputs: F32
@@ -34,12 +34,12 @@ class LayerMoments:
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments(Mapping[str, LayerMoments]):
-    """Layer name → its second moments.
+    """Mapping of layer names to their second moments.
 
     Attributes:
-        layers: By the adapter's own names.
-        tokens: How many token positions were seen.
-        source: What was seen, for reports: the data file's name.
+        layers: By the adapter's names of layers.
+        tokens: Number of token positions.
+        source: Name of the data file, for reports.
     """
 
     layers: Mapping[str, LayerMoments]
@@ -57,5 +57,5 @@ class SecondMoments(Mapping[str, LayerMoments]):
 
     @property
     def two_sided(self) -> bool:
-        """Whether output gradients were seen too."""
+        """Whether any layer has moments of output gradients."""
         return any(moment.outputs is not None for moment in self.layers.values())

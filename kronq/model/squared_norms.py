@@ -1,4 +1,4 @@
-"""The exact weight error of one layer, from its factors, in float64 (how: frames.py)."""
+"""Squared norms of ΔW, ΔŴ and their difference, exactly, from the factors (shared_bases.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SquaredNorms:
 
 
 def squared_norms(reference: Delta, approximation: Delta) -> SquaredNorms:
-    """Squared norms of ΔW, ΔŴ and their difference, without building any of them.
+    """Computes the squared norms of one layer in float64, without building ΔW.
 
     Args:
         reference: ΔW.
@@ -33,6 +33,8 @@ def squared_norms(reference: Delta, approximation: Delta) -> SquaredNorms:
     return squared_norms_in_bases(share_bases(reference, approximation))
 
 
-def squared_norms_in_bases(found: SharedBases) -> SquaredNorms:
-    """The same of a layer that is in its frames already."""
-    return SquaredNorms(found.reference.energy, found.approximation.energy, found.error.energy)
+def squared_norms_in_bases(layer: SharedBases) -> SquaredNorms:
+    """Computes the squared norms of a layer in shared bases."""
+    return SquaredNorms(
+        layer.reference.squared_norm, layer.approximation.squared_norm, layer.error.squared_norm
+    )

@@ -1,8 +1,7 @@
-"""Layers of one shape, their matrices stacked: the numbers of all of them come at once.
+"""Stacks of layers of one shape, whose matrices are dequantized together.
 
-Packed files keep layers this way. To make numbers of one small matrix takes as many steps as of a
-hundred, so whoever wants all layers' asks the stacks; the layers themselves are made when one is
-asked for.
+Packed files store layers in stacks. Dequantizing one small matrix takes as many Python steps as a
+hundred, so code that needs all layers works on stacks; single layers are built when used.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from kronq.model.layer_names import name_template, natural_key
 from kronq.model.matrix import F32, Matrix
 
 LayerIndex = slice | list[int]
-"""Some layers of a stack, by number; a slice copies nothing."""
+"""Selected layers of a stack, by number; a slice copies nothing."""
 ALL = slice(None)
 
 
 class MatrixStack(Protocol):
-    """One matrix of every layer."""
+    """One matrix of every layer of a stack."""
 
     def matrix(self, layer: int) -> Matrix:
-        """That of one layer."""
+        """Returns the matrix of one layer."""
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
-        """Those of some layers, [layers, rows, cols]."""
+        """Returns the matrices of selected layers [layers, rows, cols]."""
 
 
 @dataclass(frozen=True, eq=False)
 class SeparateMatrices:
-    """Matrices that were made one by one."""
+    """Stack of matrices that are stored one by one."""
 
     matrices: Sequence[Matrix]
 
@@ -49,17 +48,17 @@ class SeparateMatrices:
 
 @dataclass(frozen=True, eq=False)
 class LayerStack:
-    """Layers of one shape.
+    """Layers of one shape, stacked.
 
     Attributes:
         names: In stacking order.
         shape: (d_out, d_in).
-        scales: One a layer.
-        a: A, or the two whose product it is; none for LoRA.
-        b: B, or B1 and B2.
+        scales: One for each layer.
+        a: A, or its two factors; empty for LoRA.
+        b: B, or its two factors.
 
     Raises:
-        ValueError: The matrices do not fit each other, or not the shape.
+        ValueError: The matrices do not multiply, or do not have the shape.
     """
 
     names: Sequence[str]
@@ -73,22 +72,22 @@ class LayerStack:
 
     @cached_property
     def first(self) -> Delta:
-        """The first layer, which shapes are those of all."""
+        """The first layer, whose shapes all others have."""
         return self.delta(0)
 
     @property
-    def whole(self) -> bool:
-        """Whether no product is cropped."""
+    def is_uncropped(self) -> bool:
+        """Whether ΔW has the full Kronecker shape."""
         return self.shape == self.first.full_shape
 
     def delta(self, layer: int) -> Delta:
-        """One of the layers."""
+        """Returns one layer."""
         a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
         whole = Product(*a) if a else ONE
         return Delta(whole, Product(*b), self.scales[layer], self.shape)
 
     def scaled_a(self, layers: LayerIndex = ALL) -> F32:
-        """The product scale · A of some layers, [layers, a_out, a_in]."""
+        """Returns scale · A of selected layers [layers, a_out, a_in]."""
         scales: F64 = np.array(self.scales, dtype=np.float64)[layers, None, None]
         if not self.a:
             return scales.astype(np.float32)
@@ -97,17 +96,17 @@ class LayerStack:
 
 
 def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:
-    """Layers that were made one by one, those of one kind and shape together."""
-    alike: dict[object, list[tuple[str, Delta]]] = {}
+    """Groups layers of one kind and shape into stacks."""
+    groups: dict[object, list[tuple[str, Delta]]] = {}
     for name, delta in layers.items():
         a = () if delta.a is ONE else delta.a.matrices
         shapes = [[matrix.shape for matrix in matrices] for matrices in (a, delta.b.matrices)]
         kind = (name_template(name), delta.shape, *map(tuple, shapes))
-        alike.setdefault(kind, []).append((name, delta))
-    return [_stacked(found) for found in alike.values()]
+        groups.setdefault(kind, []).append((name, delta))
+    return [_stack(group) for group in groups.values()]
 
 
-def _stacked(layers: list[tuple[str, Delta]]) -> LayerStack:
+def _stack(layers: list[tuple[str, Delta]]) -> LayerStack:
     names, deltas = zip(*layers, strict=True)
     first = deltas[0]
     a = [] if first.a is ONE else [delta.a.matrices for delta in deltas]
@@ -117,34 +116,34 @@ def _stacked(layers: list[tuple[str, Delta]]) -> LayerStack:
 
 
 class StackedLayers(Mapping[str, Delta]):
-    """The layers of stacks by name, in natural order, each made when it is first asked for.
+    """Mapping of names to the layers of stacks, in natural order; layers are built when used.
 
     Args:
-        stacks: Whose names all differ.
+        stacks: With different names throughout.
     """
 
     def __init__(self, stacks: Sequence[LayerStack]) -> None:
         self.stacks = stacks
-        self._place = {
+        self._positions = {
             name: (stack, layer) for stack in stacks for layer, name in enumerate(stack.names)
         }
-        self._made: dict[str, Delta] = {}
+        self._built: dict[str, Delta] = {}
 
     def __getitem__(self, name: str) -> Delta:
-        if name not in self._made:
-            stack, layer = self._place[name]
-            self._made[name] = stack.delta(layer)
-        return self._made[name]
+        if name not in self._built:
+            stack, layer = self._positions[name]
+            self._built[name] = stack.delta(layer)
+        return self._built[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._place
+        return name in self._positions
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._order)
+        return iter(self._sorted_names)
 
     @cached_property
-    def _order(self) -> list[str]:
-        return sorted(self._place, key=natural_key)
+    def _sorted_names(self) -> list[str]:
+        return sorted(self._positions, key=natural_key)
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._positions)

@@ -23,13 +23,13 @@ def activation_energies(
         approximation: ΔŴ of the same shape, with an A of the same shape.
         moment: M [d_in, d_in], and G [d_out, d_out] if it has one.
     """
-    return seen_energies(share_bases(reference, approximation, frames=True), moment)
+    return seen_energies(share_bases(reference, approximation, keep_bases=True), moment)
 
 
 def seen_energies(found: SharedBases, moment: LayerMoments) -> SquaredNorms:
     """The same of a layer that is in its frames already."""
-    inputs = found.inner.seen(moment.inputs)
-    outputs = None if moment.outputs is None else found.out.seen(moment.outputs)
+    inputs = found.inputs.project(moment.inputs)
+    outputs = None if moment.outputs is None else found.outputs.project(moment.outputs)
     return SquaredNorms(
         *(
             _energy(small, inputs) if outputs is None else _weighted(small, inputs, outputs)

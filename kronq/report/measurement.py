@@ -134,7 +134,7 @@ def layer_bits(delta: Delta) -> int:
 def _sums(
     name: str, ref: Delta, new: Delta, moment: LayerMoments | None, bits: float, size: int
 ) -> Sums:
-    pair = share_bases(ref, new, frames=moment is not None)
+    pair = share_bases(ref, new, keep_bases=moment is not None)
     weight = squared_norms_in_bases(pair)
     if weight.reference == 0 and weight.error > 0:
         raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)

@@ -34,7 +34,7 @@ def test_the_numbers_of_all_are_those_of_each(tmp_path: Path, method: str | None
         for name, delta in zip(stack.names, numbers(stack), strict=True):
             expected = dense(found[name])
             assert np.abs(delta[:rows, :cols] - expected).max() <= 1e-6 * np.abs(expected).max()
-            assert stack.whole == (delta.shape == expected.shape)
+            assert stack.is_uncropped == (delta.shape == expected.shape)
             seen.append(name)
     assert sorted(seen) == sorted(found)
 

@@ -79,7 +79,9 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
     position = {
         name: (k, i) for k, stack in enumerate(stacks) for i, name in enumerate(stack.names)
     }
-    uncropped = [s.whole and {spec.layers.get(n) for n in s.names} == {s.shape} for s in stacks]
+    uncropped = [
+        s.is_uncropped and {spec.layers.get(n) for n in s.names} == {s.shape} for s in stacks
+    ]
     cropped = {
         name: _fit_to_slot(adapter, name, spec.layers)
         for stack, fits in zip(stacks, uncropped, strict=True)
