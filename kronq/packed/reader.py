@@ -76,22 +76,23 @@ def read_manifest(file: TensorFile) -> Manifest:
         raise FormatError("no kronq manifest in the header", path=file.path)
     try:
         told = json.loads(text, object_pairs_hook=refuse_repeated_names)
-        version = told.get("version") if isinstance(told, dict) else None
-        if isinstance(version, int) and version > VERSION:
-            raise UnsupportedError(
-                "the packed file's version is not supported",
-                path=file.path,
-                found=version,
-                expected=VERSION,
-                hint="a newer kronq wrote it: upgrade kronq",
-            )
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"bad manifest: {error}", path=file.path) from None
+    version = told.get("version") if isinstance(told, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UnsupportedError(
+            "the packed file's version is not supported",
+            path=file.path,
+            found=version,
+            expected=VERSION,
+            hint="a newer kronq wrote it: upgrade kronq",
+        )
+    try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise FormatError(f"bad manifest at {where!r}: {first['msg']}", path=file.path) from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"bad manifest: {error}", path=file.path) from None
 
 
 def _check_tensors(file: TensorFile, manifest: Manifest) -> None:
@@ -165,8 +166,8 @@ def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
         outlines.extend(Outline(shapes, scale) for scale in scales)
         roles.extend([products] * len(scales))
     told = manifest.codes
+    data = file.array("codes")
     try:
-        data = file.array("codes")
         found = unpack(
             data, outlines, told.step, told.shifts, file.path, stretched=told.layer_steps
         )
