@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
+from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
 from kronq.errors import KronqError
 
@@ -56,6 +60,8 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
+    verbosity.set(0)
+    _limit_threads(sys.argv[1:] if args is None else args)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe without Unicode
     try:
@@ -71,6 +77,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except KronqError as error:
+        if verbosity.get() > 0:
+            traceback.print_exception(error)
         click.echo(error_line(error), err=True)
         sys.exit(2)
     except BrokenPipeError:
@@ -79,3 +87,12 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a folder without permission
         click.echo(f"kronq: error: {error}", err=True)
         sys.exit(2)
+
+
+def _limit_threads(args: Sequence[str]) -> None:
+    """Sets the number of threads that ``--threads`` asks for, which numpy reads when it starts."""
+    for option, value in itertools.pairwise([*args, ""]):
+        name, _, given = option.partition("=")
+        number = given or value
+        if name == "--threads" and number.isdigit() and int(number) > 0:
+            os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = number

@@ -15,6 +15,7 @@ from kronq.base.agreement import SUFFICIENT
 from kronq.base.build import BaseReport, build_base
 from kronq.base.builder import AS_IS, PRECISIONS, Progress
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.errors import listing
 
 EXAMPLES = """\b
@@ -26,7 +27,7 @@ Examples:
 """
 
 
-@click.command("base", epilog=EXAMPLES)
+@click.command("base", cls=Command, epilog=EXAMPLES)
 @click.argument("source")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
 @click.option(

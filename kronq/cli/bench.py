@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.genai.bench.bench import bench
 from kronq.genai.bench.bench_report import BenchReport, VariantReport
 from kronq.genai.bench.timing import Spread
@@ -23,7 +24,9 @@ Examples:
 """
 
 
-@click.command("bench", short_help="Time a model with and without its adapter.", epilog=EXAMPLES)
+@click.command(
+    "bench", cls=Command, short_help="Time a model with and without its adapter.", epilog=EXAMPLES
+)
 @click.argument("folder", metavar="OUT_DIR")
 @click.option("--base", metavar="DIR", help="The model without the adapter, or without slots.")
 @click.option("--adapter", metavar="FILE", help="The adapter for the model's slots.")

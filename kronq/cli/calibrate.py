@@ -15,6 +15,7 @@ from kronq.cli.calibrating import (
     check_calibrating,
     collect_moments,
 )
+from kronq.cli.command import Command
 from kronq.errors import KronqError, printable
 
 EXAMPLES = """\b
@@ -25,7 +26,10 @@ Examples:
 
 
 @click.command(
-    "calibrate", epilog=EXAMPLES, short_help="Run a base on your text, and show what layers see."
+    "calibrate",
+    cls=Command,
+    epilog=EXAMPLES,
+    short_help="Run a base on your text, and show what layers see.",
 )
 @click.argument("adapter")
 @calibration_options

@@ -12,10 +12,13 @@ import click
 from rich.console import Console
 
 from kronq.calibration.batches import LIMIT_TOKENS
+from kronq.cli.command import option, verbosity
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
 
+TEXT = "Your text"
+_CACHE = "$KRONQ_CACHE or ~/.cache/kronq"
 F = TypeVar("F", bound=Callable[..., Any])
 Metric = Literal["plain", "input", "two-sided"]
 
@@ -55,31 +58,39 @@ def calibration_options(command: F) -> F:
         return command(*args, **given, calibrating=Calibrating(**own))
 
     wrapped: Any = gathered
-    for option in (
-        click.option("--cache", metavar="DIR", help="Where moments are kept.  [~/.cache/kronq]"),
-        click.option(
+    for add in (
+        option("--cache", metavar="DIR", group=TEXT, rare=True, help=f"Cache.  [{_CACHE}]"),
+        option(
             "--calibration-tokens",
             type=click.IntRange(min=1),
             metavar="N",
-            help=f"How much of the text is read at most.  [default: {LIMIT_TOKENS}]",
+            group=TEXT,
+            rare=True,
+            help=f"Tokens that are read at most.  [default: {LIMIT_TOKENS}]",
         ),
-        click.option(
+        option(
             "--metric",
             type=click.Choice(get_args(Metric)),
-            help="Which error counts: plain, of ΔW; input, of ΔW·x; two-sided, of the loss.  "
-            "[default: plain, and input with --calibration]",
+            group=TEXT,
+            rare=True,
+            help="Error that counts: plain, of ΔW; input, of ΔW·x; two-sided, of the loss.  "
+            "[default: input with --calibration, else plain]",
         ),
-        click.option(
+        option(
             "--hf-model",
             metavar="DIR",
-            help="The base as a Hugging Face folder: for gradients, of two-sided and tuned.",
+            group=TEXT,
+            help="Base as a Hugging Face folder, for --method tuned.",
         ),
-        click.option("--base", metavar="DIR", help="The ONNX base, model file or folder."),
-        click.option(
-            "--calibration", metavar="FILE", help="Your own text, or questions, one JSON a line."
+        option("--base", metavar="DIR", group=TEXT, help="Base as ONNX, a folder or a file."),
+        option(
+            "--calibration",
+            metavar="FILE",
+            group=TEXT,
+            help="Text, or questions as .jsonl, on which errors are judged.",
         ),
     ):
-        wrapped = option(wrapped)
+        wrapped = add(wrapped)
     return wrapped  # type: ignore[no-any-return]
 
 
@@ -170,7 +181,7 @@ def token_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         Remaining(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or verbosity.get() < 0,
     ) as bar:
         task = bar.add_task(title, total=None, speed="")
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.cli.messages import as_option
 from kronq.errors import KronqError, listing, printable
 from kronq.genai.session import Session
@@ -83,7 +84,9 @@ class Chat:
         self.messages = [*asked, {"role": "assistant", "content": reply}]
 
 
-@click.command("chat", epilog=EXAMPLES, short_help="Talk with a model and its adapters.")
+@click.command(
+    "chat", cls=Command, epilog=EXAMPLES, short_help="Talk with a model and its adapters."
+)
 @click.argument("path")
 @shared.adapter_option
 @click.option("--system", metavar="TEXT", help="System message of the conversation.")

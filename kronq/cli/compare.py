@@ -10,6 +10,7 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.baselines import find_baselines
+from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.io.files import check_output
 from kronq.quantization.configs import FLOAT_BITS, WIDTHS
@@ -29,7 +30,10 @@ Examples:
 
 
 @click.command(
-    "compare", epilog=EXAMPLES, short_help="Compare adapters over bit widths, and at equal bytes."
+    "compare",
+    cls=Command,
+    epilog=EXAMPLES,
+    short_help="Compare adapters over bit widths, and at equal bytes.",
 )
 @click.argument("adapters", nargs=-1, required=True)
 @click.option(

@@ -9,6 +9,7 @@ import click
 from pydantic import BaseModel
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
@@ -41,7 +42,12 @@ Examples:
 """
 
 
-@click.command("convert", epilog=EXAMPLES, short_help="Write an adapter as other programs load it.")
+@click.command(
+    "convert",
+    cls=Command,
+    epilog=EXAMPLES,
+    short_help="Write an adapter as other programs load it.",
+)
 @click.argument("path")
 @click.option(
     "--to",

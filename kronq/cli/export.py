@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.errors import ArgumentError, MismatchError, printable
 from kronq.onnx.export import export_onnx
 from kronq.onnx.export_report import Difference, ExportReport
@@ -28,7 +29,9 @@ Examples:
 """
 
 
-@click.command("export", short_help="Graft an adapter into an ONNX model.", epilog=EXAMPLES)
+@click.command(
+    "export", cls=Command, short_help="Graft an adapter into an ONNX model.", epilog=EXAMPLES
+)
 @click.argument("adapter")
 @click.option("--base", required=True, metavar="BASE", help="The .onnx file, or its folder.")
 @click.option("-o", "--output", metavar="FOLDER", help="The folder to write.")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.report.summary import summarize
 from kronq.report.tables import summary_table
 
@@ -17,7 +18,9 @@ Examples:
 """
 
 
-@click.command("inspect", epilog=EXAMPLES, short_help="Show what an adapter or a packed file is.")
+@click.command(
+    "inspect", cls=Command, epilog=EXAMPLES, short_help="Show what an adapter or a packed file is."
+)
 @click.argument("path")
 @shared.json_option
 @shared.reading_options

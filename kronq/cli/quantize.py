@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kronq.cli import shared, task_options
+from kronq.cli import shared
 from kronq.cli.calibrating import (
     Calibrating,
     calibration_options,
@@ -15,178 +16,264 @@ from kronq.cli.calibrating import (
     collect_moments,
     steering,
 )
-from kronq.cli.making import choose, make
+from kronq.cli.command import OUTPUT, Command, option
+from kronq.cli.method_choice import METHODS, MethodChoice, choose_method
+from kronq.cli.task_search import (
+    missed_line,
+    read_task_options,
+    run_search,
+    show_search,
+    task_options,
+)
 from kronq.errors import KronqError
 from kronq.io.files import check_apart, check_output, write_file
+from kronq.model.adapter import Adapter
+from kronq.model.second_moments import SecondMoments
 from kronq.packed import check_name, save
-from kronq.quantization.configs import METHODS, Tuned
+from kronq.quantization.configs import Tuned
+from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.report import gaussian_bound, measure
 from kronq.report.html import check_page, other_widths, write_html
+from kronq.report.models import Report
 from kronq.report.tables import report_notes, report_table
-from kronq.units import parse_share
+from kronq.units import parse_share, parse_size
+
+if TYPE_CHECKING:
+    from kronq.evaluate.smallest import SmallestAdapter
+
+SIZE = "Size"
+METHOD = "Method"
+_METHOD_OPTIONS = (
+    "method",
+    "bits",
+    "bpw",
+    "refit",
+    "axis",
+    "group_size",
+    "a_bits",
+    "steps",
+    "seed",
+)
 
 EXAMPLES = """\b
 Examples:
-  kronq quantize my-lokr/ -o my-lokr-4bit.safetensors
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
-  kronq quantize my-lokr/ --bits 2 --dry-run
-  kronq quantize my-lokr/ -o a.safetensors --max-error 15% --report a.json
-  kronq quantize my-lokr/ -o tiny.safetensors --size 150KB --refit unbiased
-  kronq quantize my-lokr/ -o b.safetensors --bpw 2.5 --calibration notes.txt --base base/
-  kronq quantize my-lokr/ -o c.safetensors --size 40KB --method tuned \\
-      --calibration train.jsonl --hf-model SmolLM2-135M-Instruct/
-  kronq quantize my-lokr/ -o b.safetensors --base base/ --tasks dev.jsonl --max-loss-increase 1%
-  kronq quantize my-lokr/ -o a.safetensors --html a.html
+  kronq quantize my-lokr/ -o tiny.safetensors --size 60KB --refit unbiased
+  kronq quantize my-lokr/ -o b.safetensors --bpw 2 --calibration notes.txt --base base/
+  kronq quantize my-lokr/ -o c.safetensors --base base/ --tasks dev.jsonl \\
+      --max-loss-increase 1%
 """
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Files that the command writes; None for those that it does not."""
+
+    adapter: str | None
+    report: str | None
+    page: str | None
+    force: bool
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Option → file."""
+        paths = {"-o": self.adapter, "--report": self.report, "--html": self.page}
+        return {option: path for option, path in paths.items() if path is not None}
+
+    def check_names(self) -> None:
+        """Refuses names that do not suit their contents, and one name for two files."""
+        if self.adapter is not None:
+            check_name(self.adapter)
+        if self.page is not None:
+            check_page(self.page)
+        options: dict[Path, str] = {}
+        for name, path in self.given.items():
+            other = options.setdefault(Path(path).resolve(), name)
+            if other != name:
+                raise KronqError(f"{other} and {name} are the same file", path=path)
+
+    def check_free(self, source: str) -> None:
+        """Refuses outputs that exist, or that are the source."""
+        for path in self.given.values():
+            check_apart(path, *(Path(source) / part for part in ("", CONFIG, WEIGHTS)))
+            check_output(path, force=self.force)
+
+
 @click.command(
-    "quantize", epilog=EXAMPLES, short_help="Quantize a trained adapter and pack it into one file."
+    "quantize",
+    cls=Command,
+    epilog=EXAMPLES,
+    short_help="Quantize a trained adapter and pack it into one file.",
 )
 @click.argument("adapter")
-@click.option("-o", "--output", help="The packed file to write, .safetensors.")
-@click.option(
-    "--bits", type=int, help="Width of codes: 8, 4, 3 or 2, or 16 for float16.  [default: 4]"
+@option(
+    "--bits",
+    type=int,
+    group=SIZE,
+    help="Width of codes: 8, 4, 3, 2; 16 is float16.  [default: 4]",
 )
-@click.option("--bpw", type=float, metavar="X", help="Bits per weight of the whole file.")
-@click.option("--size", metavar="150KB", help="Size of the file at most: B, KB, KiB, MB or MiB.")
-@click.option(
+@option("--bpw", type=float, metavar="X", group=SIZE, help="Bits per weight of the whole file.")
+@option("--size", metavar="150KB", group=SIZE, help="Bytes of the file at most: KB, KiB, MB, MiB.")
+@option(
     "--max-error",
-    metavar="X",
-    help="Largest relative error of ΔW, 0.1 or 10%: the smallest file within it. Beside another "
-    "size, no file is written above it (exit code 1).",
+    metavar="10%",
+    group=SIZE,
+    help="Relative error at most; beside another size, a check.",
 )
-@click.option(
+@task_options
+@option(
     "--method",
     type=click.Choice(METHODS),
-    help="native: a width for each channel, nothing to decode. compact: entropy-coded, the "
-    "smallest file. tuned: compact, distilled on --calibration with --hf-model. balanced: one "
-    "width, fitted scales. rtn: plain rounding.  [default: compact for --bpw, --size and "
-    "--max-error, else native]",
+    metavar="NAME",
+    group=METHOD,
+    help="native, compact, tuned, balanced, rtn or fp16.  [default: native for --bits, compact "
+    "for another size]",
 )
-@click.option(
+@option(
+    "--layer",
+    "overrides",
+    multiple=True,
+    metavar="REGEX=BITS",
+    group=METHOD,
+    help="Another width for some layers; repeatable.",
+)
+@option(
     "--refit",
     type=click.Choice(["fit", "unbiased"]),
-    help="fit: least error. unbiased: ΔŴ as large as ΔW, which keeps more of a task at few bits.  "
-    "[default: fit]",
+    metavar="unbiased",
+    group=METHOD,
+    help="ΔŴ as large as ΔW: keeps more at few bits.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="tuned: how many batches.  [default: 60]")
-@click.option("--seed", type=int, help="tuned: of the order of examples.  [default: 0]")
-@click.option(
+@option(
     "--axis",
     type=click.Choice(["component", "row"]),
+    group=METHOD,
+    rare=True,
     help="balanced, rtn: a scale for each rank component, or each row.  [default: component]",
 )
-@click.option(
-    "--group-size", type=int, help="balanced, rtn: codes that share a scale.  [default: a channel]"
+@option(
+    "--group-size",
+    type=int,
+    group=METHOD,
+    rare=True,
+    help="balanced, rtn: codes that share a scale.  [default: a channel]",
 )
-@click.option("--a-bits", type=int, help="balanced, rtn: width of A's codes.  [default: 16]")
-@click.option(
-    "--layer", "layers", multiple=True, metavar="REGEX=BITS", help="Another width for some layers."
+@option(
+    "--a-bits",
+    type=int,
+    group=METHOD,
+    rare=True,
+    help="balanced, rtn: width of A's codes.  [default: 16]",
 )
+@option("--steps", type=int, group=METHOD, rare=True, help="tuned: batches.  [default: 60]")
+@option("--seed", type=int, group=METHOD, rare=True, help="tuned: order of examples.  [default: 0]")
 @calibration_options
-@task_options.options
-@click.option("--report", metavar="FILE.json", help="Write the report.")
-@click.option("--html", metavar="FILE.html", help="Write the report as a page, with other widths.")
-@click.option("--dry-run", is_flag=True, help="Report, and write nothing.")
+@option("-o", "--output", metavar="FILE", group=OUTPUT, help="Packed file, .safetensors.")
+@option("--report", metavar="FILE.json", group=OUTPUT, help="Write the report.")
+@option("--html", metavar="FILE.html", group=OUTPUT, help="Write the report as a page.")
+@option("--dry-run", is_flag=True, group=OUTPUT, help="Report, and write nothing.")
 @shared.json_option
 @shared.force_option
+@shared.threads_option
 @shared.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     adapter: str,
-    output: str | None,
-    layers: tuple[str, ...],
     calibrating: Calibrating,
-    report: str | None,
-    html: str | None,
     dry_run: bool,
     as_json: bool,
-    force: bool,
     **others: Any,
 ) -> None:
-    """Quantize ADAPTER, say what that cost, and pack it into one file.
+    """Quantize ADAPTER, report what that cost, and pack it into one file.
 
     ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
     """
-    asked = task_options.read_task_options(ctx)
-    if output is None and not dry_run:
+    search = read_task_options(ctx)
+    outputs = Outputs(others["output"], others["report"], others["html"], others["force"])
+    if outputs.adapter is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
-    max_error = others["max_error"]
-    given = {
-        **others,
-        "max_error": None if max_error is None else parse_share(max_error, "--max-error"),
-        "overrides": dict(_layer(text) for text in layers),
-    }
-    choice = choose(given, calibrating)
+    choice = _choose(others, calibrating)
     tuned = isinstance(choice.config, Tuned)
-    check_calibrating(calibrating, base_serves=asked is not None, tuned=tuned)
-    if output is not None:
-        check_name(output)
-    if html is not None:
-        check_page(html)
-    _check_apart(("-o", output), ("--report", report), ("--html", html))
-    for path in (output, report, html):
-        if path is not None and not dry_run:
-            check_apart(path, *(Path(adapter) / part for part in ("", CONFIG, WEIGHTS)))
-            check_output(path, force=force)
+    check_calibrating(calibrating, base_serves=search is not None, tuned=tuned)
+    outputs.check_names()
+    if not dry_run:
+        outputs.check_free(adapter)
     source = shared.read(adapter, **shared.reading(others))
     moments = collect_moments(calibrating, source, tuned=tuned)
-    found = None
-    if asked is not None:
-        from kronq.cli import task_search
-
-        found = task_search.search(source, asked, steering(calibrating, moments))
-        quantized = found.adapter
-    else:
-        quantized = make(source, choice, steering(calibrating, moments))
-    bound = gaussian_bound(source)
-    result = measure(source, quantized, bound=bound, moments=moments)
-    failed = choice.max_error is not None and result.total.relative_error > choice.max_error
+    objective = steering(calibrating, moments)
+    found = None if search is None else run_search(source, search, objective)
+    quantized = _quantize(source, choice, objective) if found is None else found.adapter
+    report = measure(source, quantized, bound=gaussian_bound(source), moments=moments)
     if found is not None:
-        task_search.show(found, result, as_json=as_json)
+        show_search(found, report, as_json=as_json)
     elif as_json:
-        shared.show_json(result)
+        shared.show_json(report)
     else:
-        shared.show(str(choice), report_table(result), *report_notes(result))
-    if report is not None and not dry_run:
-        write_file(report, (result.model_dump_json(indent=2) + "\n").encode(), force=force)
-    if html is not None and not dry_run:
-        with shared.progress_bar("other widths") as progress:
-            widths = other_widths(source, str(result.method), progress)
-        write_html(result, html, comparison=widths, bound=bound, force=force)
-    if failed:
-        click.echo(
-            f"kronq: the relative error {result.total.relative_error:.4g} is above {max_error}; "
-            "no adapter was written",
-            err=True,
-        )
-        ctx.exit(1)
-    if found is not None and not found.result.within:
-        click.echo(task_search.missed_line(found.result), err=True)
-        ctx.exit(1)
-    if output is not None and not dry_run:
-        save(quantized, output, force=force)
+        shared.show(str(choice), report_table(report), *report_notes(report))
+    if not dry_run:
+        _write_reports(source, report, outputs)
+    _check_limits(ctx, choice, report, found)
+    if outputs.adapter is not None and not dry_run:
+        save(quantized, outputs.adapter, force=outputs.force)
         if not as_json:
-            shared.show(f"wrote {output}, {result.total.bytes:,} bytes")
+            shared.show(f"wrote {outputs.adapter}, {report.total.bytes:,} bytes")
 
 
-def _check_apart(*outputs: tuple[str, str | None]) -> None:
-    """Refuses two outputs that are one file."""
-    found: dict[Path, str] = {}
-    for option, path in outputs:
-        if path is None:
-            continue
-        other = found.setdefault(Path(path).resolve(), option)
-        if other != option:
-            raise KronqError(f"{other} and {option} are the same file", path=path)
+def _choose(options: dict[str, Any], calibrating: Calibrating) -> MethodChoice:
+    """Builds the configuration that the options of the method ask for."""
+    given = {name: options[name] for name in _METHOD_OPTIONS}
+    given["overrides"] = dict(_parse_override(text) for text in options["overrides"])
+    if options["size"] is not None:
+        given["size"] = parse_size(options["size"], "--size")
+    if options["max_error"] is not None:
+        given["max_error"] = parse_share(options["max_error"], "--max-error")
+    if options["method"] == "tuned":
+        if calibrating.calibration is None or calibrating.hf_model is None:
+            raise KronqError(
+                "--method tuned distils on text, with gradients",
+                hint="add --calibration FILE and --hf-model DIR, the base as a Hugging Face folder",
+            )
+        given |= {"data": calibrating.calibration, "model": calibrating.hf_model}
+    return choose_method(given)
 
 
-def _layer(text: str) -> tuple[str, int]:
+def _parse_override(text: str) -> tuple[str, int]:
     expression, _, bits = text.rpartition("=")
     if not expression or not bits.isdigit():
         raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
     return expression, int(bits)
+
+
+def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | None) -> Adapter:
+    title = "tuning" if isinstance(choice.config, Tuned) else "quantizing"
+    with shared.progress_bar(title) as progress:
+        return quantize(source, choice.config, second_moments=moments, progress=progress)
+
+
+def _write_reports(source: Adapter, report: Report, outputs: Outputs) -> None:
+    if outputs.report is not None:
+        data = report.model_dump_json(indent=2) + "\n"
+        write_file(outputs.report, data.encode(), force=outputs.force)
+    if outputs.page is not None:
+        with shared.progress_bar("other widths") as progress:
+            widths = other_widths(source, str(report.method), progress)
+        bound = gaussian_bound(source)
+        write_html(report, outputs.page, comparison=widths, bound=bound, force=outputs.force)
+
+
+def _check_limits(
+    ctx: click.Context, choice: MethodChoice, report: Report, found: SmallestAdapter | None
+) -> None:
+    """Ends with exit code 1 where the error or the loss on held-out examples is too large."""
+    error = report.total.relative_error
+    if choice.max_error is not None and error > choice.max_error:
+        limit = f"{100 * choice.max_error:g} %"
+        line = f"the relative error {error:.4g} is above {limit}; no adapter was written"
+        click.echo(f"kronq: {line}", err=True)
+        ctx.exit(1)
+    if found is not None and not found.result.within:
+        click.echo(missed_line(found.result), err=True)
+        ctx.exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.errors import KronqError, listing
 from kronq.genai.generation import Generation
 from kronq.genai.session import Session
@@ -24,7 +25,7 @@ Examples:
 """
 
 
-@click.command("run", epilog=EXAMPLES)
+@click.command("run", cls=Command, epilog=EXAMPLES)
 @click.argument("path")
 @click.option(
     "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."

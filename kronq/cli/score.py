@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.evaluate.cache import Scorer
 from kronq.evaluate.task_model import TaskModel
@@ -26,7 +27,10 @@ BARE = "no adapter"
 
 
 @click.command(
-    "score", epilog=EXAMPLES, short_help="Score adapters on questions with known answers."
+    "score",
+    cls=Command,
+    epilog=EXAMPLES,
+    short_help="Score adapters on questions with known answers.",
 )
 @click.argument("adapters", nargs=-1)
 @click.option("--base", required=True, metavar="DIR", help="The base model's folder.")

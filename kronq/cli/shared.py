@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
+from kronq.cli.command import OUTPUT, option, verbosity
 from kronq.errors import KronqError, printable
 from kronq.model.adapter import Adapter
 from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
@@ -18,12 +19,27 @@ from kronq.readers.load import FORMATS, load
 from kronq.readers.scale_rule import SCALE_RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
+INPUT = "Input"
 
 _WIDEST = 100_000
 """Columns that no table needs: rich would cut figures to make one fit a terminal."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on stdout.")
-force_option = click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+json_option = option(
+    "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON alone on stdout."
+)
+force_option = option(
+    "--force", is_flag=True, group=OUTPUT, help="Overwrite an output that exists."
+)
+threads_option = option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    rare=True,
+    group=OUTPUT,
+    expose_value=False,
+    help="Threads of numpy and of the trellis search; one a core if not given.",
+)
+"""Read by ``kronq.cli.main`` before numpy is imported."""
 
 adapter_option = click.option(
     "--adapter",
@@ -53,27 +69,31 @@ def named_adapters(given: Sequence[str]) -> dict[str, str]:
 
 def reading_options(command: F) -> F:
     """``--format``, ``--scale-rule`` and ``--alpha``, for every verb that reads an adapter."""
-    for option in (
-        click.option("--alpha", type=float, help="α, instead of the stored one."),
-        click.option(
+    for add in (
+        option("--alpha", type=float, group=INPUT, rare=True, help="α, instead of the stored one."),
+        option(
             "--scale-rule",
+            group=INPUT,
+            rare=True,
             type=click.Choice(SCALE_RULES),
             help="How α becomes a scale, instead of the source's own rule.",
         ),
-        click.option(
+        option(
             "--format",
             "format_",
+            group=INPUT,
+            rare=True,
             type=click.Choice(FORMATS),
             help="The adapter's format, instead of finding it out.",
         ),
     ):
-        command = option(command)
+        command = add(command)
     return command
 
 
 def execution_options(command: F) -> F:
     """Adds ``--device``, ``--provider``, ``--provider-option`` and ``--threads``."""
-    for option in (
+    for add in (
         click.option("--threads", type=int, metavar="N", help="Threads; one a core if not given."),
         click.option(
             "--provider-option",
@@ -89,7 +109,7 @@ def execution_options(command: F) -> F:
         ),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
     ):
-        command = option(command)
+        command = add(command)
     return command
 
 
@@ -114,7 +134,9 @@ def reading(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(*renderables: RenderableType) -> None:
-    """Prints to stdout; nothing is ever cut: what is too wide runs on over a terminal's edge."""
+    """Prints to stdout, unless ``-q`` is given; nothing is cut to fit a terminal."""
+    if verbosity.get() < 0:
+        return
     console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
     for renderable in renderables:
         if isinstance(renderable, str):
@@ -136,7 +158,10 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or verbosity.get() < 0,
     ) as bar:
         task = bar.add_task(title, total=None)
 

@@ -1,31 +1,137 @@
-"""``kronq quantize --tasks``: runs the search by task, and prints it."""
+"""Options of ``kronq quantize --tasks``, the search that they ask for, and its output."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import click
-from pydantic import BaseModel
+from click.core import ParameterSource
 
 from kronq.cli import shared
-from kronq.cli.task_options import TaskOptions
-from kronq.evaluate.search_result import SearchResult
-from kronq.evaluate.smallest import SearchOptions, SmallestAdapter, smallest
-from kronq.evaluate.task_tables import format_change, result_line, result_table, trial_line
+from kronq.cli.command import option
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
-from kronq.report.measurement import Report
+from kronq.report.models import Report
+from kronq.units import parse_share
+
+if TYPE_CHECKING:
+    from kronq.evaluate.search_result import SearchResult
+    from kronq.evaluate.smallest import SmallestAdapter
+
+TASK = "Your task"
+_SEARCH_OPTIONS = ("max_loss_increase", "judge")
+"""Parameters that mean nothing without ``--tasks``."""
+_SIZE_OPTIONS = (
+    "bits",
+    "bpw",
+    "size",
+    "max_error",
+    "axis",
+    "group_size",
+    "a_bits",
+    "overrides",
+    "refit",
+)
+"""Parameters that the search chooses itself."""
 
 
-class SearchReport(BaseModel):
-    """Output of ``--json``: the search result, and the report of weight error."""
+@dataclass(frozen=True)
+class TaskOptions:
+    """Options of a search by task.
 
-    task: SearchResult
-    report: Report
+    Attributes:
+        tasks: File of examples.
+        base: Folder of the base model.
+        max_loss_increase: Allowed increase of the loss, relative.
+        judge: Statistic that must keep it: ``upper`` or ``mean``.
+        cache: Folder of candidates and scores; None for the user's cache.
+        method: The only method to try; None for all.
+    """
+
+    tasks: str
+    base: str
+    max_loss_increase: float
+    judge: Any
+    cache: str | None
+    method: Any
 
 
-def search(
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a search by task to ``kronq quantize``."""
+    for add in (
+        option(
+            "--judge",
+            group=TASK,
+            rare=True,
+            type=click.Choice(["upper", "mean"]),
+            default="upper",
+            show_default=True,
+            help="Statistic that must keep within it: the 95 % interval's upper end, or the mean.",
+        ),
+        option(
+            "--max-loss-increase",
+            metavar="1%",
+            group=TASK,
+            help="Allowed increase of the NLL per answer token.",
+        ),
+        option(
+            "--tasks",
+            metavar="FILE.jsonl",
+            group=TASK,
+            help="Find the smallest file that still answers these questions.",
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def read_task_options(ctx: click.Context) -> TaskOptions | None:
+    """Returns the search that the options of ``kronq quantize`` ask for; None without ``--tasks``.
+
+    Raises:
+        UsageError: An option is missing, or has no part in a search.
+        KronqError: The budget is not a share.
+    """
+    values = ctx.params
+    given = {
+        name
+        for name in values
+        if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+    }
+    if "tasks" not in given:
+        for name in _SEARCH_OPTIONS:
+            if name in given:
+                raise click.UsageError(f"{_flag(name)} needs --tasks")
+        return None
+    for name in ("base", "max_loss_increase"):
+        if name not in given:
+            raise click.UsageError(f"--tasks needs {_flag(name)}")
+    for name in _SIZE_OPTIONS:
+        if name in given:
+            raise click.UsageError(f"--tasks finds the size itself: leave out {_flag(name)}")
+    return TaskOptions(
+        tasks=values["tasks"],
+        base=values["base"],
+        max_loss_increase=parse_share(values["max_loss_increase"], "--max-loss-increase"),
+        judge=values["judge"],
+        cache=values["cache"],
+        method=values["method"] if "method" in given else None,
+    )
+
+
+def _flag(name: str) -> str:
+    return "--layer" if name == "overrides" else f"--{name}".replace("_", "-")
+
+
+def run_search(
     adapter: Adapter, options: TaskOptions, second_moments: SecondMoments | None = None
 ) -> SmallestAdapter:
     """Searches the smallest file, with a line on stderr for each trial."""
+    from kronq.evaluate.smallest import SearchOptions, smallest
+    from kronq.evaluate.task_tables import trial_line
+
     with shared.progress_bar("scoring") as progress:
         return smallest(
             adapter,
@@ -43,8 +149,11 @@ def search(
         )
 
 
-def show(found: SmallestAdapter, report: Report, *, as_json: bool) -> None:
+def show_search(found: SmallestAdapter, report: Report, *, as_json: bool) -> None:
     """Prints the held-out check."""
+    from kronq.evaluate.search_result import SearchReport
+    from kronq.evaluate.task_tables import result_line, result_table
+
     if as_json:
         shared.show_json(SearchReport(task=found.result, report=report))
         return
@@ -56,6 +165,8 @@ def show(found: SmallestAdapter, report: Report, *, as_json: bool) -> None:
 
 def missed_line(result: SearchResult) -> str:
     """Returns the line that says why no adapter was written."""
+    from kronq.evaluate.task_tables import format_change
+
     return (
         "kronq: on held-out examples the loss grew by "
         f"{format_change(result.change.loss_increase)}, "

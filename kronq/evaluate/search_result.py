@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics
 from kronq.model.adapter import TaskCheck
+from kronq.report.models import Report
 
 
 class Trial(BaseModel):
@@ -62,3 +63,10 @@ class SearchResult(BaseModel):
 def _round(value: float) -> float:
     """Rounds to the digits that are significant; each digit in a manifest is a byte."""
     return round(value, 5)
+
+
+class SearchReport(BaseModel):
+    """Output of ``kronq quantize --tasks --json``: the search, and the weight error of its file."""
+
+    task: SearchResult
+    report: Report

@@ -111,7 +111,7 @@ def smallest(
     options = options or SearchOptions()
     data = Path(tasks).name if isinstance(tasks, str | PathLike) else None
     examples = read_examples(tasks) if isinstance(tasks, str | PathLike) else tasks
-    cache = TaskCache(cache_folder("tasks") if options.cache is None else Path(options.cache))
+    cache = TaskCache(cache_folder("tasks", options.cache))
     model = base if isinstance(base, TaskModel) else TaskModel(base)
     return search_candidates(
         adapter,

@@ -6,6 +6,7 @@ Every level is chosen with its code's cost in mind: distortion + λ · bits, lea
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +19,7 @@ from kronq.trellis.states import NEXT, STATES, levels
 I32 = NDArray[np.int32]
 
 _CHUNK = 512
-_THREADS = 2
+_THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 
 
 def _predecessors() -> tuple[NDArray[Any], NDArray[Any]]:

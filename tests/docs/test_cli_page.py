@@ -25,7 +25,12 @@ output that exists is refused without `--force`, and nothing is ever half-writte
 def page() -> str:
     parts = [HEAD]
     for words in ([], *([verb] for verb in VERBS)):
-        result = CliRunner().invoke(cli, [*words, "--help"], prog_name="kronq", terminal_width=100)
+        result = CliRunner().invoke(
+            cli,
+            [*words, "--help-all" if words else "--help"],
+            prog_name="kronq",
+            terminal_width=100,
+        )
         assert result.exit_code == 0
         parts.append(f"## {' '.join(['kronq', *words])}\n\n```\n{result.output.strip()}\n```\n")
     return "\n".join(parts)

@@ -70,7 +70,7 @@ def test_the_smallest_file(
 ) -> None:
     path = out / "small.safetensors"
     asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "-o", path)
-    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "balanced")
+    asked += ("--max-loss-increase", "20%", "--cache", out / "kept", "--method", "balanced")
     result = kronq(*asked)
     assert result.code == 0
     assert "balanced 2 bit, " in result.err
@@ -88,7 +88,7 @@ def test_only_the_asked_method(
     kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, out: Path
 ) -> None:
     asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "--dry-run")
-    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "rtn")
+    asked += ("--max-loss-increase", "20%", "--cache", out / "kept", "--method", "rtn")
     trials = kronq(*asked, "--json").json()["task"]["trials"]
     assert {t["method"] for t in trials} <= {f"rtn {bits} bit" for bits in (2, 3, 4, 8)}
 
@@ -124,7 +124,7 @@ def test_a_check_that_misses(
     monkeypatch.setattr(search, "metric_changes", worse)
     path = out / "small.safetensors"
     asked = ("quantize", learned, "--base", tiny_base, "--tasks", questions, "-o", path)
-    asked += ("--max-loss-increase", "20%", "--task-cache", out / "kept", "--method", "balanced")
+    asked += ("--max-loss-increase", "20%", "--cache", out / "kept", "--method", "balanced")
     result = kronq(*asked)
     assert result.code == 1
     assert "held out: " in result.out
