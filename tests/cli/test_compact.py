@@ -26,7 +26,7 @@ def test_a_file_of_an_asked_size_that_converts(kronq: Kronq, tmp_path: Path) -> 
 
 def test_fixed_widths_fill_no_size(kronq: Kronq, tmp_path: Path) -> None:
     asked = ("quantize", EXAMPLE, "-o", tmp_path / "a.safetensors", "--size", "100KB")
-    assert "--size is not for --method rtn, which has --bits" in kronq.refuses(
+    assert "--size is for --method native, compact or tuned, not rtn" in kronq.refuses(
         *asked, "--method", "rtn"
     )
     assert not list(tmp_path.iterdir())
