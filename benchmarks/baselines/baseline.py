@@ -154,9 +154,3 @@ def result(adapter: Adapter, layers: Mapping[str, Delta], tensors: Tensors) -> B
     return BaselineResult(
         replace(adapter, layers=dict(layers), recipe=None), bytes(serialize(contiguous))
     )
-
-
-def packed(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Unsigned codes below 2^bits, densely packed, most significant bit first."""
-    planes = np.unpackbits(codes.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - bits :]
-    return np.packbits(planes)

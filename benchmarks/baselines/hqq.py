@@ -20,9 +20,9 @@ from benchmarks.baselines.baseline import (
     Stored,
     by_factor,
     half,
-    packed,
 )
 from kronq.model.adapter import Adapter
+from kronq.model.bit_packing import pack_codes
 from kronq.model.matrix import F32
 
 WIDTHS = ((4, 64), (3, 64), (2, 64), (2, 16))
@@ -54,7 +54,11 @@ def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:
     value = Quantizer.dequantize(codes, read).numpy().astype(np.float32)
     return Stored(
         value,
-        {".W_q": packed(codes.numpy(), bits), ".scale": scale.numpy(), ".zero": zero.numpy()},
+        {
+            ".W_q": pack_codes(codes.numpy().astype(np.uint8), bits),
+            ".scale": scale.numpy(),
+            ".zero": zero.numpy(),
+        },
     )
 
 

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.baselines.baseline import Baseline, BaselineResult, half_a, packed, result
+from benchmarks.baselines.baseline import Baseline, BaselineResult, half_a, result
 from benchmarks.baselines.half import decompose
 from kronq.model.adapter import Adapter
+from kronq.model.bit_packing import pack_codes
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import F32, Float
 
@@ -59,8 +60,8 @@ class Codes:
         return np.asarray((codes - zero) * scale, np.float32)
 
     def bytes(self, bits: int) -> list[NDArray[np.uint8]]:
-        zero = [] if self.zero is None else [packed(self.zero, bits)]
-        return [packed(self.codes, bits), *zero, self.scale.reshape(-1).view(np.uint8)]
+        zero = [] if self.zero is None else [pack_codes(self.zero, bits)]
+        return [pack_codes(self.codes, bits), *zero, self.scale.reshape(-1).view(np.uint8)]
 
 
 def loraquant(adapter: Adapter, bits: int, share: float) -> BaselineResult:

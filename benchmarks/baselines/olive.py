@@ -12,10 +12,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.baselines.baseline import Baseline, BaselineResult, Side, Stored, by_factor
 from kronq.model.adapter import Adapter
+from kronq.model.bit_packing import unpack_unsigned
 from kronq.model.matrix import F32
 
 BLOCKS = (16, 32, 128)
@@ -37,18 +37,13 @@ def _codec(matrix: F32, side: Side, *, block: int, symmetric: bool) -> Stored:
     scale = np.zeros(outputs * blocks, np.float16)
     zero = np.zeros(outputs * ((blocks + 1) // 2), np.uint8)
     quantize_matmul_4bits(codes, padded, scale, zero, block, outputs, inputs, symmetric)
-    offset = 8 if symmetric else _nibbles(zero.reshape(outputs, -1))[:, :blocks, None]
-    levels = _nibbles(codes).astype(np.float32) - offset
+    offset = 8 if symmetric else unpack_unsigned(zero.reshape(outputs, -1), 4, blocks)[..., None]
+    levels = unpack_unsigned(codes, 4, block).astype(np.float32) - offset
     value = levels * scale.astype(np.float32).reshape(outputs, blocks, 1)
     tensors = {".quant.weight": codes, ".quant.scale": scale}
     if not symmetric:
         tensors[".quant.zero_point"] = zero
     return Stored(np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors)
-
-
-def _nibbles(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two codes of every byte, low one first, along the last axis."""
-    return np.stack((x & 15, x >> 4), axis=-1).reshape(*x.shape[:-1], -1)
 
 
 SETTINGS = tuple(

@@ -26,9 +26,9 @@ from benchmarks.baselines.baseline import (
     Stored,
     by_factor,
     half,
-    packed,
 )
 from kronq.model.adapter import Adapter
+from kronq.model.bit_packing import pack_codes
 from kronq.model.matrix import F32
 
 GROUPS = (32, 128)
@@ -48,7 +48,7 @@ def _codec(matrix: F32, side: Side, *, group: int) -> Stored:
     return Stored(
         value.astype(np.float32).reshape(matrix.shape),
         {
-            ".weight_qdata": packed(codes, 4),
+            ".weight_qdata": pack_codes(codes.astype(np.uint8), 4),
             ".weight_scale": scale,
             ".weight_zero_point": zero,
         },

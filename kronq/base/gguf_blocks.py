@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.model.bit_packing import split_nibbles
+
 Array = NDArray[Any]
 
 _HALF = np.dtype("<f2")
@@ -77,7 +79,8 @@ def split_to_4_bits(blocks: Blocks) -> Blocks:
     With code = 16·high + low: w = 16·scale·(high − 8) + scale·(low − 8) + 8·scale. The offset is
     that of one x, not of both.
     """
-    codes = np.concatenate([blocks.codes >> 4, blocks.codes & 15], axis=1)
+    low, high = split_nibbles(blocks.codes)
+    codes = np.concatenate([high, low], axis=1)
     scale = np.concatenate([16 * blocks.scale, blocks.scale], axis=1)
     return Blocks(4, codes, scale, 8 * blocks.scale)
 
@@ -124,4 +127,4 @@ def _read_float16(raw: Array) -> Array:
 
 def _read_nibbles(raw: Array) -> Array:
     """Unpacks a block: its first half is in the low nibbles, the second in the high ones."""
-    return np.concatenate([raw & 15, raw >> 4], axis=-1)
+    return np.concatenate(split_nibbles(raw), axis=-1)

@@ -1,8 +1,8 @@
-"""Codes of 8, 4, 3 or 2 bits as bytes.
+"""Integer codes of 2 to 8 bits as bytes and back, nibbles among them.
 
-Below 8 bits, code i of a matrix (row-major, two's complement) takes bits i·b to i·b + b - 1 of a
-little-endian bit stream: two int4 a byte, low nibble first, as ONNX INT4 and MatMulNBits have it.
-The last byte is filled with zero bits.
+Code i of a matrix (row-major, two's complement) takes bits i·b to i·b + b - 1 of a little-endian
+bit stream: two int4 a byte, low nibble first, as ONNX INT4 and MatMulNBits have it. The last byte
+is filled with zero bits.
 """
 
 from __future__ import annotations
@@ -14,12 +14,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.model.matrix import WIDTH_BITS, packed_size, packed_sizes
+I8 = NDArray[np.int8]
+U8 = NDArray[np.uint8]
+
+WIDTHS = (0, 2, 3, 4, 5, 6, 7, 8)
+"""Bits that a channel's codes may have."""
+WIDTH_BITS = 4
+"""Bits that a channel's width itself takes when packed."""
+CODES_PER_BYTE = 256
+"""The most codes of mixed widths per byte of a tensor: bounds the memory of a reader."""
 
 
-def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
-    """Packs int8 codes, each within [-2^(bits-1), 2^(bits-1) - 1], densely into bytes."""
-    flat = np.ascontiguousarray(codes, dtype=np.int8).reshape(-1).view(np.uint8)
+def packed_size(count: int, bits: int) -> int:
+    """Returns the bytes that ``count`` codes of ``bits`` bits take."""
+    return (count * bits + 7) // 8
+
+
+def packed_sizes(length: int) -> NDArray[np.int64]:
+    """Returns the bytes that ``length`` codes take, by their bits: [9], for 0 to 8."""
+    return (length * np.arange(WIDTHS[-1] + 1) + 7) // 8
+
+
+def channels_size(widths: U8, length: int) -> int:
+    """Returns the bytes of channels of ``length`` codes, each in whole ones."""
+    return int(packed_sizes(length)[widths].sum())
+
+
+def pack_codes(codes: I8 | U8, bits: int) -> U8:
+    """Packs codes densely into bytes.
+
+    Args:
+        codes: int8, each within [-2^(bits-1), 2^(bits-1) - 1], or uint8 below 2^bits; any shape,
+            taken row-major.
+        bits: 1 to 8.
+
+    Returns:
+        uint8 [ceil(size · bits / 8)].
+    """
+    flat = np.ascontiguousarray(codes).reshape(-1).view(np.uint8)
     if bits == 8:
         return flat
     if 8 % bits == 0:
@@ -35,42 +67,60 @@ def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
     return np.packbits(stream, bitorder="little")
 
 
-def unpack_codes(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int8]:
-    """The first ``count`` codes of each row of ``data`` [..., bytes], sign-extended to int8."""
+def pack_rows(codes: I8 | U8, bits: int) -> U8:
+    """Packs each row [rows, cols] into bytes of its own [rows, ceil(cols · bits / 8)]."""
+    rows, cols = codes.shape
+    padded: U8 = np.pad(codes.view(np.uint8), ((0, 0), (0, -cols % (8 // math.gcd(bits, 8)))))
+    return pack_codes(padded, bits).reshape(rows, -1)[:, : packed_size(cols, bits)]
+
+
+def unpack_codes(data: U8, bits: int, count: int) -> I8:
+    """Returns the first ``count`` codes of each row of ``data`` [..., bytes], sign-extended."""
     if bits == 8:
         return data[..., :count].view(np.int8)
-    table = _table(bits)
-    wide = bits * table.itemsize  # bits of a word: as many codes as the table gives at once
-    shared = math.gcd(wide, 8)
-    size, words = wide // shared, 8 // shared  # so many bytes are so many words
+    table = _code_table(bits)
+    word_bits = bits * table.itemsize  # a word is as many codes as the table gives at once
+    shared = math.gcd(word_bits, 8)
+    size, words = word_bits // shared, 8 // shared  # so many bytes are so many words
     lead, groups = data.shape[:-1], -(-count // (words * table.itemsize))
     rows = data[..., : packed_size(count, bits)]
     if rows.shape[-1] < groups * size:
         rows = np.zeros((*lead, groups * size), dtype=np.uint8)
         rows[..., : packed_size(count, bits)] = data[..., : packed_size(count, bits)]
-    found = _words(rows.reshape(*lead, groups, size), wide, words)
-    codes = table.take(found).view(np.int8)
+    indices = _split_words(rows.reshape(*lead, groups, size), word_bits, words)
+    codes = table.take(indices).view(np.int8)
     return codes.reshape(*lead, groups * words * table.itemsize)[..., :count]
 
 
-def _words(data: NDArray[np.uint8], wide: int, words: int) -> NDArray[Any]:
-    """[..., bytes] as [..., words], each of ``wide`` bits, which two bytes always hold."""
-    if wide == 8:
+def unpack_unsigned(data: U8, bits: int, count: int) -> U8:
+    """Returns the first ``count`` unsigned codes of each row of ``data`` [..., bytes]."""
+    codes: U8 = unpack_codes(data, bits, count).view(np.uint8)
+    return codes & np.uint8(2**bits - 1)
+
+
+def split_nibbles(data: U8) -> tuple[U8, U8]:
+    """Returns the low nibble and the high nibble of each byte."""
+    return data & np.uint8(15), data >> np.uint8(4)
+
+
+def _split_words(data: U8, word_bits: int, words: int) -> NDArray[Any]:
+    """Returns [..., bytes] as [..., words] of ``word_bits`` bits, which two bytes always hold."""
+    if word_bits == 8:
         return data
-    pairs = data.astype(np.uint16)
-    each = pairs.reshape(-1)
-    each[:-1] |= each[1:] << 8
-    found = np.empty((*data.shape[:-1], words), dtype=np.uint16)
+    two_bytes = data.astype(np.uint16)
+    flat = two_bytes.reshape(-1)
+    flat[:-1] |= flat[1:] << 8
+    split = np.empty((*data.shape[:-1], words), dtype=np.uint16)
     for i in range(words):
-        at, start = divmod(i * wide, 8)
-        np.right_shift(pairs[..., at], start, out=found[..., i])
-    found &= (1 << wide) - 1
-    return found
+        at, start = divmod(i * word_bits, 8)
+        np.right_shift(two_bytes[..., at], start, out=split[..., i])
+    split &= (1 << word_bits) - 1
+    return split
 
 
 @cache
-def _table(bits: int) -> NDArray[Any]:
-    """Four, two or one code, by the number that their bits are; as one integer."""
+def _code_table(bits: int) -> NDArray[Any]:
+    """Returns, for every word of bits, its four, two or one codes as one integer."""
     count = {2: 4, 3: 4, 7: 1}.get(bits, 2)
     number = np.arange(1 << bits * count)[:, None]
     codes = (number >> bits * np.arange(count) & (1 << bits) - 1).astype(np.uint8)
@@ -79,12 +129,14 @@ def _table(bits: int) -> NDArray[Any]:
     return signed.view(f"u{count}").reshape(-1)
 
 
-CODES_PER_BYTE = 256
-"""The most that a tensor of mixed widths may stand for: what bounds the memory of a reader."""
+def pack_channels(codes: I8, widths: U8, axis: int) -> bytes:
+    """Packs codes channel by channel, each in codes of its own width and whole bytes.
 
-
-def pack_channels(codes: NDArray[np.int8], widths: NDArray[np.uint8], axis: int) -> bytes:
-    """Channel by channel, each in codes of its own width and whole bytes."""
+    Args:
+        codes: int8 [rows, cols].
+        widths: [channels], the bits of each channel's codes; 0 for none.
+        axis: The channel axis.
+    """
     channels = codes if axis == 0 else codes.T
     return b"".join(
         pack_codes(channel, int(width)).tobytes()
@@ -93,32 +145,28 @@ def pack_channels(codes: NDArray[np.int8], widths: NDArray[np.uint8], axis: int)
     )
 
 
-def pack_widths(widths: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two a byte, low nibble first."""
-    return pack_codes(widths.view(np.int8), WIDTH_BITS)
+def unpack_channels(data: U8, widths: U8, length: int) -> I8:
+    """Unpacks channels that stand one after the other, each in codes of its width.
 
+    Args:
+        data: uint8 [bytes].
+        widths: [channels], the bits of each channel's codes; 0 for none.
+        length: Codes of a channel.
 
-def unpack_widths(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """[layers, count] of [layers, bytes]."""
-    widths: NDArray[np.uint8] = unpack_codes(data, WIDTH_BITS, count).view(np.uint8)
-    return widths & np.uint8(2**WIDTH_BITS - 1)
-
-
-def unpack_channels(
-    data: NDArray[np.uint8], widths: NDArray[np.uint8], length: int
-) -> NDArray[np.int8]:
-    """Channels [channels, length] that stand one after the other, each in codes of its width."""
+    Returns:
+        int8 [channels, length].
+    """
     sizes = packed_sizes(length)[widths]
     starts = np.cumsum(sizes) - sizes
     channels = np.zeros((len(widths), length), dtype=np.int8)
     for width in np.flatnonzero(np.bincount(widths)):
         if width:
-            found = np.flatnonzero(widths == width)
-            rows = _windows(data, int(sizes[found[0]]))[starts[found]]
-            channels[found] = unpack_codes(rows, int(width), length)
+            members = np.flatnonzero(widths == width)
+            rows = _windows(data, int(sizes[members[0]]))[starts[members]]
+            channels[members] = unpack_codes(rows, int(width), length)
     return channels
 
 
-def _windows(data: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The ``size`` bytes from each place on: numpy's own view of that takes longer to make."""
+def _windows(data: U8, size: int) -> U8:
+    """Returns the ``size`` bytes from each index on; ``sliding_window_view`` is slower to make."""
     return np.ndarray((len(data) - size + 1, size), np.uint8, data, 0, data.strides * 2)

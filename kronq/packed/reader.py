@@ -14,15 +14,16 @@ from pydantic import ValidationError
 from kronq.errors import FormatError, StrPath, UnsupportedError, listing
 from kronq.io.safetensors_file import TensorFile, open_tensors, refuse_repeated_names
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
-from kronq.model.bit_packing import unpack_codes
+from kronq.model.bit_packing import packed_size, unpack_codes
 from kronq.model.layer_names import MAX_LAYERS, count_names, expand_templates
-from kronq.model.matrix import Coded, packed_size, scale_shape
+from kronq.model.matrix import scale_shape
 from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
 from kronq.packed.manifest import VERSION, Group, Manifest, MatrixSpec, RecipeSpec
 from kronq.packed.stacks import FloatStack, QuantizedStack, Stack
 from kronq.packed.width_planes import ANY, mixed_stack, mixed_tensors, scales_of
-from kronq.trellis.stream import unpack
-from kronq.trellis.stream_layout import Outline
+from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.layer_shape import LayerShape
+from kronq.trellis.stream import StreamParameters, open_stream
 
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -149,11 +150,11 @@ def _wanted(
         yield f"{name}.scale", ("F16", (layers, *scale_shape_of(spec)))
 
 
-def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
+def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, EntropyCoded]]:
     """The coded matrices of every layer that has them, by role, in the order of the manifest."""
     if manifest.codes is None:
         return iter(())
-    outlines: list[Outline] = []
+    outlines: list[LayerShape] = []
     roles: list[list[tuple[str, ...]]] = []
     for group in manifest.groups:
         specs = group.specs()
@@ -163,14 +164,13 @@ def _stream(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, Coded]]:
         products: list[tuple[str, ...]] = [tuple(r for r in pair if r in specs) for pair in pairs]
         shapes = tuple(tuple(specs[r].shape for r in product) for product in products if product)
         scales = _scales(file, group, count_names(group.layers))
-        outlines.extend(Outline(shapes, scale) for scale in scales)
+        outlines.extend(LayerShape(shapes, scale) for scale in scales)
         roles.extend([products] * len(scales))
     told = manifest.codes
     data = file.array("codes")
     try:
-        found = unpack(
-            data, outlines, told.step, told.shifts, file.path, stretched=told.layer_steps
-        )
+        parameters = StreamParameters(told.step, told.shifts, told.layer_steps)
+        found = open_stream(data, outlines, parameters, file.path)
     except ValueError as error:
         raise FormatError(str(error), path=file.path) from None
     return iter(
@@ -193,7 +193,7 @@ def _scales(file: TensorFile, group: Group, layers: int) -> list[float]:
 
 
 def _stacked(
-    file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, Coded]]
+    file: TensorFile, index: int, group: Group, stream: Iterator[dict[str, EntropyCoded]]
 ) -> LayerStack:
     names = names_of(file, group)
     scales = _scales(file, group, len(names))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.model.matrix import F32, Float, Quantized, dequantized
+from kronq.model.matrix import F32, Float, Quantized, dequantize_codes
 from kronq.model.stacks import ALL, LayerIndex
 
 I8 = NDArray[np.int8]
@@ -121,7 +121,7 @@ class QuantizedStack:
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
-        return dequantized(self.codes.some(layers), scale, self.axis, self.group_size)
+        return dequantize_codes(self.codes.some(layers), scale, self.axis, self.group_size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.io.safetensors_file import TensorFile
-from kronq.model.bit_packing import CODES_PER_BYTE, unpack_channels, unpack_widths
-from kronq.model.matrix import WIDTH_BITS, WIDTHS, packed_size, packed_sizes
+from kronq.model.bit_packing import (
+    CODES_PER_BYTE,
+    WIDTH_BITS,
+    WIDTHS,
+    packed_size,
+    packed_sizes,
+    unpack_channels,
+    unpack_unsigned,
+)
 from kronq.packed.manifest import MatrixSpec
 from kronq.packed.stacks import QuantizedStack, Stack
 
@@ -55,7 +62,7 @@ def planes_of(file: TensorFile, name: str, spec: MatrixSpec) -> Planes:
         FormatError: A width is none, or there are not as many codes or scales as the widths say.
     """
     axis = spec.axis or 0
-    widths = unpack_widths(file.array(f"{name}.widths"), spec.shape[axis])
+    widths = unpack_unsigned(file.array(f"{name}.widths"), WIDTH_BITS, spec.shape[axis])
     if not _KNOWN[widths].all():
         raise FormatError(
             f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS

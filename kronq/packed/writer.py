@@ -13,12 +13,13 @@ from safetensors.numpy import save as serialize
 from kronq.errors import FormatError, StrPath
 from kronq.io.files import write_file
 from kronq.model.adapter import Adapter
-from kronq.model.bit_packing import CODES_PER_BYTE, pack_channels, pack_codes, pack_widths
+from kronq.model.bit_packing import CODES_PER_BYTE, WIDTH_BITS, pack_channels, pack_codes
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
-from kronq.model.matrix import Coded, Float, Matrix, Quantized
+from kronq.model.matrix import Float, Matrix, Quantized
 from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec, version_of
-from kronq.trellis import stream as compact
+from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.stream import encode_layers
 
 SUFFIX = ".safetensors"
 
@@ -59,14 +60,18 @@ def pack(adapter: Adapter) -> bytes:
             tensors.update(_tensors(f"{index}.{role}", matrices))
         described.append(_describe(names, layers))
     ordered = [adapter[name] for names in groups for name in names]
-    codes = compact.encode(ordered)
+    codes = encode_layers(ordered)
     if codes is not None:
         tensors["codes"] = np.frombuffer(codes.data, dtype=np.uint8)
     recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
     stream = (
         None
         if codes is None
-        else CodesSpec(step=codes.step, shifts=codes.shifts, layer_steps=codes.stretched)
+        else CodesSpec(
+            step=codes.parameters.step,
+            shifts=codes.parameters.shifts,
+            layer_steps=codes.parameters.has_offsets,
+        )
     )
     manifest = Manifest(
         version=version_of(described, stream, recipe),
@@ -117,7 +122,7 @@ def _signature(delta: Delta) -> tuple[object, ...]:
 
 
 def _spec(matrix: Matrix) -> MatrixSpec:
-    if isinstance(matrix, Coded):
+    if isinstance(matrix, EntropyCoded):
         return MatrixSpec(shape=matrix.shape)
     if isinstance(matrix, Quantized):
         how: dict[str, object] = {"axis": matrix.axis, "group_size": matrix.group_size}
@@ -160,7 +165,7 @@ def _mixed(name: str, matrices: list[Quantized]) -> dict[str, NDArray[Any]]:
     for m in matrices:
         assert m.widths is not None  # noqa: S101
         planes.append(pack_channels(np.asarray(m.codes, dtype=np.int8), m.widths, m.axis))
-        widths.append(pack_widths(m.widths))
+        widths.append(pack_codes(m.widths, WIDTH_BITS))
         if m.scale is not None:
             scales.append(m.scale[m.widths > 0])
     least = -(-sum(m.codes.size for m in matrices) // CODES_PER_BYTE)

@@ -14,17 +14,17 @@ import numpy as np
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
-from kronq.model.matrix import Coded
-from kronq.trellis.entropy_coder import LANE, Run
-from kronq.trellis.states import NEXT, codes_of
-from kronq.trellis.stream import outline, told
-from kronq.trellis.stream_layout import I32, arrange, line
+from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.layer_shape import I32, layer_shape
+from kronq.trellis.states import NEXT_STATE, codes_from_levels
+from kronq.trellis.stream import decoded_levels
+from kronq.trellis.stream_layout import LANE, Run, lay_out_stream, split_lanes
 
 
 def bits_spent(adapter: Adapter) -> dict[str, float]:
     """Bits of every layer; those of compact layers add up to their stream."""
     spent = {name: 8.0 * delta.nbytes for name, delta in adapter.items()}
-    coded = {n: d for n, d in adapter.items() if isinstance(d.b.left, Coded)}
+    coded = {n: d for n, d in adapter.items() if isinstance(d.b.left, EntropyCoded)}
     if coded:
         stream = sum(spent[name] for name in coded)
         costs = _costs([*coded.values()])
@@ -41,32 +41,26 @@ def whole_bytes(bits: Sequence[float]) -> list[int]:
 
 
 def _costs(layers: Sequence[Delta]) -> F64:
-    """What the levels of each layer cost, in bits, under the tables of all of them."""
-    outlines = [outline(delta) for delta in layers]
-    matrices = [told(delta) for delta in layers]
-    sizes = [[product[0].sizes for product in each] for each in matrices]
-    stretches = [each[-1][0].stretch for each in matrices]
-    runs, places = arrange(outlines, sizes, stretches)
-    levels: list[list[I32]] = [[] for _ in runs]
-    owners: list[list[I32]] = [[] for _ in runs]
-    for place in places:
-        product = outlines[place.layer].products[place.product]
-        found = matrices[place.layer][place.product][place.side].levels
-        levels[place.run].append(line(found, product, place.side, place.channel))
-        owners[place.run].append(np.full(place.size, place.layer, dtype=np.int32))
-    return _told_apart(
-        runs, [np.concatenate(x) for x in levels], [np.concatenate(x) for x in owners], len(layers)
+    """Returns the bits of each layer's levels [layers], under the tables of all of them."""
+    matrices = [decoded_levels(delta) for delta in layers]
+    classes = [[product[0].norm_classes for product in each] for each in matrices]
+    offsets = [each[-1][0].offsets for each in matrices]
+    layout = lay_out_stream([layer_shape(delta) for delta in layers], classes, offsets)
+    levels = layout.gather(
+        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
     )
+    owners = layout.gather(lambda part: np.full(part.length, part.layer, dtype=np.int32))
+    return _told_apart(layout.runs, levels, owners, len(layers))
 
 
 def _told_apart(
     runs: Sequence[Run], levels: Sequence[I32], owners: Sequence[I32], layers: int
 ) -> F64:
     costs = np.zeros(layers)
-    codes = [codes_of(level) for level in levels]
+    codes = [codes_from_levels(level) for level in levels]
     odd = [_odd(code) for code in codes]
-    for kind in {run.kind for run in runs}:
-        mine = [i for i, run in enumerate(runs) if run.kind == kind]
+    for kind in {run.context_class for run in runs}:
+        mine = [i for i, run in enumerate(runs) if run.context_class == kind]
         for side in (0, 1):
             chosen = [odd[i] == side for i in mine]
             code = np.abs(np.concatenate([codes[i][c] for i, c in zip(mine, chosen, strict=True)]))
@@ -80,12 +74,10 @@ def _told_apart(
 
 def _odd(codes: I32) -> I32:
     """Whether each code of a run came from an odd state of the trellis, which lanes walk alike."""
-    padded = np.zeros(-(-len(codes) // LANE) * LANE, dtype=np.int32)
-    padded[: len(codes)] = codes
-    lanes = padded.reshape(-1, LANE)
+    lanes = split_lanes(codes)
     odd = np.empty_like(lanes)
     state = np.zeros(len(lanes), dtype=np.int8)
     for t in range(LANE):
         odd[:, t] = state & 1
-        state = NEXT[state, lanes[:, t] & 1]
+        state = NEXT_STATE[state, lanes[:, t] & 1]
     return odd.reshape(-1)[: len(codes)]

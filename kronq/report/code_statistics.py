@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.delta import Delta
-from kronq.model.matrix import Coded, Matrix, Quantized
+from kronq.model.matrix import Matrix, Quantized
+from kronq.trellis.coded_matrix import EntropyCoded
 
 MOST = 32
 """Larger magnitudes of compact levels are counted together."""
@@ -67,7 +68,7 @@ def _counted(matrix: Matrix) -> Iterator[tuple[str, dict[int, int]]]:
         codes = np.asarray(matrix.codes).reshape(-1).view(np.uint8)  # bincount takes no negatives
         found = np.bincount(codes, minlength=256)
         yield matrix.dtype, {c: int(found[c % 256]) for c in range(low, -low) if found[c % 256]}
-    elif isinstance(matrix, Coded):
+    elif isinstance(matrix, EntropyCoded):
         levels = np.clip(matrix.decode().levels, -MOST, MOST).reshape(-1)
         found = np.bincount(levels + MOST, minlength=2 * MOST + 1)
         yield "levels", {c - MOST: int(n) for c, n in enumerate(found) if n}

@@ -1,4 +1,4 @@
-"""Entropy-coded levels of one step for a whole adapter: the smallest file of a given error.
+"""Layers whose matrices are entropy-coded levels of one step: the smallest file of a given error.
 
 One step for everything is reverse water-filling (Cover and Thomas, Elements of Information Theory,
 10.3.3): an entry is worth bits by how far it moves ΔW, and a component of less energy than the
@@ -14,73 +14,76 @@ import numpy as np
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.matrix import Coded, Known, Levels
-from kronq.trellis.reconstruction import scales
-from kronq.trellis.rounding import Rounded
-from kronq.trellis.stream import encode, outline, told, unpack
-from kronq.trellis.stream_layout import axis_of
-from kronq.trellis.targets import Layer
+from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
+from kronq.trellis.layer_shape import channel_axis, layer_shape
+from kronq.trellis.reconstruction import reconstruction_scales
+from kronq.trellis.rounding import RoundedLevels
+from kronq.trellis.stream import decoded_levels, encode_layers, open_stream
+from kronq.trellis.targets import LayerTarget
 
 
-def build(adapter: Adapter, layers: Sequence[Layer], found: Rounded) -> dict[str, Delta]:
-    """The adapter's layers with these levels as their matrices."""
-    result = {}
-    for i, (name, delta) in enumerate(adapter.items()):
-        stretch = layers[i].stretch
-        each = scales(layers[i].outline, found.sizes[i], found.step, stretch)
-        products = [
-            [
-                Coded(
-                    shape,
-                    axis_of(shapes, side),
-                    0,
-                    Known(Levels(m, sizes, worth, found.step, found.shifts, stretch)),
-                )
-                for side, (shape, m) in enumerate(zip(shapes, matrices, strict=True))
-            ]
-            for shapes, matrices, sizes, worth in zip(
-                layers[i].outline.products, found.levels[i], found.sizes[i], each, strict=True
-            )
-        ]
-        result[name] = _with(delta, products)
-    return result
-
-
-def reread(adapter: Adapter, layers: Sequence[Layer], found: Rounded) -> dict[str, Delta]:
-    """The same as they will be read from the file, each with its share of the stream."""
-    codes = encode([*build(adapter, layers, found).values()])
-    assert codes is not None  # noqa: S101
-    data = np.frombuffer(codes.data, dtype=np.uint8)
-    outlines = [layer.outline for layer in layers]
-    every = unpack(data, outlines, codes.step, codes.shifts, stretched=codes.stretched)
-    return {
-        name: _with(delta, products)
-        for (name, delta), products in zip(adapter.items(), every, strict=True)
-    }
-
-
-def rescaled(adapter: Adapter, by: float) -> dict[str, Delta]:
-    """The layers of a coded adapter with ΔW ``by`` times as large, by the step of all levels."""
+def build_coded_layers(
+    adapter: Adapter, targets: Sequence[LayerTarget], rounded: RoundedLevels
+) -> dict[str, Delta]:
+    """Returns the adapter's layers with these levels as their matrices."""
     layers = {}
-    for name, delta in adapter.items():
-        levels = told(delta)
-        first = levels[-1][0]
-        step = first.step * by
-        sizes = [product[0].sizes for product in levels]
-        worths = scales(outline(delta), sizes, step, first.stretch)
-        kept = [product.matrices for product in (delta.a, delta.b) if product is not ONE]
-        products = [
-            [
-                replace(matrix, decode=Known(replace(each, step=step, scale=worth)))
-                for matrix, each in zip(matrices, product, strict=True)
-                if isinstance(matrix, Coded)
+    for (name, delta), target, levels, classes in zip(
+        adapter.items(), targets, rounded.levels, rounded.norm_classes, strict=True
+    ):
+        shape, step, offsets = target.shape, rounded.step, target.offsets
+        scales = reconstruction_scales(shape, classes, step, offsets)
+        products = []
+        for p, matrices in enumerate(levels):
+            known = [
+                MatrixLevels(matrix, classes[p], scales[p], step, rounded.shifts, offsets)
+                for matrix in matrices
             ]
-            for matrices, product, worth in zip(kept, levels, worths, strict=True)
-        ]
-        layers[name] = _with(delta, products)
+            products.append(
+                [
+                    EntropyCoded(size, channel_axis(shape.products[p], side), 0, KnownLevels(each))
+                    for side, (size, each) in enumerate(zip(shape.products[p], known, strict=True))
+                ]
+            )
+        layers[name] = _with_products(delta, products)
     return layers
 
 
-def _with(delta: Delta, products: Sequence[Sequence[Coded]]) -> Delta:
-    found = [Product(*matrices) for matrices in products]
-    return replace(delta, a=ONE if len(found) == 1 else found[0], b=found[-1])
+def encode_and_reopen(
+    adapter: Adapter, targets: Sequence[LayerTarget], rounded: RoundedLevels
+) -> dict[str, Delta]:
+    """Returns the layers as they will be read from the file, each with its share of the stream."""
+    stream = encode_layers([*build_coded_layers(adapter, targets, rounded).values()])
+    assert stream is not None  # noqa: S101
+    data = np.frombuffer(stream.data, dtype=np.uint8)
+    opened = open_stream(data, [target.shape for target in targets], stream.parameters)
+    return {
+        name: _with_products(delta, products)
+        for (name, delta), products in zip(adapter.items(), opened, strict=True)
+    }
+
+
+def rescale_coded_layers(adapter: Adapter, factor: float) -> dict[str, Delta]:
+    """Returns the layers of a coded adapter with ΔW ``factor`` times as large, by its step."""
+    layers = {}
+    for name, delta in adapter.items():
+        levels = decoded_levels(delta)
+        step, offsets = levels[-1][0].step * factor, levels[-1][0].offsets
+        classes = [product[0].norm_classes for product in levels]
+        scales = reconstruction_scales(layer_shape(delta), classes, step, offsets)
+        products = [
+            [
+                replace(matrix, decode=KnownLevels(replace(each, step=step, scale=scale)))
+                for matrix, each in zip(product.matrices, matrices, strict=True)
+                if isinstance(matrix, EntropyCoded)
+            ]
+            for product, matrices, scale in zip(
+                [p for p in (delta.a, delta.b) if p is not ONE], levels, scales, strict=True
+            )
+        ]
+        layers[name] = _with_products(delta, products)
+    return layers
+
+
+def _with_products(delta: Delta, products: Sequence[Sequence[EntropyCoded]]) -> Delta:
+    *a, b = [Product(*matrices) for matrices in products]
+    return replace(delta, a=a[0] if a else ONE, b=b)

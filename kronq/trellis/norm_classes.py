@@ -1,85 +1,126 @@
-"""Channels' sizes and layers' stretches as the whole numbers that a stream begins with."""
+"""Norm classes of channels and step offsets of layers: the whole numbers a stream begins with.
+
+A channel's norm class is 4·log2 of its norm in levels, rounded. It decides by which tables the
+channel's levels are coded, and its reconstruction scale.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from kronq.errors import FormatError
-from kronq.model.matrix import ABSENT, Stretch
-from kronq.trellis.stream_layout import FLAT, I32, Outline, Shape, channels, doubled_log2, lengths
+from kronq.trellis.integer_math import doubled_log2, floor_exp2
+from kronq.trellis.layer_shape import I32, LayerShape, Shape, channel_count, channel_lengths
 
-LEAST_KIND = -6
-"""A channel whose levels are smaller than 2^(LEAST_KIND/4) or so is absent."""
-MOST_SIZE = 400
-"""The largest number for a size, and the largest magnitude of a stretch's."""
-
-
-def least_size(product: Sequence[Shape]) -> int:
-    """The size below which a channel is absent."""
-    return LEAST_KIND + doubled_log2(min(lengths(product)))
+EMPTY_CHANNEL = -(2**15)
+"""Norm class of a channel without any level."""
+_LEAST_CONTEXT_CLASS = -6
+"""Context class below which a channel is left empty: its levels are near 2^(-6/4)."""
+_LARGEST_NUMBER = 400
+"""The largest number of a norm class, and the largest magnitude of a step offset."""
 
 
-def size_numbers(outlines: Sequence[Outline], sizes: Sequence[Sequence[I32]]) -> list[I32]:
-    """Sizes as differences: a product's first from the last layer's, the others from the first."""
+class StepOffsets(NamedTuple):
+    """A layer's own step and the sizes of its levels; all 0 where every error counts alike.
+
+    Attributes:
+        step: 4·log2 of the layer's step, relative to the adapter's.
+        left: 4·log2 by which levels of B's left matrix are larger than the norm classes say.
+        right: The same of B's right matrix.
+    """
+
+    step: int = 0
+    left: int = 0
+    right: int = 0
+
+
+NO_OFFSETS = StepOffsets()
+
+
+def least_norm_class(product: Sequence[Shape]) -> int:
+    """Returns the norm class below which a channel of ``product`` is empty."""
+    return _LEAST_CONTEXT_CLASS + doubled_log2(min(channel_lengths(product)))
+
+
+def product_norm_class(classes: I32) -> int:
+    """Returns the norm class of a whole product: 2·log2 of its channels' summed squared norms."""
+    present = classes[classes != EMPTY_CHANNEL]
+    if not len(present):
+        return 0
+    least = min(0, 2 * int(present.min()))
+    total = sum(floor_exp2(2 * int(each) - least, 20) for each in present)
+    return ((total + 1) ** 2).bit_length() - 1 - 40 + least // 2
+
+
+def norm_class_differences(
+    shapes: Sequence[LayerShape], classes: Sequence[Sequence[I32]]
+) -> list[I32]:
+    """Returns norm classes as two lists of small differences.
+
+    Returns:
+        The first channel of each product less that of the same product of the layer before; and
+        the other channels, each less the one before it.
+    """
     firsts, others = [], []
-    last: dict[int, int] = {}
-    for o, each in zip(outlines, sizes, strict=True):
-        for p, (product, found) in enumerate(zip(o.products, each, strict=True)):
-            which = p + 2 - len(o.products)
-            raw = np.where(found == ABSENT, 0, found - least_size(product) + 1)
-            firsts.append(int(raw[0]) - last.get(which, 0))
-            last[which] = int(raw[0])
-            others.append(np.diff(raw))
+    previous: dict[int, int] = {}
+    for shape, layer_classes in zip(shapes, classes, strict=True):
+        for p, (product, each) in enumerate(zip(shape.products, layer_classes, strict=True)):
+            kind = p - len(shape.products)
+            numbers = np.where(each == EMPTY_CHANNEL, 0, each - least_norm_class(product) + 1)
+            firsts.append(int(numbers[0]) - previous.get(kind, 0))
+            previous[kind] = int(numbers[0])
+            others.append(np.diff(numbers))
     return [np.array(firsts, dtype=np.int32), np.concatenate(others).astype(np.int32)]
 
 
-def stretch_numbers(stretches: Sequence[Stretch]) -> I32:
-    """Every layer's stretch as the difference from that of the layer before.
+def norm_classes_from(shapes: Sequence[LayerShape], differences: Sequence[I32]) -> list[list[I32]]:
+    """Returns the norm classes of every product's channels, by layer: the inverse of the above.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    firsts, others = (x.astype(np.int64) for x in differences[:2])
+    previous: dict[int, int] = {}
+    classes = []
+    product_index = start = 0
+    for shape in shapes:
+        layer_classes = []
+        for p, product in enumerate(shape.products):
+            kind, count = p - len(shape.products), channel_count(product) - 1
+            first = int(firsts[product_index]) + previous.get(kind, 0)
+            previous[kind] = first
+            numbers = first + np.concatenate([[0], np.cumsum(others[start : start + count])])
+            product_index, start = product_index + 1, start + count
+            if numbers.min() < 0 or numbers.max() > _LARGEST_NUMBER:
+                raise ValueError("the stream of codes is damaged: a norm class is out of range")
+            each = np.where(numbers == 0, EMPTY_CHANNEL, numbers + least_norm_class(product) - 1)
+            layer_classes.append(each.astype(np.int32))
+        classes.append(layer_classes)
+    return classes
+
+
+def step_offset_differences(offsets: Sequence[StepOffsets]) -> I32:
+    """Returns every layer's step offsets less those of the layer before.
 
     Raises:
         FormatError: One is out of range.
     """
-    each = np.array([FLAT, *stretches], dtype=np.int32)
-    if np.abs(each).max() > MOST_SIZE:
-        raise FormatError("a layer's errors count far too much or too little to be told")
+    each = np.array([NO_OFFSETS, *offsets], dtype=np.int32)
+    if np.abs(each).max() > _LARGEST_NUMBER:
+        raise FormatError("a layer's errors count far too much or too little to be coded")
     return (each[1:] - each[:-1]).reshape(-1)
 
 
-def stretches_of(numbers: I32) -> list[Stretch]:
-    """Every layer's stretch, from those differences.
+def step_offsets_from(differences: I32) -> list[StepOffsets]:
+    """Returns every layer's step offsets: the inverse of the above.
 
     Raises:
         ValueError: One is out of range.
     """
-    total = np.cumsum(numbers.reshape(-1, 3).astype(np.int64), axis=0)
-    if len(total) and np.abs(total).max() > MOST_SIZE:
+    totals = np.cumsum(differences.reshape(-1, 3).astype(np.int64), axis=0)
+    if len(totals) and np.abs(totals).max() > _LARGEST_NUMBER:
         raise ValueError("the stream of codes is damaged: a layer's step is out of range")
-    return [(int(step), int(left), int(right)) for step, left, right in total]
-
-
-def sizes_of(outlines: Sequence[Outline], numbers: Sequence[I32]) -> list[list[I32]]:
-    """The sizes of every product's channels, by layer, from the two lists of differences.
-
-    Raises:
-        ValueError: One is out of range.
-    """
-    firsts, others = (x.astype(np.int64) for x in numbers[:2])
-    last: dict[int, int] = {}
-    found = []
-    at = start = 0
-    for o in outlines:
-        each = []
-        for p, product in enumerate(o.products):
-            which = p + 2 - len(o.products)
-            n = channels(product) - 1
-            first = int(firsts[at]) + last.get(which, 0)
-            last[which] = first
-            raw = first + np.concatenate([[0], np.cumsum(others[start : start + n])])
-            at, start = at + 1, start + n
-            if raw.min() < 0 or raw.max() > MOST_SIZE:
-                raise ValueError("the stream of codes is damaged: a size is out of range")
-            each.append(np.where(raw == 0, ABSENT, raw + least_size(product) - 1).astype(np.int32))
-        found.append(each)
-    return found
+    return [StepOffsets(*map(int, each)) for each in totals]

@@ -1,4 +1,4 @@
-"""What a level is worth: a scale for every channel, from its size and its layer's stretch."""
+"""Levels to numbers: centroid shifts, and the reconstruction scale of each channel."""
 
 from __future__ import annotations
 
@@ -6,46 +6,66 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kronq.model.matrix import ABSENT, F32, Stretch
-from kronq.trellis import entropy_coder as entropy
-from kronq.trellis.stream_layout import FLAT, I32, Outline
+from kronq.model.matrix import F32
+from kronq.trellis.layer_shape import I32, LayerShape
+from kronq.trellis.norm_classes import (
+    EMPTY_CHANNEL,
+    NO_OFFSETS,
+    StepOffsets,
+    product_norm_class,
+)
 
-
-def norm_size(sizes: I32) -> int:
-    """The size of a whole product, from those of its channels: 2·log2 of their summed squares."""
-    found = sizes[sizes != ABSENT]
-    if not len(found):
-        return 0
-    least = min(0, 2 * int(found.min()))
-    total = sum(entropy.steps(2 * int(size) - least, 20) for size in found)
-    return ((total + 1) ** 2).bit_length() - 1 - 40 + least // 2
-
-
-def eighths(n: int) -> float:
-    """2^(n/8), correctly rounded roots of a power of two."""
-    whole, part = divmod(n, 8)
-    return math.ldexp(math.sqrt(math.sqrt(math.sqrt(float(1 << part)))), whole)
+Shifts = tuple[int, int, int]
+"""Centroid shifts of code magnitudes 1, 2, and 3 and above: towards zero, in 1/256 of a level."""
 
 
-def scales(
-    outline: Outline, sizes: Sequence[I32], step: float, stretch: Stretch = FLAT
+def shift_levels(levels: NDArray[np.int32], shifts: Shifts) -> F32:
+    """Returns the reconstruction point of each level: moved towards zero by its shift."""
+    table = np.array((0, *shifts), dtype=np.float32) / np.float32(256)
+    code = np.minimum((np.abs(levels) + 1) // 2, 3)
+    points: F32 = levels.astype(np.float32) - np.sign(levels).astype(np.float32) * table[code]
+    return points
+
+
+def reconstruction_scales(
+    shape: LayerShape,
+    norm_classes: Sequence[I32],
+    step: float,
+    offsets: StepOffsets = NO_OFFSETS,
 ) -> list[F32]:
-    """What a level of each channel is worth, for every product of a layer."""
-    found = []
-    for i, (product, each) in enumerate(zip(outline.products, sizes, strict=True)):
-        worth, exponent = step, 0
-        if i == len(outline.products) - 1:
-            if i == 1:  # B beside an A, whose levels carry the step and the size of ΔW
-                worth, exponent = 1.0, -2 * norm_size(sizes[0])
-            worth *= eighths(2 * stretch[0]) / (abs(outline.scale) or 1.0)
+    """Returns the reconstruction scale of each channel, from its norm class and its layer's step.
+
+    Args:
+        shape: The layer.
+        norm_classes: Of each product's channels.
+        step: The step of the whole adapter's levels.
+        offsets: The layer's own.
+
+    Returns:
+        By product, float32 [channels]; both matrices of a product share them.
+    """
+    scales = []
+    for p, (product, classes) in enumerate(zip(shape.products, norm_classes, strict=True)):
+        factor, eighths = step, 0
+        if p == len(shape.products) - 1:
+            if p == 1:  # B beside an A, whose levels carry the step and the norm of ΔW
+                factor, eighths = 1.0, -2 * product_norm_class(norm_classes[0])
+            factor *= _exp2_eighths(2 * offsets.step) / (abs(shape.scale) or 1.0)
         if len(product) == 1:
-            values = [worth * eighths(exponent)] * len(each)
+            values = [factor * _exp2_eighths(eighths)] * len(classes)
         else:
             values = [
-                0.0 if s == ABSENT else math.sqrt(worth * eighths(exponent - 2 * s))
-                for s in each.tolist()
+                0.0 if c == EMPTY_CHANNEL else math.sqrt(factor * _exp2_eighths(eighths - 2 * c))
+                for c in classes.tolist()
             ]
         with np.errstate(over="ignore"):  # a reader refuses what is not finite
-            found.append(np.array(values, dtype=np.float32))
-    return found
+            scales.append(np.array(values, dtype=np.float32))
+    return scales
+
+
+def _exp2_eighths(n: int) -> float:
+    """Returns 2^(n/8) by correctly rounded roots of a power of two."""
+    whole, part = divmod(n, 8)
+    return math.ldexp(math.sqrt(math.sqrt(math.sqrt(float(1 << part)))), whole)

@@ -7,195 +7,199 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronq.model.matrix import ABSENT, F32, drawn
-from kronq.trellis.entropy_coder import LANE, LOUDEST, Run, too_loud
-from kronq.trellis.rate_tables import Shifts, Tables
-from kronq.trellis.stream_layout import Place, arrange, line, put, zeros
-from kronq.trellis.targets import Layer, left_levels, right_levels, sizes_of
-from kronq.trellis.viterbi import I32, search
+from kronq.model.matrix import F32
+from kronq.trellis.layer_shape import I32, zero_levels
+from kronq.trellis.norm_classes import EMPTY_CHANNEL
+from kronq.trellis.range_coder import LARGEST_CONTEXT_CLASS, out_of_range
+from kronq.trellis.rate_tables import RateTables
+from kronq.trellis.reconstruction import Shifts, shift_levels
+from kronq.trellis.stream_layout import ChannelPart, StreamLayout, lay_out_stream, split_lanes
+from kronq.trellis.target_levels import left_levels, norm_classes_at, right_levels
+from kronq.trellis.targets import LayerTarget
+from kronq.trellis.viterbi import LaneCosts, search_levels
 
 _PRUNINGS = 2
 _FEW = 0.01
-"""Of the channels: so few dead ones are not worth another pass."""
-WEIGHT = 0.42
-"""λ: what a bit is worth in squared steps."""
+"""Share of the channels that is not worth another pass if it came out all zero."""
+MULTIPLIER = 0.42
+"""λ: squared steps that a bit is worth."""
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """Where every channel of every layer is coded at one step, and by what tables.
+class RoundingPlan:
+    """Layout and tables by which all layers are coded at one step.
 
     Attributes:
-        layers: What is coded.
+        targets: The layers to be coded.
         step: Of the levels.
-        sizes: What is told of every channel's norm, by layer and product.
-        runs: Of the stream, left ones first.
-        places: What is in them.
-        tables: What codes cost.
+        norm_classes: Of every channel, by layer and product.
+        layout: Of the stream.
+        tables: Rates of codes.
     """
 
-    layers: Sequence[Layer]
+    targets: Sequence[LayerTarget]
     step: float
-    sizes: list[list[I32]]
-    runs: list[Run]
-    places: list[Place]
-    tables: Tables
+    norm_classes: list[list[I32]]
+    layout: StreamLayout
+    tables: RateTables
+
+    def zeros(self) -> list[list[list[I32]]]:
+        """Returns zeros in the shape of all matrices: [layer][product][side]."""
+        return zero_levels(self.layout.shapes)
+
+    def left(self) -> list[list[F32]]:
+        """Returns every left matrix in levels, by layer and product."""
+        return [
+            left_levels(target, classes, self.step)
+            for target, classes in zip(self.targets, self.norm_classes, strict=True)
+        ]
+
+    def right(self, levels: list[list[list[I32]]]) -> list[list[F32]]:
+        """Returns every right matrix in levels, fitted to the rounded left ones in ``levels``."""
+        shifts = self.tables.shifts
+        return [
+            right_levels(target, classes, [shift_levels(p[0], shifts) for p in each], self.step)
+            for target, classes, each in zip(self.targets, self.norm_classes, levels, strict=True)
+        ]
 
 
-def plan(
-    layers: Sequence[Layer], step: float, tables: Tables, sizes: list[list[I32]] | None = None
-) -> Plan:
-    """How ``layers`` are coded at ``step``; with other sizes than channels have there, if given.
+def plan_rounding(
+    targets: Sequence[LayerTarget],
+    step: float,
+    tables: RateTables,
+    norm_classes: list[list[I32]] | None = None,
+) -> RoundingPlan:
+    """Lays out the stream of ``targets`` at ``step``.
+
+    Args:
+        targets: The layers to be coded.
+        step: Of the levels.
+        tables: Rates of codes.
+        norm_classes: Others than the channels have at this step.
 
     Raises:
-        FormatError: One would have levels that are too large to be told.
+        FormatError: A layer would have levels that are too large to be coded.
     """
-    if sizes is None:
-        sizes = [sizes_of(layer, step) for layer in layers]
-    stretches = [layer.stretch for layer in layers]
-    runs, places = arrange([layer.outline for layer in layers], sizes, stretches)
-    if any(run.kind > LOUDEST for run in runs):
-        raise too_loud()
-    return Plan(layers, step, sizes, runs, places, tables)
+    if norm_classes is None:
+        norm_classes = [norm_classes_at(target, step) for target in targets]
+    shapes = [target.shape for target in targets]
+    layout = lay_out_stream(shapes, norm_classes, [target.offsets for target in targets])
+    if any(run.context_class > LARGEST_CONTEXT_CLASS for run in layout.runs):
+        raise out_of_range()
+    return RoundingPlan(targets, step, norm_classes, layout, tables)
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
-    """An adapter's levels at one step: [layer][product][side]."""
+class RoundedLevels:
+    """An adapter's levels at one step.
+
+    Attributes:
+        step: Of the levels.
+        shifts: Centroid shifts.
+        norm_classes: Of every channel, by layer and product.
+        levels: [layer][product][side].
+    """
 
     step: float
     shifts: Shifts
-    sizes: list[list[I32]]
+    norm_classes: list[list[I32]]
     levels: list[list[list[I32]]]
 
 
-def rounded(
-    layers: Sequence[Layer],
-    step: float,
-    tables: Tables,
-    weight: float = WEIGHT,
-    *,
-    learn: bool = True,
-) -> tuple[Rounded, Tables]:
-    """All levels at ``step``: left factors first, then right ones fitted to what left ones became.
+def round_and_learn(
+    targets: Sequence[LayerTarget], step: float, tables: RateTables
+) -> tuple[RoundedLevels, RateTables]:
+    """Rounds all layers, and learns the tables that suit the levels they became."""
+    learned = RateTables()
+    rounded = _round_layers(plan_rounding(targets, step, tables), learned)
+    learned.update_shifts()
+    return rounded, learned
 
-    Without ``learn``, channels that came out dead are left out, and the rest is rounded again.
 
-    Returns:
-        The levels, and the tables that would suit them (with ``learn``; empty ones without).
+def round_targets(targets: Sequence[LayerTarget], step: float, tables: RateTables) -> RoundedLevels:
+    """Rounds all layers; channels that came out all zero are left out, and the rest rounded again.
+
+    Raises:
+        FormatError: A layer would have levels that are too large to be coded.
     """
-    how = plan(layers, step, tables)
-    if learn:
-        learned = Tables()
-        found = _once(how, weight, learned)
-        learned.draw()
-        return found, learned
-    found = _once(how, weight, None)
+    rounded = _round_layers(plan_rounding(targets, step, tables))
     for _ in range(_PRUNINGS):
-        sizes = _alive(found)
-        if _coded(sizes) > (1 - _FEW) * _coded(found.sizes):
+        classes = _without_zero_channels(rounded)
+        if _channels_coded(classes) > (1 - _FEW) * _channels_coded(rounded.norm_classes):
             break
-        found = _once(plan(layers, step, tables, sizes), weight, None)
-    return found, Tables()
+        rounded = _round_layers(plan_rounding(targets, step, tables, classes))
+    return rounded
 
 
-def _coded(sizes: Sequence[Sequence[I32]]) -> int:
-    return sum(int((each != ABSENT).sum()) for layer in sizes for each in layer)
+def _channels_coded(norm_classes: Sequence[Sequence[I32]]) -> int:
+    return sum(int((each != EMPTY_CHANNEL).sum()) for layer in norm_classes for each in layer)
 
 
-def _alive(found: Rounded) -> list[list[I32]]:
-    """The sizes without the channels of B of which one side is all zero: they mean nothing.
+def _without_zero_channels(rounded: RoundedLevels) -> list[list[I32]]:
+    """Returns the norm classes, empty where one side of a channel of B is all zero.
 
-    A's own stay as they are, because B's scale goes by them, unless all of B is dead.
+    A's own stay as they are, because B's scale depends on them, unless all of B is zero.
     """
     result = []
-    for sizes, levels in zip(found.sizes, found.levels, strict=True):
+    for classes, levels in zip(rounded.norm_classes, rounded.levels, strict=True):
         left, right = levels[-1][0], levels[-1][-1]
         alive = left.any(axis=0) & right.any(axis=1) if len(levels[-1]) == 2 else left.any()
-        last = np.where(alive, sizes[-1], ABSENT).astype(np.int32)
-        if (last == ABSENT).all():
-            result.append([np.full_like(each, ABSENT) for each in sizes])
+        last = np.where(alive, classes[-1], EMPTY_CHANNEL).astype(np.int32)
+        if (last == EMPTY_CHANNEL).all():
+            result.append([np.full_like(each, EMPTY_CHANNEL) for each in classes])
         else:
-            result.append([*sizes[:-1], last])
+            result.append([*classes[:-1], last])
     return result
 
 
-def _once(how: Plan, weight: float, learned: Tables | None) -> Rounded:
-    """All levels, left factors first."""
-    layers, step, tables = how.layers, how.step, how.tables
-    levels = no_levels(layers)
-    lefts = [left_levels(layer, each, step) for layer, each in zip(layers, how.sizes, strict=True)]
-    code(how, 0, lefts, levels, weight, learned)
-    rights = [
-        right_levels(layer, each, [drawn(sides[0], tables.shifts) for sides in found], step)
-        for layer, each, found in zip(layers, how.sizes, levels, strict=True)
-    ]
-    code(how, 1, rights, levels, weight, learned)
-    return Rounded(step, tables.shifts, how.sizes, levels)
+def _round_layers(plan: RoundingPlan, learned: RateTables | None = None) -> RoundedLevels:
+    """Rounds left factors, and then right ones fitted to what they became."""
+    levels = plan.zeros()
+    round_side(plan, 0, plan.left(), levels, learned=learned)
+    round_side(plan, 1, plan.right(levels), levels, learned=learned)
+    return RoundedLevels(plan.step, plan.tables.shifts, plan.norm_classes, levels)
 
 
-def no_levels(layers: Sequence[Layer]) -> list[list[list[I32]]]:
-    """Zeros in the shape of all matrices: [layer][product][side]."""
-    return zeros([layer.outline for layer in layers])
-
-
-def code(
-    how: Plan,
+def round_side(
+    plan: RoundingPlan,
     side: int,
     values: Sequence[Sequence[F32]],
     levels: list[list[list[I32]]],
-    weight: float = WEIGHT,
-    learned: Tables | None = None,
+    multiplier: float = MULTIPLIER,
+    learned: RateTables | None = None,
 ) -> None:
     """Rounds one side of every product, into ``levels``.
 
     Args:
-        how: The plan.
+        plan: Layout and tables.
         side: 0 for left matrices, and those that are alone, 1 for right ones.
         values: By layer and product, in levels.
         levels: [layer][product][side], filled in.
-        weight: λ, see ``WEIGHT``.
-        learned: Counts what was used, if it is there.
+        multiplier: λ: squared steps that a bit is worth.
+        learned: Counts the levels, if given.
     """
-    mine = [place for place in how.places if place.side == side]
-    if not mine:
+    layout = plan.layout.of_side(side)
+    if not layout.runs:
         return
-    first, last = mine[0].run, mine[-1].run
-    parts: list[list[F32]] = [[] for _ in range(first, last + 1)]
-    counts: list[list[F32]] = [[] for _ in parts]
-    for place in mine:
-        layer = how.layers[place.layer]
-        product = layer.outline.products[place.product]
-        parts[place.run - first].append(
-            line(values[place.layer][place.product], product, side, place.channel)
-        )
-        weights = layer.targets[place.product].weights[side]
-        counts[place.run - first].append(
-            np.ones(place.size, np.float32) if weights is None else weights.each
-        )
-    runs = [np.concatenate(part) for part in parts]
-    lanes = [_lanes(x) for x in runs]
-    kinds = [np.full(len(x), i + first, dtype=np.int32) for i, x in enumerate(lanes)]
-    found, odd = search(
-        np.concatenate(lanes),
-        np.concatenate(kinds),
-        how.tables.cost([run.kind for run in how.runs]),
-        np.array((0, *how.tables.shifts), dtype=np.float32) / np.float32(256),
-        weight,
-        np.concatenate([_lanes(np.concatenate(part)) for part in counts]),
+
+    def weights(part: ChannelPart) -> F32:
+        found = plan.targets[part.layer].products[part.product].weights[side]
+        return np.ones(part.length, np.float32) if found is None else found.diagonal
+
+    runs = layout.gather(lambda part: layout.view(values[part.layer][part.product], part))
+    lanes = [split_lanes(run) for run in runs]
+    lane_counts = [len(each) for each in lanes]
+    costs = LaneCosts(
+        np.repeat(np.arange(len(runs), dtype=np.int32), lane_counts),
+        plan.tables.bits([run.context_class for run in layout.runs]),
+        np.array((0, *plan.tables.shifts), dtype=np.float32) / np.float32(256),
+        np.concatenate([split_lanes(each) for each in layout.gather(weights)]),
+        multiplier,
     )
-    ends = np.cumsum([0, *(len(x) for x in lanes)])
-    rounded_runs = []
-    for i, x in enumerate(runs):
-        its = slice(ends[i], ends[i + 1])
-        rounded_runs.append(found[its].reshape(-1)[: len(x)])
-        if learned is not None:
-            states = odd[its].reshape(-1)[: len(x)]
-            learned.learn(how.runs[first + i], x, rounded_runs[-1], states)
-    put(mine, rounded_runs, [layer.outline for layer in how.layers], levels, first=first)
-
-
-def _lanes(x: F32) -> F32:
-    padded = np.zeros(-(-len(x) // LANE) * LANE, dtype=np.float32)
-    padded[: len(x)] = x
-    return padded.reshape(-1, LANE)
+    ends = np.cumsum(lane_counts)[:-1]
+    found, odd = (np.split(x, ends) for x in search_levels(np.concatenate(lanes), costs))
+    rounded = [x.reshape(-1)[: run.size] for x, run in zip(found, layout.runs, strict=True)]
+    if learned is not None:
+        for run, x, level, state in zip(layout.runs, runs, rounded, odd, strict=True):
+            learned.count(run.context_class, x, level, state.reshape(-1)[: run.size])
+    layout.scatter(rounded, levels)

@@ -1,4 +1,4 @@
-"""The trellis that says which levels a code may mean: what decoder and encoder share.
+"""States of the trellis and the levels that a code means in each: shared by encoder and decoder.
 
 Entropy-coded trellis-coded quantization (Marcellin and Fischer, IEEE Trans. Commun. 38, 1990;
 Fischer and Wang, IEEE Trans. Inf. Theory 38, 1992): a state allows either the even levels or the
@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MEMORY = 5
-STATES = 2**MEMORY
+STATES = 32
 # Parity-check polynomials for amplitude modulation: Ungerboeck, IEEE Trans. Inf. Theory 28, 1982.
 _H0, _H1 = 0o45, 0o10
 
 
 def _next_states() -> NDArray[np.int8]:
-    """[STATES, 2]: the state after an even code, and after an odd one.
+    """Returns [STATES, 2]: the state after an even code, and after an odd one.
 
     The systematic feedback encoder in observer form: bit i of the next state is bit i + 1 of this
     one, plus tap i + 1 of each polynomial times its bit, modulo 2.
@@ -34,16 +33,17 @@ def _next_states() -> NDArray[np.int8]:
     return table
 
 
-NEXT = _next_states()
+NEXT_STATE = _next_states()
+"""[state, parity of the code] → state."""
 
 
-def levels(codes: NDArray[Any], odd: NDArray[Any]) -> NDArray[Any]:
-    """Code k means level 2k in an even state, and 2k - sign(k) in an odd one."""
-    level: NDArray[Any] = 2 * codes - np.sign(codes) * odd
-    return level
+def levels_from_codes(codes: NDArray[Any], odd: NDArray[Any]) -> NDArray[Any]:
+    """Returns the level of each code: 2k in an even state, 2k - sign(k) in an odd one."""
+    levels: NDArray[Any] = 2 * codes - np.sign(codes) * odd
+    return levels
 
 
-def codes_of(level: NDArray[Any]) -> NDArray[Any]:
-    """The code of each level; which of the two kinds of state it came from shows in its parity."""
-    code: NDArray[Any] = np.sign(level) * ((np.abs(level) + 1) // 2)
-    return code
+def codes_from_levels(levels: NDArray[Any]) -> NDArray[Any]:
+    """Returns the code of each level, which is the same in both kinds of state."""
+    codes: NDArray[Any] = np.sign(levels) * ((np.abs(levels) + 1) // 2)
+    return codes

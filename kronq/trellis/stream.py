@@ -1,8 +1,9 @@
 """Coded layers as one stream, and back.
 
-Every layer's factors are levels of one step, so that error is worth the same everywhere. A factor's
-channel (a column of B1 with its row of B2; a matrix without a partner as a whole) has a size, which
-tells both its class, by which its codes are coded, and its scale. formats/SPEC.md says it in full.
+Every layer's factors are levels of one step, so that error counts alike everywhere. A factor's
+channel (a column of B1 with its row of B2; a matrix without a partner as a whole) has a norm class,
+which decides both its context class, by which its codes are coded, and its reconstruction scale.
+formats/SPEC.md has the details.
 """
 
 from __future__ import annotations
@@ -10,225 +11,216 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError, StrPath
 from kronq.model.delta import ONE, Delta
-from kronq.model.matrix import Coded, Levels, Stretch
-from kronq.trellis import entropy_coder as entropy
-from kronq.trellis.entropy_coder import Run
-from kronq.trellis.norm_classes import size_numbers, sizes_of, stretch_numbers, stretches_of
-from kronq.trellis.reconstruction import scales
-from kronq.trellis.stream_layout import (
-    FLAT,
+from kronq.trellis import norm_classes as norms
+from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
+from kronq.trellis.layer_shape import (
     I32,
-    Outline,
-    Place,
-    Shape,
-    arrange,
-    axis_of,
-    channels,
-    line,
-    put,
-    zeros,
+    LayerShape,
+    channel_axis,
+    channel_count,
+    layer_shape,
+    zero_levels,
 )
+from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
+from kronq.trellis.range_coder import decode_runs, encode_runs
+from kronq.trellis.reconstruction import Shifts, reconstruction_scales
+from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
 
-MOST_LEVELS_PER_BYTE = 256
-"""Of the stream: what bounds the memory that a small file can ask for."""
+LEVELS_PER_BYTE = 256
+"""The most levels per byte of a stream: bounds the memory that a small file can ask for."""
 
 
 @dataclass(frozen=True)
-class Codes:
-    """A stream and what it means.
+class StreamParameters:
+    """Parameters that all levels of a stream share.
 
     Attributes:
-        data: The bytes.
-        step: Of the levels.
-        shifts: See ``Levels``.
-        stretched: Whether layers have steps of their own.
+        step: The step of the whole adapter's levels.
+        shifts: Centroid shifts.
+        has_offsets: Whether every layer has step offsets in the stream.
     """
 
-    data: bytes
     step: float
-    shifts: tuple[int, int, int]
-    stretched: bool
+    shifts: Shifts
+    has_offsets: bool = False
 
 
-def encode(layers: Sequence[Delta]) -> Codes | None:
-    """The coded layers among ``layers`` as one stream; None if there are none.
+@dataclass(frozen=True)
+class EncodedStream:
+    """A stream's bytes and its parameters."""
+
+    data: bytes
+    parameters: StreamParameters
+
+
+def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
+    """Encodes the coded layers among ``layers`` as one stream; None if there are none.
 
     Raises:
         FormatError: They come from several files, or are only some of one's.
     """
-    coded = [(outline(d), told(d)) for d in layers if isinstance(d.b.left, Coded)]
+    coded = [delta for delta in layers if isinstance(delta.b.left, EntropyCoded)]
     if not coded:
         return None
-    first = coded[0][1][-1][0]
-    for _, products in coded:
-        for each in (part for product in products for part in product):
-            if (each.step, each.shifts) != (first.step, first.shifts):
-                raise FormatError("compact layers of different steps cannot share a file")
-    outlines = [o for o, _ in coded]
-    sizes = [[product[0].sizes for product in products] for _, products in coded]
-    stretches = [products[-1][0].stretch for _, products in coded]
-    stretched = any(stretch != FLAT for stretch in stretches)
-    runs, places = arrange(outlines, sizes, stretches)
-    flat: list[list[I32]] = [[] for _ in runs]
-    for place in places:
-        matrix = coded[place.layer][1][place.product][place.side]
-        product = outlines[place.layer].products[place.product]
-        flat[place.run].append(line(matrix.levels, product, place.side, place.channel))
-    levels = [np.concatenate(parts) for parts in flat]
+    matrices = [decoded_levels(delta) for delta in coded]
+    first = matrices[0][-1][0]
+    for each in (matrix for products in matrices for product in products for matrix in product):
+        if (each.step, each.shifts) != (first.step, first.shifts):
+            raise FormatError("compact layers of different steps cannot share a file")
+    shapes = [layer_shape(delta) for delta in coded]
+    classes = [[product[0].norm_classes for product in products] for products in matrices]
+    offsets = [products[-1][0].offsets for products in matrices]
+    has_offsets = any(each != NO_OFFSETS for each in offsets)
+    layout = lay_out_stream(shapes, classes, offsets)
+    levels = layout.gather(
+        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
+    )
     try:
-        numbers = size_numbers(outlines, sizes)
-        if stretched:
-            numbers.append(stretch_numbers(stretches))
-        data = entropy.encode(numbers, runs, levels)
+        numbers = norms.norm_class_differences(shapes, classes)
+        if has_offsets:
+            numbers.append(norms.step_offset_differences(offsets))
+        data = encode_runs(numbers, layout.runs, levels)
     except ValueError:
         raise FormatError(
             "compact layers can be packed only all together, as they were quantized",
             hint="quantize the layers that you want",
         ) from None
-    return Codes(pad(data, outlines), first.step, first.shifts, stretched)
+    parameters = StreamParameters(first.step, first.shifts, has_offsets)
+    return EncodedStream(pad_stream(data, shapes), parameters)
 
 
-def pad(data: bytes, outlines: Sequence[Outline]) -> bytes:
-    """Zeros behind a stream that would be refused as too short for what it stands for."""
-    return data.ljust(-(-sum(o.size for o in outlines) // MOST_LEVELS_PER_BYTE // 4) * 4, b"\0")
+def pad_stream(data: bytes, shapes: Sequence[LayerShape]) -> bytes:
+    """Appends zeros to a stream that would be refused as too short for its levels."""
+    return data.ljust(-(-sum(s.size for s in shapes) // LEVELS_PER_BYTE // 4) * 4, b"\0")
 
 
-def outline(delta: Delta) -> Outline:
+def decoded_levels(delta: Delta) -> list[list[MatrixLevels]]:
+    """Returns the levels of a coded layer's matrices, by product."""
     products = ([] if delta.a is ONE else [delta.a]) + [delta.b]
-    return Outline(tuple(tuple(m.shape for m in p.matrices) for p in products), delta.scale)
+    return [[m.decode() for m in p.matrices if isinstance(m, EntropyCoded)] for p in products]
 
 
-def told(delta: Delta) -> list[list[Levels]]:
-    products = ([] if delta.a is ONE else [delta.a]) + [delta.b]
-    return [[m.decode() for m in p.matrices if isinstance(m, Coded)] for p in products]
-
-
-def unpack(
+def open_stream(
     data: NDArray[np.uint8],
-    outlines: Sequence[Outline],
-    step: float,
-    shifts: tuple[int, int, int],
+    shapes: Sequence[LayerShape],
+    parameters: StreamParameters,
     path: StrPath | None = None,
-    *,
-    stretched: bool = False,
-) -> list[list[list[Coded]]]:
-    """The matrices of every layer, by product; the stream is decoded when one is asked for.
+) -> list[list[list[EntropyCoded]]]:
+    """Returns the matrices of every layer, by product; the first one that is used decodes all.
+
+    Args:
+        data: The stream.
+        shapes: Of the layers in it.
+        parameters: Of the stream.
+        path: The file it is from, for error messages.
 
     Raises:
         ValueError: There would be more levels than a stream of this size may stand for.
     """
-    total = sum(o.size for o in outlines)
-    if total > MOST_LEVELS_PER_BYTE * len(data):
+    total = sum(shape.size for shape in shapes)
+    if total > LEVELS_PER_BYTE * len(data):
         raise ValueError(
-            f"{total:,} levels in a stream of {len(data):,} bytes: "
-            f"at most {MOST_LEVELS_PER_BYTE} a byte"
+            f"{total:,} levels in a stream of {len(data):,} bytes: at most {LEVELS_PER_BYTE} a byte"
         )
-    stream = _Stream(data, outlines, step, shifts, path, stretched)
-    found: list[list[list[Coded]]] = []
+    stream = _LazyStream(data, shapes, parameters, path)
+    layers: list[list[list[EntropyCoded]]] = []
     before = 0
-    for layer, each in enumerate(outlines):
+    for layer, shape in enumerate(shapes):
         products = []
-        for p, product in enumerate(each.products):
+        for p, product in enumerate(shape.products):
             matrices = []
             for side, (rows, cols) in enumerate(product):
                 after = before + rows * cols
                 share = after * len(data) // total - before * len(data) // total
                 before = after
-                matrices.append(coded(stream, layer, p, side, product, share))
+                decode = partial(stream.matrix_levels, layer, p, side)
+                axis = channel_axis(product, side)
+                matrices.append(EntropyCoded(product[side], axis, share, decode))
             products.append(matrices)
-        found.append(products)
-    return found
+        layers.append(products)
+    return layers
 
 
-def coded(
-    stream: _Stream, layer: int, p: int, side: int, product: Sequence[Shape], share: int
-) -> Coded:
-    return Coded(
-        product[side], axis_of(product, side), share, lambda: stream.decoded()[layer][p][side]
-    )
-
-
-class _Stream:
+class _LazyStream:
     """A stream that is decoded once, when the first of its matrices is asked for."""
 
     def __init__(
         self,
         data: NDArray[np.uint8],
-        outlines: Sequence[Outline],
-        step: float,
-        shifts: tuple[int, int, int],
+        shapes: Sequence[LayerShape],
+        parameters: StreamParameters,
         path: StrPath | None,
-        stretched: bool,
     ) -> None:
         self._data = data
-        self._outlines = outlines
-        self._step = step
-        self._shifts = shifts
+        self._shapes = shapes
+        self._parameters = parameters
         self._path = path
-        self._stretched = stretched
         self._lock = threading.Lock()
-        self._found: list[list[list[Levels]]] | None = None
+        self._levels: list[list[list[MatrixLevels]]] | None = None
 
-    def decoded(self) -> list[list[list[Levels]]]:
+    def matrix_levels(self, layer: int, product: int, side: int) -> MatrixLevels:
         with self._lock:
-            if self._found is None:
+            if self._levels is None:
                 try:
-                    self._found = decode(
-                        self._data.tobytes(),
-                        self._outlines,
-                        self._step,
-                        self._shifts,
-                        stretched=self._stretched,
-                    )
+                    data = self._data.tobytes()
+                    self._levels = decode_stream(data, self._shapes, self._parameters)
                 except ValueError as error:
                     raise FormatError(str(error), path=self._path) from None
-            return self._found
+            return self._levels[layer][product][side]
 
 
-def decode(
-    data: bytes,
-    outlines: Sequence[Outline],
-    step: float,
-    shifts: tuple[int, int, int],
-    *,
-    stretched: bool = False,
-) -> list[list[list[Levels]]]:
-    """The levels of every matrix: by layer, product and side.
+def decode_stream(
+    data: bytes, shapes: Sequence[LayerShape], parameters: StreamParameters
+) -> list[list[list[MatrixLevels]]]:
+    """Decodes the levels of every matrix: by layer, product and side.
 
     Raises:
         ValueError: The stream is damaged.
     """
-    slots = [channels(p) for o in outlines for p in o.products]
-    counts = [len(slots), sum(slots) - len(slots)] + [3 * len(outlines)] * stretched
-    sizes: list[list[I32]] = []
-    stretches: list[Stretch] = []
-    places: list[Place] = []
+    channels = [channel_count(product) for shape in shapes for product in shape.products]
+    counts = [len(channels), sum(channels) - len(channels)]
+    if parameters.has_offsets:
+        counts.append(3 * len(shapes))
+    classes: list[list[I32]] = []
+    offsets = [NO_OFFSETS] * len(shapes)
+    layout = StreamLayout(shapes, [], [])
 
-    def runs_of(numbers: list[I32]) -> list[Run]:
-        sizes.extend(sizes_of(outlines, numbers))
-        stretches.extend(stretches_of(numbers[2]) if stretched else [FLAT] * len(outlines))
-        runs, found = arrange(outlines, sizes, stretches)
-        places.extend(found)
-        return runs
+    def runs_of(numbers: list[I32]) -> Sequence[Run]:
+        nonlocal classes, offsets, layout
+        classes = norms.norm_classes_from(shapes, numbers)
+        if parameters.has_offsets:
+            offsets = norms.step_offsets_from(numbers[2])
+        layout = lay_out_stream(shapes, classes, offsets)
+        return layout.runs
 
-    flat = entropy.decode(data, counts, runs_of)
-    levels = zeros(outlines)
-    put(places, flat, outlines, levels)
-    worths = [
-        scales(o, each, step, own) for o, each, own in zip(outlines, sizes, stretches, strict=True)
+    runs = decode_runs(data, counts, runs_of)
+    levels = zero_levels(shapes)
+    layout.scatter(runs, levels)
+    return [
+        _layer_levels(*layer, parameters)
+        for layer in zip(shapes, levels, classes, offsets, strict=True)
     ]
-    if not all(np.isfinite(worth).all() for each in worths for worth in each):
+
+
+def _layer_levels(
+    shape: LayerShape,
+    levels: list[list[I32]],
+    classes: list[I32],
+    offsets: StepOffsets,
+    parameters: StreamParameters,
+) -> list[list[MatrixLevels]]:
+    step, shifts = parameters.step, parameters.shifts
+    scales = reconstruction_scales(shape, classes, step, offsets)
+    if not all(np.isfinite(scale).all() for scale in scales):
         raise ValueError("the stream of codes is damaged: a scale is not finite")
     return [
-        [
-            [Levels(m, s, w, step, shifts, own) for m in matrices]
-            for matrices, s, w in zip(products, each, worth, strict=True)
-        ]
-        for products, each, worth, own in zip(levels, sizes, worths, stretches, strict=True)
+        [MatrixLevels(matrix, each, scale, step, shifts, offsets) for matrix in product]
+        for product, each, scale in zip(levels, classes, scales, strict=True)
     ]

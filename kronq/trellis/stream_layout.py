@@ -1,139 +1,137 @@
-"""Where every level of a coded layer is in the stream: runs of one class, channel by channel."""
+"""Order of levels in a stream: runs of one context class, channel by channel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.model.matrix import ABSENT, Stretch
-from kronq.trellis.entropy_coder import Run
+from kronq.trellis.integer_math import doubled_log2
+from kronq.trellis.layer_shape import I32, LayerShape, channel_lengths, channel_view
+from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
 
-I32 = NDArray[np.int32]
-Shape = tuple[int, int]
+LANE = 128
+"""Levels in a row that one path through the trellis makes."""
 
-FLAT: Stretch = (0, 0, 0)
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class Outline:
-    """What the manifest says of one coded layer.
+class Run:
+    """Levels of one context class, in the order of the stream.
 
     Attributes:
-        products: The shapes of A's matrices, unless it has no A, and those of B's.
-        scale: The layer's.
+        context_class: 4·log2 of the levels' size, rounded.
+        size: How many levels there are; each ``LANE`` of them in a row are a lane.
     """
 
-    products: tuple[tuple[Shape, ...], ...]
-    scale: float
+    context_class: int
+    size: int
 
     @property
-    def size(self) -> int:
-        return sum(rows * cols for product in self.products for rows, cols in product)
-
-
-def doubled_log2(n: int) -> int:
-    """2·log2(n), rounded, by whole numbers."""
-    return ((2 * n**4).bit_length() - 1) // 2
-
-
-def lengths(product: Sequence[Shape]) -> tuple[int, ...]:
-    """How many levels a channel has in each matrix of a product."""
-    if len(product) == 1:
-        return (product[0][0] * product[0][1],)
-    return product[0][0], product[1][1]
-
-
-def channels(product: Sequence[Shape]) -> int:
-    return 1 if len(product) == 1 else product[0][1]
-
-
-def axis_of(product: Sequence[Shape], side: int) -> int | None:
-    """The channel axis of a product's left or right matrix."""
-    return None if len(product) == 1 else 1 - side
+    def lane_lengths(self) -> I32:
+        """Levels of each lane: ``LANE``, but the last one what is left."""
+        return np.minimum(LANE, self.size - np.arange(0, self.size, LANE, dtype=np.int32))
 
 
 @dataclass(frozen=True)
-class Place:
-    """One channel of one matrix: where its levels are in the runs."""
+class ChannelPart:
+    """One channel of one matrix, and the run that its levels are in.
+
+    Attributes:
+        run: Index of the run.
+        layer: Index of the layer.
+        product: Index of the layer's product.
+        side: 0 for a product's left (or only) matrix, 1 for its right one.
+        channel: Index of the product's channel.
+        length: How many levels.
+    """
 
     run: int
     layer: int
     product: int
     side: int
     channel: int
-    size: int
+    length: int
 
 
-def arrange(
-    outlines: Sequence[Outline],
-    sizes: Sequence[Sequence[I32]],
-    stretches: Sequence[Stretch],
-) -> tuple[list[Run], list[Place]]:
-    """The runs of a stream, and what is in them, in order.
+@dataclass(frozen=True)
+class StreamLayout:
+    """Runs of a stream, and the channels in them.
+
+    Attributes:
+        shapes: Of the layers.
+        runs: In the order of the stream: those of left matrices first, each side by class.
+        parts: What is in the runs, in order.
+    """
+
+    shapes: Sequence[LayerShape]
+    runs: Sequence[Run]
+    parts: Sequence[ChannelPart]
+
+    def view(self, matrix: NDArray[Any], part: ChannelPart) -> NDArray[Any]:
+        """Returns the entries of ``matrix`` that are the channel's."""
+        product = self.shapes[part.layer].products[part.product]
+        return channel_view(matrix, product, part.side, part.channel)
+
+    def gather(self, values: Callable[[ChannelPart], NDArray[Any]]) -> list[NDArray[Any]]:
+        """Joins values of all channels, each [length], to those of every run [size]."""
+        gathered: list[list[NDArray[Any]]] = [[] for _ in self.runs]
+        for part in self.parts:
+            gathered[part.run].append(values(part))
+        return [np.concatenate(each) for each in gathered]
+
+    def scatter(self, runs: Sequence[I32], levels: list[list[list[I32]]]) -> None:
+        """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
+        start = [0] * len(runs)
+        for part in self.parts:
+            first = start[part.run]
+            start[part.run] += part.length
+            matrix = levels[part.layer][part.product][part.side]
+            self.view(matrix, part)[...] = runs[part.run][first : start[part.run]]
+
+    def of_side(self, side: int) -> StreamLayout:
+        """Returns the layout of left (0) or right (1) matrices alone."""
+        parts = [part for part in self.parts if part.side == side]
+        if not parts:
+            return replace(self, runs=[], parts=[])
+        first, last = parts[0].run, parts[-1].run
+        renumbered = [replace(part, run=part.run - first) for part in parts]
+        return replace(self, runs=self.runs[first : last + 1], parts=renumbered)
+
+
+def lay_out_stream(
+    shapes: Sequence[LayerShape],
+    norm_classes: Sequence[Sequence[I32]],
+    offsets: Sequence[StepOffsets],
+) -> StreamLayout:
+    """Sorts all channels that are not empty into runs of one side and context class.
 
     Right factors are runs of their own, so that they can be fitted to coded left ones.
     """
     found: dict[tuple[int, int], list[tuple[int, int, int, int, int]]] = {}
-    for layer, (each, product_sizes) in enumerate(zip(outlines, sizes, strict=True)):
-        for p, (product, channel_sizes) in enumerate(
-            zip(each.products, product_sizes, strict=True)
-        ):
-            own = stretches[layer] if p == len(each.products) - 1 else FLAT
-            for side, length in enumerate(lengths(product)):
+    for layer, (shape, layer_classes) in enumerate(zip(shapes, norm_classes, strict=True)):
+        for p, (product, classes) in enumerate(zip(shape.products, layer_classes, strict=True)):
+            own = offsets[layer] if p == len(shape.products) - 1 else NO_OFFSETS
+            for side, length in enumerate(channel_lengths(product)):
                 less = doubled_log2(length) - own[1 + side]
-                for channel, size in enumerate(channel_sizes.tolist()):
-                    if size != ABSENT:
-                        key = (side, size - less)
-                        found.setdefault(key, []).append((layer, p, side, channel, length))
+                for channel, norm_class in enumerate(classes.tolist()):
+                    if norm_class != EMPTY_CHANNEL:
+                        run = found.setdefault((side, norm_class - less), [])
+                        run.append((layer, p, side, channel, length))
     runs: list[Run] = []
-    places: list[Place] = []
-    for run, key in enumerate(sorted(found)):
-        runs.append(Run(key[1], sum(at[4] for at in found[key])))
-        places.extend(Place(run, *at) for at in found[key])
-    return runs, places
+    parts: list[ChannelPart] = []
+    for index, ((_, context_class), members) in enumerate(sorted(found.items())):
+        runs.append(Run(context_class, sum(member[-1] for member in members)))
+        parts.extend(ChannelPart(index, *member) for member in members)
+    return StreamLayout(shapes, runs, parts)
 
 
-def line(levels: NDArray[Any], product: Sequence[Shape], side: int, channel: int) -> NDArray[Any]:
-    """One channel's levels, as they are in the stream."""
-    if len(product) == 1:
-        return levels.reshape(-1)
-    return levels[:, channel] if side == 0 else levels[channel]
-
-
-def zeros(outlines: Sequence[Outline]) -> list[list[list[I32]]]:
-    """Zeros in the shape of all matrices: [layer][product][side]."""
-    return [
-        [[np.zeros(shape, dtype=np.int32) for shape in product] for product in o.products]
-        for o in outlines
-    ]
-
-
-def put(
-    places: Sequence[Place],
-    runs: Sequence[I32],
-    outlines: Sequence[Outline],
-    levels: list[list[list[I32]]],
-    *,
-    first: int = 0,
-) -> None:
-    """Levels of runs to where they belong.
-
-    Args:
-        places: What is in the runs, in order.
-        runs: Those from ``first`` on.
-        outlines: Of the layers.
-        levels: [layer][product][side], filled in.
-        first: The number of the first run.
-    """
-    at = [0] * len(runs)
-    for place in places:
-        run = place.run - first
-        part = runs[run][at[run] : at[run] + place.size]
-        at[run] += place.size
-        matrix = levels[place.layer][place.product][place.side]
-        product = outlines[place.layer].products[place.product]
-        line(matrix, product, place.side, place.channel)[...] = part
+def split_lanes(values: NDArray[Number]) -> NDArray[Number]:
+    """Cuts the values of a run [size] into lanes [lanes, LANE], the last filled up with zeros."""
+    padded = np.zeros(-(-len(values) // LANE) * LANE, dtype=values.dtype)
+    padded[: len(values)] = values
+    return padded.reshape(-1, LANE)

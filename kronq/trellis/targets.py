@@ -1,4 +1,4 @@
-"""What compact codes are to become: every layer in the gauge and the units in which errors count.
+"""Factors to be coded: every layer in the gauge and the units in which all errors count alike.
 
 In the SVD gauge B = Σ s_k·u_k·v_kᵀ an error in u_k or v_k moves ΔW by |scale|·‖A‖·s_k times itself.
 With calibration errors are weighed, tr(left·E·right·Eᵀ), and so is the SVD: of left½·B·right½ =
@@ -8,7 +8,7 @@ s_k times their own weighted size, and one step for all is again reverse water-f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,22 +17,21 @@ from kronq.errors import FormatError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.error_weights import error_weight, find_moments, reduce_moments
-from kronq.model.matrix import ABSENT, F32, Stretch
+from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments
 from kronq.model.small_svd import decompose_product
-from kronq.trellis.norm_classes import least_size
-from kronq.trellis.reconstruction import norm_size
-from kronq.trellis.stream import outline
-from kronq.trellis.stream_layout import FLAT, Outline
-from kronq.trellis.viterbi import I32
+from kronq.trellis.layer_shape import LayerShape, layer_shape
+from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
 
 _DAMPING = 1e-3
-"""Of the mean of a moment, added to its diagonal: calibration saw only so much text."""
+"""Share of a moment's mean that is added to its diagonal: calibration saw only so much text."""
+_NEGLIGIBLE = 1e-6
+"""Norm of a channel, relative to the largest, below which it has no say in the step offsets."""
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
-    """What an error in one factor counts, relative to its mean: Σ_k δ_kᵀ·matrix·δ_k.
+class ErrorWeights:
+    """Weights of errors in one factor, relative to their mean: Σ_k δ_kᵀ·matrix·δ_k.
 
     Attributes:
         matrix: [n, n], of mean diagonal 1.
@@ -41,84 +40,93 @@ class Weights:
     matrix: F64
 
     @property
-    def each(self) -> F32:
-        """What an error in one entry counts [n]."""
+    def diagonal(self) -> F32:
+        """Weight of a squared error in each entry [n]."""
         return np.diag(self.matrix).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class ProductTarget:
     """A product to be coded, as it is before rounding.
 
     Attributes:
-        norms: Of every channel, in units of what counts: [r], or [1] for a whole matrix.
-        left: Columns [rows, r] of size 1 or so, or the whole matrix with norm 1.
-        right: Columns [cols, r] of size 1 or so, or None.
-        weights: What errors in left and right count; None where all count the same.
+        norms: Of every channel, in the units in which errors count: [r], or [1] for one matrix.
+        left: Columns [rows, r] of norm 1 or so, or the one matrix with norm 1.
+        right: Columns [cols, r] of norm 1 or so, or None.
+        weights: Of errors in left and right; None where all count the same.
     """
 
     norms: F64
     left: F64
     right: F64 | None
-    weights: tuple[Weights | None, Weights | None] = (None, None)
+    weights: tuple[ErrorWeights | None, ErrorWeights | None] = (None, None)
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """One layer's outline, the targets of its products, A first if it has one, and its own step."""
+class LayerTarget:
+    """A layer to be coded.
 
-    outline: Outline
-    targets: tuple[Target, ...]
-    stretch: Stretch = FLAT
+    Attributes:
+        shape: Of the layer.
+        products: The targets of its products, A's first if it has one.
+        offsets: Its step offsets.
+    """
+
+    shape: LayerShape
+    products: tuple[ProductTarget, ...]
+    offsets: StepOffsets = NO_OFFSETS
 
 
-def prepare(adapter: Adapter, moments: Mapping[str, LayerMoments] | None = None) -> list[Layer]:
-    """Every layer in its gauge.
+def prepare_targets(
+    adapter: Adapter, moments: Mapping[str, LayerMoments] | None = None
+) -> list[LayerTarget]:
+    """Returns every layer in its gauge.
 
     Args:
         adapter: As it was trained.
-        moments: What calibration saw of every layer; None counts ‖ΔW − ΔŴ‖.
+        moments: Second moments of every layer; None minimizes ‖ΔW − ΔŴ‖.
 
     Raises:
         FormatError: A layer has values that are not finite.
-        KronqError: Calibration did not see a layer.
+        KronqError: A layer has no second moments.
     """
     return [
-        _prepare(name, delta, None if moments is None else find_moments(moments, name))
+        _layer_target(name, delta, None if moments is None else find_moments(moments, name))
         for name, delta in adapter.items()
     ]
 
 
-def _prepare(name: str, delta: Delta, moment: LayerMoments | None) -> Layer:
+def _layer_target(name: str, delta: Delta, moment: LayerMoments | None) -> LayerTarget:
     if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
         raise FormatError("the layer has values that are not finite", layer=name)
-    stretch = FLAT
+    offsets = NO_OFFSETS
     if moment is None or not error_weight(delta):
-        b = _target(delta.b)
+        b = _plain_target(delta.b)
         b = replace(b, norms=b.norms * np.sqrt(error_weight(delta)))
     elif delta.b.right is None:
-        b, stretch = _evened(delta, moment)
+        b, offsets = _weighted_matrix(delta, moment)
     else:
-        b, stretch = _weighted(delta, moment)
+        b, offsets = _weighted_product(delta, moment)
     if delta.a is ONE:
-        return Layer(outline(delta), (b,), stretch)
-    a = _target(delta.a)
-    size = float(np.linalg.norm(a.norms))
-    a = replace(a, norms=a.norms * float(np.linalg.norm(b.norms)) / (size or 1.0))
-    return Layer(outline(delta), (a, b), stretch)
+        return LayerTarget(layer_shape(delta), (b,), offsets)
+    a = _plain_target(delta.a)
+    norm = float(np.linalg.norm(a.norms))
+    a = replace(a, norms=a.norms * float(np.linalg.norm(b.norms)) / (norm or 1.0))
+    return LayerTarget(layer_shape(delta), (a, b), offsets)
 
 
-def _target(product: Product) -> Target:
+def _plain_target(product: Product) -> ProductTarget:
+    """Returns the target of a product whose errors all count the same."""
     left, right = (None if x is None else x.astype(np.float64) for x in product.float32())
     assert left is not None  # noqa: S101
     if right is None:
         norm = float(np.linalg.norm(left))
-        return Target(np.array([norm]), left / norm if norm else left, None)
-    return Target(*_components(left, right))
+        return ProductTarget(np.array([norm]), left / norm if norm else left, None)
+    return ProductTarget(*_svd_of_product(left, right))
 
 
-def _components(left: F64, right: F64) -> tuple[F64, F64, F64]:
-    """The SVD of left·right: norms [r], u [rows, r], v [cols, r]; zeros where there are fewer."""
+def _svd_of_product(left: F64, right: F64) -> tuple[F64, F64, F64]:
+    """Returns the SVD of left·right: norms [r], u [rows, r], v [cols, r], zeros beyond its rank."""
     svd = decompose_product(left, right)
     rank, inner = left.shape[1], len(svd.s)
     norms = np.zeros(rank)
@@ -129,55 +137,60 @@ def _components(left: F64, right: F64) -> tuple[F64, F64, F64]:
     return norms, u_full, v_full
 
 
-def _evened(delta: Delta, moment: LayerMoments) -> tuple[Target, Stretch]:
-    """A whole B, where every error counts what one counts on the mean, and the step of its levels.
+def _weighted_matrix(delta: Delta, moment: LayerMoments) -> tuple[ProductTarget, StepOffsets]:
+    """Returns the target of a B of one matrix, and its step.
 
-    Its entries are coded alike, but beside other layers its errors have to count as theirs do.
+    Its entries are coded as if all errors in it counted the mean, but beside other layers its
+    errors have to count as theirs do.
     """
-    b = _target(delta.b)
+    b = _plain_target(delta.b)
     means = [
         1.0 if x is None else float(np.trace(x)) / len(x) for x in reduce_moments(delta, moment)
     ]
     mean = means[0] * means[1] or 1.0
-    step, rest = _own_step(delta, mean)
-    return replace(b, norms=b.norms * (np.sqrt(mean) * rest)), (step, 0, 0)
+    step, rest = _step_offset(delta, mean)
+    return replace(b, norms=b.norms * (np.sqrt(mean) * rest)), StepOffsets(step)
 
 
-def _own_step(delta: Delta, mean: float) -> tuple[int, float]:
-    """The layer's step where an error in B counts ``mean``, and what rounding it left over."""
+def _step_offset(delta: Delta, mean: float) -> tuple[int, float]:
+    """Returns the step offset where an error in B has the weight ``mean``, and what is left over.
+
+    Returns:
+        4·log2 of the step, rounded, and the factor that the rounding left over.
+    """
     exact = 4 * np.log2(np.sqrt(error_weight(delta)) / np.sqrt(mean))
     step = int(np.rint(exact))
     return step, float(2.0 ** ((exact - step) / 4))
 
 
-def _weighted(delta: Delta, moment: LayerMoments) -> tuple[Target, Stretch]:
-    """B's target where errors count tr(left·E·right·Eᵀ), and the step of its levels."""
+def _weighted_product(delta: Delta, moment: LayerMoments) -> tuple[ProductTarget, StepOffsets]:
+    """Returns the target of a B of two matrices where errors count tr(left·E·right·Eᵀ)."""
     left, right = reduce_moments(delta, moment)
-    sides = [None if x is None else _root(x) for x in (left, right)]
+    roots = [None if x is None else _moment_root(x) for x in (left, right)]
     b1, b2 = (x.astype(np.float64) for x in delta.b.float32() if x is not None)
-    weighted_left = b1 if sides[0] is None else sides[0].root @ b1
-    weighted_right = b2 if sides[1] is None else b2 @ sides[1].root
-    norms, u, v = _components(weighted_left, weighted_right)
-    # Levels of one size: what an entry's error counts on the mean goes into the layer's step.
-    means = [1.0 if side is None else side.mean for side in sides]
-    u = (u if sides[0] is None else sides[0].inverse @ u) * np.sqrt(means[0])
-    v = (v if sides[1] is None else sides[1].inverse @ v) * np.sqrt(means[1])
-    step, rest = _own_step(delta, means[0] * means[1])
+    weighted_b1 = b1 if roots[0] is None else roots[0].root @ b1
+    weighted_b2 = b2 if roots[1] is None else b2 @ roots[1].root
+    norms, u, v = _svd_of_product(weighted_b1, weighted_b2)
+    # Levels of one size: the mean weight of an entry's error goes into the layer's step.
+    means = [1.0 if root is None else root.mean for root in roots]
+    u = (u if roots[0] is None else roots[0].inverse @ u) * np.sqrt(means[0])
+    v = (v if roots[1] is None else roots[1].inverse @ v) * np.sqrt(means[1])
+    step, rest = _step_offset(delta, means[0] * means[1])
     u, v = u * np.sqrt(rest), v * np.sqrt(rest)
-    there = norms > norms.max() * 1e-6
-    larger = [_quarters(x[:, there]) for x in (u, v)]
-    weights = [None if side is None else Weights(side.moment / side.mean) for side in sides]
-    return Target(norms, u, v, (weights[0], weights[1])), (step, larger[0], larger[1])
+    present = norms > norms.max() * _NEGLIGIBLE
+    offsets = StepOffsets(step, *(_size_class(x[:, present]) for x in (u, v)))
+    weights = [None if root is None else ErrorWeights(root.moment / root.mean) for root in roots]
+    return ProductTarget(norms, u, v, (weights[0], weights[1])), offsets
 
 
-def _quarters(columns: F64) -> int:
-    """4·log2 of what size columns have; 0 where there are none."""
-    size = float(np.linalg.norm(columns)) / np.sqrt(max(1, columns.shape[1]))
-    return int(np.rint(4 * np.log2(size))) if size > 0 else 0
+def _size_class(columns: F64) -> int:
+    """Returns 4·log2 of the columns' norm, root mean square; 0 where there are none."""
+    norm = float(np.linalg.norm(columns)) / np.sqrt(max(1, columns.shape[1]))
+    return int(np.rint(4 * np.log2(norm))) if norm > 0 else 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Root:
+class _MomentRoot:
     """A moment, damped, its symmetric root and the inverse of that, and its mean diagonal."""
 
     moment: F64
@@ -186,77 +199,9 @@ class _Root:
     mean: float
 
 
-def _root(moment: F64) -> _Root:
+def _moment_root(moment: F64) -> _MomentRoot:
     mean = float(np.trace(moment)) / len(moment) or 1.0
     damped = moment + np.eye(len(moment)) * (_DAMPING * mean)
     values, vectors = np.linalg.eigh(damped)
-    values = np.sqrt(np.maximum(values, _DAMPING * mean * 0.5))
-    return _Root(damped, (vectors * values) @ vectors.T, (vectors / values) @ vectors.T, mean)
-
-
-def sizes_of(layer: Layer, step: float) -> list[I32]:
-    """What the decoder is told of every channel's norm at a step; ``ABSENT`` below notice."""
-    found = []
-    for target, product in zip(layer.targets, layer.outline.products, strict=True):
-        sizes = np.full(len(target.norms), ABSENT, dtype=np.int32)
-        there = target.norms > 0
-        sizes[there] = np.rint(4 * np.log2(target.norms[there] / step))
-        sizes[sizes < least_size(product)] = ABSENT
-        found.append(sizes)
-    if any((sizes == ABSENT).all() for sizes in found):
-        return [np.full_like(sizes, ABSENT) for sizes in found]
-    return found
-
-
-def _amplitudes(layer: Layer, sizes: Sequence[I32], step: float, p: int) -> F64:
-    """The norms of a product's channels, in levels, as it is to be coded."""
-    norms = layer.targets[p].norms
-    if p == 0 and len(layer.targets) == 2:
-        # ‖A‖ becomes what its sizes tell, by which B is divided.
-        total = float(np.linalg.norm(norms))
-        return norms / total * 2.0 ** (norm_size(sizes[0]) / 4) if total else norms
-    return norms / step
-
-
-def left_levels(layer: Layer, sizes: Sequence[I32], step: float) -> list[F32]:
-    """Every product's left matrix in levels, in the gauge in which all are worth the same."""
-    found = []
-    for p, (target, each) in enumerate(zip(layer.targets, sizes, strict=True)):
-        amplitude = _amplitudes(layer, sizes, step, p)
-        if target.right is None:
-            found.append((target.left * amplitude).astype(np.float32))
-            continue
-        root = np.sqrt(amplitude * np.where(each == ABSENT, 0, 2.0 ** (each / 4)))
-        found.append((target.left * root).astype(np.float32))
-    return found
-
-
-_SAME = 1e-9
-
-
-def right_levels(layer: Layer, sizes: Sequence[I32], left: Sequence[F32], step: float) -> list[F32]:
-    """Every product's right matrix [r, cols] in levels, by least squares on the coded left one.
-
-    Args:
-        layer: The layer.
-        sizes: Of its channels.
-        left: Every product's left matrix as it is read.
-        step: Of the levels.
-    """
-    found = []
-    for p, (target, each) in enumerate(zip(layer.targets, sizes, strict=True)):
-        if target.right is None:
-            found.append(np.zeros((0, 0), dtype=np.float32))
-            continue
-        x = left[p].astype(np.float64)
-        # B in levels: left · diag(2^(-size/4)) · right, to be fitted to u·diag(amplitude)·vᵀ.
-        weights = target.weights[0]
-        weighed = x if weights is None else weights.matrix @ x
-        gram = weighed.T @ x
-        amplitude = _amplitudes(layer, sizes, step, p)
-        cross = (weighed.T @ target.left) * amplitude
-        trace = float(np.trace(gram))
-        solved = np.linalg.solve(gram + np.eye(len(gram)) * (_SAME * trace + 1e-300), cross)
-        solved *= np.where(each != ABSENT, 2.0 ** (each / 4), 0)[:, None]
-        found.append((solved @ target.right.T).astype(np.float32))
-    return found
+    roots = np.sqrt(np.maximum(values, _DAMPING * mean * 0.5))
+    return _MomentRoot(damped, (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T, mean)

@@ -1,121 +1,143 @@
-"""The path through the trellis of least squared error and bits together.
+"""Path through the trellis of least distortion and rate together, by Viterbi's algorithm.
 
 Every level is chosen with its code's cost in mind: distortion + λ · bits, least over whole lanes
-(rate–distortion-optimized trellis quantization; Viterbi's algorithm over all lanes at once).
+(rate–distortion-optimized trellis quantization), for all lanes at once.
 """
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.matrix import F32
-from kronq.trellis.states import NEXT, STATES, levels
-
-I32 = NDArray[np.int32]
+from kronq.trellis.layer_shape import I32
+from kronq.trellis.states import NEXT_STATE, STATES, levels_from_codes
 
 _CHUNK = 512
+"""Lanes searched at once."""
 _THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
+_NO_PATH = 1e30
 
 
 def _predecessors() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Of every state, the two it can come from, and the branch (2 · odd + parity) of each."""
+    """Returns, of every state, the two it can come from, and the branch of each [STATES, 2].
+
+    A branch is 2 · odd + parity: of the state it leaves and of its code.
+    """
     into: list[list[tuple[int, int]]] = [[] for _ in range(STATES)]
     for state in range(STATES):
         for parity in (0, 1):
-            into[NEXT[state, parity]].append((state, 2 * (state & 1) + parity))
-    pairs = np.array(into)
-    return pairs[..., 0], pairs[..., 1]
+            into[NEXT_STATE[state, parity]].append((state, 2 * (state & 1) + parity))
+    table = np.array(into)
+    return table[..., 0], table[..., 1]
 
 
-_FROM, _BRANCH = _predecessors()
+_PREVIOUS, _BRANCH = _predecessors()
 
 
-def search(
-    x: F32, kinds: I32, bits: F32, shifts: F32, weight: float, counts: F32
-) -> tuple[I32, I32]:
-    """Levels for ``x``, in lanes.
+@dataclass(frozen=True, eq=False)
+class LaneCosts:
+    """Costs of codes and errors in the lanes to be searched.
+
+    Attributes:
+        rows: [lanes], the row of ``bits`` for each lane's codes.
+        bits: [rows, 2, magnitudes]: cost of a magnitude in an even state and in an odd one.
+        shifts: [2 or more]: centroid shifts of magnitudes 0, 1, 2, …, in levels.
+        weights: [lanes, LANE]: weight of each squared error.
+        multiplier: λ: squared steps that a bit is worth.
+    """
+
+    rows: I32
+    bits: F32
+    shifts: F32
+    weights: F32
+    multiplier: float
+
+
+def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
+    """Finds the levels of least cost.
 
     Args:
-        x: [lanes, LANE], in units of the step. Zeros where a lane is shorter.
-        kinds: [lanes], the row of ``bits`` that a lane's codes cost.
-        bits: [kinds, 2, magnitudes]: what a magnitude costs in an even state and in an odd one.
-        shifts: [2 or more]: how far magnitude 1, 2, … is drawn towards zero when it is read.
-        weight: λ: squared steps that a bit is worth.
-        counts: [lanes, LANE]: what a squared error in each counts.
+        values: [lanes, LANE], in levels; zeros where a lane is shorter.
+        costs: Of codes and errors.
+
+    Returns:
+        The levels, and the parities of the states they are in [lanes, LANE].
     """
-    parts = [slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK)]
-    cost = (bits * np.float32(weight)).astype(np.float32)
+    price = (costs.bits * np.float32(costs.multiplier)).astype(np.float32)
+
+    def search(start: int) -> tuple[I32, I32]:
+        lanes = slice(start, start + _CHUNK)
+        sizes, weights = (np.ascontiguousarray(x[lanes].T) for x in (np.abs(values), costs.weights))
+        errors, codes = _branch_costs(sizes, weights, costs.rows[lanes], price, costs.shifts)
+        branches = _cheapest_path(errors)
+        odd = branches >> 1
+        chosen = np.take_along_axis(codes, branches[None], axis=0)[0]
+        levels = levels_from_codes(chosen, odd)
+        return np.where(values[lanes].T < 0, -levels, levels).T, odd.T
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        done = list(
-            pool.map(lambda part: _search(x[part], kinds[part], cost, shifts, counts[part]), parts)
-        )
-    return np.concatenate([d[0] for d in done]), np.concatenate([d[1] for d in done])
+        found = list(pool.map(search, range(0, len(values), _CHUNK)))
+    return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
 
-def _search(x: F32, kinds: I32, cost: F32, shifts: F32, counts: F32) -> tuple[I32, I32]:
-    errors, magnitudes = _branches(np.abs(x), kinds, cost, shifts, counts)
-    branches = _path(errors)
-    chosen = np.take_along_axis(magnitudes, branches[None], axis=0)[0]
-    chosen = levels(chosen, branches >> 1)
-    odd = branches >> 1
-    return np.where(x.T < 0, -chosen, chosen).T, odd.T
+def _branch_costs(sizes: F32, weights: F32, rows: I32, price: F32, shifts: F32) -> tuple[F32, I32]:
+    """Returns the best code of every branch: its cost and its magnitude, [4, LANE, lanes].
+
+    Args:
+        sizes: Magnitudes of the values [LANE, lanes].
+        weights: Of squared errors [LANE, lanes].
+        rows: [lanes], the row of ``price`` for each lane.
+        price: [rows, 2, magnitudes], in squared steps.
+        shifts: As in ``LaneCosts``.
+    """
+    magnitudes = price.shape[2]
+    row = rows.astype(np.intp) * (2 * magnitudes)
+    flat = price.reshape(-1)
+    errors = np.empty((4, *sizes.shape), dtype=np.float32)
+    codes = np.empty((4, *sizes.shape), dtype=np.int32)
+    for branch in range(4):
+        odd, parity = branch >> 1, branch & 1
+        # The levels of a branch are 4 apart: one below (or at) the value and one above.
+        first = 2 * parity if not odd else (1 if parity else -1)
+        below = np.maximum((sizes - first) * np.float32(0.25), 0).astype(np.int32)
+        for above in (0, 1):
+            k = 2 * (below + above) + parity
+            level = levels_from_codes(k, np.array(odd, dtype=np.int32)).astype(np.float32)
+            error = (sizes - level + shifts[np.minimum(k, len(shifts) - 1)]) ** 2
+            error *= weights
+            error += flat[row + (odd * magnitudes + np.minimum(k, magnitudes - 1))]
+            if not above:
+                errors[branch], codes[branch] = error, k
+            else:
+                better = error < errors[branch]
+                np.copyto(errors[branch], error, where=better)
+                np.copyto(codes[branch], k, where=better)
+    return errors, codes
 
 
-def _branches(size: F32, kinds: I32, cost: F32, shifts: F32, counts: F32) -> tuple[F32, I32]:
-    """The best code of every branch: its cost and its magnitude, [4, LANE, lanes]."""
-    top = cost.shape[2] - 1
-    last = len(shifts) - 1
-    size = np.ascontiguousarray(size.T)
-    counts = np.ascontiguousarray(counts.T)
-    errors = np.empty((4, *size.shape), dtype=np.float32)
-    best = np.empty((4, *size.shape), dtype=np.int32)
-    row = kinds.astype(np.intp) * (2 * (top + 1))
-    flat = cost.reshape(-1)
-    for odd in (0, 1):
-        for parity in (0, 1):
-            # The levels of a branch are 4 apart: one below (or at) the value and one above.
-            first = 2 * parity if not odd else (1 if parity else -1)
-            below = np.maximum((size - first) * np.float32(0.25), 0).astype(np.int32)
-            at = errors[2 * odd + parity]
-            code = best[2 * odd + parity]
-            for up in (0, 1):
-                k = 2 * (below + up) + parity
-                level = levels(k, np.array(odd, dtype=np.int32)).astype(np.float32)
-                error = (size - level + shifts[np.minimum(k, last)]) ** 2
-                error *= counts
-                error += flat[row + (odd * (top + 1) + np.minimum(k, top))]
-                if up == 0:
-                    at[...], code[...] = error, k
-                else:
-                    better = error < at
-                    np.copyto(at, error, where=better)
-                    np.copyto(code, k, where=better)
-    return errors, best
-
-
-def _path(errors: F32) -> I32:
-    """The branch taken at every position, [LANE, lanes]."""
+def _cheapest_path(errors: F32) -> I32:
+    """Returns the branch taken at every position, [LANE, lanes]."""
     _, length, lanes = errors.shape
-    metric = np.full((STATES, lanes), 1e30, dtype=np.float32)
+    metric = np.full((STATES, lanes), _NO_PATH, dtype=np.float32)
     metric[0] = 0
-    taken = np.empty((length, STATES, lanes), dtype=bool)
+    second_is_better = np.empty((length, STATES, lanes), dtype=bool)
     for t in range(length):
-        at = errors[:, t]
-        one = metric[_FROM[:, 0]] + at[_BRANCH[:, 0]]
-        two = metric[_FROM[:, 1]] + at[_BRANCH[:, 1]]
-        np.less(two, one, out=taken[t])
-        metric = np.minimum(one, two)
+        first = metric[_PREVIOUS[:, 0]] + errors[_BRANCH[:, 0], t]
+        second = metric[_PREVIOUS[:, 1]] + errors[_BRANCH[:, 1], t]
+        np.less(second, first, out=second_is_better[t])
+        metric = np.minimum(first, second)
         metric -= metric.min(axis=0)
     state = metric.argmin(axis=0)
-    every = np.arange(lanes)
+    every_lane = np.arange(lanes)
     branches = np.empty((length, lanes), dtype=np.int32)
     for t in range(length - 1, -1, -1):
-        which = taken[t, state, every].astype(np.int8)
-        branches[t] = _BRANCH[state, which]
-        state = _FROM[state, which]
+        taken = second_is_better[t, state, every_lane].astype(np.int8)
+        branches[t] = _BRANCH[state, taken]
+        state = _PREVIOUS[state, taken]
     return branches

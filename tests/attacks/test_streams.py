@@ -15,16 +15,17 @@ import pytest
 import kronq
 from kronq.errors import KronqError
 from kronq.packed import pack
-from kronq.trellis import entropy_coder as entropy
-from kronq.trellis.norm_classes import size_numbers
-from kronq.trellis.stream_layout import FLAT, Outline, arrange
+from kronq.trellis.layer_shape import LayerShape
+from kronq.trellis.norm_classes import NO_OFFSETS, norm_class_differences
+from kronq.trellis.range_coder import encode_runs
+from kronq.trellis.stream_layout import lay_out_stream
 from tests.attacks import hostile
 from tests.attacks.hostile import assert_refused, modest
 from tests.formats.contents import golden
 
 STEPS = pack(golden()["layer_steps"])
 FLAT_STEPS = pack(golden()["coded"])
-LAYERS = [Outline((((6, 2), (2, 5)),), 1.0)] * 3
+LAYERS = [LayerShape((((6, 2), (2, 5)),), 1.0)] * 3
 SIZES = [[np.array([8, 3], dtype=np.int32)]] * 3
 
 
@@ -47,9 +48,9 @@ def whole(stream: bytes, **codes: Any) -> bytes:
 
 def stream(third: list[int], *, levels: bool = False) -> bytes:
     """Good sizes, such a third list, and levels that are all zero, if any."""
-    numbers = [*size_numbers(LAYERS, SIZES), np.array(third, dtype=np.int32)]
-    runs, _ = arrange(LAYERS, SIZES, [FLAT] * 3) if levels else ([], [])
-    return entropy.encode(numbers, runs, [np.zeros(run.size, dtype=np.int32) for run in runs])
+    numbers = [*norm_class_differences(LAYERS, SIZES), np.array(third, dtype=np.int32)]
+    runs = lay_out_stream(LAYERS, SIZES, [NO_OFFSETS] * 3).runs if levels else []
+    return encode_runs(numbers, runs, [np.zeros(run.size, dtype=np.int32) for run in runs])
 
 
 def assert_refused_when_asked_for(path: Path, told: str) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
-import numpy as np
 import pytest
 import safetensors
-from hypothesis import given
-from hypothesis import strategies as st
 
 import kronq
 from benchmarks import baselines
-from benchmarks.baselines.baseline import Baseline, packed
+from benchmarks.baselines.baseline import Baseline
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE
 from tests import adapters
@@ -73,11 +70,3 @@ def test_a_tool_that_is_not_there_is_named_once(monkeypatch: pytest.MonkeyPatch)
         "hqq is not compared: no hqq, no torch (pip install 'kronq[baselines]')"
     ]
     assert "hqq" not in {baseline.tool for baseline in baselines.installed()}
-
-
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=40))
-def test_three_bit_codes_are_read_back_bit_by_bit(codes: list[int]) -> None:
-    data = packed(np.array(codes, np.uint8), 3)
-    text = "".join(f"{byte:08b}" for byte in data)
-    assert len(data) == -(-3 * len(codes) // 8)
-    assert [int(text[3 * i : 3 * i + 3], 2) for i in range(len(codes))] == codes

@@ -20,17 +20,17 @@ from pydantic import BaseModel
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.layer_names import natural_key
-from kronq.model.matrix import ABSENT, Float, Quantized, Stretch, mixed, scale_shape
+from kronq.model.matrix import Float, Quantized, scale_shape, with_widths
 from kronq.packed import pack
 from kronq.packed.manifest import Manifest
 from kronq.report.measurement import Report
-from kronq.trellis.coded_layers import build
-from kronq.trellis.entropy_coder import LANE
-from kronq.trellis.rounding import Rounded
-from kronq.trellis.states import NEXT
-from kronq.trellis.states import levels as levels_of
-from kronq.trellis.stream_layout import FLAT, Outline, arrange, put, zeros
-from kronq.trellis.targets import Layer
+from kronq.trellis.coded_layers import build_coded_layers
+from kronq.trellis.layer_shape import LayerShape, zero_levels
+from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
+from kronq.trellis.rounding import RoundedLevels
+from kronq.trellis.states import NEXT_STATE, levels_from_codes
+from kronq.trellis.stream_layout import LANE, lay_out_stream
+from kronq.trellis.targets import LayerTarget
 from tests.adapters import dense
 from tests.paths import ROOT
 
@@ -119,56 +119,59 @@ def channels(
     scale = (2.0 ** (np.arange(len(widths)) % 5 - 3)).astype(np.float16)
     told = np.array(widths, dtype=np.uint8)
     scale[told == 0] = 0
-    return mixed(values, told, axis, scale if scaled else None)
+    return with_widths(values, told, axis, scale if scaled else None)
 
 
 def coded() -> Adapter:
     """Levels that someone made up: a stream with every kind of product, escapes among them."""
     outlines = {
-        "h.0.attn": Outline((((2, 2),), ((9, 3), (3, 8))), 2.0),
-        "h.1.attn": Outline((((2, 2),), ((9, 3), (3, 8))), 2.0),
-        "h.0.mlp": Outline((((2, 1), (1, 3)), ((5, 4),)), -0.5),
-        "lm_head": Outline((((70, 2), (2, 3)),), 1.0),
+        "h.0.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
+        "h.1.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
+        "h.0.mlp": LayerShape((((2, 1), (1, 3)), ((5, 4),)), -0.5),
+        "lm_head": LayerShape((((70, 2), (2, 3)),), 1.0),
     }
-    sizes = [[[9], [20, ABSENT, 7]], [[9], [15, 12, ABSENT]], [[8], [14]], [[14, 14]]]
+    sizes = [[[9], [20, EMPTY_CHANNEL, 7]], [[9], [15, 12, EMPTY_CHANNEL]], [[8], [14]], [[14, 14]]]
     return replace(made_up(outlines, sizes), recipe=Recipe("compact", 1.5))
 
 
 def layer_steps() -> Adapter:
     """The same with steps of the layers' own, some below the adapter's; and a task's check."""
     outlines = {
-        "h.0.attn": Outline((((2, 2),), ((9, 3), (3, 8))), 2.0),
-        "h.1.attn": Outline((((2, 2),), ((9, 3), (3, 8))), 2.0),
-        "h.0.q": Outline((((6, 2), (2, 11)),), 0.5),
-        "h.1.q": Outline((((6, 2), (2, 11)),), -3.0),
-        "h.0.mlp": Outline((((2, 1), (1, 3)), ((5, 4),)), -0.5),
-        "h.0.up": Outline((((2, 2),), ((3, 2), (2, 5))), 1.0),
+        "h.0.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
+        "h.1.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
+        "h.0.q": LayerShape((((6, 2), (2, 11)),), 0.5),
+        "h.1.q": LayerShape((((6, 2), (2, 11)),), -3.0),
+        "h.0.mlp": LayerShape((((2, 1), (1, 3)), ((5, 4),)), -0.5),
+        "h.0.up": LayerShape((((2, 2),), ((3, 2), (2, 5))), 1.0),
     }
-    sizes = [[[9], [20, ABSENT, 7]], [[9], [15, 12, 4]], [[6, 14]], [[14, 9]], [[8], [14]]]
-    sizes.append([[ABSENT], [ABSENT, ABSENT]])
-    stretches = [(3, -2, 5), (-6, 0, 9), (-11, 4, -4), (0, 0, 0), (7, 3, 2), (40, -1, 0)]
+    sizes = [[[9], [20, EMPTY_CHANNEL, 7]], [[9], [15, 12, 4]], [[6, 14]], [[14, 9]], [[8], [14]]]
+    sizes.append([[EMPTY_CHANNEL], [EMPTY_CHANNEL, EMPTY_CHANNEL]])
+    offsets = [(3, -2, 5), (-6, 0, 9), (-11, 4, -4), (0, 0, 0), (7, 3, 2), (40, -1, 0)]
+    stretches = [StepOffsets(*each) for each in offsets]
     task = TaskCheck("dev.jsonl", 60, 0.01, 0.0042, (-0.0015, 0.0099), 0.55, 0.5625)
     recipe = Recipe("compact", 2.5, task=task)
     return replace(made_up(outlines, sizes, stretches), recipe=recipe)
 
 
 def made_up(
-    outlines: dict[str, Outline], told: list[list[list[int]]], stretches: Sequence[Stretch] = ()
+    outlines: dict[str, LayerShape],
+    told: list[list[list[int]]],
+    stretches: Sequence[StepOffsets] = (),
 ) -> Adapter:
     """Layers of such sizes, whose levels run through a few codes and now and then a large one."""
-    stretches = stretches or [FLAT] * len(outlines)
-    layers = [Layer(o, (), own) for o, own in zip(outlines.values(), stretches, strict=True)]
+    stretches = stretches or [NO_OFFSETS] * len(outlines)
+    layers = [LayerTarget(o, (), own) for o, own in zip(outlines.values(), stretches, strict=True)]
     sizes = [[np.array(s, dtype=np.int32) for s in each] for each in told]
-    runs, places = arrange([layer.outline for layer in layers], sizes, stretches)
+    layout = lay_out_stream([*outlines.values()], sizes, stretches)
     flat = [
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
-        for run in runs
+        for run in layout.runs
     ]
-    levels = zeros([*outlines.values()])
-    put(places, flat, [*outlines.values()], levels)
+    levels = zero_levels([*outlines.values()])
+    layout.scatter(flat, levels)
     adapter = Adapter({name: _like(outline) for name, outline in outlines.items()})
-    found = Rounded(1 / 64, (20, 10, -5), sizes, levels)
-    return replace(adapter, layers=build(adapter, layers, found))
+    found = RoundedLevels(1 / 64, (20, 10, -5), sizes, levels)
+    return replace(adapter, layers=build_coded_layers(adapter, layers, found))
 
 
 def _path(codes: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -176,12 +179,12 @@ def _path(codes: NDArray[np.int64]) -> NDArray[np.int32]:
     out, state = np.zeros(len(codes), dtype=np.int32), 0
     for i, code in enumerate(codes):
         state = 0 if i % LANE == 0 else state
-        out[i] = levels_of(code, np.int64(state & 1))
-        state = int(NEXT[state, code & 1])
+        out[i] = levels_from_codes(code, np.int64(state & 1))
+        state = int(NEXT_STATE[state, code & 1])
     return out
 
 
-def _like(outline: Outline) -> Delta:
+def _like(outline: LayerShape) -> Delta:
     """A layer of such factors."""
     *first, b = [Product(*(floats(*s, np.float32) for s in p)) for p in outline.products]
     a = first[0] if first else ONE

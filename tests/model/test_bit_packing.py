@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from kronq.model.bit_packing import (
+    WIDTH_BITS,
     pack_channels,
     pack_codes,
-    pack_widths,
+    pack_rows,
+    split_nibbles,
     unpack_channels,
     unpack_codes,
-    unpack_widths,
+    unpack_unsigned,
 )
 
 WIDTHS = [8, 7, 6, 5, 4, 3, 2]
@@ -37,6 +39,20 @@ def test_the_bytes_are_one_little_endian_number(bits: int, data: st.DataObject) 
     number = sum((code % 2**bits) << (i * bits) for i, code in enumerate(codes))
     packed = pack_codes(np.array(codes, dtype=np.int8), bits).tobytes()
     assert int.from_bytes(packed, "little") == number
+
+
+@given(bits=st.integers(2, 8), rows=st.integers(1, 4), count=st.integers(0, 20))
+def test_rows_of_unsigned_codes_come_back(bits: int, rows: int, count: int) -> None:
+    codes = np.random.default_rng(count).integers(0, 2**bits, (rows, count)).astype(np.uint8)
+    packed = pack_rows(codes, bits)
+    assert packed.shape == (rows, -(-count * bits // 8))
+    assert [row.tobytes() for row in packed] == [pack_codes(row, bits).tobytes() for row in codes]
+    assert np.array_equal(unpack_unsigned(packed, bits, count), codes)
+
+
+def test_nibbles_of_a_byte() -> None:
+    low, high = split_nibbles(np.array([0x3A, 0xF0], np.uint8))
+    assert (low.tolist(), high.tolist()) == ([10, 0], [3, 15])
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16])
@@ -80,7 +96,9 @@ def test_channels_of_mixed_widths_come_back(
     data = np.frombuffer(pack_channels(codes if axis == 0 else codes.T, told, axis), np.uint8)
     assert data.size == sum(-(-length * width // 8) for width in widths)
     assert np.array_equal(unpack_channels(data, told, length), codes)
-    assert np.array_equal(unpack_widths(pack_widths(told)[None], len(told))[0], told)
+    assert np.array_equal(
+        unpack_unsigned(pack_codes(told, WIDTH_BITS)[None], WIDTH_BITS, len(told))[0], told
+    )
 
 
 def test_mixed_widths_by_hand() -> None:
@@ -88,4 +106,4 @@ def test_mixed_widths_by_hand() -> None:
     codes = np.array([[1, 0, 1], [-2, 0, -2], [15, 0, 3], [-16, 0, -4]], np.int8)
     widths = np.array([5, 0, 3], dtype=np.uint8)
     assert pack_channels(codes, widths, axis=1) == b"\xc1\x3f\x08\xf1\x08"
-    assert pack_widths(widths).tobytes() == b"\x05\x03"
+    assert pack_codes(widths, WIDTH_BITS).tobytes() == b"\x05\x03"

@@ -13,7 +13,7 @@ from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.packed import pack
 from kronq.quantization.configs import config_for, config_of
-from kronq.trellis.coded_layers import rescaled
+from kronq.trellis.coded_layers import rescale_coded_layers
 from tests import adapters
 from tests.adapters import dense
 from tests.paths import EXAMPLE
@@ -89,7 +89,9 @@ def test_unbiased_codes_are_as_large_as_they_should_be(kind: str, method: str) -
 def test_unbiased_codes_are_the_same_stretched(tmp_path: Path) -> None:
     adapter = layers("kron")
     plain = kronq.quantize(adapter, kronq.Compact(bpw=2))
-    path = kronq.save(replace(plain, layers=rescaled(plain, 1.37)), tmp_path / "a.safetensors")
+    path = kronq.save(
+        replace(plain, layers=rescale_coded_layers(plain, 1.37)), tmp_path / "a.safetensors"
+    )
     for name, delta in kronq.load(path).items():
         assert np.allclose(delta.dense(), 1.37 * plain[name].dense(), rtol=1e-5, atol=1e-7)
 

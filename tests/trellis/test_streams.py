@@ -1,4 +1,4 @@
-"""Coded layers as a stream and back, with steps of their own and without."""
+"""EntropyCoded layers as a stream and back, with steps of their own and without."""
 
 from __future__ import annotations
 
@@ -13,80 +13,86 @@ from hypothesis import strategies as st
 import kronq
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter
-from kronq.model.matrix import ABSENT, Coded, Levels, Stretch
 from kronq.packed import pack
-from kronq.trellis.norm_classes import least_size
-from kronq.trellis.stream import encode
-from kronq.trellis.stream_layout import FLAT, Outline, channels
+from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
+from kronq.trellis.layer_shape import LayerShape, channel_count
+from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets, least_norm_class
+from kronq.trellis.stream import encode_layers
 from tests.formats.contents import made_up
 from tests.fuzzing import max_examples
 
 SIZE = st.integers(1, 12)
 SCALE = st.sampled_from([1.0, -0.5, 3.0, 0.0])
-STRETCH = st.tuples(st.integers(-400, 400), st.integers(-40, 40), st.integers(-40, 40))
+STEP_OFFSETS = st.builds(
+    StepOffsets, st.integers(-400, 400), st.integers(-40, 40), st.integers(-40, 40)
+)
 
 
 @st.composite
-def outlines(draw: st.DrawFn) -> Outline:
+def outlines(draw: st.DrawFn) -> LayerShape:
     """A LoRA or a kron; A and B whole or of two factors."""
     products = []
     for pairs in draw(st.sampled_from([(True,), (False, True), (False, False), (True, True)])):
         rows, cols, rank = draw(SIZE), draw(SIZE), draw(st.integers(1, 4))
         products.append(((rows, rank), (rank, cols)) if pairs else ((rows, cols),))
-    return Outline(tuple(products), draw(SCALE))
+    return LayerShape(tuple(products), draw(SCALE))
 
 
 @st.composite
-def adapters(draw: st.DrawFn) -> tuple[Adapter, list[Stretch]]:
+def adapters(draw: st.DrawFn) -> tuple[Adapter, list[StepOffsets]]:
     found = draw(st.lists(outlines(), min_size=1, max_size=6))
     found.sort(key=lambda each: each.products)  # one shape after another, as in a file
-    stretches = draw(st.lists(STRETCH | st.just(FLAT), min_size=len(found), max_size=len(found)))
+    stretches = draw(
+        st.lists(STEP_OFFSETS | st.just(NO_OFFSETS), min_size=len(found), max_size=len(found))
+    )
     sizes = []
     for each in found:
         of_layer = []
         for product in each.products:
-            least = least_size(product)
-            size = st.integers(least, least + 60) | st.just(ABSENT)
-            count = channels(product)
+            least = least_norm_class(product)
+            size = st.integers(least, least + 60) | st.just(EMPTY_CHANNEL)
+            count = channel_count(product)
             of_layer.append(draw(st.lists(size, min_size=count, max_size=count)))
         sizes.append(of_layer)
     names = {f"h.{i}": each for i, each in enumerate(found)}
     return made_up(names, sizes, stretches), stretches
 
 
-def levels_of(adapter: Adapter) -> list[Levels]:
+def levels_of(adapter: Adapter) -> list[MatrixLevels]:
     matrices = [m for delta in adapter.values() for m in delta.matrices]
-    return [m.decode() for m in matrices if isinstance(m, Coded)]
+    return [m.decode() for m in matrices if isinstance(m, EntropyCoded)]
 
 
 @max_examples(60)
 @given(adapters())
-def test_what_is_packed_is_read(made: tuple[Adapter, list[Stretch]]) -> None:
+def test_what_is_packed_is_read(made: tuple[Adapter, list[StepOffsets]]) -> None:
     """Levels, sizes and stretches as they were; scales to the bit; the same bytes once more."""
     adapter, stretches = made
-    codes = encode([*adapter.values()])
+    codes = encode_layers([*adapter.values()])
     assert codes is not None
-    assert codes.stretched == any(own != FLAT for own in stretches)
+    assert codes.parameters.has_offsets == any(own != NO_OFFSETS for own in stretches)
     with tempfile.TemporaryDirectory() as folder:
         path = kronq.save(adapter, Path(folder, "a.safetensors"))
         again = kronq.load(path)
         assert pack(again) == path.read_bytes()
         for one, two in zip(levels_of(adapter), levels_of(again), strict=True):
             assert np.array_equal(one.levels, two.levels)
-            assert np.array_equal(one.sizes, two.sizes)
+            assert np.array_equal(one.norm_classes, two.norm_classes)
             assert one.scale.tobytes() == two.scale.tobytes()
-            assert (one.step, one.shifts, one.stretch) == (two.step, two.shifts, two.stretch)
+            assert (one.step, one.shifts, one.offsets) == (two.step, two.shifts, two.offsets)
 
 
 @pytest.mark.parametrize("own", [(401, 0, 0), (0, -401, 0), (0, 0, 10**6)])
-def test_a_stretch_that_could_not_be_read_is_not_written(own: Stretch) -> None:
-    adapter = made_up({"x": Outline((((4, 2), (2, 3)),), 1.0)}, [[[4, 5]]], [own])
+def test_a_stretch_that_could_not_be_read_is_not_written(own: tuple[int, int, int]) -> None:
+    adapter = made_up({"x": LayerShape((((4, 2), (2, 3)),), 1.0)}, [[[4, 5]]], [StepOffsets(*own)])
     with pytest.raises(FormatError, match="too much or too little"):
-        encode([*adapter.values()])
+        encode_layers([*adapter.values()])
 
 
 def test_layers_without_steps_of_their_own_are_version_2() -> None:
     """What an older reader can read is not kept from it."""
-    shapes = Outline((((4, 2), (2, 3)),), 1.0)
-    for own, version in ((FLAT, b'\\"version\\":2'), ((1, 0, 0), b'\\"version\\":3')):
-        assert version in pack(made_up({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [FLAT, own]))
+    shapes = LayerShape((((4, 2), (2, 3)),), 1.0)
+    for own, version in ((NO_OFFSETS, b'\\"version\\":2'), (StepOffsets(1), b'\\"version\\":3')):
+        assert version in pack(
+            made_up({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [NO_OFFSETS, own])
+        )

@@ -10,12 +10,13 @@ import onnx_ir as ir
 from kronq import packed
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Product
-from kronq.model.matrix import Coded, Float, Matrix, Quantized
+from kronq.model.matrix import Float, Matrix, Quantized
 from kronq.onnx.base_folder import MODEL, copy_data, external_files
 from kronq.onnx.branch.add_branches import INT4_OPSET, add_branches, opset_of
 from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.written_form import WrittenForm
+from kronq.trellis.coded_matrix import EntropyCoded
 
 _SUFFIX = ".safetensors"
 _TYPES = {
@@ -54,7 +55,7 @@ def convert_for_onnx(adapter: Adapter, opset: int) -> Adapter:
     narrow = 4 if opset >= INT4_OPSET else 8
 
     def convert(matrix: Matrix) -> Matrix:
-        if isinstance(matrix, Coded):
+        if isinstance(matrix, EntropyCoded):
             return Float(matrix.float32())
         if isinstance(matrix, Quantized):
             return replace(matrix, bits=narrow if matrix.widest <= narrow else 8, widths=None)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kronq.errors import UnsupportedError
+from kronq.model.bit_packing import pack_rows, unpack_unsigned
 from kronq.model.delta import F64
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.merge.quantized_blocks import QuantizedBlocks
@@ -77,11 +78,12 @@ def _read_nbits(site: Site, codes: _Array, scale: _Array, zero: _Array | None) -
     if zero is None:
         zeros = np.full((rows * count, 1), middle, np.float64)
     elif integer_zeros:
-        zeros = _unpack_nbits(zero.reshape(rows, -1), bits)[:, :count].reshape(-1, 1)
+        numbers = unpack_unsigned(zero.reshape(rows, -1), bits, count)
+        zeros = numbers.astype(np.float64).reshape(-1, 1)
     else:
         zeros = zero.astype(np.float64).reshape(-1, 1)
     return QuantizedBlocks(
-        codes=_unpack_nbits(codes.reshape(rows * count, -1), bits),
+        codes=unpack_unsigned(codes.reshape(rows * count, -1), bits, size).astype(np.float64),
         scale=scale.astype(np.float64).reshape(-1, 1),
         zero=zeros,
         limits=(0, 2**bits - 1),
@@ -152,7 +154,7 @@ def stored_tensors(blocks: QuantizedBlocks, site: Site) -> list[tuple[int, ir.Te
         array: _Array
         if first == 1 and old.dtype == ir.DataType.UINT8:
             rows = site.shape[0] if index == first + 2 else len(values)
-            array = _pack_nbits(values.reshape(rows, -1), bits)
+            array = pack_rows(values.reshape(rows, -1).astype(np.uint8), bits)
         elif blocks.size and index > first and first == 0:
             along = values.reshape(blocks.shape[1 - (blocks.axis or 0)], -1)
             array = np.moveaxis(along, -1, blocks.axis or 0)
@@ -166,20 +168,6 @@ def stored_tensors(blocks: QuantizedBlocks, site: Site) -> list[tuple[int, ir.Te
 def _cast(array: _Array, dtype: ir.DataType) -> _Array:
     kind = {ir.DataType.INT4: ml_dtypes.int4, ir.DataType.UINT4: ml_dtypes.uint4}.get(dtype)
     return np.ascontiguousarray(array.astype(kind or dtype.numpy()))
-
-
-def _unpack_nbits(data: _Array, bits: int) -> F64:
-    """Unpacks bytes [rows, n] to codes [rows, n · 8 / bits], the lowest bits first."""
-    parts = [(data >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
-    return np.stack(parts, axis=-1).reshape(len(data), -1).astype(np.float64)
-
-
-def _pack_nbits(codes: F64, bits: int) -> NDArray[np.uint8]:
-    """Packs codes into bytes, the lowest bits first; a last byte is filled with zeros."""
-    each = 8 // bits
-    padded = np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % each)))
-    parts = padded.reshape(len(padded), -1, each) << (np.arange(each, dtype=np.uint8) * bits)
-    return np.asarray(np.bitwise_or.reduce(parts, axis=-1), dtype=np.uint8)
 
 
 def _constant_input(node: ir.Node, index: int) -> _Array | None:

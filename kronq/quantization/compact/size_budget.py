@@ -12,16 +12,16 @@ from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural_key
-from kronq.model.matrix import Coded, Levels
 from kronq.model.second_moments import LayerMoments
 from kronq.packed import grouped
 from kronq.quantization.file_size import file_size
-from kronq.trellis.coded_layers import build, reread
-from kronq.trellis.rate_tables import Tables
-from kronq.trellis.rounding import Rounded, rounded
-from kronq.trellis.stream import encode
-from kronq.trellis.stream_layout import lengths
-from kronq.trellis.targets import Layer, prepare
+from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
+from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
+from kronq.trellis.layer_shape import channel_lengths
+from kronq.trellis.rate_tables import RateTables
+from kronq.trellis.rounding import RoundedLevels, round_and_learn, round_targets
+from kronq.trellis.stream import encode_layers
+from kronq.trellis.targets import LayerTarget, prepare_targets
 
 Progress = Callable[[int, int], None]
 
@@ -56,14 +56,14 @@ def fill_size(
         FormatError: A layer has values that are not finite.
     """
     adapter = order_as_in_file(adapter)
-    layers = prepare(adapter, moments)
-    step, tables = _learn_tables(adapter, layers, size)
-    best: tuple[int, Rounded] | None = None
+    targets = prepare_targets(adapter, moments)
+    step, tables = _learn_tables(adapter, targets, size)
+    best: tuple[int, RoundedLevels] | None = None
     search = _StepSearch(size)
     nbytes = 0
     for done in range(_PASSES):
-        levels, _ = rounded(layers, step, tables, learn=False)
-        coded = replace(adapter, layers=build(adapter, layers, levels), recipe=recipe)
+        levels = round_targets(targets, step, tables)
+        coded = replace(adapter, layers=build_coded_layers(adapter, targets, levels), recipe=recipe)
         nbytes = file_size(coded)
         if nbytes <= size and (best is None or nbytes > best[0]):
             best = nbytes, levels
@@ -81,28 +81,30 @@ def fill_size(
             expected=f"{size:,} bytes",
             hint="ask for more",
         )
-    coded_layers = reread(adapter, layers, best[1])
+    coded_layers = encode_and_reopen(adapter, targets, best[1])
     ordered = {name: coded_layers[name] for name in sorted(adapter, key=natural_key)}
     return replace(adapter, layers=ordered, recipe=recipe)
 
 
-def _learn_tables(adapter: Adapter, layers: Sequence[Layer], size: int) -> tuple[float, Tables]:
+def _learn_tables(
+    adapter: Adapter, targets: Sequence[LayerTarget], size: int
+) -> tuple[float, RateTables]:
     """Returns a step near the right one and the rate tables at it.
 
     Large adapters are sampled by layers. The tables stay fixed from then on, so that bytes fall
     steadily with the step.
     """
     stride = max(1, -(-adapter.parameters // _SAMPLE))
-    sample = list(layers[::stride])
+    sample = list(targets[::stride])
     names = list(adapter)[::stride]
     part = replace(adapter, layers={name: adapter[name] for name in names})
     share = max(1, (size - _HEADER) * part.parameters // adapter.parameters)
-    step, tables = _gaussian_step(sample, share), Tables()
+    step, tables = _gaussian_step(sample, share), RateTables()
     search = _StepSearch(share)
     for _ in range(_LEARNING_PASSES):
-        _, tables = rounded(sample, step, tables)
-        levels, tables = rounded(sample, step, tables)
-        stream = encode([*build(part, sample, levels).values()])
+        _, tables = round_and_learn(sample, step, tables)
+        levels, tables = round_and_learn(sample, step, tables)
+        stream = encode_layers([*build_coded_layers(part, sample, levels).values()])
         nbytes = 0 if stream is None else len(stream.data)
         step = search.next_step(step, max(nbytes, 1))
     return step, tables
@@ -120,22 +122,22 @@ def _with_empty_matrices(adapter: Adapter) -> Adapter:
     def empty(product: Product) -> Product:
         if product is ONE:
             return ONE
-        return Product(*(Coded(m.shape, None, 0, _no_levels) for m in product.matrices))
+        return Product(*(EntropyCoded(m.shape, None, 0, _no_levels) for m in product.matrices))
 
     layers = {n: replace(d, a=empty(d.a), b=empty(d.b)) for n, d in adapter.items()}
     return replace(adapter, layers=layers)
 
 
-def _no_levels() -> Levels:
+def _no_levels() -> MatrixLevels:
     raise AssertionError
 
 
-def _gaussian_step(layers: Sequence[Layer], size: int) -> float:
+def _gaussian_step(targets: Sequence[LayerTarget], size: int) -> float:
     """Returns the step at which Gaussian entries would have entropies of ``size`` bytes."""
     sigmas, counts = [], []
-    for layer in layers:
-        for target, product in zip(layer.targets, layer.outline.products, strict=True):
-            for norms, n in ((target.norms, s) for s in lengths(product)):
+    for layer in targets:
+        for target, product in zip(layer.products, layer.shape.products, strict=True):
+            for norms, n in ((target.norms, s) for s in channel_lengths(product)):
                 sigmas.append(norms / math.sqrt(n))
                 counts.append(np.full(len(norms), n))
     sigma, count = np.concatenate(sigmas), np.concatenate(counts)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kronq.model.adapter import Adapter
-from kronq.model.matrix import Coded
 from kronq.model.squared_norms import squared_norms
-from kronq.trellis.coded_layers import rescaled
+from kronq.trellis.coded_layers import rescale_coded_layers
+from kronq.trellis.coded_matrix import EntropyCoded
 
 MAX_FACTOR = 4.0
 """Limit of the factor, for an adapter of which next to nothing is left."""
@@ -36,7 +36,7 @@ def make_unbiased(reference: Adapter, quantized: Adapter) -> Adapter:
         quantized: The same layers, in codes of any kind.
     """
     factor = unbiased_factor(reference, quantized)
-    if any(isinstance(m, Coded) for delta in quantized.values() for m in delta.matrices):
-        return replace(quantized, layers=rescaled(quantized, factor))
+    if any(isinstance(m, EntropyCoded) for delta in quantized.values() for m in delta.matrices):
+        return replace(quantized, layers=rescale_coded_layers(quantized, factor))
     layers = {n: replace(d, scale=float(f"{d.scale * factor:.4g}")) for n, d in quantized.items()}
     return replace(quantized, layers=layers)

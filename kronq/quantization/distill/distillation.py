@@ -32,7 +32,7 @@ from kronq.quantization.distill.latents import (
 from kronq.quantization.distill.optimizer import MatrixAdam
 from kronq.quantization.distill.question_batches import draw_batches
 from kronq.quantization.distill.student import Student
-from kronq.trellis.rounding import WEIGHT, Rounded
+from kronq.trellis.rounding import MULTIPLIER, RoundedLevels
 
 _FINAL_RATE = 0.1
 """Share of the rate that is left at the end of a cosine."""
@@ -105,7 +105,7 @@ def tune(
         raise ArgumentError("the data has no answer to tune to")
     recipe = Recipe("tuned", round(8 * size / adapter.parameters, 4))
     latents = initialize_latents(adapter, size, recipe, moments)
-    multiplier, optimizer = WEIGHT, MatrixAdam(settings.rate)
+    multiplier, optimizer = MULTIPLIER, MatrixAdam(settings.rate)
     batches = draw_batches(questions, settings.seed)
     with attach(model, latents.adapter) as attached:
         student = Student(model, attached.factors, latents, questions, settings.choice_weight)
@@ -121,7 +121,7 @@ def tune(
     return build_adapter(latents, _round_to_size(latents, size, multiplier))
 
 
-def _round_to_size(latents: Latents, size: int, multiplier: float) -> Rounded:
+def _round_to_size(latents: Latents, size: int, multiplier: float) -> RoundedLevels:
     """Rounds the latents to levels that fill ``size``, by bisecting the price of a bit.
 
     Args:
@@ -132,7 +132,7 @@ def _round_to_size(latents: Latents, size: int, multiplier: float) -> Rounded:
     Raises:
         ArgumentError: No trial was small enough.
     """
-    best: tuple[int, Rounded] | None = None
+    best: tuple[int, RoundedLevels] | None = None
     low = high = math.log(multiplier)
     widen = 0.05
     too_large = fits = False

@@ -14,17 +14,25 @@ import numpy as np
 
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.layer_names import natural_key
-from kronq.model.matrix import F32, Coded, drawn
+from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments
 from kronq.quantization.compact.size_budget import fill_size, order_as_in_file
 from kronq.quantization.compact.unbiased import unbiased_factor
 from kronq.quantization.file_size import file_size
-from kronq.trellis.coded_layers import build, reread
-from kronq.trellis.rate_tables import Tables
-from kronq.trellis.reconstruction import scales
-from kronq.trellis.rounding import Plan, Rounded, code, no_levels, plan, rounded
-from kronq.trellis.targets import left_levels, prepare, right_levels
-from kronq.trellis.viterbi import I32
+from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
+from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.layer_shape import I32
+from kronq.trellis.rate_tables import RateTables
+from kronq.trellis.reconstruction import reconstruction_scales, shift_levels
+from kronq.trellis.rounding import (
+    RoundedLevels,
+    RoundingPlan,
+    plan_rounding,
+    round_and_learn,
+    round_side,
+    round_targets,
+)
+from kronq.trellis.targets import prepare_targets
 
 MatrixKey = tuple[int, int, int]
 """A layer, one of its products (A's before B's), and the left or right matrix of it."""
@@ -46,7 +54,7 @@ class Latents:
 
     adapter: Adapter
     recipe: Recipe
-    plan: Plan
+    plan: RoundingPlan
     gain: float
     values: dict[MatrixKey, F32]
 
@@ -68,59 +76,58 @@ def initialize_latents(
     """
     filled = fill_size(adapter, size, recipe, None, moments)
     adapter = order_as_in_file(adapter)
-    layers = prepare(adapter, moments)
+    targets = prepare_targets(adapter, moments)
     step = _step(filled)
-    tables = Tables()
+    tables = RateTables()
     for _ in range(_LEARNING_PASSES):
-        _, tables = rounded(layers, step, tables)
-    how = plan(layers, step, tables, rounded(layers, step, tables, learn=False)[0].sizes)
-    lefts = [left_levels(layer, each, step) for layer, each in zip(layers, how.sizes, strict=True)]
-    levels = no_levels(layers)
-    code(how, 0, lefts, levels)
-    rights = [
-        right_levels(layer, each, [drawn(sides[0], tables.shifts) for sides in found], step)
-        for layer, each, found in zip(layers, how.sizes, levels, strict=True)
-    ]
+        _, tables = round_and_learn(targets, step, tables)
+    classes = round_targets(targets, step, tables).norm_classes
+    plan = plan_rounding(targets, step, tables, classes)
+    lefts, levels = plan.left(), plan.zeros()
+    round_side(plan, 0, lefts, levels)
+    rights = plan.right(levels)
     values = {
         (i, p, side): matrices[i][p]
         for side, matrices in enumerate((lefts, rights))
-        for i, layer in enumerate(layers)
-        for p, product in enumerate(layer.outline.products)
+        for i, target in enumerate(targets)
+        for p, product in enumerate(target.shape.products)
         if side < len(product)
     }
-    return Latents(adapter, recipe, how, unbiased_factor(adapter, filled), values)
+    return Latents(adapter, recipe, plan, unbiased_factor(adapter, filled), values)
 
 
 def _step(filled: Adapter) -> float:
     first = next(iter(filled.values())).b.left
-    assert isinstance(first, Coded)  # noqa: S101
+    assert isinstance(first, EntropyCoded)  # noqa: S101
     return first.decode().step
 
 
-def round_latents(latents: Latents, multiplier: float) -> Rounded:
+def round_latents(latents: Latents, multiplier: float) -> RoundedLevels:
     """Rounds all latents to levels, at a price of ``multiplier`` squared steps a bit."""
-    how = latents.plan
-    levels = no_levels(how.layers)
+    plan = latents.plan
+    levels = plan.zeros()
     for side in (0, 1):
-        code(how, side, _values_of_side(latents, side), levels, multiplier)
-    return Rounded(how.step * latents.gain, how.tables.shifts, how.sizes, levels)
+        round_side(plan, side, _values_of_side(latents, side), levels, multiplier)
+    return RoundedLevels(plan.step * latents.gain, plan.tables.shifts, plan.norm_classes, levels)
 
 
 def _values_of_side(latents: Latents, side: int) -> list[list[F32]]:
     none = np.zeros((0, 0), dtype=np.float32)
     return [
-        [latents.values.get((i, p, side), none) for p, _ in enumerate(layer.outline.products)]
-        for i, layer in enumerate(latents.plan.layers)
+        [latents.values.get((i, p, side), none) for p, _ in enumerate(target.shape.products)]
+        for i, target in enumerate(latents.plan.targets)
     ]
 
 
 def matrix_scales(latents: Latents) -> dict[MatrixKey, F32]:
     """Returns the reconstruction scales of each matrix, broadcastable to it."""
-    how = latents.plan
+    plan = latents.plan
     found: dict[MatrixKey, F32] = {}
-    for i, (layer, sizes) in enumerate(zip(how.layers, how.sizes, strict=True)):
-        by_product = scales(layer.outline, sizes, how.step * latents.gain, layer.stretch)
-        for p, (product, scale) in enumerate(zip(layer.outline.products, by_product, strict=True)):
+    for i, (target, classes) in enumerate(zip(plan.targets, plan.norm_classes, strict=True)):
+        by_product = reconstruction_scales(
+            target.shape, classes, plan.step * latents.gain, target.offsets
+        )
+        for p, (product, scale) in enumerate(zip(target.shape.products, by_product, strict=True)):
             for side in range(len(product)):
                 found[i, p, side] = scale[:, None] if side else scale
     return found
@@ -128,18 +135,18 @@ def matrix_scales(latents: Latents) -> dict[MatrixKey, F32]:
 
 def reconstruct(levels: I32, scale: F32, latents: Latents) -> F32:
     """Returns the values of levels, as they will be read from the file."""
-    values: F32 = drawn(levels, latents.plan.tables.shifts) * scale
+    values: F32 = shift_levels(levels, latents.plan.tables.shifts) * scale
     return values
 
 
-def coded_file_size(latents: Latents, levels: Rounded) -> int:
+def coded_file_size(latents: Latents, levels: RoundedLevels) -> int:
     """Returns the bytes of the file."""
-    layers = build(latents.adapter, latents.plan.layers, levels)
+    layers = build_coded_layers(latents.adapter, latents.plan.targets, levels)
     return file_size(replace(latents.adapter, layers=layers, recipe=latents.recipe))
 
 
-def build_adapter(latents: Latents, levels: Rounded) -> Adapter:
+def build_adapter(latents: Latents, levels: RoundedLevels) -> Adapter:
     """Returns the adapter as it will be read from its file."""
-    layers = reread(latents.adapter, latents.plan.layers, levels)
+    layers = encode_and_reopen(latents.adapter, latents.plan.targets, levels)
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     return replace(latents.adapter, layers=ordered, recipe=latents.recipe)

@@ -10,7 +10,7 @@ from kronq.model.matrix import F32
 from kronq.quantization.distill.choice_rows import Question, build_rows
 from kronq.quantization.distill.divergence import can_share_prompts, divergence, predict_targets
 from kronq.quantization.distill.latents import Latents, MatrixKey, matrix_scales, reconstruct
-from kronq.trellis.rounding import Rounded
+from kronq.trellis.rounding import RoundedLevels
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Student:
         self._share_prompts = can_share_prompts(model, max(questions, key=lambda q: len(q.choices)))
 
     def gradients(
-        self, levels: Rounded, parts: Sequence[Sequence[Question]]
+        self, levels: RoundedLevels, parts: Sequence[Sequence[Question]]
     ) -> dict[MatrixKey, F32]:
         """Returns the gradients by latent of the mean divergence of a question.
 
@@ -70,7 +70,7 @@ class Student:
             if leaf.grad is not None
         }
 
-    def _leaves(self, levels: Rounded) -> dict[MatrixKey, torch.Tensor]:
+    def _leaves(self, levels: RoundedLevels) -> dict[MatrixKey, torch.Tensor]:
         import torch
 
         device = next(self._model.parameters()).device

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.model.bit_packing import WIDTHS, packed_size
 from kronq.model.delta import F64
-from kronq.model.matrix import F32, WIDTHS, packed_size
+from kronq.model.matrix import F32
 from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.gptq import code_range, round_to_codes
 

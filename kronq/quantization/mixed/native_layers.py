@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.float16 import scale_near_one, to_float16
-from kronq.model.matrix import F32, Quantized, mixed
+from kronq.model.matrix import F32, Quantized, with_widths
 from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
 
@@ -127,9 +127,9 @@ def _product(codes: ProductCodes, scale: F16) -> Product:
     """Makes a product whose left (or only) matrix carries the scales."""
     left = codes.codes[0].astype(np.int8)
     if len(codes.codes) == 1:
-        return Product(mixed(left, codes.widths[0], 0, scale, codes.clipped[0]))
+        return Product(with_widths(left, codes.widths[0], 0, scale, codes.clipped[0]))
     right = codes.codes[1].astype(np.int8)
     return Product(
-        mixed(np.ascontiguousarray(left.T), codes.widths[0], 1, scale, codes.clipped[0]),
-        mixed(right, codes.widths[1], 0, None, codes.clipped[1]),
+        with_widths(np.ascontiguousarray(left.T), codes.widths[0], 1, scale, codes.clipped[0]),
+        with_widths(right, codes.widths[1], 0, None, codes.clipped[1]),
     )

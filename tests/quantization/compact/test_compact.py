@@ -14,12 +14,14 @@ import kronq
 from kronq.errors import FormatError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.matrix import ABSENT, Coded, Float
+from kronq.model.matrix import Float
 from kronq.packed import pack
-from kronq.trellis.coded_layers import build
-from kronq.trellis.rate_tables import Tables
-from kronq.trellis.rounding import rounded
-from kronq.trellis.targets import prepare
+from kronq.trellis.coded_layers import build_coded_layers
+from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.norm_classes import EMPTY_CHANNEL
+from kronq.trellis.rate_tables import RateTables
+from kronq.trellis.rounding import round_and_learn
+from kronq.trellis.targets import prepare_targets
 from tests import adapters
 from tests.adapters import dense, relative
 from tests.fuzzing import max_examples
@@ -95,11 +97,11 @@ def test_gaussian_factors_come_near_the_bound() -> None:
     rng = np.random.default_rng(0)
     whole = Product(Float(rng.normal(size=(400, 500)).astype(np.float32)))
     adapter = Adapter({"x": Delta(ONE, whole, 1.0, (400, 500))})
-    prepared = prepare(adapter)
-    tables = Tables()
+    prepared = prepare_targets(adapter)
+    tables = RateTables()
     for _ in range(3):
-        found, tables = rounded(prepared, 0.15, tables)
-    new = Adapter(build(adapter, prepared, found))
+        found, tables = round_and_learn(prepared, 0.15, tables)
+    new = Adapter(build_coded_layers(adapter, prepared, found))
     bits = 8 * len(pack(new)) / adapter.parameters
     assert 6.0206 * bits + 20 * np.log10(relative(adapter["x"], new["x"])) < 0.75
 
@@ -125,7 +127,7 @@ def test_a_fresh_adapter_stays_zero() -> None:
 def test_matrices_are_coded_and_their_bytes_add_up() -> None:
     quantized = kronq.quantize(layers("kron"), kronq.Compact(bpw=3))
     matrices = [m for d in quantized.values() for m in d.matrices]
-    assert all(isinstance(m, Coded) for m in matrices)
+    assert all(isinstance(m, EntropyCoded) for m in matrices)
     data = pack(quantized)
     assert sum(m.nbytes for m in matrices) == len(data) - 8 - int.from_bytes(data[:8], "little")
 
@@ -160,8 +162,8 @@ def test_few_channels_are_coded_for_nothing() -> None:
     found = kronq.quantize(adapter, kronq.Compact(bpw=0.6))
     half_dead = coded = 0
     for delta in found.values():
-        left, right = (m.decode() for m in delta.b.matrices if isinstance(m, Coded))
-        there = left.sizes != ABSENT
+        left, right = (m.decode() for m in delta.b.matrices if isinstance(m, EntropyCoded))
+        there = left.norm_classes != EMPTY_CHANNEL
         half_dead += int((there & ~(left.levels.any(axis=0) & right.levels.any(axis=1))).sum())
         coded += int(there.sum())
     assert coded > 500

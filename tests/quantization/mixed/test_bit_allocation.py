@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kronq.model.matrix import WIDTHS
+from kronq.model.bit_packing import WIDTHS
 from kronq.quantization.grid import quantize_matrix
 from kronq.quantization.mixed.bit_allocation import (
     Allocation,

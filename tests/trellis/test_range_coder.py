@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kronq.trellis.entropy_coder import LANE, Counts, Run, decode, encode, prior, steps, width
-from kronq.trellis.states import NEXT, STATES, codes_of, levels
+from kronq.trellis.context_counts import ContextCounts, largest_symbol
+from kronq.trellis.integer_math import floor_exp2
+from kronq.trellis.range_coder import decode_runs, encode_runs
+from kronq.trellis.states import NEXT_STATE, STATES, codes_from_levels, levels_from_codes
+from kronq.trellis.stream_layout import LANE, Run
 from tests.fuzzing import max_examples
 
 I32 = NDArray[np.int32]
@@ -23,8 +26,8 @@ def path(codes: I32) -> I32:
     for i, code in enumerate(codes.tolist()):
         if i % LANE == 0:
             state = 0
-        out.append(int(levels(np.array(code), np.array(state & 1))))
-        state = int(NEXT[state, code & 1])
+        out.append(int(levels_from_codes(np.array(code), np.array(state & 1))))
+        state = int(NEXT_STATE[state, code & 1])
     return np.array(out, dtype=np.int32)
 
 
@@ -43,17 +46,17 @@ def test_what_goes_in_comes_out(
 ) -> None:
     rng = np.random.default_rng(seed)
     runs = [Run(kind, size) for kind, size in parts]
-    wanted = [path(made(rng, run.kind, run.size)) for run in runs]
+    wanted = [path(made(rng, run.context_class, run.size)) for run in runs]
     told = np.array(numbers, dtype=np.int32)
-    data = encode([told], runs, wanted)
-    assert data == encode([told], runs, wanted)
+    data = encode_runs([told], runs, wanted)
+    assert data == encode_runs([told], runs, wanted)
     seen: list[I32] = []
 
     def runs_of(found: list[I32]) -> list[Run]:
         seen.extend(found)
         return runs
 
-    found = decode(data, [len(told)], runs_of)
+    found = decode_runs(data, [len(told)], runs_of)
     assert np.array_equal(seen[0], told)
     assert all(np.array_equal(x, y) for x, y in zip(found, wanted, strict=True))
 
@@ -62,49 +65,51 @@ def test_the_stream_is_as_long_as_the_entropy() -> None:
     """Of the codes, given the kind of state; within a hundredth."""
     rng = np.random.default_rng(0)
     runs = [Run(kind, 40_000) for kind in (-2, 3, 8, 14)]
-    wanted = [path(made(rng, run.kind, run.size)) for run in runs]
+    wanted = [path(made(rng, run.context_class, run.size)) for run in runs]
     bits = 0.0
     for level in wanted:
-        codes = codes_of(level)
+        codes = codes_from_levels(level)
         state = np.zeros(-(-len(codes) // LANE), dtype=np.int64)
         odd = np.zeros(len(codes), dtype=np.int64)
         for t in range(LANE):
             column = codes[t::LANE]
             odd[t::LANE] = state[: len(column)] & 1
-            state[: len(column)] = NEXT[state[: len(column)], column & 1]
+            state[: len(column)] = NEXT_STATE[state[: len(column)], column & 1]
         for side in (0, 1):
             _, counts = np.unique(codes[odd == side], return_counts=True)
             bits -= float((counts * np.log2(counts / counts.sum())).sum())
-    assert bits / 8 * 0.999 < len(encode([], runs, wanted)) < bits / 8 * 1.01
+    assert bits / 8 * 0.999 < len(encode_runs([], runs, wanted)) < bits / 8 * 1.01
 
 
 def test_levels_off_the_trellis_are_refused() -> None:
     with pytest.raises(ValueError, match="no path"):
-        encode([], [Run(4, 3)], [np.array([1, 0, 0], dtype=np.int32)])  # odd, in the even state
+        encode_runs(
+            [], [Run(4, 3)], [np.array([1, 0, 0], dtype=np.int32)]
+        )  # odd, in the even state
 
 
 @pytest.mark.parametrize("cut", [0, 4, 400])
 def test_a_damaged_stream_ends_somehow(cut: int) -> None:
     rng = np.random.default_rng(0)
     run = Run(8, 2000)
-    data = encode([], [run], [path(made(rng, 8, 2000))])
+    data = encode_runs([], [run], [path(made(rng, 8, 2000))])
     for bad in (data[:cut], data[cut:], data + b"\x01" * 64, b"\xff" * 64):
         try:
-            found = decode(bad, [], lambda _: [run])
+            found = decode_runs(bad, [], lambda _: [run])
         except ValueError:
             continue
         assert found[0].shape == (2000,)
     with pytest.raises(ValueError, match="32-bit words"):
-        decode(data[:-1], [], lambda _: [run])
+        decode_runs(data[:-1], [], lambda _: [run])
 
 
 @pytest.mark.parametrize("kind", [-40, -6, 0, 7, 21, 40, 10**6])
 @pytest.mark.parametrize("odd", [0, 1])
 def test_tables_are_whole_numbers_that_fill_the_range(kind: int, odd: int) -> None:
-    counts = Counts(prior(kind, odd))
+    counts = ContextCounts.prior(kind, odd)
     for _ in range(2):
-        table = counts.table().astype(np.int64)
-        assert len(table) == 2 * width(kind) + 1
+        table = counts.frequencies().astype(np.int64)
+        assert len(table) == 2 * largest_symbol(kind) + 1
         assert (table >= 0).all()
         assert table.sum() == 2**24 - len(table)
         counts.add(np.zeros(10**6, dtype=np.int32))
@@ -112,10 +117,10 @@ def test_tables_are_whole_numbers_that_fill_the_range(kind: int, odd: int) -> No
 
 @pytest.mark.parametrize("x", range(-60, 84))  # up to 2^24
 def test_powers_of_two_by_whole_numbers(x: int) -> None:
-    assert steps(x, 3) == math.floor(2 ** (3 + x / 4) * (1 + 1e-14))
+    assert floor_exp2(x, 3) == math.floor(2 ** (3 + x / 4) * (1 + 1e-14))
 
 
 def test_the_trellis() -> None:
     """Both branches of every state lead apart, and every state is entered twice."""
-    assert sorted(NEXT.reshape(-1).tolist()) == sorted([*range(STATES)] * 2)
-    assert (NEXT[:, 0] != NEXT[:, 1]).all()
+    assert sorted(NEXT_STATE.reshape(-1).tolist()) == sorted([*range(STATES)] * 2)
+    assert (NEXT_STATE[:, 0] != NEXT_STATE[:, 1]).all()

@@ -1,0 +1,216 @@
+"""Codes as a stream of bits and back: constriction's range coder (Bamler, arXiv 2201.01741).
+
+All lanes are walked side by side, position by position, under the adaptive tables of
+``context_counts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kronq.errors import FormatError, MissingDependencyError
+from kronq.trellis.context_counts import ContextCounts
+from kronq.trellis.layer_shape import I32
+from kronq.trellis.states import NEXT_STATE, codes_from_levels, levels_from_codes
+from kronq.trellis.stream_layout import LANE, Run, split_lanes
+
+_RENEWALS = {2**i for i in range(7)}
+"""Positions in a lane at which the tables are made anew."""
+_NUMBER_CLASS = 10
+"""Context class of the numbers that a stream begins with."""
+_SHORTEST_BLOCK = 16
+_ESCAPE_BITS = 20
+LARGEST_CONTEXT_CLASS = 100
+"""The highest class that a writer tries: levels near 2^25, which fit into 32 bits all the same."""
+
+BlockCoder = Callable[[Any, int, I32], I32]
+"""Codes some codes with one table: (model, largest symbol, codes) → codes."""
+
+
+class _Context:
+    """Counts of one context, and the model made of them.
+
+    Args:
+        context_class: See ``ContextCounts``.
+        odd: Parity of the trellis state.
+    """
+
+    def __init__(self, context_class: int, odd: int) -> None:
+        self._counts = ContextCounts.prior(context_class, odd)
+        self._uncounted: list[I32] = []
+        self._model: Any = None
+
+    def code(self, code_block: BlockCoder, codes: I32) -> I32:
+        if self._model is None:
+            categorical = _constriction().stream.model.Categorical
+            self._model = categorical(self._counts.frequencies(), perfect=False)
+        coded = code_block(self._model, self._counts.largest, codes)
+        self._uncounted.append(coded)
+        return coded
+
+    def renew(self) -> None:
+        """Counts what was coded since the last time; the next block has a new model."""
+        if self._uncounted:
+            self._counts.add(np.concatenate(self._uncounted))
+            self._uncounted.clear()
+            self._model = None
+
+
+def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I32]) -> bytes:
+    """Encodes numbers, and then the levels of every run, as one stream.
+
+    Args:
+        numbers: Lists of whole numbers near zero; each has a table of its own.
+        runs: The runs of the stream.
+        levels: The levels of each run [size], as a path through the trellis gives them.
+
+    Raises:
+        ValueError: They are no such path.
+        FormatError: A code is too large for an escape.
+    """
+    encoder = _constriction().stream.queue.RangeEncoder()
+
+    def encode_block(model: Any, largest: int, codes: I32) -> I32:
+        symbols = np.clip(codes, -largest, largest)
+        encoder.encode(symbols + np.int32(largest), model)
+        for code in codes[np.abs(symbols) == largest]:
+            _encode_escape(encoder, abs(int(code)) - largest)
+        return codes
+
+    for each in numbers:
+        _code_numbers(each, encode_block)
+    walked = _walk_lanes(runs, [split_lanes(codes_from_levels(x)) for x in levels], encode_block)
+    for run, found, wanted in zip(runs, walked, levels, strict=True):
+        if not np.array_equal(found.reshape(-1)[: run.size], wanted):
+            raise ValueError("the levels are no path through the trellis")
+    return bytes(encoder.get_compressed().astype("<u4").tobytes())
+
+
+def decode_runs(
+    data: bytes, counts: Sequence[int], runs_of: Callable[[list[I32]], Sequence[Run]]
+) -> list[I32]:
+    """Decodes the levels of every run.
+
+    Args:
+        data: The stream.
+        counts: How many numbers there are in each list.
+        runs_of: Returns the runs that follow, from the numbers.
+
+    Raises:
+        ValueError: The stream is too short, too long or damaged.
+    """
+    if len(data) % 4:
+        raise ValueError("a stream of codes is whole 32-bit words")
+    words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
+    decoder = _constriction().stream.queue.RangeDecoder(words)
+
+    def decode_block(model: Any, largest: int, codes: I32) -> I32:
+        shifted: I32 = decoder.decode(model, len(codes))
+        symbols = shifted - np.int32(largest)
+        if np.count_nonzero(shifted % (2 * largest)) < len(shifted):  # 0 or 2 · largest: escapes
+            for i in np.flatnonzero(np.abs(symbols) == largest):
+                symbols[i] += np.sign(symbols[i]) * _decode_escape(decoder)
+        return symbols
+
+    try:
+        numbers = [_code_numbers(np.zeros(n, dtype=np.int32), decode_block) for n in counts]
+        runs = runs_of(numbers)
+        walked = _walk_lanes(runs, None, decode_block)
+    except AssertionError as error:
+        raise ValueError(f"the stream of codes is damaged: {error}") from None
+    if not decoder.maybe_exhausted() and words[-1]:  # zeros may fill it up
+        raise ValueError("the stream of codes is longer than its codes")
+    return [x.reshape(-1)[: run.size] for x, run in zip(walked, runs, strict=True)]
+
+
+def _code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
+    """Codes a list of numbers in blocks, each half as long as the list before it."""
+    context = _Context(_NUMBER_CLASS, 0)
+    blocks: list[I32] = [np.zeros(0, dtype=np.int32)]
+    start, size = 0, _SHORTEST_BLOCK
+    while start < len(numbers):
+        blocks.append(context.code(code_block, numbers[start : start + size]))
+        context.renew()
+        start += len(blocks[-1])
+        size = max(_SHORTEST_BLOCK, start // 2)
+    return np.concatenate(blocks)
+
+
+def _walk_lanes(runs: Sequence[Run], codes: list[I32] | None, code_block: BlockCoder) -> list[I32]:
+    """Codes all lanes side by side, position by position.
+
+    Args:
+        runs: The runs of the stream.
+        codes: Of each run [lanes, LANE]; None where ``code_block`` decodes them.
+        code_block: Encodes or decodes.
+
+    Returns:
+        The levels of each run [lanes, LANE].
+    """
+    if not runs:
+        return []
+    contexts = {
+        (r.context_class, odd): _Context(r.context_class, odd) for r in runs for odd in (0, 1)
+    }
+    ordered = [contexts[run.context_class, odd] for run in runs for odd in (0, 1)]
+    lane_counts = [len(run.lane_lengths) for run in runs]
+    run_of_lane = np.repeat(np.arange(len(runs), dtype=np.uint16), lane_counts)
+    lane_lengths = np.concatenate([run.lane_lengths for run in runs])
+    levels = np.zeros((LANE, len(lane_lengths)), dtype=np.int32)
+    given = levels if codes is None else np.concatenate(codes).T
+    state = np.zeros(len(lane_lengths), dtype=np.int8)
+    for t in range(LANE):
+        if t in _RENEWALS:
+            for context in contexts.values():
+                context.renew()
+        # Run by run, of each first the lanes in even states and then those in odd ones.
+        active = np.flatnonzero(lane_lengths > t)
+        rank = 2 * run_of_lane[active] + (state[active] & 1).astype(np.uint16)
+        active = active[np.argsort(rank, kind="stable")]
+        column, start = given[t, active], 0
+        for context, size in zip(ordered, np.bincount(rank).tolist(), strict=False):
+            if size:
+                block = slice(start, start + size)
+                column[block] = context.code(code_block, column[block])
+                start += size
+        before = state[active]
+        levels[t, active] = levels_from_codes(column, before & 1)
+        state[active] = NEXT_STATE[before, column & 1]
+    return np.split(levels.T, np.cumsum(lane_counts)[:-1])
+
+
+def _encode_escape(encoder: Any, rest: int) -> None:
+    """Encodes by how much a magnitude exceeds the largest symbol: bits of rest + 1, and these."""
+    uniform = _constriction().stream.model.Uniform
+    length = (rest + 1).bit_length() - 1
+    if length >= _ESCAPE_BITS:
+        raise out_of_range()
+    encoder.encode(length, uniform(_ESCAPE_BITS))
+    if length:
+        encoder.encode(rest + 1 - (1 << length), uniform(1 << length))
+
+
+def _decode_escape(decoder: Any) -> int:
+    uniform = _constriction().stream.model.Uniform
+    length = int(decoder.decode(uniform(_ESCAPE_BITS)))
+    return (1 << length) + (int(decoder.decode(uniform(1 << length))) if length else 0) - 1
+
+
+def out_of_range() -> FormatError:
+    return FormatError(
+        "a layer is too large beside the others for compact codes of one step",
+        hint="quantize to native codes, or with fewer bits",
+    )
+
+
+def _constriction() -> Any:
+    try:
+        import constriction
+    except ImportError:
+        raise MissingDependencyError(
+            "compact codes need the package constriction", hint="pip install constriction"
+        ) from None
+    return constriction

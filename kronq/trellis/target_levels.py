@@ -1,0 +1,89 @@
+"""Targets in levels of one step: norm classes of channels, left factors, and right ones to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kronq.model.delta import F64
+from kronq.model.matrix import F32
+from kronq.trellis.layer_shape import I32
+from kronq.trellis.norm_classes import EMPTY_CHANNEL, least_norm_class, product_norm_class
+from kronq.trellis.targets import LayerTarget
+
+_RIDGE = 1e-9
+"""Share of the trace that keeps the least squares solvable where columns are alike."""
+
+
+def norm_classes_at(target: LayerTarget, step: float) -> list[I32]:
+    """Returns the norm class of every channel at a step, by product; small ones are empty."""
+    layer_classes = []
+    for product, shapes in zip(target.products, target.shape.products, strict=True):
+        classes = np.full(len(product.norms), EMPTY_CHANNEL, dtype=np.int32)
+        present = product.norms > 0
+        classes[present] = np.rint(4 * np.log2(product.norms[present] / step))
+        classes[classes < least_norm_class(shapes)] = EMPTY_CHANNEL
+        layer_classes.append(classes)
+    if any((classes == EMPTY_CHANNEL).all() for classes in layer_classes):
+        return [np.full_like(classes, EMPTY_CHANNEL) for classes in layer_classes]
+    return layer_classes
+
+
+def _norms_in_levels(target: LayerTarget, classes: Sequence[I32], step: float, p: int) -> F64:
+    """Returns the norms of a product's channels, in levels, as it is to be coded."""
+    norms = target.products[p].norms
+    if p == 0 and len(target.products) == 2:
+        # ‖A‖ becomes what its norm classes say, by which B is divided.
+        total = float(np.linalg.norm(norms))
+        return norms / total * 2.0 ** (product_norm_class(classes[0]) / 4) if total else norms
+    return norms / step
+
+
+def _channel_norms(classes: I32) -> F64:
+    """Returns the norm that each class stands for; 0 for an empty channel."""
+    norms: F64 = np.where(classes == EMPTY_CHANNEL, 0, 2.0 ** (classes / 4))
+    return norms
+
+
+def left_levels(target: LayerTarget, classes: Sequence[I32], step: float) -> list[F32]:
+    """Returns every product's left matrix in levels, in the gauge in which all count the same."""
+    matrices = []
+    for p, product in enumerate(target.products):
+        norms = _norms_in_levels(target, classes, step, p)
+        if product.right is not None:
+            norms = np.sqrt(norms * _channel_norms(classes[p]))
+        matrices.append((product.left * norms).astype(np.float32))
+    return matrices
+
+
+def right_levels(
+    target: LayerTarget, classes: Sequence[I32], left: Sequence[F32], step: float
+) -> list[F32]:
+    """Returns every product's right matrix in levels, by least squares on the coded left one.
+
+    Args:
+        target: The layer.
+        classes: Norm classes of its channels, by product.
+        left: Every product's left matrix as it is read, in levels.
+        step: Of the levels.
+
+    Returns:
+        By product, [r, cols]; [0, 0] for a product of one matrix.
+    """
+    matrices = []
+    for p, product in enumerate(target.products):
+        if product.right is None:
+            matrices.append(np.zeros((0, 0), dtype=np.float32))
+            continue
+        x = left[p].astype(np.float64)
+        # B in levels: left · diag(2^(-class/4)) · right, to be fitted to u·diag(norms)·vᵀ.
+        weights = product.weights[0]
+        weighted = x if weights is None else weights.matrix @ x
+        gram = weighted.T @ x
+        cross = (weighted.T @ product.left) * _norms_in_levels(target, classes, step, p)
+        ridge = _RIDGE * float(np.trace(gram)) + 1e-300
+        solved = np.linalg.solve(gram + np.eye(len(gram)) * ridge, cross)
+        solved *= _channel_norms(classes[p])[:, None]
+        matrices.append((solved @ product.right.T).astype(np.float32))
+    return matrices
