@@ -87,6 +87,8 @@ def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
         if has_offsets:
             numbers.append(norms.step_offset_differences(offsets))
         data = encode_runs(numbers, layout.runs, levels)
+    except FormatError:
+        raise
     except ValueError:
         raise FormatError(
             "compact layers can be packed only all together, as they were quantized",
