@@ -118,7 +118,7 @@ def closing_table(answers: dict[str, list[ExampleScore]]) -> None:
     console.print(table)
     console.print(
         f"[dim]n = {len(trained)}: the count of right answers is an illustration "
-        "(docs/accuracy.md has 120 questions with intervals); bytes are whole files[/dim]"
+        "(docs/results/accuracy.md has 120 questions with intervals); bytes are whole files[/dim]"
     )
 
 

@@ -73,8 +73,8 @@ def command(
     for the same error. The last column is the best that every other adapter gives in no more bytes.
 
     --baselines adds float16 as PEFT writes it, ranks cut short, Olive's int4, torchao's, HQQ's and
-    LoRAQuant's codes, each with whole files as that tool would store them: docs/benchmarks.md says
-    how. Those that are not installed are named on stderr.
+    LoRAQuant's codes, each with whole files as that tool would store them:
+    docs/results/benchmarks.md says how. Those that are not installed are named on stderr.
     """
     widths = _widths(bits, methods)
     if plot is not None:

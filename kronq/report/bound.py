@@ -17,7 +17,8 @@ Least loss for given bits: with one Lagrange multiplier θ for all components,
     x·(1−y) = α = θ·m/w_k²        y·(1−x) = β = θ·n/w_k²
 
 has a closed form; a component that would cost more than leaving it out (x = y = 1) is left out. The
-bound is the lower convex hull of what this gives for all θ. docs/concepts.md says what it is not.
+bound is the lower convex hull of what this gives for all θ. docs/explanation/bound.md says what
+it is not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/cli.md is what --help says; KRONQ_REGENERATE=1 writes it anew."""
+"""docs/reference/cli.md repeats --help; KRONQ_REGENERATE=1 writes it anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from kronq.cli import VERBS, cli
 from tests.paths import ROOT
 
-PAGE = ROOT / "docs" / "cli.md"
+PAGE = ROOT / "docs" / "reference" / "cli.md"
 
 HEAD = """\
 # Command line

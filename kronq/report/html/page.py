@@ -68,7 +68,7 @@ def _curve(report: Report, comparison: Comparison | None, bound: GaussianBound |
     if bound is not None:
         told += (
             " No code that knows nothing but Gaussian factors can be below the dashed line; "
-            "docs/concepts.md derives it."
+            "docs/explanation/derivations.md derives it."
         )
     return _section(
         "Error and size",
