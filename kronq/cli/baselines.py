@@ -11,7 +11,7 @@ import click
 
 import kronq
 from kronq.errors import KronqError
-from kronq.report.comparison import Baseline
+from kronq.report.comparison_models import Baseline
 
 
 def find_baselines() -> Sequence[Baseline]:

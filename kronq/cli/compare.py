@@ -15,9 +15,7 @@ from kronq.errors import KronqError
 from kronq.io.files import check_output
 from kronq.quantization.configs import FLOAT_BITS, WIDTHS
 from kronq.report.comparison import compare
-from kronq.report.plot import check_picture
-from kronq.report.plot import plot as draw
-from kronq.report.tables import comparison_table
+from kronq.report.plot import check_picture_format, plot_comparison
 
 EXAMPLES = """\b
 Examples:
@@ -78,7 +76,7 @@ def command(
     """
     widths = _widths(bits, methods)
     if plot is not None:
-        check_picture(plot)
+        check_picture_format(plot)
         check_output(plot, force=force)
     names = [Path(a).name or a for a in adapters]
     labels = names if len(set(names)) == len(names) else list(adapters)
@@ -99,9 +97,9 @@ def command(
     if as_json:
         shared.show_json(comparison)
     else:
-        shared.show(comparison_table(comparison))
+        shared.show(*comparison.view().renderables())
     if plot is not None:
-        draw(comparison, plot, force=force)
+        plot_comparison(comparison, plot, force=force)
         if not as_json:
             shared.show(f"wrote {plot}")
 

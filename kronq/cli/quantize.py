@@ -34,9 +34,8 @@ from kronq.quantization.configs import Tuned
 from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.report import gaussian_bound, measure
-from kronq.report.html import check_page, other_widths, write_html
+from kronq.report.html import check_page_name, compare_widths, write_html
 from kronq.report.models import Report
-from kronq.report.tables import report_notes, report_table
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Outputs:
         if self.adapter is not None:
             check_name(self.adapter)
         if self.page is not None:
-            check_page(self.page)
+            check_page_name(self.page)
         options: dict[Path, str] = {}
         for name, path in self.given.items():
             other = options.setdefault(Path(path).resolve(), name)
@@ -206,13 +205,13 @@ def command(
     objective = steering(calibrating, moments)
     found = None if search is None else run_search(source, search, objective)
     quantized = _quantize(source, choice, objective) if found is None else found.adapter
-    report = measure(source, quantized, bound=gaussian_bound(source), moments=moments)
+    report = measure(source, quantized, bound=gaussian_bound(source), second_moments=moments)
     if found is not None:
         show_search(found, report, as_json=as_json)
     elif as_json:
         shared.show_json(report)
     else:
-        shared.show(str(choice), report_table(report), *report_notes(report))
+        shared.show(str(choice), *report.view().renderables())
     if not dry_run:
         _write_reports(source, report, outputs)
     _check_limits(ctx, choice, report, found)
@@ -259,7 +258,7 @@ def _write_reports(source: Adapter, report: Report, outputs: Outputs) -> None:
         write_file(outputs.report, data.encode(), force=outputs.force)
     if outputs.page is not None:
         with shared.progress_bar("other widths") as progress:
-            widths = other_widths(source, str(report.method), progress)
+            widths = compare_widths(source, str(report.method), progress)
         bound = gaussian_bound(source)
         write_html(report, outputs.page, comparison=widths, bound=bound, force=outputs.force)
 

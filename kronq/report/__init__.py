@@ -1,14 +1,16 @@
-"""What was lost: exact weight error, its lower bound, reports, tables and plots."""
+"""Size and error of quantized adapters: exact weight error, its lower bound, tables and plots."""
 
 from kronq.report.bound import GaussianBound, gaussian_bound
-from kronq.report.measurement import Figures, LayerReport, Report, Total, measure, snr_db
+from kronq.report.measurement import measure
+from kronq.report.models import LayerStatistics, Report, Statistics, TotalStatistics
+from kronq.report.statistics import snr_db
 
 __all__ = [
-    "Figures",
     "GaussianBound",
-    "LayerReport",
+    "LayerStatistics",
     "Report",
-    "Total",
+    "Statistics",
+    "TotalStatistics",
     "gaussian_bound",
     "measure",
     "snr_db",

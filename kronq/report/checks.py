@@ -1,4 +1,4 @@
-"""What can be compared at all."""
+"""Checks that adapters and second moments have the same layers and shapes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
 
 
-def check_alike(reference: Adapter, approximation: Adapter) -> None:
+def check_same_layers(reference: Adapter, approximation: Adapter) -> None:
     """Refuses two adapters of different layers or shapes.
 
     Raises:
-        MismatchError: They have.
+        MismatchError: The layers or the shapes differ.
     """
     differing = reference.keys() ^ approximation.keys()
     if differing:
@@ -27,23 +27,23 @@ def check_alike(reference: Adapter, approximation: Adapter) -> None:
             )
 
 
-def check_seen(reference: Adapter, moments: SecondMoments) -> None:
-    """Refuses moments of other layers or shapes than the adapter's.
+def check_second_moments(reference: Adapter, second_moments: SecondMoments) -> None:
+    """Refuses second moments that lack a layer of the adapter, or have another shape.
 
     Raises:
-        MismatchError: They are.
+        MismatchError: A layer is missing, or has another shape.
     """
-    missing = reference.keys() - moments.keys()
+    missing = reference.keys() - second_moments.keys()
     if missing:
         raise MismatchError("calibration did not see every layer", found=listing(missing))
     for name, delta in reference.items():
-        moment, (rows, cols) = moments[name], delta.shape
-        found = [m.shape for m in (moment.inputs, moment.outputs) if m is not None]
-        expected = [(cols, cols), (rows, rows)][: len(found)]
-        if found != expected:
+        moment, (rows, cols) = second_moments[name], delta.shape
+        shapes = [m.shape for m in (moment.inputs, moment.outputs) if m is not None]
+        expected = [(cols, cols), (rows, rows)][: len(shapes)]
+        if shapes != expected:
             raise MismatchError(
                 "calibration saw a layer of another shape",
                 layer=name,
-                found=", ".join(str(list(shape)) for shape in found),
+                found=", ".join(str(list(shape)) for shape in shapes),
                 expected=", ".join(str(list(shape)) for shape in expected),
             )

@@ -1,102 +1,34 @@
-"""Adapters side by side over bit widths, at equal bytes, and beside other tools' files."""
+"""Comparison of adapters over widths, at equal bytes, and with the files of other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
 from kronq.quantization.configs import FLOAT_BITS, WIDTHS, config_for
 from kronq.quantization.quantize import quantize
 from kronq.report.bound import GaussianBound, gaussian_bound
-from kronq.report.measurement import Total, measure
+from kronq.report.comparison_models import (
+    Baseline,
+    BoundPoint,
+    Comparison,
+    ComparisonRow,
+    EqualBytesFit,
+)
+from kronq.report.measurement import measure
+from kronq.report.models import TotalStatistics
 
-POINTS = 40
-"""Of a bound's curve."""
-
-
-class BaselineFile(Protocol):
-    """An adapter as another tool keeps it: its floats, and the size of its file."""
-
-    @property
-    def adapter(self) -> Adapter: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-
-class Baseline(Protocol):
-    """Another tool at one setting; ``benchmarks.baselines`` of a checkout has some."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def bits(self) -> int: ...
-
-    @property
-    def how(self) -> str: ...
-
-    @property
-    def run(self) -> Callable[[Adapter], BaselineFile]: ...
-
-
-class Fit(BaseModel):
-    """The best that kronq makes of another adapter in no more bytes, among the widths measured."""
-
-    model_config = ConfigDict(frozen=True)
-
-    method: str
-    bits: int | float
-    bytes: int
-    relative_error: float
-    snr_db: float | None
-
-
-class Row(Total):
-    """One adapter at one width."""
-
-    adapter: str
-    family: str
-    method: str = Field(description="Of kronq; or a baseline, and its setting.")
-    bits: int | float = Field(description="As asked for. A baseline: of its codes, without scales.")
-    source: Literal["kronq", "baseline"] = "kronq"
-    how: str | None = Field(default=None, description="Whose code computed a baseline.")
-    equal_bytes: dict[str, Fit | None] = Field(
-        default_factory=dict,
-        description="Every other adapter → its best in no more bytes; null if nothing fits.",
-    )
-
-
-class BoundPoint(BaseModel):
-    """A point of an adapter's Gaussian rate–distortion bound."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bytes: int
-    snr_db: float = Field(description="The largest SNR of ΔW in a file of so many bytes.")
-
-
-class Comparison(BaseModel):
-    """All adapters at all widths; kronq's files are sized as ``kronq quantize`` writes them."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = 1
-    rows: list[Row]
-    bounds: dict[str, list[BoundPoint]] = Field(
-        default_factory=dict, description="Every adapter → its bound, by rising bytes."
-    )
+BOUND_POINTS = 40
+"""Points of each adapter's bound."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One row to be measured: a method of kronq at a width, or a baseline."""
+    """Row to measure: a method of kronq at a width, or a baseline."""
 
     adapter: str
     method: str | Baseline
@@ -115,73 +47,80 @@ def compare(
 
     Args:
         adapters: Label → adapter.
-        bits: Widths; 16 is float16, whatever the method, and those that codes of one width do not
-            have (as 2.5) are for ``compact`` alone.
+        bits: Widths; 16 is float16, whatever the method, and widths that fixed-width codes do not
+            have (such as 2.5) are for ``compact`` alone.
         methods: Some of ``native``, ``balanced``, ``rtn`` and ``compact``.
-        baselines: Other tools, as ``benchmarks.baselines.installed()`` has them.
+        baselines: Other tools, from ``benchmarks.baselines.installed()``.
         progress: Called with (measurements done, measurements in all).
 
     Raises:
-        KronqError: A width suits none of the methods; and as ``quantize`` does.
+        KronqError: No method has one of the widths; and as ``quantize`` does.
     """
-    jobs = [
-        job
-        for label in adapters
-        for job in (
-            *(_Job(label, method, width) for width in bits for method in _suiting(width, methods)),
-            *(_Job(label, baseline, baseline.bits) for baseline in baselines),
-        )
-    ]
+    jobs = list(_jobs(adapters, bits, methods, baselines))
     bounds = {label: gaussian_bound(adapter) for label, adapter in adapters.items()}
     rows = []
     for done, job in enumerate(jobs, 1):
-        rows.append(_row(job, adapters[job.adapter], bounds[job.adapter]))
+        rows.append(_measure_row(job, adapters[job.adapter], bounds[job.adapter]))
         if progress is not None:
             progress(done, len(jobs))
+    sizes = {label: [row.bytes for row in rows if row.adapter == label] for label in adapters}
     return Comparison(
-        rows=[row.model_copy(update={"equal_bytes": _others(row, rows)}) for row in rows],
-        bounds={
-            label: _curve(bounds[label], [row.bytes for row in rows if row.adapter == label])
-            for label in adapters
-        },
+        rows=[row.model_copy(update={"equal_bytes": _fit_others(row, rows)}) for row in rows],
+        bounds={label: _bound_points(bounds[label], sizes[label]) for label in adapters},
     )
 
 
-def _suiting(width: float, methods: Sequence[str]) -> Sequence[str]:
-    """The methods that have such a width.
+def _jobs(
+    adapters: Mapping[str, Adapter],
+    bits: Sequence[float],
+    methods: Sequence[str],
+    baselines: Sequence[Baseline],
+) -> Iterator[_Job]:
+    for label in adapters:
+        for width in bits:
+            for method in _methods_of_width(width, methods):
+                yield _Job(label, method, width)
+        for baseline in baselines:
+            yield _Job(label, baseline, baseline.bits)
+
+
+def _methods_of_width(width: float, methods: Sequence[str]) -> Sequence[str]:
+    """Returns the methods that have such a width.
 
     Raises:
-        KronqError: None has.
+        KronqError: There is none.
     """
     if width == FLOAT_BITS:
         return ("fp16",)
-    found = [method for method in methods if method == "compact" or width in WIDTHS]
-    if not found:
+    able = [method for method in methods if method == "compact" or width in WIDTHS]
+    if not able:
         raise ArgumentError(
             "no method has such a width",
             found=f"{width:g}",
             expected=f"some of {(FLOAT_BITS, *WIDTHS)}",
             hint="compact takes any",
         )
-    return found
+    return able
 
 
-def _row(job: _Job, adapter: Adapter, bound: GaussianBound) -> Row:
-    if not isinstance(job.method, str):
-        made = job.method.run(adapter)
-        total = measure(adapter, made.adapter, bound=bound).total
-        total = _resized(total, adapter, made.nbytes, bound)
-        told = {"method": job.method.name, "source": "baseline", "how": job.method.how}
-    else:
+def _measure_row(job: _Job, adapter: Adapter, bound: GaussianBound) -> ComparisonRow:
+    fields = {"adapter": job.adapter, "family": adapter.family, "bits": job.bits}
+    if isinstance(job.method, str):
         quantized = quantize(adapter, config_for(job.method, job.bits))
         total = measure(adapter, quantized, bound=bound).total
-        told = {"method": job.method}
-    told |= {"adapter": job.adapter, "family": adapter.family}
-    return Row.model_validate({**total.model_dump(), **told, "bits": job.bits})
+        fields |= {"method": job.method}
+    else:
+        file = job.method.run(adapter)
+        total = measure(adapter, file.adapter, bound=bound).total
+        total = _resize(total, adapter, file.nbytes, bound)
+        fields |= {"method": job.method.name, "source": "baseline", "how": job.method.how}
+    return ComparisonRow.model_validate({**total.model_dump(), **fields})
 
 
-def _resized(total: Total, adapter: Adapter, nbytes: int, bound: GaussianBound) -> Total:
-    """The figures of floats that another tool keeps in ``nbytes`` bytes, by trained parameter."""
+def _resize(
+    total: TotalStatistics, adapter: Adapter, nbytes: int, bound: GaussianBound
+) -> TotalStatistics:
+    """Returns the statistics for another tool's file of ``nbytes``, per trained parameter."""
     exact = total.snr_db is None
     bits = 8 * nbytes / adapter.parameters
     needed = bound.bits(total.relative_error) / adapter.parameters
@@ -196,23 +135,25 @@ def _resized(total: Total, adapter: Adapter, nbytes: int, bound: GaussianBound) 
     )
 
 
-def _curve(bound: GaussianBound, sizes: Sequence[int]) -> list[BoundPoint]:
-    """The bound from the smallest to the largest file measured, evenly in the logarithm."""
+def _bound_points(bound: GaussianBound, sizes: Sequence[int]) -> list[BoundPoint]:
+    """Returns the bound from the smallest to the largest file, at sizes of equal ratio."""
     if not sizes:
         return []
-    spaced = np.geomspace(min(sizes), max(sizes), POINTS)
+    spaced = np.geomspace(min(sizes), max(sizes), BOUND_POINTS)
     return [
         BoundPoint(bytes=size, snr_db=bound.snr_db(8.0 * size))
         for size in sorted({round(size) for size in spaced.tolist()})
     ]
 
 
-def _others(row: Row, rows: Sequence[Row]) -> dict[str, Fit | None]:
+def _fit_others(
+    row: ComparisonRow, rows: Sequence[ComparisonRow]
+) -> dict[str, EqualBytesFit | None]:
     labels = {other.adapter for other in rows} - {row.adapter}
-    return {label: _fit(rows, label, row.bytes) for label in sorted(labels)}
+    return {label: _best_fit(rows, label, row.bytes) for label in sorted(labels)}
 
 
-def _fit(rows: Sequence[Row], adapter: str, size: int) -> Fit | None:
+def _best_fit(rows: Sequence[ComparisonRow], adapter: str, size: int) -> EqualBytesFit | None:
     fitting = [
         row
         for row in rows
@@ -221,4 +162,4 @@ def _fit(rows: Sequence[Row], adapter: str, size: int) -> Fit | None:
     if not fitting:
         return None
     best = min(fitting, key=lambda row: row.relative_error)
-    return Fit.model_validate(best.model_dump(include=set(Fit.model_fields)))
+    return EqualBytesFit.model_validate(best.model_dump(include=set(EqualBytesFit.model_fields)))

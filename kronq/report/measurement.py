@@ -1,4 +1,4 @@
-"""The error report: what quantizing cost, layer by layer and in all."""
+"""Measurement of a quantized adapter: its size and its error, layer by layer and in total."""
 
 from __future__ import annotations
 
@@ -11,93 +11,70 @@ from kronq import __version__
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.layer_names import describe_names, name_template
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import spectral_norm
 from kronq.model.squared_norms import SquaredNorms, squared_norms_in_bases
 from kronq.packed import pack
-from kronq.report.activation_error import seen_energies
-from kronq.report.bits_spent import bits_spent, whole_bytes
+from kronq.report.activation_error import projected_activation_norms
 from kronq.report.bound import GaussianBound, gaussian_bound
-from kronq.report.checks import check_alike, check_seen
-from kronq.report.code_statistics import CodeFigures, code_figures, merged
+from kronq.report.checks import check_same_layers, check_second_moments
+from kronq.report.code_statistics import CodeStatistics, count_codes, merge_histograms
+from kronq.report.coding_cost import coding_costs, round_to_bytes
 from kronq.report.models import (
-    SCHEMA_VERSION,
-    Calibration,
-    CodeCounts,
-    Figures,
-    LayerReport,
+    CalibrationData,
+    CodeHistogram,
+    LayerStatistics,
     Report,
-    Total,
+    TotalStatistics,
 )
-from kronq.report.statistics import Sums, added, figures, relative, snr_db, sums_of
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "Figures",
-    "LayerReport",
-    "Report",
-    "Total",
-    "grouped",
-    "layer_bits",
-    "measure",
-    "snr_db",
-    "summed",
-    "worst_first",
-]
+from kronq.report.statistics import LayerSums, add_statistics, relative_norm, statistics_fields
 
 
 def measure(
     reference: Adapter,
-    approximation: Adapter,
+    quantized: Adapter,
     *,
-    moments: SecondMoments | None = None,
+    second_moments: SecondMoments | None = None,
     bound: GaussianBound | None = None,
 ) -> Report:
-    """What ``approximation`` lost of ``reference``, exactly, layer by layer.
+    """Measures what a quantized adapter lost, exactly, layer by layer.
 
-    The total's bytes are those of the packed file with this very error in its manifest.
+    The bytes of the total are those of the packed file with this error in its manifest.
 
     Args:
-        reference: What is compared to.
-        approximation: What is judged.
-        moments: What calibration saw of every layer; without it there is no activation error.
-        bound: ``gaussian_bound(reference)``, where it is at hand already.
+        reference: The adapter as trained.
+        quantized: The adapter to measure; any adapter of the same layers and shapes.
+        second_moments: Second moments of every layer, from ``calibrate``; without them there is
+            no activation error.
+        bound: ``gaussian_bound(reference)``, if at hand already.
 
     Raises:
-        MismatchError: The two do not have the same layers and shapes, a layer is zero in
-            ``reference`` alone, so that no relative error can be told, or calibration did not see
-            every layer.
+        MismatchError: The layers or shapes differ, a layer is zero in ``reference`` alone, so that
+            no relative error exists, or second moments lack a layer.
+
+    Example:
+        >>> report = kronq.measure(adapter, kronq.quantize(adapter))
+        >>> print(report.total.snr_db)
     """
-    check_alike(reference, approximation)
-    if moments is not None:
-        check_seen(reference, moments)
-    spent = bits_spent(approximation)
-    sizes = dict(zip(spent, whole_bytes([*spent.values()]), strict=True))
-    parts: dict[str, Sums] = {}
-    for name, ref in reference.items():
-        moment = None if moments is None else moments[name]
-        parts[name] = _sums(name, ref, approximation[name], moment, spent[name], sizes[name])
-    whole = added(parts.values())
-    error = relative(whole.weight.error, whole.weight.reference) or 0.0
-    size = len(pack(_with_error(approximation, error)))
-    before = reference.origin.file_bytes or reference.nbytes
-    told = figures(replace(whole, bytes=size, bytes_before=before, bits=8.0 * size))
-    how = asdict(approximation.recipe) if approximation.recipe else {}
-    for told_elsewhere in ("relative_error", "task"):
-        how.pop(told_elsewhere, None)
+    check_same_layers(reference, quantized)
+    if second_moments is not None:
+        check_second_moments(reference, second_moments)
+    layers = _measure_layers(reference, quantized, second_moments)
+    recipe = asdict(quantized.recipe) if quantized.recipe else {}
+    for absent in ("relative_error", "task"):
+        recipe.pop(absent, None)
     return Report(
-        **how,
+        **recipe,
         kronq_version=__version__,
         source=str(reference.origin.path) if reference.origin.path else None,
         family=reference.family,
         base_model=reference.origin.base_model,
-        calibration=_calibration(moments),
-        total=_total(told, reference, bound),
-        layers=[_layer(name, reference[name], approximation, part) for name, part in parts.items()],
-        histograms=_histograms(part.codes for part in parts.values()),
+        calibration=_calibration_data(second_moments),
+        total=_total(layers.values(), reference, quantized, bound),
+        layers=[_layer_statistics(name, reference, quantized, s) for name, s in layers.items()],
+        histograms=_histograms(layer.codes for layer in layers.values()),
     )
 
 
@@ -107,93 +84,113 @@ def _with_error(adapter: Adapter, relative_error: float) -> Adapter:
     return replace(adapter, recipe=replace(adapter.recipe, relative_error=relative_error))
 
 
-def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
-    """Layers by falling relative error."""
-    return sorted(layers, key=lambda layer: -layer.relative_error)
+def _measure_layers(
+    reference: Adapter, quantized: Adapter, second_moments: SecondMoments | None
+) -> dict[str, LayerSums]:
+    costs = coding_costs(quantized)
+    sizes = dict(zip(costs, round_to_bytes([*costs.values()]), strict=True))
+    layers = {}
+    for name, delta in reference.items():
+        moment = None if second_moments is None else second_moments[name]
+        size = sizes[name], costs[name]
+        layers[name] = _measure_layer(name, delta, quantized[name], moment, size)
+    return layers
 
 
-def grouped(layers: Iterable[LayerReport]) -> dict[str, list[LayerReport]]:
-    """Layers that differ only in a number, under the name they share, worst group first."""
-    groups: dict[str, list[LayerReport]] = {}
-    for layer in layers:
-        groups.setdefault(f"{name_template(layer.name)} {layer.shape}", []).append(layer)
-    named = {describe_names([m.name for m in g]): g for g in groups.values()}
-    return dict(sorted(named.items(), key=lambda item: -summed(item[1]).relative_error))
-
-
-def summed(layers: Iterable[LayerReport]) -> Figures:
-    """The figures of several layers together, as of one; bytes without any header."""
-    return Figures.model_validate(figures(added(sums_of(layer) for layer in layers)))
-
-
-def layer_bits(delta: Delta) -> int:
-    """Bits of the codes, or floats, that B is stored in."""
-    return max(m.bits for m in delta.b.matrices)
-
-
-def _sums(
-    name: str, ref: Delta, new: Delta, moment: LayerMoments | None, bits: float, size: int
-) -> Sums:
-    pair = share_bases(ref, new, keep_bases=moment is not None)
-    weight = squared_norms_in_bases(pair)
+def _measure_layer(
+    name: str, ref: Delta, new: Delta, moment: LayerMoments | None, size: tuple[int, float]
+) -> LayerSums:
+    """Measures one layer whose size is given in whole bytes and in bits."""
+    bases = share_bases(ref, new, keep_bases=moment is not None)
+    weight = squared_norms_in_bases(bases)
     if weight.reference == 0 and weight.error > 0:
         raise MismatchError("the layer is zero in one adapter and not in the other", layer=name)
     activation = loss = None
     if moment is not None:
-        activation = _ends(seen_energies(pair, replace(moment, outputs=None)))
-        loss = None if moment.outputs is None else _ends(seen_energies(pair, moment))
-    wrong = spectral_norm(pair.error) if weight.error else 0.0
-    return Sums(
-        new.parameters, size, ref.nbytes, bits, weight,
-        (spectral_norm(pair.reference), wrong), activation, loss, code_figures(new),
-    )  # fmt: skip
+        inputs_only = replace(moment, outputs=None)
+        activation = _reference_and_error(projected_activation_norms(bases, inputs_only))
+        if moment.outputs is not None:
+            loss = _reference_and_error(projected_activation_norms(bases, moment))
+    spectral_error = spectral_norm(bases.error) if weight.error else 0.0
+    return LayerSums(
+        parameters=new.parameters,
+        bytes=size[0],
+        bytes_before=ref.nbytes,
+        bits=size[1],
+        weight=weight,
+        spectral=(spectral_norm(bases.reference), spectral_error),
+        activation=activation,
+        loss=loss,
+        codes=count_codes(new),
+    )
 
 
-def _ends(energy: SquaredNorms) -> tuple[float, float]:
-    return energy.reference, energy.error
+def _reference_and_error(norms: SquaredNorms) -> tuple[float, float]:
+    return norms.reference, norms.error
 
 
-def _layer(name: str, ref: Delta, approximation: Adapter, part: Sums) -> LayerReport:
-    new, recipe = approximation[name], approximation.recipe
-    asked = recipe.bits_for(name) if recipe else 16
-    return LayerReport.model_validate(
+def _layer_statistics(
+    name: str, reference: Adapter, quantized: Adapter, sums: LayerSums
+) -> LayerStatistics:
+    ref, new, recipe = reference[name], quantized[name], quantized.recipe
+    requested_bits = recipe.bits_for(name) if recipe else 16
+    return LayerStatistics.model_validate(
         {
             "name": name,
             "shape": ref.shape,
             "rank": ref.rank,
-            "bits": layer_bits(new),
-            "norm": math.sqrt(part.weight.reference),
-            "spectral_norm": part.spectral[0],
-            "activation_norm": None if part.activation is None else math.sqrt(part.activation[0]),
-            "loss_norm": None if part.loss is None else math.sqrt(part.loss[0]),
-            "codes": part.codes.codes,
-            "kept_float": asked < 16 and isinstance(new.b.left, Float),
-            **figures(part),
+            "bits": max(matrix.bits for matrix in new.b.matrices),
+            "norm": math.sqrt(sums.weight.reference),
+            "spectral_norm": sums.spectral[0],
+            "activation_norm": None if sums.activation is None else math.sqrt(sums.activation[0]),
+            "loss_norm": None if sums.loss is None else math.sqrt(sums.loss[0]),
+            "codes": sums.codes.codes,
+            "kept_float": requested_bits < 16 and isinstance(new.b.left, Float),
+            **statistics_fields(sums),
         }
     )
 
 
-def _total(told: Mapping[str, Any], reference: Adapter, bound: GaussianBound | None) -> Total:
-    error = told["relative_error"]
+def _total(
+    layers: Iterable[LayerSums],
+    reference: Adapter,
+    quantized: Adapter,
+    bound: GaussianBound | None,
+) -> TotalStatistics:
+    sums = add_statistics(layers)
+    error = relative_norm(sums.weight.error, sums.weight.reference) or 0.0
+    size = len(pack(_with_error(quantized, error)))
+    before = reference.origin.file_bytes or reference.nbytes
+    fields = statistics_fields(replace(sums, bytes=size, bytes_before=before, bits=8.0 * size))
+    return TotalStatistics(**fields, **_bound_fields(fields, reference, bound))
+
+
+def _bound_fields(
+    fields: Mapping[str, Any], reference: Adapter, bound: GaussianBound | None
+) -> dict[str, Any]:
+    error = fields["relative_error"]
     if not error:
-        return Total(**told, bound_snr_db=None, bits_above_bound=None)
+        return {"bound_snr_db": None, "bits_above_bound": None}
     bound = gaussian_bound(reference) if bound is None else bound
-    needed = bound.bits(error) / told["parameters"]
-    return Total(
-        **told,
-        bound_snr_db=bound.snr_db(8 * told["bytes"]),
-        bits_above_bound=told["bits_per_parameter"] - needed,
+    needed = bound.bits(error) / fields["parameters"]
+    return {
+        "bound_snr_db": bound.snr_db(8 * fields["bytes"]),
+        "bits_above_bound": fields["bits_per_parameter"] - needed,
+    }
+
+
+def _calibration_data(second_moments: SecondMoments | None) -> CalibrationData | None:
+    if second_moments is None:
+        return None
+    return CalibrationData(
+        source=second_moments.source,
+        tokens=second_moments.tokens,
+        gradients=second_moments.two_sided,
     )
 
 
-def _calibration(moments: SecondMoments | None) -> Calibration | None:
-    if moments is None:
-        return None
-    return Calibration(source=moments.source, tokens=moments.tokens, gradients=moments.two_sided)
-
-
-def _histograms(parts: Iterable[CodeFigures]) -> list[CodeCounts]:
+def _histograms(layers: Iterable[CodeStatistics]) -> list[CodeHistogram]:
     return [
-        CodeCounts(kind=kind, codes=sorted(counts), counts=[counts[c] for c in sorted(counts)])
-        for kind, counts in merged(parts).items()
+        CodeHistogram(kind=kind, codes=sorted(counts), counts=[counts[c] for c in sorted(counts)])
+        for kind, counts in merge_histograms(layers).items()
     ]

@@ -1,14 +1,17 @@
-"""What a report is made of, as JSON has it (formats/report.schema.json)."""
+"""Report of quantization error, as in JSON (formats/report.schema.json)."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kronq.report.display.displayed import Displayed
+from kronq.report.display.table_view import TableView
+
 SCHEMA_VERSION = 1
 
 
-class Figures(BaseModel):
-    """What is told of a layer, and of all of them."""
+class Statistics(BaseModel):
+    """Size and error of a layer, or of all layers."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,8 +70,8 @@ class Figures(BaseModel):
     )
 
 
-class Total(Figures):
-    """All layers together, as one file."""
+class TotalStatistics(Statistics):
+    """Statistics of all layers together, as one file."""
 
     bound_snr_db: float | None = Field(
         description="The SNR of ΔW that an ideal code of Gaussian factors with the same singular "
@@ -80,8 +83,8 @@ class Total(Figures):
     )
 
 
-class LayerReport(Figures):
-    """One layer."""
+class LayerStatistics(Statistics):
+    """Statistics of one layer."""
 
     name: str
     shape: tuple[int, int] = Field(description="[d_out, d_in]")
@@ -97,8 +100,8 @@ class LayerReport(Figures):
     kept_float: bool = Field(description="Codes were asked for and would not have been smaller.")
 
 
-class CodeCounts(BaseModel):
-    """How often each code occurs in the whole adapter."""
+class CodeHistogram(BaseModel):
+    """Histogram of the codes of one kind in the whole adapter."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,8 +112,8 @@ class CodeCounts(BaseModel):
     counts: list[int]
 
 
-class Calibration(BaseModel):
-    """What activation errors are told from."""
+class CalibrationData(BaseModel):
+    """Calibration data that activation errors are measured on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -119,13 +122,14 @@ class Calibration(BaseModel):
     gradients: bool = Field(description="Whether gradients of the loss were seen too.")
 
 
-class Report(BaseModel):
-    """What quantizing an adapter cost."""
+class Report(Displayed):
+    """Size and error of a quantized adapter, layer by layer and in total.
 
-    model_config = ConfigDict(frozen=True)
+    ``str(report)`` is a table; notebooks show it as one.
+    """
 
     schema_version: int = SCHEMA_VERSION
-    kronq_version: str | None = Field(default=None, description="What measured it.")
+    kronq_version: str | None = Field(default=None, description="Version that measured it.")
     source: str | None = Field(default=None, description="The adapter that was measured against.")
     family: str = Field(description="kron or lora.")
     base_model: str | None = None
@@ -136,9 +140,20 @@ class Report(BaseModel):
     a_bits: int | None = None
     layer_bits: dict[str, int] = Field(default_factory=dict)
     refit: str | None = None
-    calibration: Calibration | None = Field(
+    calibration: CalibrationData | None = Field(
         default=None, description="Null where nothing was calibrated."
     )
-    total: Total
-    layers: list[LayerReport]
-    histograms: list[CodeCounts] = Field(default_factory=list)
+    total: TotalStatistics
+    layers: list[LayerStatistics]
+    histograms: list[CodeHistogram] = Field(default_factory=list)
+
+    def view(self) -> TableView:
+        """Returns the report as a table."""
+        from kronq.report.display.report_view import report_view
+
+        return report_view(self)
+
+    def __repr__(self) -> str:
+        from kronq.report.display.report_view import report_line
+
+        return report_line(self)

@@ -1,4 +1,4 @@
-"""Figures of layers, and of layers together, from what can be added up."""
+"""Statistics of layers, and of several layers together, from sums that can be added."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from kronq.model.squared_norms import SquaredNorms
-from kronq.report.code_statistics import CodeFigures
-from kronq.report.models import LayerReport
+from kronq.report.code_statistics import CodeStatistics
+from kronq.report.models import LayerStatistics
 
-_NOTHING = 1e-24
-"""Less than this part of ‖ΔW‖² is the rounding of a ΔŴ that is zero."""
+_ROUNDING = 1e-24
+"""Part of ‖ΔW‖² below which ‖ΔŴ‖² is the rounding error of a ΔŴ that is zero."""
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What of a layer can be added to what of another.
+class LayerSums:
+    """Additive statistics of a layer.
+
+    Summed over layers (maximum for spectral norms) they are the adapter's.
 
     Attributes:
-        parameters: Stored weights.
-        bytes: Of the layer, or of the whole file.
-        bytes_before: As it was stored before.
-        bits: As they were spent.
+        parameters: Number of stored weights.
+        bytes: Bytes of the layer, or of the whole file.
+        bytes_before: Bytes of the layer it was quantized from.
+        bits: Coding cost in bits.
         weight: Squared norms of ΔW, ΔŴ and their difference.
-        spectral: ‖ΔW‖₂ and ‖ΔW − ΔŴ‖₂; of several layers the largest, which is that of all of them
-            along one diagonal.
-        activation: Squared activations of the two; None without calibration.
-        loss: The same, seen by the loss; None without gradients.
-        codes: See ``CodeFigures``.
+        spectral: ‖ΔW‖₂ and ‖ΔW − ΔŴ‖₂. The largest of all layers are the norms of the
+            block-diagonal matrix of all layers.
+        activation: E‖ΔW·x‖² and E‖(ΔW − ΔŴ)·x‖²; None without calibration.
+        loss: E(g·ΔW·x)² and E(g·(ΔW − ΔŴ)·x)²; None without gradients.
+        codes: Statistics of the codes.
     """
 
     parameters: int
@@ -40,51 +42,63 @@ class Sums:
     spectral: tuple[float, float]
     activation: tuple[float, float] | None
     loss: tuple[float, float] | None
-    codes: CodeFigures
+    codes: CodeStatistics
 
 
-def added(parts: Iterable[Sums]) -> Sums:
-    """Several layers as one."""
-    every = list(parts)
-    codes = [part.codes for part in every if part.codes.codes]
-    dead = [part.codes.dead for part in every if part.codes.dead is not None]
-    clipped = [c.clipped for c in codes if c.clipped is not None]
-    return Sums(
-        sum(part.parameters for part in every),
-        sum(part.bytes for part in every),
-        sum(part.bytes_before for part in every),
-        sum(part.bits for part in every),
-        SquaredNorms(
-            sum(part.weight.reference for part in every),
-            sum(part.weight.approximation for part in every),
-            sum(part.weight.error for part in every),
+def add_statistics(layers: Iterable[LayerSums]) -> LayerSums:
+    """Adds the sums of several layers."""
+    every = list(layers)
+    return LayerSums(
+        parameters=sum(layer.parameters for layer in every),
+        bytes=sum(layer.bytes for layer in every),
+        bytes_before=sum(layer.bytes_before for layer in every),
+        bits=sum(layer.bits for layer in every),
+        weight=SquaredNorms(
+            sum(layer.weight.reference for layer in every),
+            sum(layer.weight.approximation for layer in every),
+            sum(layer.weight.error for layer in every),
         ),
-        (max(part.spectral[0] for part in every), max(part.spectral[1] for part in every)),
-        _pairs([part.activation for part in every]),
-        _pairs([part.loss for part in every]),
-        CodeFigures(
-            sum(c.codes for c in codes),
-            sum(c.zeros for c in codes),
-            sum(clipped) if codes and len(clipped) == len(codes) else None,
-            sum(dead) if dead else None,
+        spectral=(
+            max(layer.spectral[0] for layer in every),
+            max(layer.spectral[1] for layer in every),
+        ),
+        activation=_add_pairs([layer.activation for layer in every]),
+        loss=_add_pairs([layer.loss for layer in every]),
+        codes=_add_codes([layer.codes for layer in every]),
+    )
+
+
+def layer_sums(layer: LayerStatistics) -> LayerSums:
+    """Returns the sums that a layer's statistics were computed from."""
+    reference = layer.norm**2
+    clipped = layer.clipped_share
+    return LayerSums(
+        parameters=layer.parameters,
+        bytes=layer.bytes,
+        bytes_before=layer.bytes_before,
+        bits=layer.bits_spent,
+        weight=SquaredNorms(
+            reference, layer.energy_kept * reference, layer.relative_error**2 * reference
+        ),
+        spectral=(layer.spectral_norm, layer.spectral_error * layer.spectral_norm),
+        activation=_square_pair(layer.activation_norm, layer.activation_error),
+        loss=_square_pair(layer.loss_norm, layer.loss_error),
+        codes=CodeStatistics(
+            layer.codes,
+            round(layer.codes * (layer.zero_share or 0.0)),
+            None if clipped is None else round(layer.codes * clipped),
+            layer.dead_components,
         ),
     )
 
 
-def _pairs(pairs: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    found = [pair for pair in pairs if pair is not None]
-    if len(found) < len(pairs):
-        return None
-    return sum(pair[0] for pair in found), sum(pair[1] for pair in found)
-
-
-def figures(sums: Sums) -> dict[str, Any]:
-    """The fields of ``Figures``."""
+def statistics_fields(sums: LayerSums) -> dict[str, Any]:
+    """Returns the fields of ``Statistics``."""
     weight, codes = sums.weight, sums.codes
-    error = relative(weight.error, weight.reference) or 0.0
-    largest, wrong = sums.spectral
-    activation = None if sums.activation is None else relative(*sums.activation[::-1])
-    loss = None if sums.loss is None else relative(*sums.loss[::-1])
+    error = relative_norm(weight.error, weight.reference) or 0.0
+    spectral_norm, spectral_error = sums.spectral
+    activation = None if sums.activation is None else relative_norm(*sums.activation[::-1])
+    clipped = codes.clipped if codes.codes else None
     return {
         "parameters": sums.parameters,
         "bytes": sums.bytes,
@@ -95,59 +109,55 @@ def figures(sums: Sums) -> dict[str, Any]:
         "snr_db": snr_db(error),
         "energy_kept": weight.approximation / weight.reference if weight.reference else 1.0,
         "cosine": _cosine(weight),
-        "spectral_error": wrong / largest if largest else 0.0,
+        "spectral_error": spectral_error / spectral_norm if spectral_norm else 0.0,
         "activation_error": activation,
         "activation_snr_db": None if activation is None else snr_db(activation),
-        "loss_error": loss,
+        "loss_error": None if sums.loss is None else relative_norm(*sums.loss[::-1]),
         "zero_share": codes.zeros / codes.codes if codes.codes else None,
-        "clipped_share": codes.clipped / codes.codes
-        if codes.codes and codes.clipped is not None
-        else None,
+        "clipped_share": None if clipped is None else clipped / codes.codes,
         "dead_components": codes.dead,
     }
 
 
-def sums_of(layer: LayerReport) -> Sums:
-    """What ``figures`` was told of one layer."""
-    reference = layer.norm**2
-    return Sums(
-        layer.parameters,
-        layer.bytes,
-        layer.bytes_before,
-        layer.bits_spent,
-        SquaredNorms(reference, layer.energy_kept * reference, layer.relative_error**2 * reference),
-        (layer.spectral_norm, layer.spectral_error * layer.spectral_norm),
-        _squares(layer.activation_norm, layer.activation_error),
-        _squares(layer.loss_norm, layer.loss_error),
-        CodeFigures(
-            layer.codes,
-            round(layer.codes * (layer.zero_share or 0.0)),
-            None if layer.clipped_share is None else round(layer.codes * layer.clipped_share),
-            layer.dead_components,
-        ),
-    )
-
-
-def _squares(norm: float | None, error: float | None) -> tuple[float, float] | None:
-    return None if norm is None or error is None else (norm**2, (norm * error) ** 2)
-
-
-def _cosine(weight: SquaredNorms) -> float | None:
-    """2·⟨a,b⟩ = ‖a‖² + ‖b‖² − ‖a − b‖², of which every term is exact."""
-    if weight.approximation <= _NOTHING * weight.reference:
-        return None
-    size = math.sqrt(weight.reference) * math.sqrt(weight.approximation)
-    inner = (weight.reference + weight.approximation - weight.error) / 2
-    return min(max(inner / size, -1.0), 1.0)
-
-
-def relative(error: float, reference: float) -> float | None:
-    """√(error / reference); 0 of nothing, None of something made of nothing."""
+def relative_norm(error: float, reference: float) -> float | None:
+    """Returns √(error / reference); 0 if both are zero, None if only the reference is."""
     if reference:
         return math.sqrt(error / reference)
     return None if error else 0.0
 
 
 def snr_db(relative_error: float) -> float | None:
-    """Signal-to-noise ratio in dB; None when there is no noise."""
+    """Returns the signal-to-noise ratio in dB; None without an error."""
     return -20 * math.log10(relative_error) if relative_error > 0 else None
+
+
+def _add_pairs(pairs: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    present = [pair for pair in pairs if pair is not None]
+    if len(present) < len(pairs):
+        return None
+    return sum(pair[0] for pair in present), sum(pair[1] for pair in present)
+
+
+def _add_codes(layers: Sequence[CodeStatistics]) -> CodeStatistics:
+    coded = [layer for layer in layers if layer.codes]
+    dead = [layer.dead for layer in layers if layer.dead is not None]
+    clipped = [layer.clipped for layer in coded if layer.clipped is not None]
+    return CodeStatistics(
+        sum(layer.codes for layer in coded),
+        sum(layer.zeros for layer in coded),
+        sum(clipped) if coded and len(clipped) == len(coded) else None,
+        sum(dead) if dead else None,
+    )
+
+
+def _square_pair(norm: float | None, error: float | None) -> tuple[float, float] | None:
+    return None if norm is None or error is None else (norm**2, (norm * error) ** 2)
+
+
+def _cosine(weight: SquaredNorms) -> float | None:
+    """Computes ⟨a,b⟩ / (‖a‖·‖b‖) from 2·⟨a,b⟩ = ‖a‖² + ‖b‖² − ‖a − b‖², all terms exact."""
+    if weight.approximation <= _ROUNDING * weight.reference:
+        return None
+    norms = math.sqrt(weight.reference) * math.sqrt(weight.approximation)
+    inner = (weight.reference + weight.approximation - weight.error) / 2
+    return min(max(inner / norms, -1.0), 1.0)

@@ -1,4 +1,4 @@
-"""What an adapter is, from its headers alone: the answer of ``kronq inspect``."""
+"""Summary of an adapter from its headers alone, as ``kronq inspect`` shows it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_names import describe_names, name_template
+from kronq.report.display.displayed import Displayed
+from kronq.report.display.table_view import TableView
 
 
 class GroupSummary(BaseModel):
-    """Layers that differ only in a number: one shape, one scale, one way of being stored."""
+    """Layers of one shape, scale and storage whose names differ only in a number."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,10 +32,11 @@ class GroupSummary(BaseModel):
     bits_per_parameter: float
 
 
-class Summary(BaseModel):
-    """One adapter."""
+class Summary(Displayed):
+    """Families, shapes, sizes and recipe of one adapter.
 
-    model_config = ConfigDict(frozen=True)
+    ``str(summary)`` is a table; notebooks show it as one.
+    """
 
     path: str | None
     format: str = Field(description="kronq, peft, lycoris or factors.")
@@ -46,9 +49,20 @@ class Summary(BaseModel):
     recipe: dict[str, Any] | None = Field(description="How it was quantized; null if it was not.")
     groups: list[GroupSummary]
 
+    def view(self) -> TableView:
+        """Returns the summary as a table."""
+        from kronq.report.display.summary_view import summary_view
+
+        return summary_view(self)
+
+    def __repr__(self) -> str:
+        from kronq.report.display.summary_view import summary_line
+
+        return summary_line(self)
+
 
 def summarize(adapter: Adapter) -> Summary:
-    """Counts and shapes; no matrix is read."""
+    """Summarizes an adapter without reading any matrix."""
     groups: dict[object, list[str]] = {}
     for name, delta in adapter.items():
         shapes = (delta.shape, *(m.shape for m in delta.matrices))

@@ -47,7 +47,7 @@ def decode(
             at += 1
     stretches = [(0, 0, 0)] * len(layers)
     if layer_steps:
-        stretches = summed(numbers(coder, 3 * len(layers)))
+        stretches = combine_layers(numbers(coder, 3 * len(layers)))
     more: list[tuple[int, int]] = []  # of every product, what is added to its matrices' classes
     for (shapes, _), (_, left, right) in zip(layers, stretches, strict=True):
         more += [(0, 0)] * (len(shapes) - 1) + [(left, right)]
@@ -55,7 +55,7 @@ def decode(
     return values(layers, sizes, levels, step, shifts, [stretch[0] for stretch in stretches])
 
 
-def summed(differences: list[int]) -> list[Stretch]:
+def combine_layers(differences: list[int]) -> list[Stretch]:
     """Every layer's stretch."""
     found, last = list[Stretch](), (0, 0, 0)
     for i in range(0, len(differences), 3):

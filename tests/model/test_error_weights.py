@@ -13,7 +13,7 @@ from kronq.model.error_weights import error_weight, reduce_moments
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments
 from kronq.model.squared_norms import squared_norms
-from kronq.report.activation_error import activation_energies
+from kronq.report.activation_error import squared_activation_norms
 from tests.adapters import KINDS, Rng, dense
 
 
@@ -40,7 +40,7 @@ def test_inputs_are_exact(kind: str) -> None:
     delta = KINDS[kind](rng)
     moment = LayerMoments(second_moment(rng, delta.shape[1]))
     error = rng.normal(size=delta.b.shape)
-    expected = activation_energies(delta, with_error(delta, error), moment).error
+    expected = squared_activation_norms(delta, with_error(delta, error), moment).error
     assert counted(delta, moment, error) == pytest.approx(expected, rel=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_outputs_of_a_lora_are_exact() -> None:
     delta = KINDS["lora"](rng)
     moment = LayerMoments(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
     error = rng.normal(size=delta.b.shape)
-    expected = activation_energies(delta, with_error(delta, error), moment).error
+    expected = squared_activation_norms(delta, with_error(delta, error), moment).error
     assert counted(delta, moment, error) == pytest.approx(expected, rel=1e-4)
 
 
@@ -69,7 +69,7 @@ def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -
     )
 
     def exact(error: NDArray[np.float64]) -> float:
-        return activation_energies(delta, with_error(delta, error), moment).error
+        return squared_activation_norms(delta, with_error(delta, error), moment).error
 
     found = sum(counted(delta, moment, error) for error in errors)
     assert found == pytest.approx(sum(map(exact, errors)), rel=1e-3)

@@ -17,7 +17,7 @@ from kronq.model.second_moments import LayerMoments
 from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import TOLERANCE, spectral_norm
 from kronq.quantization.uniform.layer import quantize_layer
-from kronq.report.activation_error import activation_energies
+from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.adapters import KINDS, dense
 from tests.fuzzing import max_examples
@@ -55,13 +55,13 @@ def test_spectral_norms(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("two_sided", [False, True])
-def test_activation_energies(kind: str, two_sided: bool) -> None:
+def test_squared_activation_norms(kind: str, two_sided: bool) -> None:
     """E‖E·x‖² = tr(E·M·Eᵀ), and tr(G·E·M·Eᵀ) with gradients."""
     rng = np.random.default_rng(1)
     for delta, other in pairs(kind):
         rows, cols = delta.shape
         seen = LayerMoments(moment(rng, cols), moment(rng, rows, 2) if two_sided else None)
-        found = activation_energies(delta, other, seen)
+        found = squared_activation_norms(delta, other, seen)
         gradients = np.eye(rows) if seen.outputs is None else seen.outputs.astype(np.float64)
         one, two = dense(delta), dense(other)
         for energy, whole in (
@@ -94,9 +94,9 @@ def test_any_shape_rank_and_crop(
     seen = LayerMoments(moment(rng, cols), moment(rng, rows))
     assert seen.outputs is not None
     expected = np.trace(seen.outputs.astype(np.float64) @ error @ seen.inputs @ error.T)
-    assert activation_energies(one, two, seen).error == pytest.approx(expected, rel=1e-8)
+    assert squared_activation_norms(one, two, seen).error == pytest.approx(expected, rel=1e-8)
     plain = np.trace(error @ seen.inputs @ error.T)
-    alone = activation_energies(one, two, replace(seen, outputs=None))
+    alone = squared_activation_norms(one, two, replace(seen, outputs=None))
     assert alone.error == pytest.approx(plain, rel=1e-8)
 
 
@@ -112,7 +112,7 @@ def test_a_badly_conditioned_gauge(condition: float) -> None:
     expected = np.linalg.norm(error, 2)
     assert spectral_norm(share_bases(bad, delta).error) == pytest.approx(expected, rel=1e-6)
     inputs = moment(rng, delta.shape[1])
-    found = activation_energies(bad, delta, LayerMoments(inputs)).error
+    found = squared_activation_norms(bad, delta, LayerMoments(inputs)).error
     assert found == pytest.approx(np.trace(error @ inputs @ error.T), rel=1e-6)
 
 

@@ -16,7 +16,7 @@ from kronq.model.delta import Product
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack
-from kronq.report.activation_error import activation_energies
+from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.model.test_error_weights import second_moment
 from tests.quantization.compact.test_compact import layers
@@ -35,7 +35,7 @@ def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> S
 
 def seen_error(adapter: Adapter, quantized: Adapter, moments: SecondMoments) -> float:
     """The relative activation error over all layers."""
-    each = [activation_energies(d, quantized[n], moments[n]) for n, d in adapter.items()]
+    each = [squared_activation_norms(d, quantized[n], moments[n]) for n, d in adapter.items()]
     return float(sum(e.error for e in each) / sum(e.reference for e in each))
 
 

@@ -12,8 +12,9 @@ import kronq
 from benchmarks.baselines import BASELINES
 from kronq.errors import KronqError, OutputExistsError
 from kronq.model.adapter import Adapter
-from kronq.report.comparison import Comparison, compare
-from kronq.report.plot import plot
+from kronq.report.comparison import compare
+from kronq.report.comparison_models import Comparison
+from kronq.report.plot import plot_comparison
 from tests import adapters
 
 
@@ -114,11 +115,11 @@ def test_progress() -> None:
 
 def test_the_picture_is_the_same_every_time(comparison: Comparison, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    pictures = [plot(comparison, tmp_path / f"{i}.svg").read_bytes() for i in range(2)]
+    pictures = [plot_comparison(comparison, tmp_path / f"{i}.svg").read_bytes() for i in range(2)]
     assert pictures[0] == pictures[1]
     assert b"<svg" in pictures[0]
     assert b"kron: Gaussian bound" in pictures[0]
-    assert plot(comparison, tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert plot_comparison(comparison, tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_is_never_overwritten_or_of_an_unknown_kind(
@@ -128,7 +129,15 @@ def test_a_picture_is_never_overwritten_or_of_an_unknown_kind(
     file = tmp_path / "p.svg"
     file.write_text("mine")
     with pytest.raises(OutputExistsError):
-        plot(comparison, file)
+        plot_comparison(comparison, file)
     assert file.read_text() == "mine"
     with pytest.raises(KronqError, match=r"expected \.svg or \.png"):
-        plot(comparison, tmp_path / "p.pdf")
+        plot_comparison(comparison, tmp_path / "p.pdf")
+
+
+def test_a_comparison_is_shown_as_a_table(comparison: Comparison) -> None:
+    lines = str(comparison).splitlines()
+    assert len(lines) == 1 + len(comparison.rows)
+    assert lines[0].endswith("others in no more bytes")
+    assert repr(comparison) == f"Comparison({len(comparison.rows)} rows of kron, lora)"
+    assert comparison._repr_html_().count("<tr>") == len(lines)

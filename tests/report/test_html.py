@@ -14,11 +14,12 @@ import kronq
 from kronq.errors import KronqError, OutputExistsError
 from kronq.model.adapter import Adapter, Origin
 from kronq.report import Report, gaussian_bound, measure
-from kronq.report.comparison import Comparison, compare
+from kronq.report.comparison import compare
+from kronq.report.comparison_models import Comparison
 from kronq.report.html import write_html
-from kronq.report.html.chart import percent, size
+from kronq.report.html.chart import format_percent, format_size
 from tests import adapters
-from tests.report.test_figures import seen
+from tests.report.test_statistics import seen
 
 HOSTILE = '</title></text><script>alert("1")</script><a href="javascript:x">\u202e\x1b[31m & \'q\''
 
@@ -36,7 +37,7 @@ def blocks(rows: int = 4) -> Adapter:
 @pytest.fixture(scope="module")
 def report() -> Report:
     adapter = blocks()
-    return measure(adapter, kronq.quantize(adapter, kronq.Uniform()), moments=seen(adapter))
+    return measure(adapter, kronq.quantize(adapter, kronq.Uniform()), second_moments=seen(adapter))
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,10 @@ def test_everything_is_on_it(report: Report, comparison: Comparison, tmp_path: P
     assert headings == ["Error and size", "Where it is", "Layers", "Codes", "How it was made"]
     assert root.find(".//h1").text == "mine"  # type: ignore[union-attr]
     for layer in report.layers:
-        assert text.count(f"{layer.name}: {percent(layer.relative_error)}") >= 1
+        assert text.count(f"{layer.name}: {format_percent(layer.relative_error)}") >= 1
     for told in ("balanced", "rtn", "bound", "this file", "maker/base", "text.jsonl, 1,000 tokens"):
         assert told in text
-    assert percent(report.total.activation_error) in text
+    assert format_percent(report.total.activation_error) in text
 
 
 def test_it_needs_nothing_from_elsewhere(
@@ -223,7 +224,12 @@ def test_outputs_are_kept_and_named(report: Report, tmp_path: Path) -> None:
 
 def test_figures_as_people_read_them() -> None:
     shares = (None, 0, 1e-7, 0.00031, 0.0065, 0.104, 0.9996, 1, 18.0)
-    assert [percent(s) for s in shares] == [
+    assert [format_percent(s) for s in shares] == [
         "–", "0 %", "1.0e-05 %", "0.0310 %", "0.650 %", "10.4 %", "100 %", "100 %", "1800 %"
     ]  # fmt: skip
-    assert [size(n) for n in (0, 1234, 321_368, 5_200_000)] == ["0", "1.2 kB", "321 kB", "5.20 MB"]
+    assert [format_size(n) for n in (0, 1234, 321_368, 5_200_000)] == [
+        "0",
+        "1.2 kB",
+        "321 kB",
+        "5.20 MB",
+    ]

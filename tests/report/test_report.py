@@ -16,7 +16,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
 from kronq.report import Report, measure
-from kronq.report.measurement import grouped, summed, worst_first
+from kronq.report.groups import combine_layers, group_layers, sort_by_error
 from tests import adapters
 from tests.adapters import dense
 
@@ -109,12 +109,14 @@ def test_layers_that_stay_floating_point_are_told() -> None:
 def test_groups_and_sums() -> None:
     adapter = adapters.adapter(layers=4, kinds=("kron", "lora"))
     report = measure(adapter, kronq.quantize(adapter, bits=4))
-    groups = grouped(report.layers)
+    groups = group_layers(report.layers)
     assert {name.split("}")[-1] for name in groups} == {".kron", ".lora"}
-    assert summed(report.layers).relative_error == pytest.approx(report.total.relative_error)
-    assert summed(report.layers).energy_kept == pytest.approx(report.total.energy_kept)
-    assert summed(report.layers).bytes < report.total.bytes  # the header
-    errors = [layer.relative_error for layer in worst_first(report.layers)]
+    assert combine_layers(report.layers).relative_error == pytest.approx(
+        report.total.relative_error
+    )
+    assert combine_layers(report.layers).energy_kept == pytest.approx(report.total.energy_kept)
+    assert combine_layers(report.layers).bytes < report.total.bytes  # the header
+    errors = [layer.relative_error for layer in sort_by_error(report.layers)]
     assert errors == sorted(errors, reverse=True)
 
 
@@ -125,3 +127,16 @@ def test_adapters_of_different_layers_or_shapes_are_not_compared() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(MismatchError, match=r"x: .*different shapes; found ΔW \[96, 60\], A \[4, "):
         measure(Adapter({"x": adapters.lora(rng, 96, 60)}), Adapter({"x": adapters.kron(rng)}))
+
+
+def test_a_report_is_shown_as_a_table() -> None:
+    adapter = adapters.adapter(layers=2)
+    report = measure(adapter, kronq.quantize(adapter, kronq.Uniform()))
+    text, line, page = str(report), repr(report), report._repr_html_()
+    head = "layers ΔW r bits bit/param bytes error % SNR dB energy %"
+    assert " ".join(text.splitlines()[0].split()) == head
+    assert "total ×10, file" in text
+    assert text.splitlines()[-1].startswith("Gaussian bound: ")
+    assert line.startswith("Report(kron balanced, 10 layers, ")
+    assert "\n" not in line
+    assert page.count("<tr>") == 2 + len(group_layers(report.layers))

@@ -77,3 +77,15 @@ def test_layers_of_another_rank_or_scale_are_told_apart() -> None:
         ("layers.1.q", 2, 2.0),
         ("layers.3.q", 4, 7.0),
     ]
+
+
+def test_a_summary_is_shown_as_a_table(tmp_path: Path) -> None:
+    adapter = kronq.quantize(adapters.adapter(layers=2), kronq.Uniform())
+    summary = summarize(kronq.load(kronq.save(adapter, tmp_path / "a<b>.safetensors")))
+    title, recipe, head, *_, total = str(summary).splitlines()
+    assert title.endswith("a<b>.safetensors: kron adapter (kronq), base maker/base")
+    assert recipe.startswith("quantized: method balanced, bits 4, ")
+    assert head.startswith("layers")
+    assert total.startswith("total ×10, file")
+    assert repr(summary).startswith("Summary(kron adapter (kronq), 10 layers, ")
+    assert "a&lt;b&gt;.safetensors" in summary._repr_html_()

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no font, nothing from elsewhere."""
+"""Report as one self-contained HTML page: no script, no font, nothing fetched."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from kronq.errors import ArgumentError, StrPath
 from kronq.io.files import write_file
 from kronq.report.bound import GaussianBound
-from kronq.report.comparison import Comparison
-from kronq.report.html.curves import other_widths
+from kronq.report.comparison_models import Comparison
+from kronq.report.html.curves import compare_widths
 from kronq.report.html.page import page
 from kronq.report.models import Report
 
-__all__ = ["check_page", "other_widths", "write_html"]
+__all__ = ["check_page_name", "compare_widths", "write_html"]
 
 
 def write_html(
@@ -23,29 +23,29 @@ def write_html(
     bound: GaussianBound | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes the report as a page for people; the same report gives the same bytes.
+    """Writes a report as an HTML page; the same report gives the same bytes.
 
     Args:
-        report: As ``measure`` returns it.
-        path: An .html file.
-        comparison: The same adapter at other widths (``other_widths``), and other tools' files: the
+        report: The report, from ``measure``.
+        path: The .html file.
+        comparison: The adapter at other widths and by other tools (``compare_widths``), for the
             rate–error curve.
-        bound: ``gaussian_bound`` of the adapter, drawn below them.
+        bound: ``gaussian_bound`` of the adapter, for its curve.
         force: Whether to overwrite an output that exists.
 
     Raises:
-        KronqError: The name is not that of an .html file.
+        KronqError: The path does not end in .html or .htm.
         OutputExistsError: The output exists.
     """
-    check_page(path)
+    check_page_name(path)
     return write_file(path, (page(report, comparison, bound) + "\n").encode(), force=force)
 
 
-def check_page(path: StrPath) -> None:
-    """Refuses a name that a browser would not open as a page.
+def check_page_name(path: StrPath) -> None:
+    """Refuses a path that a browser would not open as a page.
 
     Raises:
-        KronqError: It does not end in .html or .htm.
+        KronqError: The path does not end in .html or .htm.
     """
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise ArgumentError("the page's name", path=path, expected="an .html file")

@@ -1,37 +1,37 @@
-"""The histogram of codes."""
+"""Bar chart of a histogram of codes, as SVG."""
 
 from __future__ import annotations
 
-from kronq.report.html.chart import percent
-from kronq.report.html.markup import Markup, tag
-from kronq.report.models import CodeCounts
+from kronq.report.html.chart import format_percent
+from kronq.report.markup import Markup, tag
+from kronq.report.models import CodeHistogram
 
 _HEIGHT, _BOTTOM, _TOP = 170, 22, 16
-_FEW = 0.002
-"""The share of levels that the outermost bars may stand for together."""
+_TAIL = 0.002
+"""Share of levels that the outermost bars may count together."""
 
 
-def histogram(counts: CodeCounts) -> Markup:
-    """How often each code occurs, with every code of the width, also those that never do."""
+def histogram(counts: CodeHistogram) -> Markup:
+    """Draws a bar for each code of the width, also for codes that do not occur."""
     total = sum(counts.counts)
-    low, high = _ends(counts, total)
-    found: dict[int, int] = {}
+    low, high = _outermost_codes(counts, total)
+    count_of: dict[int, int] = {}
     for code, count in zip(counts.codes, counts.counts, strict=True):
-        at = min(max(code, low), high)
-        found[at] = found.get(at, 0) + count
-    most = max(found.values()) / total
+        bar = min(max(code, low), high)
+        count_of[bar] = count_of.get(bar, 0) + count
+    most = max(count_of.values()) / total
     width = max(320.0, min(1040.0, 22.0 * (high - low + 1)))
     each = width / (high - low + 1)
-    zero = found.get(0, 0) / total
+    zero = count_of.get(0, 0) / total
     parts = []
     for code in range(low, high + 1):
-        share = found.get(code, 0) / total
+        share = count_of.get(code, 0) / total
         tall = (_HEIGHT - _BOTTOM - _TOP) * share / most
         x = (code - low) * each
         parts.append(
             tag(
                 "rect",
-                tag("title", f"{code}: {found.get(code, 0):,}, {percent(share)}"),
+                tag("title", f"{code}: {count_of.get(code, 0):,}, {format_percent(share)}"),
                 x=x + min(1.0, each / 8),
                 y=_HEIGHT - _BOTTOM - tall,
                 width=max(each - min(2.0, each / 4), 0.4),
@@ -48,7 +48,7 @@ def histogram(counts: CodeCounts) -> Markup:
         for code in range(low, high + 1)
         if code % every == 0
     ]  # fmt: skip
-    title = f"{counts.kind}: {total:,} codes, {percent(zero)} of them zero"
+    title = f"{counts.kind}: {total:,} codes, {format_percent(zero)} of them zero"
     return tag(
         "figure",
         tag("figcaption", title),
@@ -67,13 +67,13 @@ def histogram(counts: CodeCounts) -> Markup:
     )
 
 
-def _ends(counts: CodeCounts, total: int) -> tuple[int, int]:
-    """All codes of a native width; of levels those that nearly all are, the others counted last."""
+def _outermost_codes(counts: CodeHistogram, total: int) -> tuple[int, int]:
+    """Returns the ends of a width's range; of levels, those beyond which only the tail lies."""
     bits = counts.kind.removeprefix("int")
     if bits.isdigit():
         return -(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1
-    pairs = list(zip(counts.codes, counts.counts, strict=True))
+    counted = list(zip(counts.codes, counts.counts, strict=True))
     far = 1
-    while sum(n for code, n in pairs if abs(code) > far) > _FEW * total:
+    while sum(n for code, n in counted if abs(code) > far) > _TAIL * total:
         far += 1
     return -far - 1, far + 1

@@ -1,4 +1,4 @@
-"""The rate–error curve: error over bits, the bound below it, and where other files are."""
+"""Rate–error chart as SVG: relative error over bits per parameter."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kronq.report.html.markup import Markup, joined, tag
+from kronq.report.markup import Markup, join, tag
 
 WIDTH, HEIGHT = 1040, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 16, 60
-_GAP = 15
+_LABEL_GAP = 15
 """Pixels between two labels, one above the other."""
-_LAYERS = {"bound": 0, "baseline": 1, "file": 3}
-"""What is drawn over what."""
+_DRAW_ORDER = {"bound": 0, "baseline": 1, "file": 3}
+"""Order by style; a higher number is drawn over a lower one, other styles have 2."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Series:
     """Points of one line.
 
     Attributes:
-        label: Stands beside its end.
+        label: Label beside the end of the line.
         points: (bits per parameter, relative error), by rising bits.
         style: ``bound``, ``file``, ``baseline`` (another tool's), or a number that picks a colour.
-        names: What each point is, for its tooltip.
+        names: Tooltips of the points.
     """
 
     label: str
@@ -48,16 +48,19 @@ class _Axes:
 
 
 def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
-    """An SVG of all series; errors on a logarithmic axis, bits on a linear one."""
+    """Draws all series, with errors on a logarithmic axis and bits on a linear one."""
     errors = [error for each in series for _, error in each.points]
     right = max(1.0, math.ceil(2 * max(bits for s in series for bits, _ in s.points) + 0.2) / 2)
     axes = _Axes(right, min(errors) / 1.25, max(1.0, *errors) * 1.1)
-    labels = _apart([(axes.y(s.points[-1][1]), axes.x(s.points[-1][0]), s) for s in series])
+    labels = _place_labels([(axes.y(s.points[-1][1]), axes.x(s.points[-1][0]), s) for s in series])
     return tag(
         "svg",
         tag("title", title),
-        _grid(axes, parameters),
-        [_drawn(each, axes) for each in sorted(series, key=lambda s: _LAYERS.get(s.style, 2))],
+        _draw_grid(axes, parameters),
+        [
+            _draw_series(each, axes)
+            for each in sorted(series, key=lambda s: _DRAW_ORDER.get(s.style, 2))
+        ],
         labels,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -66,24 +69,24 @@ def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
     )
 
 
-def _drawn(series: Series, axes: _Axes) -> Markup:
-    places = [(axes.x(bits), axes.y(error)) for bits, error in series.points]
+def _draw_series(series: Series, axes: _Axes) -> Markup:
+    points = [(axes.x(bits), axes.y(error)) for bits, error in series.points]
     parts = []
-    if series.style != "file" and len(places) > 1:
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    if series.style != "file" and len(points) > 1:
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(tag("polyline", points=line, class_="line"))
     if series.style != "bound":
-        names = series.names or ("",) * len(places)
-        for (x, y), (bits, error), name in zip(places, series.points, names, strict=True):
-            told = f"{name or series.label}: {bits:.2f} bit/parameter, {percent(error)}"
-            parts.append(_mark(x, y, series.style, told))
+        names = series.names or ("",) * len(points)
+        for (x, y), (bits, error), name in zip(points, series.points, names, strict=True):
+            tooltip = f"{name or series.label}: {bits:.2f} bit/parameter, {format_percent(error)}"
+            parts.append(_draw_mark(x, y, series.style, tooltip))
     return tag("g", parts, class_=f"series s-{series.style}")
 
 
-def _mark(x: float, y: float, style: str, told: str) -> Markup:
-    title = tag("title", told)
+def _draw_mark(x: float, y: float, style: str, tooltip: str) -> Markup:
+    title = tag("title", tooltip)
     if style == "file":
-        return joined(
+        return join(
             [
                 tag("circle", cx=x, cy=y, r=9, class_="halo"),
                 tag("circle", title, cx=x, cy=y, r=5.5, class_="mark"),
@@ -95,27 +98,28 @@ def _mark(x: float, y: float, style: str, told: str) -> Markup:
     return tag("circle", title, cx=x, cy=y, r=4, class_="mark")
 
 
-def _apart(ends: list[tuple[float, float, Series]]) -> list[Markup]:
-    """Labels beside the ends, moved down where they would touch; those far apart in x may not."""
+def _place_labels(ends: list[tuple[float, float, Series]]) -> list[Markup]:
+    """Draws labels beside the ends of lines, moved down where they would overlap."""
     placed: list[tuple[float, float, float]] = []
-    found = []
+    labels = []
     for y, x, series in sorted(ends, key=lambda end: (end[0], end[1])):
-        at, width = y, 8 + 6.6 * len(series.label)
+        label_y, width = y, 8 + 6.6 * len(series.label)
         while any(
-            abs(at - other) < _GAP and x < far and near < x + width for other, near, far in placed
+            abs(label_y - other) < _LABEL_GAP and x < far and near < x + width
+            for other, near, far in placed
         ):
-            at += 1
-        placed.append((at, x, x + width))
-        found.append(
-            tag("text", series.label, x=x + 12, y=at + 4, class_=f"label s-{series.style}")
+            label_y += 1
+        placed.append((label_y, x, x + width))
+        labels.append(
+            tag("text", series.label, x=x + 12, y=label_y + 4, class_=f"label s-{series.style}")
         )
-    return found
+    return labels
 
 
-def _grid(axes: _Axes, parameters: int) -> Markup:
+def _draw_grid(axes: _Axes, parameters: int) -> Markup:
     bottom, end = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     parts: list[Markup] = []
-    for error in _decades(axes.low, axes.high):
+    for error in _tick_values(axes.low, axes.high):
         y = axes.y(error)
         parts.append(tag("line", x1=_LEFT, x2=end, y1=y, y2=y, class_="grid"))
         parts.append(
@@ -127,28 +131,32 @@ def _grid(axes: _Axes, parameters: int) -> Markup:
     for i in range(int(axes.right / step) + 1):
         x = axes.x(i * step)
         parts.append(tag("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="axis"))
-        parts.append(_below(f"{i * step:g}", x, bottom + 19, "tick"))
-        parts.append(_below(size(i * step * parameters / 8), x, bottom + 34, "tick faint"))
+        parts.append(_centered_text(f"{i * step:g}", x, bottom + 19, "tick"))
+        parts.append(
+            _centered_text(format_size(i * step * parameters / 8), x, bottom + 34, "tick faint")
+        )
     parts.append(tag("line", x1=_LEFT, x2=end, y1=bottom, y2=bottom, class_="axis"))
     middle = (_LEFT + end) / 2
-    parts.append(_below("bits per parameter, and the file's size", middle, bottom + 54, "tick"))
+    parts.append(
+        _centered_text("bits per parameter, and the file's size", middle, bottom + 54, "tick")
+    )
     return tag("g", parts)
 
 
-def _below(text: str, x: float, y: float, kind: str) -> Markup:
+def _centered_text(text: str, x: float, y: float, kind: str) -> Markup:
     return tag("text", text, x=x, y=y, class_=kind, text_anchor="middle")
 
 
-def _decades(low: float, high: float) -> list[float]:
-    """1, 2, 5 and their tenfolds between the ends; only 1 where that would be many."""
+def _tick_values(low: float, high: float) -> list[float]:
+    """Returns 1, 2, 5 times powers of ten between the ends; powers alone where these are many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     leads = (1, 2, 5) if math.log10(high / low) <= 3 else (1,)
     every = [lead * 10.0**e for e in range(first, last + 1) for lead in leads]
     return [value for value in every if low <= value <= high]
 
 
-def percent(share: float | None) -> str:
-    """As many digits as tell something."""
+def format_percent(share: float | None) -> str:
+    """Formats a share in percent with three significant digits."""
     if share is None:
         return "–"
     value = 100 * share
@@ -163,8 +171,8 @@ def percent(share: float | None) -> str:
     )
 
 
-def size(nbytes: float) -> str:
-    """Bytes as people say them; 1 kB is 1000 bytes."""
+def format_size(nbytes: float) -> str:
+    """Formats bytes as kB or MB; 1 kB is 1000 bytes."""
     if nbytes == 0:
         return "0"
     if nbytes >= 1e6:

@@ -1,4 +1,4 @@
-"""The heat map: a column for every block of the model, a row for every kind of layer in it."""
+"""Heat map as SVG: a column for each block of the model, a row for each kind of layer in it."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ import re
 from collections.abc import Callable, Sequence
 
 from kronq.model.layer_names import name_template, natural_key
-from kronq.report.html.chart import WIDTH, percent
-from kronq.report.html.markup import Markup, tag
-from kronq.report.models import LayerReport
+from kronq.report.html.chart import WIDTH, format_percent
+from kronq.report.markup import Markup, tag
+from kronq.report.models import LayerStatistics
 
 STEPS = 9
 _LABELS, _ROW, _TOP = 150, 24, 8
-_MOST = 80
-"""Kinds of layers beyond which no map would be read."""
+_MAX_ROWS = 80
+"""Kinds of layers beyond which a map is not readable."""
 
-Value = Callable[[LayerReport], float | None]
+Value = Callable[[LayerStatistics], float | None]
 
 
 def heat_map(
-    layers: Sequence[LayerReport], value: Value, *, title: str, ramp: str, unit: str
+    layers: Sequence[LayerStatistics], value: Value, *, title: str, ramp: str, unit: str
 ) -> Markup | None:
-    """An SVG, or None where layers have no kinds in common.
+    """Draws a heat map; returns None where no two layers are of one kind.
 
     Args:
-        layers: What is shown.
-        value: Of each; None leaves its place empty.
-        title: What is seen.
-        ramp: The class of its colours, ``error`` or ``bits``.
+        layers: The layers.
+        value: Returns the value of a layer; None leaves its cell empty.
+        title: Title of the map.
+        ramp: Class of the colours, ``error`` or ``bits``.
         unit: ``%`` or ``bits``.
     """
-    cells = {_place(m.name): m for m in layers}
+    cells = {_row_and_column(m.name): m for m in layers}
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = sorted({column for _, column in cells}, key=natural_key)
-    found = [v for m in layers if (v := value(m)) is not None and v > 0]
-    if not found or len(rows) > _MOST or len(rows) == len(cells):
+    values = [v for m in layers if (v := value(m)) is not None and v > 0]
+    if not values or len(rows) > _MAX_ROWS or len(rows) == len(cells):
         return None
     width = min(_ROW * 1.5, (WIDTH - _LABELS) / len(columns))
-    scale = _scale(found)
+    color_step = _color_scale(values)
     parts: list[Markup] = []
     for i, row in enumerate(rows):
         y = _TOP + i * _ROW
-        label = _short(row, rows)
+        label = _shorten(row, rows)
         parts.append(tag("text", label, x=_LABELS - 10, y=y + 16, class_="tick", text_anchor="end"))
         for j, column in enumerate(columns):
             layer = cells.get((row, column))
-            told = None if layer is None else value(layer)
-            if layer is not None and told is not None:
+            cell_value = None if layer is None else value(layer)
+            if layer is not None and cell_value is not None:
                 x = _LABELS + j * width
-                parts.append(_cell(layer.name, told, x, y, width, scale(told), unit))
+                parts.append(
+                    _cell(layer.name, cell_value, x, y, width, color_step(cell_value), unit)
+                )
     every = math.ceil(len(columns) * 18 / (width * len(columns)))
     bottom = _TOP + len(rows) * _ROW
     for j in range(0, len(columns), every):
@@ -57,27 +59,27 @@ def heat_map(
         parts.append(
             tag("text", columns[j], x=x, y=bottom + 16, class_="tick", text_anchor="middle")
         )
-    parts.append(_legend(bottom + 34, found, unit))
+    parts.append(_legend(bottom + 34, values, unit))
     return tag(
         "svg",
         tag("title", title),
         parts,
         viewBox=f"0 0 {WIDTH} {bottom + 66}",
         role="img",
-        aria_label=f"{title}, from {_told(min(found), unit)} to {_told(max(found), unit)}; "
+        aria_label=f"{title}, from {_format(min(values), unit)} to {_format(max(values), unit)}; "
         "the tables have the figures",
         class_=f"heat ramp-{ramp}",
     )
 
 
-def _place(name: str) -> tuple[str, str]:
-    """(what a layer shares with others of its kind, the number that tells it from them)."""
+def _row_and_column(name: str) -> tuple[str, str]:
+    """Returns the name template of a layer's kind, and the first number in its name."""
     number = re.search(r"\d+", name)
     return name_template(name), number.group() if number else ""
 
 
-def _short(row: str, rows: Sequence[str]) -> str:
-    """The end of a template, as far as it tells it from the others."""
+def _shorten(row: str, rows: Sequence[str]) -> str:
+    """Returns the shortest end of a template that no other row has."""
     parts = row.split(".")
     for n in range(1, len(parts)):
         end = ".".join(parts[-n:])
@@ -86,10 +88,10 @@ def _short(row: str, rows: Sequence[str]) -> str:
     return row if len(row) <= 20 else f"…{row[-19:]}"
 
 
-def _scale(found: Sequence[float]) -> Callable[[float], int]:
-    """Steps of equal ratio; a spread of less than a half is not shown as if it were large."""
-    middle = math.sqrt(min(found) * max(found))
-    low, high = min(*found, middle / 1.25), max(*found, middle * 1.25)
+def _color_scale(values: Sequence[float]) -> Callable[[float], int]:
+    """Returns the map from values to colour steps of equal ratio; they span a factor of 1.56."""
+    middle = math.sqrt(min(values) * max(values))
+    low, high = min(*values, middle / 1.25), max(*values, middle * 1.25)
     span = math.log(high / low)
 
     def step(value: float) -> int:
@@ -102,40 +104,40 @@ def _scale(found: Sequence[float]) -> Callable[[float], int]:
 def _cell(
     name: str, value: float, x: float, y: float, width: float, step: int, unit: str
 ) -> Markup:
-    text = _digits(value, unit)
+    text = _format_digits(value, unit)
     inside = None
     if width >= 6.2 * len(text) + 2:
         inside = tag("text", text, x=x + width / 2, y=y + 15.5, text_anchor="middle")
     return tag(
         "g",
-        tag("title", f"{name}: {_told(value, unit)}"),
+        tag("title", f"{name}: {_format(value, unit)}"),
         tag("rect", x=x + 0.5, y=y + 0.5, width=width - 1, height=_ROW - 1.0, rx=2),
         inside,
         class_=f"h{step}",
     )
 
 
-def _legend(y: float, found: Sequence[float], unit: str) -> Markup:
+def _legend(y: float, values: Sequence[float], unit: str) -> Markup:
     side = 22.0
     swatches = [
         tag("g", tag("rect", x=_LABELS + i * side, y=y, width=side, height=12), class_=f"h{i}")
         for i in range(STEPS)
     ]
-    middle = math.sqrt(min(found) * max(found))
-    ends = (min(*found, middle / 1.25), max(*found, middle * 1.25))
+    middle = math.sqrt(min(values) * max(values))
+    ends = (min(*values, middle / 1.25), max(*values, middle * 1.25))
     return tag(
         "g",
-        tag("text", _told(ends[0], unit), x=_LABELS - 10, y=y + 11, class_="tick",
+        tag("text", _format(ends[0], unit), x=_LABELS - 10, y=y + 11, class_="tick",
             text_anchor="end"),
         swatches,
-        tag("text", _told(ends[1], unit), x=_LABELS + STEPS * side + 10, y=y + 11, class_="tick"),
+        tag("text", _format(ends[1], unit), x=_LABELS + STEPS * side + 10, y=y + 11, class_="tick"),
     )  # fmt: skip
 
 
-def _told(value: float, unit: str) -> str:
-    return percent(value) if unit == "%" else f"{value:.2f} {unit}"
+def _format(value: float, unit: str) -> str:
+    return format_percent(value) if unit == "%" else f"{value:.2f} {unit}"
 
 
-def _digits(value: float, unit: str) -> str:
+def _format_digits(value: float, unit: str) -> str:
     value = 100 * value if unit == "%" else value
     return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"

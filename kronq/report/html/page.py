@@ -1,4 +1,4 @@
-"""What stands on the page, from top to bottom."""
+"""Sections of the page, from top to bottom."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from importlib.resources import files
 from pathlib import Path
 
 from kronq.report.bound import GaussianBound
-from kronq.report.comparison import Comparison
+from kronq.report.comparison_models import Comparison
+from kronq.report.groups import combine_layers, group_layers, sort_by_error
 from kronq.report.html.bars import histogram
-from kronq.report.html.chart import chart, percent
-from kronq.report.html.curves import curves
-from kronq.report.html.header import cosine, header
+from kronq.report.html.chart import chart, format_percent
+from kronq.report.html.curves import chart_series
+from kronq.report.html.header import format_cosine, header
 from kronq.report.html.heat import heat_map
-from kronq.report.html.markup import Child, Markup, joined, table, tag
-from kronq.report.measurement import grouped, summed, worst_first
-from kronq.report.models import Figures, LayerReport, Report
+from kronq.report.markup import Child, Markup, join, table, tag
+from kronq.report.models import LayerStatistics, Report, Statistics
 
-WORST = 10
+WORST_LAYERS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Nothing is fetched and no script runs, whatever a name might try."""
+"""Content security policy: nothing is fetched and no script runs."""
 
-HEAD = [
+_COLUMNS = [
     "bits", "bit/param", "error", "activation", "spectral", "cosine", "zero codes", "clipped",
     "dead",
 ]  # fmt: skip
 
 
 def page(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
-    """The whole document."""
-    name = title_of(report)
+    """Returns the whole document."""
+    name = page_title(report)
     sections = [
         header(report, name),
-        _curve(report, comparison, bound),
-        _maps(report),
-        _layers(report),
-        _codes(report),
-        _made(report),
+        _chart_section(report, comparison, bound),
+        _map_section(report),
+        _layer_section(report),
+        _code_section(report),
+        _recipe_section(report),
     ]
     document = tag(
         "html",
@@ -52,32 +52,34 @@ def page(report: Report, comparison: Comparison | None, bound: GaussianBound | N
         tag("body", tag("main", sections)),
         lang="en",
     )
-    return joined([Markup("<!DOCTYPE html>\n"), document])
+    return join([Markup("<!DOCTYPE html>\n"), document])
 
 
-def title_of(report: Report) -> str:
-    """The adapter's folder or file, or what it is."""
+def page_title(report: Report) -> str:
+    """Returns the name of the adapter's folder or file, or its family."""
     return Path(report.source).name if report.source else f"a {report.family} adapter"
 
 
-def _curve(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
-    series = curves(report, comparison, bound)
+def _chart_section(
+    report: Report, comparison: Comparison | None, bound: GaussianBound | None
+) -> Markup:
+    series = chart_series(report, comparison, bound)
     if not series:
         return Markup()
-    told = "Relative error of ΔW over bits per parameter, both of whole files."
+    lead = "Relative error of ΔW over bits per parameter, both of whole files."
     if bound is not None:
-        told += (
+        lead += (
             " No code that knows nothing but Gaussian factors can be below the dashed line; "
             "docs/explanation/derivations.md derives it."
         )
     return _section(
         "Error and size",
-        told,
+        lead,
         tag("div", chart(series, report.total.parameters, title="Error over size"), class_="plot"),
     )
 
 
-def _maps(report: Report) -> Markup:
+def _map_section(report: Report) -> Markup:
     layers = report.layers
     maps = [
         ("Relative error of ΔW, %", heat_map(
@@ -88,7 +90,7 @@ def _maps(report: Report) -> Markup:
             title="Activation error by layer")),
         ("Bits spent per parameter", heat_map(
             layers, lambda m: m.bits_spent / m.parameters, unit="bits", ramp="bits",
-            title="Bits spent per parameter by layer") if _uneven(layers) else None),
+            title="Bits spent per parameter by layer") if _costs_differ(layers) else None),
     ]  # fmt: skip
     figures = [
         tag("figure", tag("figcaption", caption), tag("div", drawn, class_="plot"))
@@ -97,29 +99,33 @@ def _maps(report: Report) -> Markup:
     ]
     if not figures:
         return Markup()
-    told = "A column for every block of the model, a row for every kind of layer in it."
-    return _section("Where it is", told, figures)
+    lead = "A column for every block of the model, a row for every kind of layer in it."
+    return _section("Where it is", lead, figures)
 
 
-def _uneven(layers: Sequence[LayerReport]) -> bool:
-    """Whether bits tell more than the shapes of layers do."""
-    each = [m.bits_spent / m.parameters for m in layers]
-    return max(each) > 1.2 * min(each)
+def _costs_differ(layers: Sequence[LayerStatistics]) -> bool:
+    """Returns whether layers differ in bits per parameter by more than a fifth."""
+    bits = [m.bits_spent / m.parameters for m in layers]
+    return max(bits) > 1.2 * min(bits)
 
 
-def _layers(report: Report) -> Markup:
-    groups = grouped(report.layers)
+def _layer_section(report: Report) -> Markup:
+    groups = group_layers(report.layers)
     without = {"bits"} if report.method == "compact" else set()
     without |= {"activation"} if report.calibration is None else set()
-    columns = [column for column in HEAD if column not in without]
-    worst = worst_first(report.layers)[:WORST]
+    columns = [column for column in _COLUMNS if column not in without]
+    worst = sort_by_error(report.layers)[:WORST_LAYERS]
     words = ["layer", "ΔW"]
     parts: list[Child] = [
         table(
             "Kinds of layers, worst first",
             ["layers", "ΔW", *columns],
             [
-                [f"{name} ×{len(g)}", _shape(g[0]), *_figures(summed(g), _widths(g), columns)]
+                [
+                    f"{name} ×{len(g)}",
+                    _shape(g[0]),
+                    *_cells(combine_layers(g), _widths(g), columns),
+                ]
                 for name, g in groups.items()
             ],
             words=2,
@@ -131,52 +137,52 @@ def _layers(report: Report) -> Markup:
             table("All layers", [*words, *columns], _rows(report.layers, columns), words=2),
         ),
     ]
-    told = (
+    lead = (
         "Error is ‖ΔW − ΔŴ‖ / ‖ΔW‖; spectral error the same of the largest singular values. "
         "Clipped values lie beyond the outermost code; a dead component adds nothing."
     )
-    return _section("Layers", told, parts)
+    return _section("Layers", lead, parts)
 
 
-def _rows(layers: Sequence[LayerReport], columns: Sequence[str]) -> list[list[str]]:
-    return [[m.name, _shape(m), *_figures(m, _widths([m]), columns)] for m in layers]
+def _rows(layers: Sequence[LayerStatistics], columns: Sequence[str]) -> list[list[str]]:
+    return [[m.name, _shape(m), *_cells(m, _widths([m]), columns)] for m in layers]
 
 
-def _figures(figures: Figures, bits: str, columns: Sequence[str]) -> list[str]:
-    dead = figures.dead_components
+def _cells(statistics: Statistics, bits: str, columns: Sequence[str]) -> list[str]:
+    dead = statistics.dead_components
     every = {
         "bits": bits,
-        "bit/param": f"{figures.bits_spent / figures.parameters:.3f}",
-        "error": percent(figures.relative_error),
-        "activation": percent(figures.activation_error),
-        "spectral": percent(figures.spectral_error),
-        "cosine": cosine(figures.cosine),
-        "zero codes": percent(figures.zero_share),
-        "clipped": percent(figures.clipped_share),
+        "bit/param": f"{statistics.bits_spent / statistics.parameters:.3f}",
+        "error": format_percent(statistics.relative_error),
+        "activation": format_percent(statistics.activation_error),
+        "spectral": format_percent(statistics.spectral_error),
+        "cosine": format_cosine(statistics.cosine),
+        "zero codes": format_percent(statistics.zero_share),
+        "clipped": format_percent(statistics.clipped_share),
         "dead": "–" if dead is None else str(dead),
     }
     return [every[column] for column in columns]
 
 
-def _widths(layers: Sequence[LayerReport]) -> str:
+def _widths(layers: Sequence[LayerStatistics]) -> str:
     return "/".join(str(bits) for bits in sorted({m.bits for m in layers}))
 
 
-def _codes(report: Report) -> Markup:
+def _code_section(report: Report) -> Markup:
     if not report.histograms:
         return Markup()
-    told = "How often each code occurs in all of the adapter."
+    lead = "How often each code occurs in all of the adapter."
     if any(counts.kind == "levels" for counts in report.histograms):
-        told += " Levels are what entropy-coded codes mean, in steps; the last bars have the rest."
-    return _section("Codes", told, [histogram(counts) for counts in report.histograms])
+        lead += " Levels are what entropy-coded codes mean, in steps; the last bars have the rest."
+    return _section("Codes", lead, [histogram(counts) for counts in report.histograms])
 
 
-def _made(report: Report) -> Markup:
-    seen = report.calibration
+def _recipe_section(report: Report) -> Markup:
+    calibration = report.calibration
     calibrated = None
-    if seen is not None:
-        calibrated = f"{seen.source or 'yes'}, {seen.tokens:,} tokens" + (
-            ", with gradients of the loss" if seen.gradients else ""
+    if calibration is not None:
+        calibrated = f"{calibration.source or 'yes'}, {calibration.tokens:,} tokens" + (
+            ", with gradients of the loss" if calibration.gradients else ""
         )
     layers = ", ".join(f"{regex} = {bits}" for regex, bits in report.layer_bits.items())
     native = report.method not in (None, "fp16", "compact")
@@ -204,9 +210,9 @@ def _made(report: Report) -> Markup:
     )
 
 
-def _section(heading: str, told: str | None, *children: Child) -> Markup:
-    return tag("section", tag("h2", heading), tag("p", told) if told else None, joined(children))
+def _section(heading: str, lead: str | None, *children: Child) -> Markup:
+    return tag("section", tag("h2", heading), tag("p", lead) if lead else None, join(children))
 
 
-def _shape(layer: LayerReport) -> str:
+def _shape(layer: LayerStatistics) -> str:
     return f"{layer.shape[0]}×{layer.shape[1]}"

@@ -17,7 +17,7 @@ from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack
 from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
-from kronq.report.activation_error import activation_energies
+from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.paths import EXAMPLE
 
@@ -160,7 +160,7 @@ def test_calibrated_codes_save_activation_error(outputs: bool) -> None:
     assert size(calibrated) <= 2600
 
     def error(found: Adapter) -> float:
-        energies = [activation_energies(adapter[n], found[n], unseen[n]) for n in adapter]
+        energies = [squared_activation_norms(adapter[n], found[n], unseen[n]) for n in adapter]
         return sum(e.error for e in energies) / sum(e.reference for e in energies)
 
     assert error(calibrated) < 0.5 * error(plain)

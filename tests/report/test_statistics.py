@@ -16,7 +16,7 @@ from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.quantization.configs import config_for
 from kronq.report import Report, measure
-from kronq.report.measurement import summed
+from kronq.report.groups import combine_layers
 from tests import adapters
 from tests.adapters import dense
 from tests.model.test_shared_bases import moment
@@ -51,7 +51,7 @@ def test_a_layer(kind: str, bits: int) -> None:
     adapter = adapters.adapter(kinds=(kind,))
     quantized = kronq.quantize(adapter, bits=bits)
     moments = seen(adapter, gradients=True)
-    for layer in measure(adapter, quantized, moments=moments).layers:
+    for layer in measure(adapter, quantized, second_moments=moments).layers:
         one, two = dense(adapter[layer.name]), dense(quantized[layer.name])
         given, error = moments[layer.name], one - two
         assert layer.spectral_norm == pytest.approx(np.linalg.norm(one, 2))
@@ -72,7 +72,7 @@ def test_all_layers() -> None:
     adapter = adapters.adapter()
     quantized = kronq.quantize(adapter, bits=3)
     moments = seen(adapter)
-    report = measure(adapter, quantized, moments=moments)
+    report = measure(adapter, quantized, second_moments=moments)
     ones = {name: dense(delta) for name, delta in adapter.items()}
     errors = {name: one - dense(quantized[name]) for name, one in ones.items()}
     total = report.total
@@ -88,7 +88,7 @@ def test_all_layers() -> None:
     inner = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
     assert total.cosine == pytest.approx(inner, rel=1e-12)
     assert total.loss_error is None
-    again = summed(report.layers)
+    again = combine_layers(report.layers)
     for field in ("activation_error", "spectral_error", "cosine", "zero_share", "clipped_share"):
         assert getattr(again, field) == pytest.approx(getattr(total, field)), field
     assert again.dead_components == total.dead_components
@@ -209,10 +209,10 @@ def test_every_layer_must_have_been_seen() -> None:
     moments = seen(adapter)
     fewer = SecondMoments(dict(list(moments.items())[1:]), 10)
     with pytest.raises(MismatchError, match=r"did not see every layer; found model.layers.0.kron"):
-        measure(adapter, adapter, moments=fewer)
+        measure(adapter, adapter, second_moments=fewer)
     other = SecondMoments({**moments.layers, "model.layers.0.lora": LayerMoments(moment_of(7))}, 10)
     with pytest.raises(MismatchError, match=r"lora: .*another shape; found \[7, 7\]; expected \[2"):
-        measure(adapter, adapter, moments=other)
+        measure(adapter, adapter, second_moments=other)
 
 
 def moment_of(n: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -232,7 +232,7 @@ def test_inputs_that_a_layer_is_blind_to() -> None:
             {n: LayerMoments((m + value * np.outer(blind, blind)).astype(np.float32))
              for n, m in shape.items()}, 10,
         )  # fmt: skip
-        report = measure(adapter, quantized, moments=moments)
+        report = measure(adapter, quantized, second_moments=moments)
         assert Report.model_validate_json(report.model_dump_json()) == report
         if not value:
             assert (report.total.activation_error, report.total.activation_snr_db) == (0, None)

@@ -10,7 +10,7 @@ import pytest
 import kronq
 from kronq.model.adapter import Adapter
 from kronq.report import measure
-from kronq.report.bits_spent import bits_spent, whole_bytes
+from kronq.report.coding_cost import coding_costs, round_to_bytes
 from tests import adapters
 
 
@@ -26,7 +26,7 @@ def stream(adapter: Adapter) -> int:
 
 def test_all_layers_add_up_to_the_stream_and_the_report_to_the_file() -> None:
     quantized = kronq.quantize(layers({"a": 1, "b": 0.5, "c": 0.1}), kronq.Compact(bpw=2.5))
-    spent = bits_spent(quantized)
+    spent = coding_costs(quantized)
     assert sum(spent.values()) == pytest.approx(8 * stream(quantized))
     report = measure(layers({"a": 1, "b": 0.5, "c": 0.1}), quantized)
     assert sum(m.bytes for m in report.layers) == stream(quantized)
@@ -37,7 +37,7 @@ def test_all_layers_add_up_to_the_stream_and_the_report_to_the_file() -> None:
 def test_one_bit_more_for_twice_the_loudness() -> None:
     """Reverse water-filling: with one step for all, an entry twice as large costs a bit more."""
     quantized = kronq.quantize(layers({"loud": 4, "half": 2, "still": 0.002}), kronq.Compact(bpw=4))
-    spent = bits_spent(quantized)
+    spent = coding_costs(quantized)
     count = 2 * 256 * 4
     assert (spent["loud"] - spent["half"]) / count == pytest.approx(1, abs=0.07)
     assert spent["still"] == 0
@@ -48,7 +48,7 @@ def test_what_a_layer_costs_is_what_a_file_shrinks_by_without_it() -> None:
     loudness = {f"layers.{i}": 2.0 ** -(i / 2) for i in range(12)}
     adapter = layers(loudness)
     quantized = kronq.quantize(adapter, kronq.Compact(bpw=3))
-    spent = bits_spent(quantized)
+    spent = coding_costs(quantized)
     kept = {n: d for n, d in quantized.items() if n not in ("layers.0", "layers.1")}
     # Lanes of 128 hold whole channels of 256, so the rest is still a path through the trellis.
     again = kronq.packed.pack(replace(quantized, layers=kept))
@@ -58,16 +58,16 @@ def test_what_a_layer_costs_is_what_a_file_shrinks_by_without_it() -> None:
 
 def test_native_layers_cost_their_bytes() -> None:
     quantized = kronq.quantize(adapters.adapter(), bits=4)
-    assert bits_spent(quantized) == {n: 8 * d.nbytes for n, d in quantized.items()}
+    assert coding_costs(quantized) == {n: 8 * d.nbytes for n, d in quantized.items()}
 
 
 def test_an_adapter_of_zeros() -> None:
     zeros = layers({"a": 0.0, "b": 0.0})
     quantized = kronq.quantize(zeros, kronq.Compact(bpw=1))
-    assert sum(bits_spent(quantized).values()) == 8 * stream(quantized)
+    assert sum(coding_costs(quantized).values()) == 8 * stream(quantized)
 
 
 def test_whole_bytes_keep_the_sum() -> None:
     bits = [10.0, 11.0, 9.5, 0.0, 1.5]
-    assert sum(whole_bytes(bits)) == 4
-    assert all(abs(8 * n - b) <= 8 for n, b in zip(whole_bytes(bits), bits, strict=True))
+    assert sum(round_to_bytes(bits)) == 4
+    assert all(abs(8 * n - b) <= 8 for n, b in zip(round_to_bytes(bits), bits, strict=True))

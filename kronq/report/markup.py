@@ -1,4 +1,4 @@
-"""HTML and SVG as values: whatever is text is escaped, so no layer's name can become markup."""
+"""HTML and SVG elements as values; text is escaped, so no layer name can become markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kronq.errors import printable
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Text that is markup already, and is not escaped again."""
 
     __slots__ = ()
 
@@ -20,30 +20,36 @@ _VOID = {"meta", "br", "hr", "line", "rect", "circle", "path", "polyline", "poly
 
 
 def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
-    """An element; ``class_`` is the class, ``aria_label`` is aria-label, None leaves one out."""
-    told = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value))}"'
+    """Returns an element.
+
+    Args:
+        name: Name of the element.
+        *children: Markup, or text to be escaped.
+        **attributes: ``class_`` is class, ``aria_label`` aria-label; None leaves one out.
+    """
+    attribute_text = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_attribute_value(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in _VOID and not children:
-        return Markup(f"<{name}{told}/>")
-    return Markup(f"<{name}{told}>{joined(children)}</{name}>")
+        return Markup(f"<{name}{attribute_text}/>")
+    return Markup(f"<{name}{attribute_text}>{join(children)}</{name}>")
 
 
-def joined(children: Child) -> Markup:
-    """Children one behind the other, escaped where they are plain text."""
+def join(children: Child) -> Markup:
+    """Returns the concatenated children, with plain text escaped."""
     if children is None:
         return Markup()
     if isinstance(children, Markup):
         return children
     if isinstance(children, str):
         return Markup(html.escape(printable(children), quote=False))
-    return Markup("".join(joined(child) for child in children))
+    return Markup("".join(join(child) for child in children))
 
 
-def _text(value: object) -> str:
-    """Coordinates with a tenth of a pixel, which is all one sees."""
+def _attribute_value(value: object) -> str:
+    """Formats a value, coordinates with a tenth of a pixel."""
     if isinstance(value, float):
         return f"{value:.1f}".removesuffix(".0")
     return printable(str(value))
@@ -52,7 +58,7 @@ def _text(value: object) -> str:
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
 ) -> Markup:
-    """A table whose first ``words`` columns are words and whose others are figures."""
+    """Returns a table whose first ``words`` columns are words and whose others are numbers."""
     kinds = [None if i < words else "figure" for i in range(len(head))]
     return tag(
         "div",
@@ -61,7 +67,7 @@ def table(
             tag("caption", caption),
             tag(
                 "thead",
-                tag("tr", [tag("th", c, scope="col", class_=k) for c, k in _both(head, kinds)]),
+                tag("tr", [tag("th", c, scope="col", class_=k) for c, k in _zip(head, kinds)]),
             ),
             tag("tbody", [tag("tr", _cells(row, kinds)) for row in rows]),
         ),
@@ -73,12 +79,12 @@ def table(
 
 
 def _cells(row: Sequence[str], kinds: Sequence[str | None]) -> list[Markup]:
-    first, *others = _both(row, kinds)
+    first, *others = _zip(row, kinds)
     return [
         tag("th", first[0], scope="row", class_=first[1]),
         *(tag("td", cell, class_=kind) for cell, kind in others),
     ]
 
 
-def _both(cells: Sequence[str], kinds: Sequence[str | None]) -> list[tuple[str, str | None]]:
+def _zip(cells: Sequence[str], kinds: Sequence[str | None]) -> list[tuple[str, str | None]]:
     return list(zip(cells, kinds, strict=True))

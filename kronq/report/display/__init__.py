@@ -1,0 +1,1 @@
+"""Reports as tables: for ``str``, for notebooks and for a terminal."""

@@ -1,0 +1,73 @@
+"""Table of a summary: a row for each group of layers, and the totals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kronq.report.display.numbers import format_shape
+from kronq.report.display.table_view import TableView
+from kronq.report.summary import Summary
+
+_COLUMNS = (
+    "layers", "ΔW", "A", "B", "r", "scale", "stored as", "parameters", "bytes", "bit/param"
+)  # fmt: skip
+
+
+def summary_view(summary: Summary) -> TableView:
+    """Returns the table of a summary, with lines about the adapter above it."""
+    rows = [
+        [
+            f"{group.layers} ×{group.count}" if group.count > 1 else group.layers,
+            format_shape(group.shape),
+            format_shape(group.a) if group.a else "–",
+            format_shape(group.b),
+            str(group.rank),
+            f"{group.scale:g}",
+            ", ".join(dict.fromkeys(group.dtypes)),
+            f"{group.parameters:,}",
+            f"{group.bytes:,}",
+            f"{group.bits_per_parameter:.3f}",
+        ]
+        for group in summary.groups
+    ]
+    total = [f"{summary.parameters:,}", f"{summary.bytes:,}", f"{summary.bits_per_parameter:.3f}"]
+    rows.append([f"total ×{summary.layers}, file", *[""] * 6, *total])
+    return TableView(_COLUMNS, rows, before=_heading(summary))
+
+
+def summary_line(summary: Summary) -> str:
+    """Returns a summary in one line, for ``repr``."""
+    parts = [f"{summary.family} adapter ({summary.format})", f"{summary.layers} layers"]
+    parts += [f"{summary.parameters:,} parameters", f"{summary.bytes:,} bytes"]
+    return f"Summary({', '.join(parts)})"
+
+
+def _heading(summary: Summary) -> list[str]:
+    title = f"{summary.path}: {summary.family} adapter ({summary.format})"
+    if summary.base_model:
+        title += f", base {summary.base_model}"
+    lines = [title]
+    if summary.recipe:
+        settings = (
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in summary.recipe.items()
+            if value not in (None, {}) and key != "task"
+        )
+        lines.append("quantized: " + ", ".join(settings))
+        if task := summary.recipe.get("task"):
+            lines.append(_task_line(task))
+    return lines
+
+
+def _task_line(task: dict[str, Any]) -> str:
+    low, high = (100 * end for end in task["interval"])
+    text = (
+        f"task: {task['data']}, {task['examples']} held-out examples, "
+        f"loss {100 * task['loss_increase']:+.2f} % ({low:+.2f} to {high:+.2f}), "
+        f"{100 * task['max_loss_increase']:g} % allowed"
+    )
+    if task["accuracy"] is not None:
+        text += f"; accuracy {100 * task['accuracy']:.1f} %"
+    if task["accuracy_before"] is not None:
+        text += f", {100 * task['accuracy_before']:.1f} % before"
+    return text
