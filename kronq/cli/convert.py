@@ -1,4 +1,4 @@
-"""``kronq convert``."""
+"""``kronq convert``: writes an adapter in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kronq.writers.peft import DTYPES, FORMS, convert
 ONNX_ADAPTER = "onnx_adapter"
 
 
-class Written(BaseModel):
-    """What was written, and what it was made of."""
+class ConvertReport(BaseModel):
+    """Sizes of the adapter that was written, and of its source."""
 
     output: str
     family: str
@@ -60,12 +60,12 @@ Examples:
 @click.option(
     "--model",
     metavar="FOLDER",
-    help="For onnx_adapter: what 'kronq export --form slots' wrote.",
+    help="For onnx_adapter: a folder written by 'kronq export --form slots'.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(list(DTYPES)),
-    help="How the tensors are stored; fp32 if not given, and always for onnx_adapter.",
+    help="Dtype of the tensors; fp32 if not given, and always for onnx_adapter.",
 )
 @click.option("--base-model", metavar="NAME", help="The base's name for the config.")
 @shared.json_option
@@ -98,29 +98,29 @@ def command(
     adapter = shared.read(path, **reading)
     if model is not None:
         write_onnx_adapter(adapter, model, output, force=force)
-        written = told(adapter, adapter, output, Path(output).stat().st_size)
+        report = _report(adapter, adapter, output, Path(output).stat().st_size)
     else:
         convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)
-        made = load(output)
-        written = told(adapter, made, output, made.origin.file_bytes)
+        converted = load(output)
+        report = _report(adapter, converted, output, converted.origin.file_bytes)
     if as_json:
-        shared.show_json(written)
+        shared.show_json(report)
         return
-    name = "LoKr" if written.family == "kron" else "LoRA"
+    name = "LoKr" if report.family == "kron" else "LoRA"
     shared.show(
-        f"wrote {output}: {name}, {written.layers} layers, rank {written.rank}, "
-        f"{written.parameters:,} parameters (from {written.parameters_before:,}), "
-        f"{written.bytes:,} bytes (from {written.bytes_before:,})"
+        f"wrote {output}: {name}, {report.layers} layers, rank {report.rank}, "
+        f"{report.parameters:,} parameters (from {report.parameters_before:,}), "
+        f"{report.bytes:,} bytes (from {report.bytes_before:,})"
     )
 
 
-def told(before: Adapter, made: Adapter, output: str, size: int) -> Written:
-    return Written(
+def _report(before: Adapter, converted: Adapter, output: str, size: int) -> ConvertReport:
+    return ConvertReport(
         output=output,
-        family=made.family,
-        layers=len(made),
-        rank=max(delta.rank for delta in made.values()),
-        parameters=made.parameters,
+        family=converted.family,
+        layers=len(converted),
+        rank=max(delta.rank for delta in converted.values()),
+        parameters=converted.parameters,
         bytes=size,
         parameters_before=before.parameters,
         bytes_before=before.origin.file_bytes,

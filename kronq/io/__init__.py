@@ -1,1 +1,1 @@
-"""Files: safetensors, outputs that appear whole or not at all, and examples of text."""
+"""Files: safetensors, the cache, outputs that are never half-written, and examples of text."""

@@ -1,4 +1,4 @@
-"""The user's own text: plain, or questions with answers, one JSON object a line."""
+"""Example texts: plain text, or prompts with answers as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kronq.errors import FormatError, NotFoundError, StrPath
 
 @dataclass(frozen=True)
 class Example:
-    """One text that a model reads, and what of it is an answer.
+    """One prompt with its possible answers, or one plain text.
 
     Attributes:
-        prompt: What comes before the answer; empty for plain text.
-        choices: Possible continuations, each with its leading space; one for plain text or a
-            single right answer.
-        answer: The right one's index.
+        prompt: Text before the answer; empty for plain text.
+        choices: Possible answers, each with its leading space; a single one if the prompt has only
+            its right answer, or for plain text.
+        answer: Index of the right answer.
     """
 
     prompt: str
@@ -27,18 +27,19 @@ class Example:
 
     @property
     def text(self) -> str:
-        """The prompt with the right answer behind it."""
+        """The prompt, followed by the right answer."""
         return self.prompt + self.choices[self.answer]
 
 
 def read_examples(path: StrPath) -> list[Example]:
     """Reads a ``.jsonl`` file of examples, or any other file as plain text, a paragraph each.
 
-    A line of JSON is ``{"question", "choices", "answer": index}`` (asked as ``Question: …``
-    ``Answer:``, as ARC and its relatives are), ``{"prompt", "answer": text}`` or ``{"text"}``.
+    A line of JSON is ``{"question", "choices", "answer": index}`` (the prompt is ``Question: …``
+    ``Answer:``, as usual for ARC), ``{"prompt", "answer": text}`` or ``{"text"}``.
 
     Raises:
-        FormatError: No such file, nothing in it, or a line that is none of these.
+        NotFoundError: There is no such file.
+        FormatError: The file is empty, or a line is none of these.
     """
     file = Path(path)
     try:
@@ -50,30 +51,30 @@ def read_examples(path: StrPath) -> list[Example]:
             "cannot read the text", path=path, found=str(error), expected="a UTF-8 text file"
         ) from None
     if file.suffix == ".jsonl":
-        found = [
-            _example(line, file, number)
+        examples = [
+            _parse_line(line, file, number)
             for number, line in enumerate(text.splitlines(), 1)
             if line.strip()
         ]
     else:
-        found = [Example("", (part.strip(),)) for part in text.split("\n\n") if part.strip()]
-    if not found:
+        examples = [Example("", (part.strip(),)) for part in text.split("\n\n") if part.strip()]
+    if not examples:
         raise FormatError("the text is empty", path=path)
-    return found
+    return examples
 
 
-def _example(line: str, path: Path, number: int) -> Example:
+def _parse_line(line: str, path: Path, number: int) -> Example:
     try:
         row: Any = json.loads(line)
         if "text" in row:
-            return Example("", (_text(row["text"]),))
+            return Example("", (_check_text(row["text"]),))
         if "question" in row:
-            choices = tuple(f" {_text(choice)}" for choice in row["choices"])
+            choices = tuple(f" {_check_text(choice)}" for choice in row["choices"])
             index = row["answer"]
             if type(index) is not int or not 0 <= index < len(choices):
                 raise ValueError(f"answer {index!r} is no index of {len(choices)} choices")
-            return Example(f"Question: {_text(row['question'])}\nAnswer:", choices, index)
-        return Example(_text(row["prompt"]), (f" {_text(row['answer'])}",))
+            return Example(f"Question: {_check_text(row['question'])}\nAnswer:", choices, index)
+        return Example(_check_text(row["prompt"]), (f" {_check_text(row['answer'])}",))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FormatError(
             f"line {number} is no example",
@@ -83,7 +84,7 @@ def _example(line: str, path: Path, number: int) -> Example:
         ) from None
 
 
-def _text(value: Any) -> str:
+def _check_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{value!r} is no text")
     return value

@@ -1,4 +1,4 @@
-"""Optional packages: asked for before any work begins."""
+"""Optional packages, checked before any work begins."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from kronq.errors import MissingDependencyError
 
 
 def require(extra: str, purpose: str, *packages: str) -> None:
-    """Refuses when a package is missing, without importing any.
+    """Checks that packages are installed, without importing them.
 
     Args:
-        extra: The extra of kronq that brings them.
-        purpose: What needs them.
+        extra: Extra of kronq that installs them.
+        purpose: Feature that needs them, for the error.
         packages: Import names.
 
     Raises:
-        MissingDependencyError: One of them is not installed.
+        MissingDependencyError: Some of them are not installed.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Writing outputs: refused where something is there, complete or absent, never half-written."""
+"""Outputs: refused if they exist, and complete or absent, never half-written."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from kronq.errors import ArgumentError, OutputExistsError, StrPath
 
-_OURS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json")
-"""What tells a folder that kronq writes from one that must not be deleted."""
+_MARKERS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json")
+"""Files that mark a folder as written by kronq; another is never deleted."""
 
 
 def check_output(path: StrPath, *, force: bool = False) -> Path:
-    """The output path, if it may be written.
+    """Returns the output's path, if it may be written.
 
     Raises:
-        OutputExistsError: Something is there and ``force`` is not set.
+        OutputExistsError: It exists and ``force`` is not set.
         KronqError: Its parent is not a folder.
     """
     target = Path(path)
@@ -34,7 +34,7 @@ def check_output(path: StrPath, *, force: bool = False) -> Path:
 
 
 def check_apart(out: StrPath, *inputs: Path | None) -> None:
-    """Refuses an output that is, or is a folder that holds, what it is made from.
+    """Refuses an output that is, or contains, one of its inputs.
 
     Raises:
         KronqError: Replacing ``out`` would delete an input.
@@ -53,10 +53,7 @@ def check_apart(out: StrPath, *inputs: Path | None) -> None:
 def write_file(
     path: StrPath, data: bytes | Iterable[bytes | memoryview], *, force: bool = False
 ) -> Path:
-    """Writes ``data``, or its parts one after another, whole.
-
-    A temporary file beside the target, fsync, atomic rename.
-    """
+    """Writes ``data``, or its parts one after another, to a file that is complete or absent."""
     with new_file(path, force=force) as work, work.open("wb") as stream:
         stream.writelines([data] if isinstance(data, bytes) else data)
     return Path(path)
@@ -64,9 +61,9 @@ def write_file(
 
 @contextlib.contextmanager
 def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its name if the block ends well, else vanishes.
+    """Gives a temporary file that becomes ``path`` if the block ends well, else is deleted.
 
-    With ``sync`` it is on the disk before it has the name; without, who reads it must check it.
+    With ``sync`` it is on the disk before it is renamed; without, its readers must verify it.
     """
     target = check_output(path, force=force)
     if target.is_dir():
@@ -89,19 +86,19 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
 
 @contextlib.contextmanager
 def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well, and vanishes otherwise.
+    """Gives a temporary folder that becomes ``path`` if the block ends well, else is deleted.
 
-    With ``force`` an existing folder is replaced as a whole, if it is empty or such an output; a
-    file, a link or a folder of other things is never.
+    With ``force`` an existing folder is replaced if it is empty or an output of kronq; a file, a
+    link or another folder is never replaced.
     """
     target = check_output(path, force=force)
     if target.is_symlink() or target.is_file():
         raise OutputExistsError("the output is a file", path=path, expected="a folder name")
     if target.is_dir() and not _replaceable(target):
         raise OutputExistsError(
-            "the output is a folder of other things, which is never replaced",
+            "the output is a folder that kronq did not write, and never replaces",
             path=path,
-            expected=f"an empty folder, or one with {' or '.join(_OURS)}",
+            expected=f"an empty folder, or one with {' or '.join(_MARKERS)}",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
@@ -116,7 +113,7 @@ def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty, or flat and with a file that tells it is such an output."""
+    """Tells whether a folder is empty, or without subfolders and marked as written by kronq."""
     names = {entry.name for entry in folder.iterdir()}
     flat = all((folder / name).is_file() for name in names)
-    return not names or (flat and not names.isdisjoint(_OURS))
+    return not names or (flat and not names.isdisjoint(_MARKERS))

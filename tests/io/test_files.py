@@ -1,4 +1,4 @@
-"""Outputs are whole or absent, and --force deletes nothing but outputs."""
+"""Outputs are complete or absent, and ``force`` deletes nothing but outputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_force_does_not_delete_a_folder_of_other_things(tmp_path: Path, things: 
     for name in things:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
-    with pytest.raises(OutputExistsError, match="other things"), new_folder(out, force=True):
+    with pytest.raises(OutputExistsError, match="kronq did not write"), new_folder(out, force=True):
         pass
     assert all((out / name).read_text() == "mine" for name in things)
 

@@ -24,8 +24,8 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.quantization.mixed.native import native
+from kronq.writers.lokr_layout import factorization, find_factors
 from kronq.writers.peft import convert, to_lora, to_peft
-from kronq.writers.peft_lokr import factorization, find_factors
 from tests import tiny
 from tests.adapters import difference
 from tests.fuzzing import max_examples

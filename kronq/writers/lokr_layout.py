@@ -1,10 +1,10 @@
-"""PEFT's LoKr derives the shapes of every layer from one config; here the config from the shapes.
+"""Layout of PEFT's LoKr: finds the one config from which PEFT derives all layers' shapes.
 
 PEFT 0.21 (``peft/tuners/lokr/layer.py``, ``update_layer``) splits both sides of a layer by
 ``factorization(dimension, decompose_factor)``, keeps w2 whole when
 ``r ≥ max(b_out, b_in) / 2``, and makes w1 a product only with ``decompose_both`` and
-``r < max(a_out, a_in) / 2``. A product that PEFT wants whole is multiplied out: a w2 never grows
-by that, and a w1 is small.
+``r < max(a_out, a_in) / 2``. A product that PEFT wants whole is multiplied out, by which a w2
+never grows, and a w1 is small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kronq.model.delta import F64, Delta, Product
 
 @dataclass(frozen=True)
 class Layout:
-    """The settings that all layers share."""
+    """Settings that all layers share."""
 
     decompose_factor: int
     decompose_both: bool
@@ -32,7 +32,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class LokrLayer:
-    """One layer as PEFT keeps it; its scale is α / rank and not negative."""
+    """One layer as PEFT stores it; the scale, α / rank, is not negative."""
 
     tensors: dict[str, F64]
     rank: int
@@ -40,29 +40,29 @@ class LokrLayer:
 
 
 @dataclass(frozen=True)
-class _Rank:
-    """The ranks that give a layer its form: one, or any from ``least`` up when its w2 is whole."""
+class _AllowedRanks:
+    """Ranks with which PEFT stores a layer as it is: ``least``, or any above if not ``exact``."""
 
     least: int
     exact: bool
 
 
 def lokr_layers(adapter: Adapter) -> tuple[Layout, dict[str, LokrLayer]]:
-    """The settings and the tensors.
+    """Finds the settings, and builds every layer's tensors.
 
     Raises:
-        UnsupportedError: No settings of PEFT's give some layers' shapes; all of them are named.
+        UnsupportedError: No settings give some layers' shapes; all of those layers are named.
     """
     factor = _decompose_factor(adapter)
     both = any(delta.a.right is not None for delta in adapter.values()) and all(
         _fits_both(delta) for delta in adapter.values()
     )
-    allowed = {name: _allowed(delta, both) for name, delta in adapter.items()}
-    usual = _usual(allowed.values())
+    allowed = {name: _allowed_ranks(delta, both) for name, delta in adapter.items()}
+    common = _common_rank(allowed.values())
     layers = {}
     for name, delta in adapter.items():
         rank = allowed[name]
-        r = rank.least if rank.exact else max(rank.least, usual)
+        r = rank.least if rank.exact else max(rank.least, common)
         layers[name] = LokrLayer(_tensors(delta, r, both), r, abs(delta.scale))
     return Layout(factor, both), layers
 
@@ -74,7 +74,7 @@ def _decompose_factor(adapter: Adapter) -> int:
     splits = {name: _splits(delta) for name, delta in adapter.items()}
     every = [split for pair in splits.values() for split in pair]
 
-    def missed(factor: int) -> list[str]:
+    def mismatched(factor: int) -> list[str]:
         return [
             name
             for name, pair in splits.items()
@@ -82,21 +82,23 @@ def _decompose_factor(adapter: Adapter) -> int:
         ]
 
     for factor in find_factors(every):
-        if not missed(factor):
+        if not mismatched(factor):
             return factor
-    # For the message: the factor that suits the most layers tells which ones are the odd ones.
-    nearest = min(sorted({-1, *(m for _, m, _ in every)}), key=lambda factor: len(missed(factor)))
+    # The message names the layers that do not fit the factor with which most layers fit.
+    nearest = min(
+        sorted({-1, *(m for _, m, _ in every)}), key=lambda factor: len(mismatched(factor))
+    )
     raise _unsupported(
-        adapter, "no decompose_factor of PEFT's LoKr gives the factors", missed(nearest)
+        adapter, "no decompose_factor of PEFT's LoKr gives the factors", mismatched(nearest)
     )
 
 
 def find_factors(splits: Collection[tuple[int, int, int]]) -> Iterator[int]:
-    """The few factors of which one gives all splits, if any does.
+    """Yields the few factors of which one gives all splits, if any factor does.
 
-    Let M be the largest first part: no smaller factor gives it. A larger factor gives it only by
-    the search for a divisor, so it divides no dimension; of those the smallest is as good as any
-    other, but for -1, which has no bound.
+    With M the largest first part, no smaller factor gives M. A larger factor gives M only if it
+    divides no dimension, and then the smallest such factor gives what any other does, except -1,
+    which has no bound.
 
     Args:
         splits: (dimension, first part, second part).
@@ -110,9 +112,9 @@ def find_factors(splits: Collection[tuple[int, int, int]]) -> Iterator[int]:
 
 @lru_cache(maxsize=4096)
 def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """PEFT's (and LyCORIS's) split of a dimension, by the same steps.
+    """Splits a dimension as PEFT and LyCORIS do.
 
-    A factor that divides the dimension is the first part; else the first part is the largest
+    A factor that divides the dimension is the first part; otherwise the first part is the largest
     divisor up to the factor, and the smaller of the two.
     """
     if factor > 0 and dimension % factor == 0:
@@ -133,7 +135,7 @@ def _splits(delta: Delta) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 
 def _fits_both(delta: Delta) -> bool:
-    """Whether ``decompose_both`` keeps the layer's w1 as it is stored."""
+    """Tells whether ``decompose_both`` keeps the layer's w1 as it is."""
     if delta.a.right is None:
         rank = delta.b.rank if _is_product(delta.b) else None
         return rank is None or 2 * rank >= max(delta.a.shape)
@@ -144,21 +146,21 @@ def _fits_both(delta: Delta) -> bool:
 
 
 def _is_product(factor: Product) -> bool:
-    """Whether PEFT keeps a product of this rank as one."""
+    """Tells whether PEFT keeps a product of this rank, instead of multiplying it out."""
     return factor.right is not None and 2 * factor.rank < max(factor.shape)
 
 
-def _allowed(delta: Delta, both: bool) -> _Rank:
+def _allowed_ranks(delta: Delta, both: bool) -> _AllowedRanks:
     if _is_product(delta.b):
-        return _Rank(delta.b.rank, exact=True)
+        return _AllowedRanks(delta.b.rank, exact=True)
     if both and _is_product(delta.a):
-        return _Rank(delta.a.rank, exact=True)
+        return _AllowedRanks(delta.a.rank, exact=True)
     whole = max(*delta.b.shape, *(delta.a.shape if both else ()))
-    return _Rank(max(1, (whole + 1) // 2), exact=False)
+    return _AllowedRanks(max(1, (whole + 1) // 2), exact=False)
 
 
-def _usual(ranks: Iterable[_Rank]) -> int:
-    """The rank that most layers must have; where none must, the least that suits all."""
+def _common_rank(ranks: Iterable[_AllowedRanks]) -> int:
+    """Returns the rank that most layers require; without any, the least that all allow."""
     listed = list(ranks)
     exact = Counter(rank.least for rank in listed if rank.exact)
     return exact.most_common(1)[0][0] if exact else max(rank.least for rank in listed)

@@ -1,0 +1,79 @@
+"""Settings for PEFT's ``adapter_config.json``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kronq.model.adapter import Adapter
+from kronq.readers.peft_config import CONFIG
+
+
+def common_settings(kind: str, adapter: Adapter, base_model: str | None) -> dict[str, Any]:
+    """Returns the settings that LoKr and LoRA share.
+
+    Args:
+        kind: ``LOKR`` or ``LORA``.
+        adapter: Gives layers, task type and base.
+        base_model: Name of the base; that of the adapter's origin if None.
+    """
+    return {
+        "peft_type": kind,
+        "task_type": _task_type(adapter),
+        "base_model_name_or_path": base_model or adapter.origin.base_model,
+        "inference_mode": True,
+        "modules_to_save": None,
+        "target_modules": list(adapter),
+    }
+
+
+def ranks_and_alphas(
+    alpha_name: str, ranks: Mapping[str, int], scales: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns the most common rank and α, and patterns for the layers that differ.
+
+    Args:
+        alpha_name: Name of the setting: ``alpha`` or ``lora_alpha``.
+        ranks: Layer → rank.
+        scales: Layer → scale, which PEFT computes as α / rank.
+    """
+    alphas = {name: _alpha(scales[name], rank) for name, rank in ranks.items()}
+    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
+    return {
+        "r": rank,
+        alpha_name: alpha,
+        "rank_pattern": {_exact_pattern(n): r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {_exact_pattern(n): a for n, a in alphas.items() if a != alpha},
+    }
+
+
+def _task_type(adapter: Adapter) -> str | None:
+    """Returns the task type of the PEFT folder that was read; PEFT also loads without one."""
+    origin = adapter.origin
+    if origin.format != "peft" or origin.path is None:
+        return None
+    folder = origin.path if origin.path.is_dir() else origin.path.parent
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    task = config.get("task_type")
+    return task if isinstance(task, str) else None
+
+
+def _exact_pattern(name: str) -> str:
+    """Returns a pattern for one layer: without ``^`` PEFT matches the end of a path."""
+    return "^" + re.escape(name)
+
+
+def _alpha(scale: float, rank: int) -> float:
+    """Returns α with α / rank = scale, as an integer if that is exact."""
+    alpha = scale * rank
+    return round(alpha) if round(alpha) / rank == scale else alpha
+
+
+def _most_common(values: Iterable[Any]) -> Any:
+    return Counter(values).most_common(1)[0][0]
