@@ -19,7 +19,7 @@ from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = [("balanced", 8), ("balanced", 4), ("balanced", 3), ("balanced", 2)]

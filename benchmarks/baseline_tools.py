@@ -18,7 +18,7 @@ from kronq.quantization.methods import Method
 import kronq
 from benchmarks import baselines
 from kronq.model.adapter import Adapter
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 
 ADAPTER = Path(__file__).parents[1] / "examples" / "arc-easy-lokr-r8"
 KRONQ: tuple[tuple[Method, tuple[float, ...]], ...] = (

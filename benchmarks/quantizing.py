@@ -20,7 +20,7 @@ from benchmarks.shapes import mistral_7b
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.matrix import F32
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 
 RUNS = 5
 DENSE_BLOCKS = 2

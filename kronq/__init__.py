@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from kronq.base.build import build_base
     from kronq.calibration.collect import calibrate
     from kronq.errors import (
+        ArgumentError,
         FormatError,
         KronqError,
         MismatchError,
         MissingDependencyError,
+        NotFoundError,
         OutputExistsError,
         UnsupportedError,
     )
     from kronq.evaluate.cache import Scorer
+    from kronq.evaluate.smallest import smallest
     from kronq.evaluate.task_model import TaskModel
     from kronq.evaluate.task_report import score_all
     from kronq.genai.bench.bench import bench
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from kronq.io.examples import read_examples
     from kronq.model.adapter import Adapter
     from kronq.model.delta import Delta
+    from kronq.model.second_moments import LayerMoments, SecondMoments
     from kronq.onnx.export import export_onnx
     from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
@@ -45,18 +49,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Adapter",
+    "ArgumentError",
     "Branch",
     "Compact",
     "Delta",
     "Float16",
     "FormatError",
     "KronqError",
+    "LayerMoments",
     "Merged",
     "MismatchError",
     "MissingDependencyError",
     "Native",
+    "NotFoundError",
     "OutputExistsError",
     "Scorer",
+    "SecondMoments",
     "Session",
     "Slots",
     "TaskModel",
@@ -77,24 +85,29 @@ __all__ = [
     "read_examples",
     "save",
     "score_all",
+    "smallest",
     "write_html",
     "write_onnx_adapter",
 ]
 
 _MODULES = {
     "Adapter": "kronq.model.adapter",
+    "ArgumentError": "kronq.errors",
     "Branch": "kronq.onnx.forms",
     "Compact": "kronq.quantization.configs",
     "Delta": "kronq.model.delta",
     "Float16": "kronq.quantization.configs",
     "FormatError": "kronq.errors",
     "KronqError": "kronq.errors",
+    "LayerMoments": "kronq.model.second_moments",
     "Merged": "kronq.onnx.forms",
     "MismatchError": "kronq.errors",
     "MissingDependencyError": "kronq.errors",
     "Native": "kronq.quantization.configs",
+    "NotFoundError": "kronq.errors",
     "OutputExistsError": "kronq.errors",
     "Scorer": "kronq.evaluate.cache",
+    "SecondMoments": "kronq.model.second_moments",
     "Session": "kronq.genai.session",
     "Slots": "kronq.onnx.forms",
     "TaskModel": "kronq.evaluate.task_model",
@@ -115,6 +128,7 @@ _MODULES = {
     "read_examples": "kronq.io.examples",
     "save": "kronq.packed.writer",
     "score_all": "kronq.evaluate.task_report",
+    "smallest": "kronq.evaluate.smallest",
     "write_html": "kronq.report.html",
     "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }

@@ -13,7 +13,7 @@ from kronq.cli.baselines import find_baselines
 from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.io.files import check_output
-from kronq.quantization.configs import FLOAT_BITS, WIDTHS
+from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
 from kronq.report.comparison import compare
 from kronq.report.plot import check_picture_format, plot_comparison
 

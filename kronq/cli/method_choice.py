@@ -8,17 +8,9 @@ from typing import Any
 
 import click
 
-from kronq.quantization.configs import Compact, Config, Float16, Native, Tuned, Uniform
+from kronq.quantization.config_names import CONFIGS
+from kronq.quantization.configs import Compact, Config, Tuned, Uniform
 
-_KINDS: dict[str, type[Config]] = {
-    "native": Native,
-    "compact": Compact,
-    "tuned": Tuned,
-    "balanced": Uniform,
-    "rtn": Uniform,
-    "fp16": Float16,
-}
-METHODS = tuple(_KINDS)
 _BUDGETS = ("bits", "bpw", "size")
 _OPTIONS = {"overrides": "--layer", "data": "--calibration", "model": "--hf-model"}
 """Options that are not called like the field that they set."""
@@ -56,7 +48,7 @@ def choose_method(given: Mapping[str, Any]) -> MethodChoice:
     """
     settings = {name: value for name, value in given.items() if value not in (None, {}, ())}
     method, reason = _method(settings)
-    kind = _KINDS[method]
+    kind = CONFIGS[method]
     names = {field.name for field in fields(kind)}
     max_error = settings.get("max_error")
     if "max_error" not in names or any(name in settings for name in _BUDGETS):
@@ -70,7 +62,7 @@ def choose_method(given: Mapping[str, Any]) -> MethodChoice:
     if method == "fp16" and settings.get("bits") == 16:
         del settings["bits"]
     for name in settings.keys() - names:
-        methods = [m for m, other in _KINDS.items() if name in {f.name for f in fields(other)}]
+        methods = [m for m, other in CONFIGS.items() if name in {f.name for f in fields(other)}]
         raise click.UsageError(f"{_option(name)} is for --method {_or(methods)}, not {method}")
     budgets = [name for name in (*_BUDGETS, "max_error") if name in names]
     if kind in (Compact, Tuned) and not settings.keys() & set(budgets):

@@ -17,7 +17,7 @@ from kronq.cli.calibrating import (
     steering,
 )
 from kronq.cli.command import OUTPUT, Command, option
-from kronq.cli.method_choice import METHODS, MethodChoice, choose_method
+from kronq.cli.method_choice import MethodChoice, choose_method
 from kronq.cli.task_search import (
     missed_line,
     read_task_options,
@@ -30,6 +30,7 @@ from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
 from kronq.packed import check_name, save
+from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
 from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
@@ -123,7 +124,7 @@ class Outputs:
 @task_options
 @option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(tuple(CONFIGS)),
     metavar="NAME",
     group=METHOD,
     help="native, compact, tuned, balanced, rtn or fp16.  [default: native for --bits, compact "

@@ -11,7 +11,9 @@ import numpy as np
 from kronq.io.cache import digest
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
-from kronq.quantization.configs import WIDTHS, Compact, Float16, config_for
+from kronq.quantization.config_checks import WIDTHS
+from kronq.quantization.config_names import config_for
+from kronq.quantization.configs import Compact, Float16
 from kronq.quantization.quantize import quantize
 
 

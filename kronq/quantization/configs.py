@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from kronq.errors import ArgumentError, StrPath
-from kronq.model.adapter import Recipe
-from kronq.units import parse_share, parse_size
-
-WIDTHS = (8, 4, 3, 2)
-"""Bits that a code may have."""
-FLOAT_BITS = 16
-"""The width that stands for float16."""
-MAX_BPW = 12
-"""Bits per weight above which no compact file is made: float16 serves better there."""
+from kronq.errors import ArgumentError, StrPath, check_choice
+from kronq.quantization.config_checks import (
+    FLOAT_BITS,
+    WIDTHS,
+    check_above,
+    check_one_budget,
+    check_overrides,
+    check_width,
+    parse_size_fields,
+    set_fields,
+)
+from kronq.units import parse_size
 
 Axis = Literal["component", "row"]
 Refit = Literal["fit", "unbiased"]
@@ -61,15 +61,14 @@ class Uniform:
     refit: Refit = "fit"
 
     def __post_init__(self) -> None:
-        _check_choice("method", self.method, get_args(Rounding))
-        _check_choice("axis", self.axis, get_args(Axis))
-        _check_choice("refit", self.refit, get_args(Refit))
-        for name in ("bits", "a_bits"):
-            _check_width(name, getattr(self, name), (FLOAT_BITS, *WIDTHS))
-        if self.group_size is not None and (not _is_int(self.group_size) or self.group_size < 2):
-            found = repr(self.group_size)
-            raise ArgumentError("bad group_size", found=found, expected="2 or more")
-        _set(self, overrides=_checked_overrides(self.overrides, (FLOAT_BITS, *WIDTHS)))
+        check_choice("method", self.method, get_args(Rounding))
+        check_choice("axis", self.axis, get_args(Axis))
+        check_choice("refit", self.refit, get_args(Refit))
+        check_width("bits", self.bits)
+        check_width("a_bits", self.a_bits)
+        if self.group_size is not None:
+            check_above("group_size", self.group_size, 2)
+        set_fields(self, overrides=check_overrides(self.overrides))
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,13 @@ class Native:
     refit: Refit = "fit"
 
     def __post_init__(self) -> None:
-        _set_budget(self, "bits", "bpw", "size", "max_error")
-        if _given(self, "bits", "bpw", "size", "max_error") == []:
-            _set(self, bits=4)
+        if not check_one_budget(self, "bits", "bpw", "size", "max_error"):
+            set_fields(self, bits=4)
         if self.bits is not None:
-            _check_width("bits", self.bits, WIDTHS)
-        _check_choice("refit", self.refit, get_args(Refit))
-        _set(self, overrides=_checked_overrides(self.overrides, (FLOAT_BITS, *WIDTHS)))
+            check_width("bits", self.bits, WIDTHS)
+        parse_size_fields(self, max_bpw=FLOAT_BITS)
+        check_choice("refit", self.refit, get_args(Refit))
+        set_fields(self, overrides=check_overrides(self.overrides))
         if self.overrides and self.bits is None:
             raise ArgumentError("overrides are widths of some layers beside bits, not a budget")
 
@@ -145,8 +144,9 @@ class Compact:
     refit: Refit = "fit"
 
     def __post_init__(self) -> None:
-        _set_budget(self, "bpw", "size", "max_error", required=True)
-        _check_choice("refit", self.refit, get_args(Refit))
+        check_one_budget(self, "bpw", "size", "max_error", required=True)
+        parse_size_fields(self)
+        check_choice("refit", self.refit, get_args(Refit))
 
     @property
     def method(self) -> str:
@@ -183,13 +183,11 @@ class Tuned:
     rate: float = 0.05
 
     def __post_init__(self) -> None:
-        _set_budget(self, "bpw", "size", required=True)
-        for name, least in (("steps", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not _is_int(value) or value < least:
-                raise ArgumentError(f"bad {name}", found=repr(value), expected=f"{least} or more")
-        if not _is_number(self.rate) or not 0 < self.rate < math.inf:
-            raise ArgumentError("bad rate", found=repr(self.rate), expected="a number above 0")
+        check_one_budget(self, "bpw", "size", required=True)
+        parse_size_fields(self)
+        check_above("steps", self.steps, 1)
+        check_above("seed", self.seed, 0)
+        check_above("rate", self.rate, 1e-9, whole=False)
 
     @property
     def method(self) -> str:
@@ -198,52 +196,6 @@ class Tuned:
 
 
 Config = Float16 | Uniform | Native | Compact | Tuned
-METHODS = ("native", "compact", "tuned", "balanced", "rtn", "fp16")
-
-
-def config_for(method: str, bits: float, **others: Any) -> Config:
-    """Builds the configuration of a method at a width, for tables of methods over widths.
-
-    Args:
-        method: One of ``METHODS`` but ``tuned``.
-        bits: A width of codes; 16 is float16, whatever the method. A number that is no width is
-            bits per weight of the whole file, as it always is for ``compact``.
-        others: Further fields of the configuration.
-
-    Raises:
-        ArgumentError: There is no such method, or it has no such width.
-    """
-    if method == "fp16" or (bits == FLOAT_BITS and method in METHODS):
-        return Float16()
-    if method in get_args(Rounding):
-        return Uniform(int(bits) if bits == int(bits) else bits, method, **others)  # type: ignore[arg-type]
-    if method == "native" and bits in WIDTHS:
-        return Native(bits=int(bits), **others)
-    if method in ("native", "compact"):
-        kind = Native if method == "native" else Compact
-        return kind(bpw=bits, **others)
-    raise ArgumentError("no such method", found=method, expected=", ".join(METHODS))
-
-
-def config_of(recipe: Recipe) -> Config | None:
-    """Returns the configuration that a file's recipe stands for; None for ``tuned``.
-
-    Distillation is stored without the text and the model that it was made with.
-    """
-    if recipe.method == "tuned":
-        return None
-    others: dict[str, Any] = {}
-    if recipe.method in get_args(Rounding):
-        others = {
-            "axis": recipe.axis,
-            "group_size": recipe.group_size,
-            "a_bits": recipe.a_bits,
-        }
-    if recipe.layer_bits:
-        others["overrides"] = recipe.layer_bits
-    if recipe.method != "fp16":
-        others["refit"] = recipe.refit
-    return config_for(recipe.method, recipe.bits, **others)
 
 
 def nbytes_of(config: Native | Compact | Tuned, parameters: int) -> int:
@@ -256,64 +208,3 @@ def nbytes_of(config: Native | Compact | Tuned, parameters: int) -> int:
     if config.bpw is not None:
         return int(config.bpw * parameters / 8)
     return parse_size(config.size or 0)
-
-
-def _set(config: Any, **values: Any) -> None:
-    for name, value in values.items():
-        object.__setattr__(config, name, value)
-
-
-def _given(config: Any, *names: str) -> list[str]:
-    return [name for name in names if getattr(config, name) is not None]
-
-
-def _set_budget(config: Any, *names: str, required: bool = False) -> None:
-    """Checks that one budget is given, and replaces text by numbers."""
-    given = _given(config, *names)
-    if len(given) > 1 or (required and not given):
-        expected = f"one of {', '.join(names)}"
-        found = ", ".join(given) or None
-        raise ArgumentError("one budget at a time", found=found, expected=expected)
-    present = {field.name for field in fields(config)}
-    if "size" in given:
-        _set(config, size=parse_size(config.size))
-    if "max_error" in given:
-        share = parse_share(config.max_error, "max_error")
-        if not 0 < share < 1:
-            raise ArgumentError("bad max_error", found=share, expected="above 0 and below 1")
-        _set(config, max_error=share)
-    if "bpw" in present and config.bpw is not None:
-        limit = FLOAT_BITS if isinstance(config, Native) else MAX_BPW
-        if not _is_number(config.bpw) or not 0 < config.bpw <= limit:
-            expected = f"more than 0, at most {limit}"
-            raise ArgumentError("bad bpw", found=repr(config.bpw), expected=expected)
-
-
-def _check_width(name: str, bits: object, allowed: tuple[int, ...]) -> None:
-    if not _is_int(bits) or bits not in allowed:
-        raise ArgumentError(f"{name}: no such width", found=repr(bits), expected=allowed)
-
-
-def _checked_overrides(overrides: Mapping[str, int], allowed: tuple[int, ...]) -> dict[str, int]:
-    if not isinstance(overrides, Mapping):
-        raise ArgumentError("bad overrides", found=repr(overrides), expected="{regex: bits}")
-    for expression, bits in overrides.items():
-        _check_width(str(expression), bits, allowed)
-        try:
-            re.compile(expression)
-        except (re.error, TypeError) as error:
-            raise ArgumentError(f"bad layer expression {expression!r}: {error}") from None
-    return dict(overrides)
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ArgumentError(f"no such {name}", found=value, expected=", ".join(allowed))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kronq.errors import ArgumentError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.squared_norms import squared_norms
-from kronq.quantization.configs import MAX_BPW
+from kronq.quantization.config_checks import MAX_BPW
 
 Progress = Callable[[int, int], None]
 

@@ -13,9 +13,8 @@ from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.compact.size_budget import fill_size
 from kronq.quantization.compact.unbiased import make_unbiased
+from kronq.quantization.config_checks import FLOAT_BITS, MAX_BPW
 from kronq.quantization.configs import (
-    FLOAT_BITS,
-    MAX_BPW,
     Compact,
     Config,
     Float16,

@@ -9,7 +9,8 @@ import numpy as np
 
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
-from kronq.quantization.configs import FLOAT_BITS, WIDTHS, config_for
+from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
+from kronq.quantization.config_names import config_for
 from kronq.quantization.quantize import quantize
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.comparison_models import (

@@ -11,7 +11,7 @@ import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import Float
 from kronq.model.stacks import LayerStack, SeparateMatrices, stack_layers
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 from tests.adapters import adapter, dense, kron, matrix
 
 

@@ -12,7 +12,7 @@ import kronq
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.packed import pack
-from kronq.quantization.configs import config_for, config_of
+from kronq.quantization.config_names import config_for, config_of
 from kronq.trellis.coded_layers import rescale_coded_layers
 from tests import adapters
 from tests.adapters import dense

@@ -15,7 +15,7 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.packed import pack
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 from kronq.quantization.uniform import layer as uniform
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters

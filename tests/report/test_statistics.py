@@ -14,7 +14,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import LayerMoments, SecondMoments
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 from kronq.report import Report, measure
 from kronq.report.groups import combine_layers
 from tests import adapters

@@ -15,7 +15,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 import kronq
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.write_onnx_adapter import write_inputs, write_onnx_adapter
-from kronq.quantization.configs import config_for
+from kronq.quantization.config_names import config_for
 from tests.conftest import once_per_machine
 from tests.evaluate.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
