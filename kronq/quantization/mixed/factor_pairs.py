@@ -29,7 +29,7 @@ _RIDGE = 1e-7
 
 
 @dataclass
-class CodedMatrix:
+class RoundedMatrix:
     """A matrix of a batch of layers, with its current codes.
 
     Attributes:
@@ -68,7 +68,7 @@ class BatchCodes:
     clipped: tuple[I64, ...]
 
 
-def round_channels(target: F32, widths: U8, metric: ErrorMetric) -> CodedMatrix:
+def round_channels(target: F32, widths: U8, metric: ErrorMetric) -> RoundedMatrix:
     """Rounds every channel by itself, at its scale of least squared error."""
     scale = np.zeros((*widths.shape, 1), dtype=np.float32)
     for bits in np.unique(widths[widths > 0]):
@@ -76,7 +76,7 @@ def round_channels(target: F32, widths: U8, metric: ErrorMetric) -> CodedMatrix:
         scale[channels, 0] = fit_scales(target[channels], int(bits))
     limits = code_range(widths)
     codes, clipped = clip_codes(round_unclipped(target, scale), limits)
-    return CodedMatrix(target, metric, limits, scale, codes, clipped)
+    return RoundedMatrix(target, metric, limits, scale, codes, clipped)
 
 
 def quantize_factor_pairs(
@@ -103,7 +103,7 @@ def quantize_factor_pairs(
     return BatchCodes(best.codes, scale[..., 0], best.clipped)
 
 
-def _refit_codes(matrix: CodedMatrix, other: CodedMatrix) -> None:
+def _refit_codes(matrix: RoundedMatrix, other: RoundedMatrix) -> None:
     """Replaces the codes of one factor, those of the other fixed."""
     gram = other.metric.inner(other.values, other.values)
     cross = other.metric.inner(other.values, other.target) @ matrix.target
@@ -127,14 +127,14 @@ def _refit_codes(matrix: CodedMatrix, other: CodedMatrix) -> None:
     )
 
 
-def _refit_scales(b1: CodedMatrix, b2: CodedMatrix) -> None:
+def _refit_scales(b1: RoundedMatrix, b2: RoundedMatrix) -> None:
     """Fits the scales of all components by least squares, and stores them with B1."""
     gram, cross = _component_products(b1, b2)
     factor = np.linalg.solve(_regularized(gram), cross.sum(axis=2)[..., None])
     b1.scale = b1.scale * np.clip(factor, 0.5, 2).astype(np.float32)
 
 
-def _component_products(b1: CodedMatrix, b2: CodedMatrix) -> tuple[F64, F64]:
+def _component_products(b1: RoundedMatrix, b2: RoundedMatrix) -> tuple[F64, F64]:
     """Inner products of coded components with coded and with target ones, [layers, rank, rank]."""
     gram = b1.metric.inner(b1.values, b1.values) * b2.metric.inner(b2.values, b2.values)
     cross = b1.metric.inner(b1.values, b1.target) * b2.metric.inner(b2.values, b2.target)
@@ -151,7 +151,7 @@ def _regularized(gram: F64) -> F64:
 class _BestCodes:
     """Codes of least error so far, layer by layer: a sweep of feedback may raise the error."""
 
-    def __init__(self, b1: CodedMatrix, b2: CodedMatrix) -> None:
+    def __init__(self, b1: RoundedMatrix, b2: RoundedMatrix) -> None:
         self._target_norm = np.einsum(
             "lij,lij->l",
             b1.metric.inner(b1.target, b1.target),
@@ -162,7 +162,7 @@ class _BestCodes:
         self.scales = (b1.scale.copy(), b2.scale.copy())
         self.clipped = (b1.clipped.copy(), b2.clipped.copy())
 
-    def update(self, b1: CodedMatrix, b2: CodedMatrix) -> None:
+    def update(self, b1: RoundedMatrix, b2: RoundedMatrix) -> None:
         error = self._measure(b1, b2)
         better = error < self._error
         self._error = np.where(better, error, self._error)
@@ -171,7 +171,7 @@ class _BestCodes:
             self.scales[i][better] = matrix.scale[better]
             self.clipped[i][better] = matrix.clipped[better]
 
-    def _measure(self, b1: CodedMatrix, b2: CodedMatrix) -> F64:
+    def _measure(self, b1: RoundedMatrix, b2: RoundedMatrix) -> F64:
         gram, cross = _component_products(b1, b2)
         error: F64 = self._target_norm + (gram - 2 * cross).sum(axis=(1, 2))
         return error

@@ -77,7 +77,7 @@ def native(
 
     Raises:
         KronqError: The size cannot be reached, calibration did not see a layer, or an override
-            matches no layer, asks for no width there is, or comes with ``size``.
+            matches no layer or comes with ``size``.
         FormatError: A layer has values that are not finite.
     """
     _check_layers(adapter, moments)

@@ -56,9 +56,8 @@ def test_feedback_comes_near_the_best_of_all_codes() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         z, h = rng.uniform(-0.6, 0.6, size=(3, 1)).astype(np.float32), gram(rng, 3)
-        fed = round_with_feedback(z[None], h[None], OrderedLDL(np.ones((1, 1, 1))), SCALE, limits)[
-            0
-        ][0]
+        moments = OrderedLDL(np.ones((1, 1, 1)))
+        fed = round_with_feedback(z[None], h[None], moments, SCALE, limits)[0][0]
         plain = round_to_codes(z[None], SCALE, limits)[0]
         costs.append((cost(z, fed, h), cost(z, plain, h), min(cost(z, c, h) for c in every)))
     fed, plain, best = np.sum(costs, axis=0)

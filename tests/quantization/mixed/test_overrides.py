@@ -94,7 +94,7 @@ def test_progress_counts_every_layer() -> None:
 )
 def test_overrides_that_mean_nothing_are_refused(overrides: dict[str, int], message: str) -> None:
     with pytest.raises(KronqError, match=message):
-        native(adapters.adapter(layers=1), overrides=overrides)
+        kronq.quantize(adapters.adapter(layers=1), kronq.Native(overrides=overrides))
 
 
 def test_a_size_has_no_overrides() -> None:
