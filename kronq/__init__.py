@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kronq.base.build import build_base
-    from kronq.calibration.collect import calibrate
+    from kronq.calibration.input_moments import calibrate
     from kronq.errors import (
         ArgumentError,
         FormatError,
@@ -116,7 +116,7 @@ _MODULES = {
     "UnsupportedError": "kronq.errors",
     "bench": "kronq.genai.bench.bench",
     "build_base": "kronq.base.build",
-    "calibrate": "kronq.calibration.collect",
+    "calibrate": "kronq.calibration.input_moments",
     "compare": "kronq.report.comparison",
     "convert": "kronq.writers.peft",
     "export_onnx": "kronq.onnx.export",

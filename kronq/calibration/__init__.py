@@ -1,1 +1,1 @@
-"""Calibration: what a model sees and what its loss is sensitive to, on the user's own text."""
+"""Calibration: second moments of layer inputs, and of loss gradients, on the user's own text."""

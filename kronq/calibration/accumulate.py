@@ -1,4 +1,4 @@
-"""Second moments over many batches, in bounded memory, from where the last run stopped."""
+"""Second moments over many batches, in bounded memory, resumed where the last run stopped."""
 
 from __future__ import annotations
 
@@ -8,97 +8,96 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from kronq.calibration.batches import Batch
-from kronq.calibration.store import Store
+from kronq.calibration.moment_store import MomentStore
 from kronq.errors import KronqError
 from kronq.model.matrix import F32
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all)."""
 
-Step = Callable[[Batch], Iterator[tuple[str, F32]]]
-"""What one batch adds: name → Σ x·xᵀ over its positions, one at a time."""
+SumOfBatch = Callable[[Batch], Iterator[tuple[str, F32]]]
+"""Sums of one batch: yields names with Σ x·xᵀ over its positions, one at a time."""
 
 MEMORY = 2**31
-"""Bytes that the sums of one pass over the data may take."""
+"""Bytes that the sums of one pass over the data may take; a single matrix may take more."""
 
-SECONDS = 30.0
-"""Between two checkpoints: more often than anybody would mind losing."""
+CHECKPOINT_SECONDS = 30.0
 
 
 def accumulate(
-    store: Store,
+    store: MomentStore,
     widths: Mapping[str, int],
     batches: Sequence[Batch],
-    step_of: Callable[[Collection[str]], Step],
+    start_pass: Callable[[Collection[str]], SumOfBatch],
     *,
     finish: Callable[[str, F32], F32] = lambda _, moment: moment,
-    memory: int = MEMORY,
-    seconds: float = SECONDS,
+    memory: int | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     progress: Progress | None = None,
 ) -> dict[str, F32]:
-    """Every wanted E[x·xᵀ], from the store where it is there already.
+    """Returns E[x·xᵀ] of every name, from the store where it has them.
 
-    What is missing is collected in as many passes over the data as keep the sums within
-    ``memory``; after each pass, and every ``seconds`` within one, the store has what is done.
+    Missing moments are collected in as many passes over the data as keep the sums within
+    ``memory``. The store is written after each pass, and at every checkpoint within one.
 
     Args:
         store: The collection's folder.
-        widths: Name → how long x is.
-        batches: Always the same ones for the same store.
-        step_of: Gets ready for a pass that collects these names.
-        finish: What is made of a name's mean before it is kept.
-        memory: In bytes; a single matrix may take more.
-        seconds: Between two checkpoints.
+        widths: Name → length of x.
+        batches: Batches of the data; always the same ones for the same store.
+        start_pass: Prepares a pass that sums these names.
+        finish: Makes the kept matrix from a name and its mean.
+        memory: Bytes of the sums of one pass; None for ``MEMORY``.
+        checkpoint_seconds: Time between two checkpoints.
         progress: Called with (tokens done, tokens in all).
 
     Raises:
-        KronqError: The model gave values that are not finite.
+        KronqError: The model gives values that are not finite.
     """
-    ready = {name: store.read(name, width) for name, width in widths.items()}
-    missing = {name: width for name, width in widths.items() if ready[name] is None}
-    groups = list(_groups(missing, memory))
+    stored = {name: store.read(name, width) for name, width in widths.items()}
+    missing = {name: width for name, width in widths.items() if stored[name] is None}
+    groups = list(_group_by_memory(missing, MEMORY if memory is None else memory))
     tokens = sum(batch.tokens for batch in batches)
     for number, group in enumerate(groups):
-        told = None if progress is None else _shifted(progress, tokens, number, len(groups))
-        sums = _pass(store, group, batches, step_of(group), seconds, told)
+        shown = None if progress is None else _shift(progress, tokens, number, len(groups))
+        sums = _run_pass(store, group, batches, start_pass(group), checkpoint_seconds, shown)
         for name, total in sums.items():
             total /= tokens
             store.write(name, finish(name, total))
         store.clear()
-    found = {name: store.read(name, width) for name, width in widths.items()}
-    lost = [name for name, moment in found.items() if moment is None]
-    if lost:
+    moments = {name: store.read(name, width) for name, width in widths.items()}
+    kept = {name: moment for name, moment in moments.items() if moment is not None}
+    if len(kept) < len(moments):
         raise KronqError("the cache does not keep what is written", path=store.folder)
-    return {name: moment for name, moment in found.items() if moment is not None}
+    return kept
 
 
-def _pass(
-    store: Store,
+def _run_pass(
+    store: MomentStore,
     group: Mapping[str, int],
     batches: Sequence[Batch],
-    step: Step,
-    seconds: float,
+    sum_batch: SumOfBatch,
+    checkpoint_seconds: float,
     progress: Progress | None,
 ) -> dict[str, F32]:
-    """Σ x·xᵀ over all batches, from the last checkpoint on.
+    """Returns Σ x·xᵀ over all batches, from the last checkpoint on.
 
-    Whatever stops it, what is complete is kept: Ctrl-C loses the batch at hand.
+    An interruption, as by Ctrl-C, loses the current batch alone.
     """
     sums, done = store.resume(group)
-    tell = progress or (lambda *_: None)
+    show = progress or (lambda *_: None)
     saved = time.monotonic()
     complete = True
     try:
-        tell(sum(b.tokens for b in batches[:done]), 0)
+        show(sum(b.tokens for b in batches[:done]), 0)
         for batch in batches[done:]:
-            for name, gram in step(batch):
+            for name, gram in sum_batch(batch):
                 complete = False
                 if not np.isfinite(np.trace(gram)):
                     raise KronqError("the model gives values that are not finite", layer=name)
                 sums[name] += gram
             done, complete = done + 1, True
-            tell(sum(b.tokens for b in batches[:done]), 0)
-            if time.monotonic() - saved >= seconds and done < len(batches):
+            show(sum(b.tokens for b in batches[:done]), 0)
+            if time.monotonic() - saved >= checkpoint_seconds and done < len(batches):
                 store.checkpoint(sums, done)
                 saved = time.monotonic()
     except BaseException:
@@ -108,20 +107,20 @@ def _pass(
     return sums
 
 
-def _shifted(progress: Progress, tokens: int, number: int, passes: int) -> Progress:
+def _shift(progress: Progress, tokens: int, number: int, passes: int) -> Progress:
     return lambda done, _: progress(number * tokens + done, passes * tokens)
 
 
-def _groups(widths: Mapping[str, int], memory: int) -> Iterator[dict[str, int]]:
-    """Neighbours together, as many as fit; at least one."""
+def _group_by_memory(widths: Mapping[str, int], memory: int) -> Iterator[dict[str, int]]:
+    """Groups neighbours whose sums fit into ``memory``; at least one a group."""
     group: dict[str, int] = {}
-    taken = 0
+    nbytes = 0
     for name, width in widths.items():
         size = 4 * width * width
-        if group and taken + size > memory:
+        if group and nbytes + size > memory:
             yield group
-            group, taken = {}, 0
+            group, nbytes = {}, 0
         group[name] = width
-        taken += size
+        nbytes += size
     if group:
         yield group

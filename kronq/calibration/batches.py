@@ -1,4 +1,4 @@
-"""Examples as token sequences, and those as batches of similar length."""
+"""Token sequences of examples, and batches of sequences of similar length."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from kronq.io.examples import Example
 Tokenize = Callable[[str], Sequence[int]]
 
 LIMIT_TOKENS = 16_384
-LONGEST = 512
+"""Tokens of the data that calibration reads at most."""
+SEQUENCE_TOKENS = 512
+"""Tokens of a sequence at most; longer examples are cut into pieces."""
 BATCH_TOKENS = 1024
+"""Positions of a batch at most, padding included."""
 _SEED = 0
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """One sequence.
+class TokenSequence:
+    """Tokens of one example, or of a piece of it.
 
     Attributes:
-        ids: Its tokens, at least two.
-        start: Index of the answer's first token, at least 1, because nothing predicts token 0; for
-            plain text everything is the answer.
+        ids: Token ids, at least two.
+        start: Index of the answer's first token, at least 1, because token 0 is not predicted; the
+            whole of a plain text is its answer.
     """
 
     ids: tuple[int, ...]
@@ -41,8 +44,8 @@ class Batch:
     Attributes:
         ids: int64 [sequences, tokens].
         mask: int64 [sequences, tokens], 1 for a token and 0 for padding.
-        answers: bool [sequences, tokens], whether a token is part of an answer: the prediction at
-            the position before it counts.
+        answers: bool [sequences, tokens], whether a token is part of an answer; its prediction is
+            at the position before it.
     """
 
     ids: NDArray[np.int64]
@@ -51,73 +54,76 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """How many positions are no padding."""
+        """Number of positions that are not padding."""
         return int(self.mask.sum())
 
 
-def encode(
-    examples: Iterable[Example], tokenize: Tokenize, longest: int = LONGEST
-) -> Iterator[Tokens]:
-    """Every example with its right answer; one that is too long in pieces.
+def encode_examples(
+    examples: Iterable[Example], tokenize: Tokenize, sequence_tokens: int = SEQUENCE_TOKENS
+) -> Iterator[TokenSequence]:
+    """Tokenizes every example with its right answer, in pieces of at most ``sequence_tokens``.
 
-    A piece without any token of the answer has ``start`` at its end.
+    ``start`` of a piece without any token of the answer is its length.
     """
     for example in examples:
         ids = tuple(int(token) for token in tokenize(example.text))
         prompt = tokenize(example.prompt) if example.prompt else ()
-        # What is equal in front, and not the prompt's length: tokenizers may end a text, too.
+        # Tokenizers may end a text: the answer starts where the two differ, not at the prompt's
+        # length.
         start = next(
             (i for i, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]),
             min(len(prompt), len(ids)),
         )
-        for first in range(0, len(ids), longest):
-            piece = ids[first : first + longest]
+        for first in range(0, len(ids), sequence_tokens):
+            piece = ids[first : first + sequence_tokens]
             if len(piece) > 1:
-                yield Tokens(piece, min(max(start - first, 1), len(piece)))
+                yield TokenSequence(piece, min(max(start - first, 1), len(piece)))
 
 
-def choose(
+def sample_sequences(
     examples: Sequence[Example],
     tokenize: Tokenize,
     limit_tokens: int = LIMIT_TOKENS,
-    longest: int = LONGEST,
-) -> list[Tokens]:
-    """Sequences of at most ``limit_tokens`` tokens together, drawn from all over the data.
+    sequence_tokens: int = SEQUENCE_TOKENS,
+) -> list[TokenSequence]:
+    """Samples sequences of at most ``limit_tokens`` tokens together from all over the data.
 
-    The draw is always the same one. The first sequence is taken however long it is.
+    The sample is always the same. The first sequence is taken whatever its length.
 
     Raises:
-        KronqError: Nothing in the data has two tokens, or the limit is no number of tokens.
+        ArgumentError: No example has two tokens, or the limit is below 1.
     """
     if limit_tokens < 1:
         raise ArgumentError("not a number of tokens", found=limit_tokens, expected="1 or more")
     shuffled = list(examples)
-    random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - a draw that is to be repeatable
-    chosen: list[Tokens] = []
+    random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - a sample that can be repeated
+    sequences: list[TokenSequence] = []
     total = 0
-    for found in encode(shuffled, tokenize, longest):
-        if chosen and total + len(found.ids) > limit_tokens:
+    for sequence in encode_examples(shuffled, tokenize, sequence_tokens):
+        if sequences and total + len(sequence.ids) > limit_tokens:
             break
-        chosen.append(found)
-        total += len(found.ids)
-    if not chosen:
+        sequences.append(sequence)
+        total += len(sequence.ids)
+    if not sequences:
         raise ArgumentError("the text has no two tokens in a row", expected="a longer text")
-    return chosen
+    return sequences
 
 
-def batches(sequences: Iterable[Tokens], batch_tokens: int = BATCH_TOKENS) -> list[Batch]:
-    """Groups by length; a batch has at most ``batch_tokens`` positions, padding included."""
-    groups: list[list[Tokens]] = []
+def make_batches(
+    sequences: Iterable[TokenSequence], batch_tokens: int = BATCH_TOKENS
+) -> list[Batch]:
+    """Batches by length; a batch has at most ``batch_tokens`` positions, padding included."""
+    groups: list[list[TokenSequence]] = []
     for sequence in sorted(sequences, key=lambda s: len(s.ids)):
-        # Sorted: the newest is the longest, and all are padded to it.
+        # Sorted by length: all sequences of a group are padded to the newest.
         if not groups or (len(groups[-1]) + 1) * len(sequence.ids) > batch_tokens:
             groups.append([])
         groups[-1].append(sequence)
-    return [pad(group) for group in groups]
+    return [pad_sequences(group) for group in groups]
 
 
-def pad(sequences: Sequence[Tokens]) -> Batch:
-    """One batch, padded on the right with token 0, which the mask hides."""
+def pad_sequences(sequences: Sequence[TokenSequence]) -> Batch:
+    """Pads sequences on the right with token 0, which the mask hides, to one batch."""
     shape = len(sequences), max(len(s.ids) for s in sequences)
     batch = Batch(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.bool_))
     for row, sequence in enumerate(sequences):

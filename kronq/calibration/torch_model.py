@@ -1,7 +1,7 @@
-"""A Hugging Face model in torch with an adapter on it, by hooks: no PEFT, no dense ΔW.
+"""Hugging Face models in torch with an adapter attached by hooks: no PEFT, no dense ΔW.
 
 The factors are plain tensors beside the model. They may be replaced between two steps, and may
-require gradients, so the same few functions serve calibration and distillation.
+require gradients, so calibration and distillation share these functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kronq.base.hf_folder import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
-from kronq.calibration.torch_factors import Factors, factors_of
+from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Attached:
-    """An adapter on a model.
+class AttachedAdapter:
+    """Adapter attached to a model.
 
     Attributes:
-        factors: Layer → what its hook adds at the next forward pass. Entries may be replaced; a
-            layer that is taken out runs as the base alone.
-        modules: Layer → the module it is on.
+        factors: Layer → factors of the next forward pass. Entries may be replaced; a layer that is
+            removed runs as the base alone.
+        modules: Layer → its module.
     """
 
-    factors: dict[str, Factors]
+    factors: dict[str, TorchFactors]
     modules: Mapping[str, torch.nn.Module]
 
 
 def load_model(
     folder: StrPath, *, device: str = "auto", purpose: str = "this"
 ) -> tuple[Any, Tokenize]:
-    """A causal language model in float32, frozen and in evaluation mode, and its tokenizer.
+    """Loads a causal language model in float32, frozen and in evaluation mode, and its tokenizer.
 
     Nothing is downloaded.
 
     Args:
         folder: A Hugging Face folder: config.json, weights, tokenizer.
         device: ``auto`` (CUDA if torch has it), ``cpu`` or ``cuda``.
-        purpose: What needs it, for the error when torch is missing.
+        purpose: The use of the model, for the error when torch is missing.
 
     Raises:
-        MissingDependencyError: torch or transformers is not installed, or CUDA is not there.
-        KronqError: Not such a folder, or transformers cannot open it.
+        MissingDependencyError: torch or transformers is not installed, or has no CUDA.
+        KronqError: The folder lacks these files, or transformers cannot open it.
     """
     require("torch", purpose, "torch", "transformers")
     check_hf_folder(Path(folder))
@@ -79,27 +79,32 @@ def load_model(
     finally:
         if shown:
             logging.enable_progress_bar()
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    model = model.to(where).eval().requires_grad_(False)
+    torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    model = model.to(torch_device).eval().requires_grad_(False)
     return model, lambda text: tokenizer(text)["input_ids"]
 
 
+def model_device(model: Any) -> str:
+    """Returns the device of a model's weights."""
+    return str(next(model.parameters()).device)
+
+
 def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn.Module]:
-    """Each layer's module, by name.
+    """Finds each layer's module by name.
 
     Raises:
-        MismatchError: Layers without a module (all are listed), or with one of another shape.
+        MismatchError: Layers have no module; all are listed.
     """
     linear = {n: m for n, m in model.named_modules() if _shape(m) is not None}
-    alike: dict[str, list[str]] = {}
+    by_canonical: dict[str, list[str]] = {}
     for name in linear:
-        alike.setdefault(canonical(name), []).append(name)
-    found: dict[str, torch.nn.Module] = {}
+        by_canonical.setdefault(canonical(name), []).append(name)
+    modules: dict[str, torch.nn.Module] = {}
     missing = []
     for layer in adapter:
-        names = [layer] if layer in linear else alike.get(canonical(layer), [])
+        names = [layer] if layer in linear else by_canonical.get(canonical(layer), [])
         if len(names) == 1:
-            found[layer] = linear[names[0]]
+            modules[layer] = linear[names[0]]
         else:
             missing.append(layer)
     if missing:
@@ -108,11 +113,11 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
             found="; ".join(missing),
             hint="wrong base model?",
         )
-    return found
+    return modules
 
 
 def _shape(module: torch.nn.Module) -> tuple[int, int] | None:
-    """(d_out, d_in) of a linear module, of transformers' Conv1D too; None for any other."""
+    """Returns (d_out, d_in) of a linear module or transformers' Conv1D; None for any other."""
     import torch
 
     if isinstance(module, torch.nn.Linear):
@@ -130,12 +135,12 @@ def _shapes(modules: Mapping[str, torch.nn.Module]) -> dict[str, tuple[int, int]
 @contextmanager
 def attach(
     model: torch.nn.Module, adapter: Adapter, *, trainable: bool = False
-) -> Iterator[Attached]:
-    """The adapter on the model while the block runs: one hook a layer, y += x · ΔWᵀ.
+) -> Iterator[AttachedAdapter]:
+    """Attaches an adapter to the model while the block runs: one hook a layer, y += x · ΔWᵀ.
 
     Args:
-        model: As ``load_model`` gives it, on any device; its own weights are left alone.
-        adapter: Of any kind, quantized or not.
+        model: The model, from ``load_model``; its own weights do not change.
+        adapter: The adapter, quantized or not.
         trainable: Whether the factors require gradients.
 
     Raises:
@@ -143,8 +148,8 @@ def attach(
     """
     modules = find_modules(model, adapter)
     fitted = fit_adapter(adapter, _shapes(modules))
-    device = str(next(model.parameters()).device)
-    factors = {n: factors_of(d, device, trainable=trainable) for n, d in fitted.items()}
+    device = model_device(model)
+    factors = {n: to_torch_factors(d, device, trainable=trainable) for n, d in fitted.items()}
 
     def hook_of(layer: str) -> Any:
         def hook(_module: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
@@ -155,7 +160,7 @@ def attach(
 
     handles = [modules[layer].register_forward_hook(hook_of(layer)) for layer in factors]
     try:
-        yield Attached(factors, modules)
+        yield AttachedAdapter(factors, modules)
     finally:
         for handle in handles:
             handle.remove()
@@ -163,14 +168,14 @@ def attach(
 
 @dataclass(frozen=True, eq=False)
 class TorchBatch:
-    """A ``Batch`` as tensors; see there."""
+    """``Batch`` as tensors."""
 
     ids: torch.Tensor
     mask: torch.Tensor
     answers: torch.Tensor
 
 
-def to_torch(batch: Batch, device: str = "cpu") -> TorchBatch:
+def to_torch_batch(batch: Batch, device: str = "cpu") -> TorchBatch:
     import torch
 
     return TorchBatch(
@@ -181,25 +186,26 @@ def to_torch(batch: Batch, device: str = "cpu") -> TorchBatch:
 def answer_logits(
     model: Any, batch: TorchBatch, *, everywhere: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the model predicts where an answer's tokens come next, and which tokens those are.
+    """Predicts the tokens of the answers.
 
     Args:
-        model: As ``load_model`` gives it.
-        batch: Of ``to_torch``.
-        everywhere: Compute the output layer, which is most of a small model, for all positions and
-            not only for those that are asked for.
+        model: The model, from ``load_model``.
+        batch: The batch, from ``to_torch_batch``.
+        everywhere: Whether to compute the output layer, which is most of a small model, for all
+            positions and not only for those before an answer's tokens.
 
     Returns:
-        Logits [answer tokens, vocabulary] and token ids [answer tokens], sequence by sequence.
+        Logits [answer tokens, vocabulary] and the answers' token ids [answer tokens], sequence by
+        sequence.
     """
-    wanted = batch.answers[:, 1:]
-    kept = wanted.any(dim=0).nonzero()[:, 0]
+    answers = batch.answers[:, 1:]
+    kept = answers.any(dim=0).nonzero()[:, 0]
     logits = model(
         input_ids=batch.ids,
         attention_mask=batch.mask,
         use_cache=False,
         logits_to_keep=0 if everywhere else kept,
     ).logits
-    if logits.shape[1] == wanted.shape[1] + 1:  # a model that knows no such option gives all, too
+    if logits.shape[1] == answers.shape[1] + 1:  # a model without logits_to_keep returns all
         logits = logits[:, kept]
-    return logits[wanted[:, kept]], batch.ids[:, 1:][wanted]
+    return logits[answers[:, kept]], batch.ids[:, 1:][answers]

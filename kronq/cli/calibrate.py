@@ -7,12 +7,16 @@ from typing import Any
 import click
 from rich.table import Table
 
-from kronq.calibration.summary import Seen, Side, summarize_moments
+from kronq.calibration.calibration_summary import (
+    CalibrationSummary,
+    MomentSummary,
+    summarize_calibration,
+)
 from kronq.cli import shared
-from kronq.cli.calibrating import (
-    Calibrating,
+from kronq.cli.calibration_options import (
+    CalibrationOptions,
     calibration_options,
-    check_calibrating,
+    check_calibration,
     collect_moments,
 )
 from kronq.cli.command import Command
@@ -29,50 +33,51 @@ Examples:
     "calibrate",
     cls=Command,
     epilog=EXAMPLES,
-    short_help="Run a base on your text, and show what layers see.",
+    short_help="Run a base on your text; show second moments.",
 )
 @click.argument("adapter")
 @calibration_options
 @shared.json_option
 @shared.reading_options
-def command(adapter: str, calibrating: Calibrating, as_json: bool, **reading: Any) -> None:
-    """Collect what ADAPTER's layers see of your text, keep it for later, and show it.
+def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **reading: Any) -> None:
+    """Collect second moments of ADAPTER's layers on your text, keep them for later, and show them.
 
-    Every verb with --calibration does the same when it has to; this one does only that. 'spread'
-    is among how many directions the inputs of a layer are spread, or the loss's gradients at its
-    outputs; 'loss per ‖E‖²' what an error E in ΔW, the same everywhere, adds to the loss at each
-    token.
+    Every verb with --calibration does the same where they are missing. 'spread' is the number of
+    directions that a layer's inputs are spread among, or the loss's gradients at its outputs;
+    'loss per ‖E‖²' is the increase of the loss at each token by an error E in ΔW, the same
+    everywhere.
     """
-    check_calibrating(calibrating)
-    moments = collect_moments(calibrating, shared.read(adapter, **reading))
+    check_calibration(calibration)
+    moments = collect_moments(calibration, shared.read(adapter, **reading))
     if moments is None:
         raise KronqError("there is no text to calibrate on", hint="add --calibration FILE")
-    seen = summarize_moments(moments)
+    summary = summarize_calibration(moments)
     if as_json:
-        shared.show_json(seen)
+        shared.show_json(summary)
         return
-    where = "" if seen.source is None else f" of {seen.source}"
-    shared.show(seen_table(seen), f"{seen.layers} layers, {seen.tokens:,} tokens{where}")
+    of = "" if summary.source is None else f" of {summary.source}"
+    line = f"{summary.layers} layers, {summary.tokens:,} tokens{of}"
+    shared.show(calibration_table(summary), line)
 
 
-def seen_table(seen: Seen) -> Table:
-    """A line per group of layers."""
-    two = any(group.outputs is not None for group in seen.groups)
+def calibration_table(summary: CalibrationSummary) -> Table:
+    """Returns a table with a row for every group of layers."""
+    two_sided = any(group.outputs is not None for group in summary.groups)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layers", no_wrap=True)
-    last = ("outputs", "spread", "loss per ‖E‖²") if two else ("rms",)
+    last = ("outputs", "spread", "loss per ‖E‖²") if two_sided else ("rms",)
     for column in ("inputs", "spread", *last):
         table.add_column(column, justify="right", no_wrap=True)
-    for group in seen.groups:
+    for group in summary.groups:
         name = f"{group.layers} ×{group.count}" if group.count > 1 else group.layers
-        cells = _cells(group.inputs)
+        cells = _moment_cells(group.inputs)
         if group.outputs is None:
             cells.append(f"{group.inputs.mean_square**0.5:.3g}")
         else:
-            cells += [*_cells(group.outputs), f"{group.sensitivity:.3g}"]
+            cells += [*_moment_cells(group.outputs), f"{group.sensitivity:.3g}"]
         table.add_row(printable(name), *cells)
     return table
 
 
-def _cells(side: Side) -> list[str]:
-    return [f"{side.width:,}", f"{side.directions:.1f}"]
+def _moment_cells(moment: MomentSummary) -> list[str]:
+    return [f"{moment.width:,}", f"{moment.directions:.1f}"]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kronq.cli import shared
-from kronq.cli.calibrating import (
-    Calibrating,
+from kronq.cli.calibration_options import (
+    CalibrationOptions,
     calibration_options,
-    check_calibrating,
+    check_calibration,
     collect_moments,
-    steering,
+    moments_for_quantizing,
 )
 from kronq.cli.command import OUTPUT, Command, option
 from kronq.cli.method_choice import MethodChoice, choose_method
@@ -182,7 +182,7 @@ def command(
     ctx: click.Context,
     /,
     adapter: str,
-    calibrating: Calibrating,
+    calibration: CalibrationOptions,
     dry_run: bool,
     as_json: bool,
     **others: Any,
@@ -195,15 +195,15 @@ def command(
     outputs = Outputs(others["output"], others["report"], others["html"], others["force"])
     if outputs.adapter is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
-    choice = _choose(others, calibrating)
+    choice = _choose(others, calibration)
     tuned = isinstance(choice.config, Tuned)
-    check_calibrating(calibrating, base_serves=search is not None, tuned=tuned)
+    check_calibration(calibration, base_used=search is not None, tuned=tuned)
     outputs.check_names()
     if not dry_run:
         outputs.check_free(adapter)
     source = shared.read(adapter, **shared.reading(others))
-    moments = collect_moments(calibrating, source, tuned=tuned)
-    objective = steering(calibrating, moments)
+    moments = collect_moments(calibration, source, tuned=tuned)
+    objective = moments_for_quantizing(calibration, moments)
     found = None if search is None else run_search(source, search, objective)
     quantized = _quantize(source, choice, objective) if found is None else found.adapter
     report = measure(source, quantized, bound=gaussian_bound(source), second_moments=moments)
@@ -222,7 +222,7 @@ def command(
             shared.show(f"wrote {outputs.adapter}, {report.total.bytes:,} bytes")
 
 
-def _choose(options: dict[str, Any], calibrating: Calibrating) -> MethodChoice:
+def _choose(options: dict[str, Any], calibration: CalibrationOptions) -> MethodChoice:
     """Builds the configuration that the options of the method ask for."""
     given = {name: options[name] for name in _METHOD_OPTIONS}
     given["overrides"] = dict(_parse_override(text) for text in options["overrides"])
@@ -231,12 +231,12 @@ def _choose(options: dict[str, Any], calibrating: Calibrating) -> MethodChoice:
     if options["max_error"] is not None:
         given["max_error"] = parse_share(options["max_error"], "--max-error")
     if options["method"] == "tuned":
-        if calibrating.calibration is None or calibrating.hf_model is None:
+        if calibration.calibration is None or calibration.hf_model is None:
             raise KronqError(
                 "--method tuned distils on text, with gradients",
                 hint="add --calibration FILE and --hf-model DIR, the base as a Hugging Face folder",
             )
-        given |= {"data": calibrating.calibration, "model": calibrating.hf_model}
+        given |= {"data": calibration.calibration, "model": calibration.hf_model}
     return choose_method(given)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,15 @@ def read_examples(path: StrPath) -> list[Example]:
     if not examples:
         raise FormatError("the text is empty", path=path)
     return examples
+
+
+def resolve_examples(
+    data: StrPath | Sequence[Example],
+) -> tuple[list[Example], str | None]:
+    """Returns examples, read where ``data`` is a path, and the file's name (None without one)."""
+    if isinstance(data, str | os.PathLike):
+        return read_examples(data), Path(data).name
+    return list(data), None
 
 
 def _parse_line(line: str, path: Path, number: int) -> Example:

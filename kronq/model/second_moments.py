@@ -6,7 +6,7 @@ An error E in ΔW moves a layer's output by E·x. Over inputs with M = E[x·xᵀ
 
 the activation error. The second moment G of the loss's gradient g at the layer's output weighs the
 outputs by how sensitive the loss is to them: tr(G·E·M·Eᵀ), the loss's increase to second order by
-Kronecker-factored curvature (kronq/calibration/gradients.py).
+Kronecker-factored curvature (kronq/calibration/two_sided.py).
 """
 
 from __future__ import annotations

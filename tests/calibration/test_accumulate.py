@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from kronq.calibration.accumulate import accumulate
-from kronq.calibration.batches import Batch, Tokens, pad
-from kronq.calibration.store import Store
+from kronq.calibration.batches import Batch, TokenSequence, pad_sequences
+from kronq.calibration.moment_store import MomentStore
 
 WIDTHS = {"x": 3, "y/0": 5}
-BATCHES = [pad([Tokens(tuple(range(1, n)), 1)]) for n in range(3, 12)]
+BATCHES = [pad_sequences([TokenSequence(tuple(range(1, n)), 1)]) for n in range(3, 12)]
 
 
 def grams(batch: Batch) -> Iterator[tuple[str, np.ndarray]]:
@@ -32,16 +32,16 @@ def test_a_crash_in_the_middle_of_a_batch_counts_nothing_twice(tmp_path: Path, a
                 raise OSError("no space left on device")
             yield pair
 
-    store = Store(tmp_path / "one")
+    store = MomentStore(tmp_path / "one")
     with pytest.raises(OSError, match="no space"):
-        accumulate(store, WIDTHS, BATCHES, lambda _: crashing, seconds=0)
-    found = accumulate(store, WIDTHS, BATCHES, lambda _: grams, seconds=0)
-    whole = accumulate(Store(tmp_path / "other"), WIDTHS, BATCHES, lambda _: grams)
+        accumulate(store, WIDTHS, BATCHES, lambda _: crashing, checkpoint_seconds=0)
+    found = accumulate(store, WIDTHS, BATCHES, lambda _: grams, checkpoint_seconds=0)
+    whole = accumulate(MomentStore(tmp_path / "other"), WIDTHS, BATCHES, lambda _: grams)
     assert all(np.array_equal(found[name], whole[name]) for name in WIDTHS)
     assert not (tmp_path / "one" / "partial.safetensors").exists()
 
 
 def test_a_moment_is_a_memory_map(tmp_path: Path) -> None:
-    found = accumulate(Store(tmp_path), WIDTHS, BATCHES, lambda _: grams)
+    found = accumulate(MomentStore(tmp_path), WIDTHS, BATCHES, lambda _: grams)
     assert not found["x"].flags.writeable
     assert isinstance(found["x"].base.base, np.memmap)

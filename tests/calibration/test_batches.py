@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kronq.calibration.batches import Tokens, batches, choose, encode, pad
+from kronq.calibration.batches import (
+    TokenSequence,
+    encode_examples,
+    make_batches,
+    pad_sequences,
+    sample_sequences,
+)
 from kronq.errors import KronqError
 from kronq.io.examples import Example
 
@@ -17,30 +23,30 @@ def letters(text: str) -> list[int]:
 
 
 def test_the_answer_begins_behind_the_prompt() -> None:
-    (found,) = encode([Example("2+2=", ("5", "4"), 1)], letters)
-    assert found == Tokens((*b"2+2=4",), 4)
+    (found,) = encode_examples([Example("2+2=", ("5", "4"), 1)], letters)
+    assert found == TokenSequence((*b"2+2=4",), 4)
 
 
 def test_of_plain_text_everything_that_something_predicts_is_the_answer() -> None:
-    (found,) = encode([Example("", ("abc",))], letters)
+    (found,) = encode_examples([Example("", ("abc",))], letters)
     assert found.start == 1
 
 
 def test_a_tokenizer_that_ends_texts_does_not_shift_the_answer() -> None:
-    (found,) = encode([Example("ab", ("cd",))], lambda text: [*letters(text), 0])
-    assert found == Tokens((*b"abcd", 0), 2)
+    (found,) = encode_examples([Example("ab", ("cd",))], lambda text: [*letters(text), 0])
+    assert found == TokenSequence((*b"abcd", 0), 2)
 
 
 def test_long_texts_come_in_pieces_and_keep_their_answer() -> None:
-    found = [*encode([Example("abcdef", ("gh",))], letters, longest=4)]
-    assert found == [Tokens((*b"abcd",), 4), Tokens((*b"efgh",), 2)]
-    assert not pad(found[:1]).answers.any()
+    found = [*encode_examples([Example("abcdef", ("gh",))], letters, sequence_tokens=4)]
+    assert found == [TokenSequence((*b"abcd",), 4), TokenSequence((*b"efgh",), 2)]
+    assert not pad_sequences(found[:1]).answers.any()
 
 
 def test_a_limit_draws_from_all_over_the_data_and_always_the_same() -> None:
     examples = [Example("", (f"{i:04d}",)) for i in range(1000)]
-    found = choose(examples, letters, limit_tokens=400)
-    assert found == choose(examples, letters, limit_tokens=400)
+    found = sample_sequences(examples, letters, limit_tokens=400)
+    assert found == sample_sequences(examples, letters, limit_tokens=400)
     assert len(found) == 100
     assert len({s.ids[1] for s in found}) == 10, "from every hundred of the thousand"
 
@@ -48,13 +54,13 @@ def test_a_limit_draws_from_all_over_the_data_and_always_the_same() -> None:
 @pytest.mark.parametrize("text", ["a", ""])
 def test_text_of_no_two_tokens_is_refused(text: str) -> None:
     with pytest.raises(KronqError, match="two tokens"):
-        choose([Example("", (text,))], letters)
+        sample_sequences([Example("", (text,))], letters)
 
 
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=40), st.integers(30, 90))
 def test_batches_hold_every_token_once_within_their_budget(lengths: list[int], most: int) -> None:
-    made = [Tokens(tuple(range(1, n + 1)), max(1, n // 2)) for n in lengths]
-    found = batches(made, most)
+    made = [TokenSequence(tuple(range(1, n + 1)), max(1, n // 2)) for n in lengths]
+    found = make_batches(made, most)
     assert sum(batch.tokens for batch in found) == sum(lengths)
     assert all(batch.ids.size <= most for batch in found)
     rows = [row[mask == 1].size for b in found for row, mask in zip(b.ids, b.mask, strict=True)]

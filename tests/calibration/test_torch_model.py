@@ -10,9 +10,9 @@ import peft
 import pytest
 import torch
 
-from kronq.calibration.batches import Tokens, pad
-from kronq.calibration.torch_factors import factors_of
-from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
+from kronq.calibration.batches import TokenSequence, pad_sequences
+from kronq.calibration.torch_factors import to_torch_factors
+from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch_batch
 from kronq.errors import KronqError, MismatchError
 from kronq.genai.session import Session
 from kronq.model.adapter import Adapter, Origin
@@ -45,9 +45,9 @@ def test_factors_apply_as_deltas_do(kind: str) -> None:
     rng = np.random.default_rng(0)
     delta = adapters.KINDS[kind](rng)
     x = rng.normal(size=(2, 5, delta.shape[1])).astype(np.float32)
-    factors = factors_of(delta)
+    factors = to_torch_factors(delta)
     assert difference(factors.apply(torch.from_numpy(x)).numpy(), delta.apply(x)) < 1e-6
-    assert np.array_equal(factors.delta().dense(), delta.dense())
+    assert np.array_equal(factors.to_delta().dense(), delta.dense())
 
 
 def test_gradients_are_those_of_peft(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_factors_can_be_replaced_between_steps(tmp_path: Path) -> None:
 
 def test_answers_are_predicted_by_the_tokens_before_them() -> None:
     model = tiny.llama()
-    sequences = [Tokens((5, 6, 7, 8), 2), Tokens((9, 10, 11), 1)]
+    sequences = [TokenSequence((5, 6, 7, 8), 2), TokenSequence((9, 10, 11), 1)]
     with torch.no_grad():
-        logits, labels = answer_logits(model, to_torch(pad(sequences)))
+        logits, labels = answer_logits(model, to_torch_batch(pad_sequences(sequences)))
         alone = [model(torch.tensor([s.ids])).logits[0, s.start - 1 : -1] for s in sequences]
     assert labels.tolist() == [7, 8, 10, 11]
     assert difference(logits.numpy(), torch.cat(alone).numpy()) < 1e-5
@@ -113,7 +113,7 @@ def test_another_shape_is_refused_and_raw_factors_are_cropped() -> None:
     with attach(tiny.llama(), raw) as attached:
         assert attached.factors[layer].shape == (60, 60)
         assert np.array_equal(
-            attached.factors[layer].delta().dense(), replace(delta, shape=(60, 60)).dense()
+            attached.factors[layer].to_delta().dense(), replace(delta, shape=(60, 60)).dense()
         )
 
 

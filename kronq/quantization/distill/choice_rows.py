@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.calibration.batches import Tokenize, encode
+from kronq.calibration.batches import Tokenize, encode_examples
 from kronq.io.examples import Example
 from kronq.model.matrix import F32
 
@@ -87,7 +87,7 @@ def encode_questions(examples: Iterable[Example], tokenize: Tokenize) -> Iterato
     """Yields examples in tokens; of one too long for a row, the pieces of its right answer."""
     for example in examples:
         texts = [Example(example.prompt, (choice,)) for choice in example.choices]
-        pieces = [list(encode([text], tokenize)) for text in texts]
+        pieces = [list(encode_examples([text], tokenize)) for text in texts]
         if all(len(each) == 1 for each in pieces):
             start = min(each[0].start for each in pieces)
             choices = tuple(each[0].ids[start:] for each in pieces)

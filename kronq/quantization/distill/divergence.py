@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kronq.calibration.batches import Tokens, pad
-from kronq.calibration.torch_model import answer_logits, to_torch
+from kronq.calibration.batches import TokenSequence, pad_sequences
+from kronq.calibration.torch_model import answer_logits, to_torch_batch
 from kronq.quantization.distill.choice_rows import ChoiceRows, Question, build_rows
 
 if TYPE_CHECKING:
@@ -39,9 +39,11 @@ def predict_targets(
         logits = _shared_logits(model, build_rows(questions), device)
     else:
         texts = [
-            Tokens(q.prompt + choice, len(q.prompt)) for q in questions for choice in q.choices
+            TokenSequence(q.prompt + choice, len(q.prompt))
+            for q in questions
+            for choice in q.choices
         ]
-        logits = answer_logits(model, to_torch(pad(texts), device))[0]
+        logits = answer_logits(model, to_torch_batch(pad_sequences(texts), device))[0]
     return logits.log_softmax(dim=-1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kronq.calibration.torch_factors import Factors
+from kronq.calibration.torch_factors import TorchFactors
 from kronq.model.matrix import F32
 from kronq.quantization.distill.choice_rows import Question, build_rows
 from kronq.quantization.distill.divergence import can_share_prompts, divergence, predict_targets
@@ -30,7 +30,7 @@ class Student:
     def __init__(
         self,
         model: Any,
-        factors: dict[str, Factors],
+        factors: dict[str, TorchFactors],
         latents: Latents,
         questions: Sequence[Question],
         choice_weight: float,

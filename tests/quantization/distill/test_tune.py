@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import kronq
-from kronq.calibration.batches import batches, encode
-from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch
+from kronq.calibration.batches import encode_examples, make_batches
+from kronq.calibration.torch_model import answer_logits, attach, load_model, to_torch_batch
 from kronq.errors import KronqError, MismatchError
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
@@ -44,11 +44,11 @@ def trained(family: str) -> Adapter:
 def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
     """KL(adapter ‖ other), a token of an answer."""
     model, tokenize = load_model(model_dir, device="cpu")
-    (batch,) = batches(list(encode(EXAMPLES, tokenize)), 10_000)
+    (batch,) = make_batches(list(encode_examples(EXAMPLES, tokenize)), 10_000)
     said = []
     for which in (adapter, other):
         with attach(model, which), torch.no_grad():
-            said.append(answer_logits(model, to_torch(batch))[0].log_softmax(dim=-1))
+            said.append(answer_logits(model, to_torch_batch(batch))[0].log_softmax(dim=-1))
     return float((said[0].exp() * (said[0] - said[1])).sum(dim=-1).mean())
 
 

@@ -1,7 +1,7 @@
-"""An ONNX model cut down to what its layers read: every wanted value becomes an output.
+"""ONNX models with inner values as outputs, reduced to the nodes that compute them.
 
 The model is changed in memory only. Its weights stay the base's own external data, and everything
-that no wanted value depends on, the output layer above all, is never computed.
+that no wanted value depends on, such as the output layer, is never computed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-def read_value(site: Site, layer: str, model: ir.Model) -> str:
-    """The name of the value that a layer multiplies by its weight.
+def input_value_name(site: Site, layer: str, model: ir.Model) -> str:
+    """Returns the name of the value that a layer multiplies by its weight.
 
     Raises:
-        UnsupportedError: It is an input of the model, or made in a subgraph: no output can be.
+        UnsupportedError: It is an input of the model, or computed in a subgraph, and cannot be an
+            output.
     """
     value = site.node.inputs[0]
     producer = None if value is None else value.producer()
@@ -36,13 +37,13 @@ def read_value(site: Site, layer: str, model: ir.Model) -> str:
     return str(value.name)
 
 
-def tapped(path: Path, names: Collection[str]) -> ir.Model:
-    """The base with these values as its first outputs, and without what they do not need."""
+def expose_values(path: Path, names: Collection[str]) -> ir.Model:
+    """Returns the base with these values as its first outputs, without unneeded nodes."""
     model = load_base(path)
     values = {v.name: v for node in model.graph for v in node.outputs}
     wanted = [values[name] for name in names]
     needed = _ancestors(wanted)
-    # An operator's other outputs stay where it stays: a KV cache is not optional to all of them.
+    # Other outputs of a kept operator stay: some operators require their KV cache outputs.
     kept = [v for v in model.graph.outputs if v.producer() in needed and v not in wanted]
     model.graph.outputs.clear()
     model.graph.outputs.extend([*wanted, *kept])
@@ -51,14 +52,14 @@ def tapped(path: Path, names: Collection[str]) -> ir.Model:
 
 
 def _ancestors(values: Collection[ir.Value]) -> set[ir.Node | None]:
-    """Every node that these values depend on."""
-    found: set[ir.Node | None] = set()
+    """Returns every node that these values depend on."""
+    nodes: set[ir.Node | None] = set()
     waiting = [value.producer() for value in values]
     while waiting:
         node = waiting.pop()
-        if node is None or node in found:
+        if node is None or node in nodes:
             continue
-        found.add(node)
+        nodes.add(node)
         inner = [
             value.producer()
             for attribute in node.attributes.values()
@@ -68,16 +69,16 @@ def _ancestors(values: Collection[ir.Value]) -> set[ir.Node | None]:
             if value is not None
         ]
         waiting += [v.producer() for v in node.inputs if v is not None] + inner
-    return found
+    return nodes
 
 
-def open_tapped(
+def open_exposed(
     path: Path, names: Collection[str], target: ExecutionTarget
 ) -> ort.InferenceSession:
-    """A session of the tapped base, on its own external data.
+    """Opens the base with these values as outputs, on its own external data.
 
     Raises:
-        KronqError: ONNX Runtime cannot load it, or not on this device.
+        KronqError: ONNX Runtime cannot load it, or not on this provider.
     """
-    data = ir.to_proto(tapped(path, names)).SerializeToString()
+    data = ir.to_proto(expose_values(path, names)).SerializeToString()
     return open_session(path, target, model=data)

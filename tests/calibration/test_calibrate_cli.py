@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronq.calibration.summary import summarize_moments
-from kronq.cli.calibrating import Calibrating, check_calibrating, collect_moments, steering
+from kronq.calibration.calibration_summary import summarize_calibration
+from kronq.cli.calibration_options import (
+    CalibrationOptions,
+    check_calibration,
+    collect_moments,
+    moments_for_quantizing,
+)
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import LayerMoments, SecondMoments
@@ -62,31 +67,31 @@ def test_what_is_missing_is_told_with_a_hint(
 
 
 def test_a_base_may_be_for_something_else() -> None:
-    check_calibrating(Calibrating(base="base"), base_serves=True)
+    check_calibration(CalibrationOptions(base="base"), base_used=True)
 
 
 def test_which_error_counts() -> None:
     moments = SecondMoments({}, 0)
-    plain = Calibrating(calibration="notes.txt", base="base", metric="plain")
-    check_calibrating(plain)
-    assert steering(plain, moments) is None, "moments are for the report alone"
-    given = Calibrating(calibration="notes.txt", base="base")
-    assert given.chosen == "input"
-    assert steering(given, moments) is moments
-    assert Calibrating().chosen == "plain"
-    assert collect_moments(Calibrating(), Adapter({})) is None
+    plain = CalibrationOptions(calibration="notes.txt", base="base", metric="plain")
+    check_calibration(plain)
+    assert moments_for_quantizing(plain, moments) is None, "moments are for the report alone"
+    given = CalibrationOptions(calibration="notes.txt", base="base")
+    assert given.effective_metric == "input"
+    assert moments_for_quantizing(given, moments) is moments
+    assert CalibrationOptions().effective_metric == "plain"
+    assert collect_moments(CalibrationOptions(), Adapter({})) is None
 
 
 def test_directions_are_counted_by_energy() -> None:
     even = LayerMoments(np.eye(8, dtype=np.float32) * 3)
     one = LayerMoments(np.diag([8.0, 0, 0, 0]).astype(np.float32), np.eye(2, dtype=np.float32))
-    seen = summarize_moments(SecondMoments({"a": even, "b": one}, 10))
-    inputs = [group.inputs for group in seen.groups]
-    assert [side.directions for side in inputs] == pytest.approx([8, 1])
-    assert [side.mean_square for side in inputs] == pytest.approx([3, 2])
-    assert seen.groups[0].outputs is None
-    assert seen.groups[1].outputs is not None
-    assert seen.groups[1].outputs.width == 2
+    summary = summarize_calibration(SecondMoments({"a": even, "b": one}, 10))
+    inputs = [group.inputs for group in summary.groups]
+    assert [moment.directions for moment in inputs] == pytest.approx([8, 1])
+    assert [moment.mean_square for moment in inputs] == pytest.approx([3, 2])
+    assert summary.groups[0].outputs is None
+    assert summary.groups[1].outputs is not None
+    assert summary.groups[1].outputs.width == 2
 
 
 @pytest.mark.slow
@@ -104,7 +109,7 @@ def test_a_real_base_reads_text_and_the_second_time_remembers(
     assert (found.code, found.err) == (0, "")
     assert "model.layers.{0-1}.mlp.down_proj ×2" in found.out
     assert found.out.strip().endswith("14 layers, 11 tokens of notes.txt")
-    monkeypatch.setattr("kronq.calibration.collect.open_tapped", None)
+    monkeypatch.setattr("kronq.calibration.input_moments.open_exposed", None)
     again = kronq(*words, "--json").json()
     assert again["tokens"] == 11
     assert {group["inputs"]["width"] for group in again["groups"]} == {576, 1536}
@@ -112,4 +117,4 @@ def test_a_real_base_reads_text_and_the_second_time_remembers(
 
 def test_an_error_is_a_kronq_error() -> None:
     with pytest.raises(KronqError, match="no base"):
-        check_calibrating(Calibrating(calibration="notes.txt"))
+        check_calibration(CalibrationOptions(calibration="notes.txt"))

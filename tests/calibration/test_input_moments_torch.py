@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import kronq
-from kronq.calibration.collect import calibrate
+from kronq.calibration.input_moments import calibrate
 from kronq.calibration.torch_model import load_model
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from tests import adapters, tiny
 from tests.adapters import difference
-from tests.calibration import seen
+from tests.calibration import torch_inputs
 from tests.paths import EXAMPLE
 
 EXAMPLES = [
@@ -58,7 +58,7 @@ def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) ->
     adapter = Adapter({name: adapters.lora(rng, *shape) for name, shape in shapes.items()})
     found = calibrate(adapter, tiny_base, EXAMPLES, tokenize=tokenize, cache=tmp_path)
     texts = [tokenize(example.text) for example in EXAMPLES]
-    for name, wanted in seen.inputs_of(model, names, texts).items():
+    for name, wanted in torch_inputs.inputs_of(model, names, texts).items():
         assert difference(found[name].inputs, wanted) < 1e-5
     block = {part: found[f"model.layers.1.{part}"].inputs for part in BLOCK}
     assert block["self_attn.q_proj"] is block["self_attn.v_proj"], "one array, as one input"
@@ -73,5 +73,5 @@ def test_of_a_real_model(smollm_base: Path, smollm_hf: Path, tmp_path: Path) -> 
     model, to_ids = load_model(smollm_hf, device="cpu")
     texts = [to_ids(example.text) for example in EXAMPLES]
     assert found.tokens == sum(map(len, texts))
-    for name, wanted in seen.inputs_of(model, names, texts).items():
+    for name, wanted in torch_inputs.inputs_of(model, names, texts).items():
         assert difference(found[name].inputs, wanted) < 1e-4

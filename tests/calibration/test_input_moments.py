@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kronq.calibration import collect
-from kronq.calibration.batches import batches, choose
-from kronq.calibration.collect import calibrate
+from kronq.calibration import accumulate, input_moments
+from kronq.calibration.batches import make_batches, sample_sequences
+from kronq.calibration.input_moments import calibrate
 from kronq.errors import KronqError, MismatchError, UnsupportedError
 from kronq.io.examples import Example
 from kronq.model.second_moments import SecondMoments
@@ -36,13 +36,13 @@ def run(base: Path, *layers: str, data: Any = EXAMPLES, **settings: Any) -> Seco
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Which values were collected, pass by pass."""
     calls: list[list[str]] = []
-    true = collect.open_tapped
+    true = input_moments.open_exposed
 
     def spy(path: Path, names: Collection[str], *rest: Any) -> Any:
         calls.append(list(names))
         return true(path, names, *rest)
 
-    monkeypatch.setattr(collect, "open_tapped", spy)
+    monkeypatch.setattr(input_moments, "open_exposed", spy)
     return calls
 
 
@@ -73,9 +73,10 @@ def test_a_file_of_text_is_read_and_named(base: Path, tmp_path: Path) -> None:
 
 
 def test_little_memory_takes_more_passes_and_gives_the_same(
-    base: Path, opened: list[list[str]]
+    base: Path, opened: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(base, memory=1)
+    monkeypatch.setattr(accumulate, "MEMORY", 1)
+    found = run(base)
     assert opened == [["x"], ["x1"], ["x2"]]
     whole = run(base, cache=base / "other")
     assert all(np.array_equal(found[name].inputs, whole[name].inputs) for name in found)
@@ -116,7 +117,7 @@ class Stop:
 
 def test_interrupted_and_resumed_is_uninterrupted(base: Path) -> None:
     texts = [Example("", ("letters " * n,)) for n in range(2, 60)]
-    made = batches(choose(texts, tokenize))
+    made = make_batches(sample_sequences(texts, tokenize))
     assert len(made) > 4
     whole = run(base, data=texts, cache=base / "other")
     stop = Stop(sum(batch.tokens for batch in made[:3]))

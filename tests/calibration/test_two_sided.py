@@ -10,10 +10,10 @@ import peft
 import pytest
 import torch
 
-from kronq.calibration import gradients
-from kronq.calibration.batches import Tokens, choose
-from kronq.calibration.gradients import two_sided
-from kronq.errors import KronqError, MismatchError
+from kronq.calibration import accumulate, two_sided
+from kronq.calibration.batches import TokenSequence, sample_sequences
+from kronq.calibration.two_sided import calibrate_two_sided
+from kronq.errors import MismatchError
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.readers.load import load
@@ -35,16 +35,16 @@ def tokenize(text: str) -> list[int]:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Adapter, Any]:
-    """An adapter, and the same in PEFT; ``two_sided`` finds tests.tiny.llama under any path."""
+    """An adapter, and the same in PEFT; calibration finds tests.tiny.llama under any path."""
     reference = tiny.save_peft(CONFIG, tmp_path / "adapter")
     model = tiny.llama().requires_grad_(False)
-    monkeypatch.setattr(gradients, "load_model", lambda *_, **__: (model, tokenize))
+    monkeypatch.setattr(two_sided, "load_model", lambda *_, **__: (model, tokenize))
     (tmp_path / "config.json").touch()
     return load(tmp_path / "adapter"), reference
 
 
 def explicit(
-    model: Any, layer: str, sequence: Tokens, labels: torch.Tensor | None = None
+    model: Any, layer: str, sequence: TokenSequence, labels: torch.Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs [tokens, d_in] and gradients [tokens, d_out] of one layer, of one sequence."""
     seen: dict[str, torch.Tensor] = {}
@@ -67,9 +67,11 @@ def test_moments_are_those_of_peft_and_autograd(
     trained: tuple[Adapter, Any], tmp_path: Path
 ) -> None:
     adapter, reference = trained
-    found = two_sided(adapter, tmp_path, EXAMPLES, labels="data", cache=tmp_path / "cache")
+    found = calibrate_two_sided(
+        adapter, tmp_path, EXAMPLES, label_seed=None, cache=tmp_path / "cache"
+    )
     assert found.two_sided
-    sequences = choose(EXAMPLES, tokenize)
+    sequences = sample_sequences(EXAMPLES, tokenize)
     for layer in LAYERS:
         pairs = [explicit(reference, layer, sequence) for sequence in sequences]
         x, g = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
@@ -91,9 +93,13 @@ def test_an_error_that_is_alike_in_all_outputs_is_judged_exactly(
 ) -> None:
     """Over errors u·vᵀ with every unit vector u: the mean of (gᵀ·u·vᵀ·x)² is no approximation."""
     adapter, reference = trained
-    found = two_sided(adapter, tmp_path, EXAMPLES, labels="data", cache=tmp_path / "cache")
+    found = calibrate_two_sided(
+        adapter, tmp_path, EXAMPLES, label_seed=None, cache=tmp_path / "cache"
+    )
     layer = "model.layers.0.mlp.up_proj"
-    pairs = [explicit(reference, layer, sequence) for sequence in choose(EXAMPLES, tokenize)]
+    pairs = [
+        explicit(reference, layer, sequence) for sequence in sample_sequences(EXAMPLES, tokenize)
+    ]
     x, g = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
     v = np.random.default_rng(0).normal(size=x.shape[1])
     moment = found[layer]
@@ -107,7 +113,7 @@ def test_labels_of_the_model_give_the_fisher_information(
     """Every label of the vocabulary by its probability, against a thousand draws."""
     adapter, reference = trained
     example = Example("two and two is", ("4",))
-    (sequence,) = choose([example], tokenize)
+    (sequence,) = sample_sequences([example], tokenize)
     with torch.no_grad():
         p = reference(torch.tensor([sequence.ids])).logits[0, -2].softmax(0)
     layer = "model.layers.1.mlp.up_proj"
@@ -116,8 +122,12 @@ def test_labels_of_the_model_give_the_fisher_information(
         x, g = explicit(reference, layer, sequence, torch.tensor([token]))
         m = m + likely * (x.T * (g * g).sum(1)) @ x / len(x)
         grad = grad + likely * (g.T * (x * x).sum(1)) @ g / len(g)
-    found = two_sided(adapter, tmp_path, [example] * 1000, cache=tmp_path / "cache")[layer]
-    data = two_sided(adapter, tmp_path, [example], labels="data", cache=tmp_path / "cache")[layer]
+    found = calibrate_two_sided(adapter, tmp_path, [example] * 1000, cache=tmp_path / "cache")[
+        layer
+    ]
+    data = calibrate_two_sided(
+        adapter, tmp_path, [example], label_seed=None, cache=tmp_path / "cache"
+    )[layer]
     for exact, drawn, true in (
         (m, found.inputs, data.inputs),
         (grad / np.trace(grad), found.outputs, data.outputs),
@@ -126,11 +136,14 @@ def test_labels_of_the_model_give_the_fisher_information(
         assert np.linalg.norm(true - exact) > 0.2 * np.linalg.norm(exact)
 
 
-def test_passes_draw_the_same_labels(trained: tuple[Adapter, Any], tmp_path: Path) -> None:
+def test_passes_draw_the_same_labels(
+    trained: tuple[Adapter, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter, _ = trained
-    one = two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "one")
-    many = two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "many", memory=30_000)
-    other = two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "one", seed=1)
+    one = calibrate_two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "one")
+    monkeypatch.setattr(accumulate, "MEMORY", 30_000)
+    many = calibrate_two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "many")
+    other = calibrate_two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "one", label_seed=1)
     for layer in LAYERS:
         assert np.array_equal(one[layer].outputs, many[layer].outputs)
         assert not np.array_equal(one[layer].outputs, other[layer].outputs)
@@ -141,15 +154,13 @@ def test_another_adapter_has_moments_of_its_own(
 ) -> None:
     adapter, _ = trained
     part = Adapter({name: adapter[name] for name in LAYERS})
-    whole = two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "cache")
-    alone = two_sided(part, tmp_path, EXAMPLES, cache=tmp_path / "cache")
+    whole = calibrate_two_sided(adapter, tmp_path, EXAMPLES, cache=tmp_path / "cache")
+    alone = calibrate_two_sided(part, tmp_path, EXAMPLES, cache=tmp_path / "cache")
     assert not np.array_equal(whole[LAYERS[-1]].inputs, alone[LAYERS[-1]].inputs)
 
 
 def test_refusals(trained: tuple[Adapter, Any], tmp_path: Path) -> None:
     adapter, _ = trained
-    with pytest.raises(KronqError, match="no such labels"):
-        two_sided(adapter, tmp_path, EXAMPLES, labels="mine")  # type: ignore[arg-type]
     strange = Adapter({"lm_tail": adapter[LAYERS[0]]})
     with pytest.raises(MismatchError, match="lm_tail"):
-        two_sided(strange, tmp_path, EXAMPLES, cache=tmp_path)
+        calibrate_two_sided(strange, tmp_path, EXAMPLES, cache=tmp_path)

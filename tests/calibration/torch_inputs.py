@@ -1,4 +1,4 @@
-"""What torch's own hooks see of every linear layer."""
+"""Inputs of every linear layer, by torch's own hooks."""
 
 from __future__ import annotations
 

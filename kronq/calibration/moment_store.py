@@ -1,8 +1,8 @@
-"""Sums and moments on disk: what is done stays done, and a damaged file counts as not there.
+"""Second moments on disk, with checkpoints of unfinished sums; damaged files count as absent.
 
-A collection is a folder named by a hash of everything that its numbers depend on. In it lies one
-safetensors file for every finished matrix, and one of the sums so far, with how far they have come.
-Each is written whole or not at all, and carries a checksum.
+A collection is a folder named by a hash of everything that its numbers depend on. It has one
+safetensors file for every finished matrix, and one with the sums so far and the number of batches
+in them. Each is written whole or not at all, and carries a checksum.
 """
 
 from __future__ import annotations
@@ -33,45 +33,46 @@ _DONE = "batches"
 
 
 @dataclass(frozen=True)
-class Store:
-    """One collection's folder."""
+class MomentStore:
+    """Folder of one collection."""
 
     folder: Path
 
     def path(self, name: str) -> Path:
-        """The file of a finished matrix; its name may be anything."""
+        """Returns the file of a finished matrix; any string is a name."""
         return self.folder / f"{digest(name)}.safetensors"
 
     def read(self, name: str, width: int) -> F32 | None:
-        """A finished matrix [width, width] as a memory map; None if it is absent or damaged."""
-        found = read_entry(self.path(name), _read)
-        if found is None or found[1].get("name") != name:
+        """Maps a finished matrix [width, width]; returns None if it is absent or damaged."""
+        entry = read_entry(self.path(name), _read)
+        if entry is None or entry[1].get("name") != name:
             return None
-        matrix = found[0].get("moment")
+        matrix = entry[0].get("moment")
         return matrix if matrix is not None and matrix.shape == (width, width) else None
 
     def write(self, name: str, moment: F32) -> None:
         _write(self.path(name), {"moment": moment}, {"name": name})
 
     def resume(self, widths: Mapping[str, int]) -> tuple[dict[str, F32], int]:
-        """Sums of exactly these matrices and after how many batches; zeros and 0 if there are none.
+        """Reads the checkpoint of exactly these matrices.
 
         Returns:
-            Name → [width, width], writeable.
+            Name → writeable sums [width, width], and the number of batches in them; zeros and 0
+            without a checkpoint.
         """
-        found = read_entry(self.folder / _PARTIAL, _read)
-        if found is not None:
-            sums, about = found
+        entry = read_entry(self.folder / _PARTIAL, _read)
+        if entry is not None:
+            sums, metadata = entry
             shapes = {name: (width, width) for name, width in widths.items()}
             if {name: a.shape for name, a in sums.items()} == shapes:
-                return {name: np.array(a) for name, a in sums.items()}, int(about[_DONE])
+                return {name: np.array(a) for name, a in sums.items()}, int(metadata[_DONE])
         return {n: np.zeros((width, width), np.float32) for n, width in widths.items()}, 0
 
     def checkpoint(self, sums: Mapping[str, F32], batches: int) -> None:
         _write(self.folder / _PARTIAL, sums, {_DONE: str(batches)})
 
     def clear(self) -> None:
-        """Forgets the sums so far."""
+        """Deletes the checkpoint."""
         with contextlib.suppress(FileNotFoundError):
             (self.folder / _PARTIAL).unlink()
 
@@ -89,9 +90,9 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
     return arrays, file.metadata
 
 
-def _write(path: Path, arrays: Mapping[str, F32], about: Mapping[str, str]) -> None:
-    """Array by array: ``safetensors.numpy.save`` would hold all of them a second time."""
-    header: dict[str, Any] = {"__metadata__": {**about, _CHECKSUM: _checksum(arrays)}}
+def _write(path: Path, arrays: Mapping[str, F32], metadata: Mapping[str, str]) -> None:
+    """Writes array by array; ``safetensors.numpy.save`` would hold all of them a second time."""
+    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _checksum(arrays)}}
     stop = 0
     for name, array in arrays.items():
         start, stop = stop, stop + array.nbytes
@@ -134,8 +135,8 @@ def _array_parts(array: NDArray[Any]) -> tuple[str, memoryview]:
     return repr(array.shape), np.ascontiguousarray(array).data
 
 
-def open_store(cache: StrPath | None, *parts: str) -> Store:
+def open_store(cache: StrPath | None, *parts: str) -> MomentStore:
     """Returns the collection that depends on ``parts`` alone, and makes room for it."""
-    store = Store(cache_folder("calibration", cache) / digest(VERSION, *parts))
+    store = MomentStore(cache_folder("calibration", cache) / digest(VERSION, *parts))
     trim(store.folder.parent, limit=LARGEST_CACHE, keeping=store.folder)
     return store

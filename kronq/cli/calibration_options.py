@@ -1,4 +1,4 @@
-"""The options of calibration, for every verb that judges errors by the user's own text."""
+"""Calibration options, for every verb that measures errors on the user's own text."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Metric = Literal["plain", "input", "two-sided"]
 
 
 @dataclass(frozen=True)
-class Calibrating:
-    """What the options say.
+class CalibrationOptions:
+    """Values of the calibration options.
 
     Attributes:
-        calibration: The text; None when nothing is to be calibrated.
+        calibration: The text; None without calibration.
         base: An ONNX model or folder.
         hf_model: A Hugging Face folder.
-        metric: As given; None where it was left to kronq.
-        cache: Where moments are kept; None for the usual place.
-        calibration_tokens: How much of the text at most; None for the usual limit.
+        metric: The error that counts; None where it was left to kronq.
+        cache: Folder for the moments; None for the default one.
+        calibration_tokens: Tokens of the text at most; None for the default limit.
     """
 
     calibration: str | None = None
@@ -44,20 +44,20 @@ class Calibrating:
     calibration_tokens: int | None = None
 
     @property
-    def chosen(self) -> Metric:
-        """Which error counts."""
+    def effective_metric(self) -> Metric:
+        """Error that counts, the default resolved."""
         return self.metric or ("plain" if self.calibration is None else "input")
 
 
 def calibration_options(command: F) -> F:
-    """Adds the options; the command gets them as one argument, ``calibrating``."""
+    """Adds the options; the command gets them as one argument, ``calibration``."""
 
     @functools.wraps(command)
-    def gathered(*args: Any, **given: Any) -> Any:
-        own = {field.name: given.pop(field.name) for field in fields(Calibrating)}
-        return command(*args, **given, calibrating=Calibrating(**own))
+    def with_grouped_options(*args: Any, **given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(CalibrationOptions)}
+        return command(*args, **given, calibration=CalibrationOptions(**own))
 
-    wrapped: Any = gathered
+    wrapped: Any = with_grouped_options
     for add in (
         option("--cache", metavar="DIR", group=TEXT, rare=True, help=f"Cache.  [{_CACHE}]"),
         option(
@@ -94,34 +94,34 @@ def calibration_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]
 
 
-def check_calibrating(
-    given: Calibrating, *, base_serves: bool = False, tuned: bool = False
+def check_calibration(
+    given: CalibrationOptions, *, base_used: bool = False, tuned: bool = False
 ) -> None:
-    """Refuses what cannot be done, before any work begins.
+    """Refuses incomplete or idle options before any work begins.
 
     Args:
         given: The options.
-        base_serves: Whether --base is for something else, too.
-        tuned: Whether text and model are there to tune with, and a metric only if it is named.
+        base_used: Whether --base has another use as well.
+        tuned: Whether text and model are for distillation, and a metric counts only if it is named.
 
     Raises:
-        KronqError: A metric lacks its data or its model, or an option would do nothing.
+        KronqError: A metric lacks its data or its model, or an option has no effect.
     """
-    metric = given.chosen
+    metric = given.effective_metric
     if tuned and given.metric is None:
         return
     if given.calibration is None:
         if metric != "plain":
             raise KronqError(
-                f"--metric {metric} judges errors by text, and there is none",
+                f"--metric {metric} measures errors on text, and there is none",
                 hint="add --calibration FILE with text as the adapter will read it",
             )
-        idle = {
+        unused = {
             "--hf-model": given.hf_model,
             "--calibration-tokens": given.calibration_tokens,
-            "--base": None if base_serves else given.base,
+            "--base": None if base_used else given.base,
         }
-        for option, value in idle.items():
+        for option, value in unused.items():
             if value is not None:
                 raise KronqError(f"{option} does nothing here", hint="add --calibration FILE")
         return
@@ -140,9 +140,9 @@ def check_calibrating(
 
 
 def collect_moments(
-    given: Calibrating, adapter: Adapter, *, tuned: bool = False
+    given: CalibrationOptions, adapter: Adapter, *, tuned: bool = False
 ) -> SecondMoments | None:
-    """The moments that the options ask for, with a bar on stderr; None without calibration."""
+    """Collects the requested moments with a progress bar; returns None without calibration."""
     if given.calibration is None or (tuned and given.metric is None):
         return None
     common: dict[str, Any] = {
@@ -150,25 +150,27 @@ def collect_moments(
         "cache": given.cache,
     }
     with token_bar("calibrating") as progress:
-        if given.chosen == "two-sided" or given.base is None:
-            from kronq.calibration.gradients import two_sided
+        if given.effective_metric == "two-sided" or given.base is None:
+            from kronq.calibration.two_sided import calibrate_two_sided
 
-            return two_sided(
+            return calibrate_two_sided(
                 adapter, str(given.hf_model), given.calibration, progress=progress, **common
             )
-        from kronq.calibration.collect import calibrate
+        from kronq.calibration.input_moments import calibrate
 
         return calibrate(adapter, given.base, given.calibration, progress=progress, **common)
 
 
-def steering(given: Calibrating, moments: SecondMoments | None) -> SecondMoments | None:
-    """What quantizing goes by: with --metric plain moments are for the report alone."""
-    return None if given.chosen == "plain" else moments
+def moments_for_quantizing(
+    given: CalibrationOptions, moments: SecondMoments | None
+) -> SecondMoments | None:
+    """Returns the moments that quantizing uses: with --metric plain only the report does."""
+    return None if given.effective_metric == "plain" else moments
 
 
 @contextmanager
 def token_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with tokens, tokens a second and time left; silent off a terminal."""
+    """Shows tokens, tokens a second and time left on stderr; silent off a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
