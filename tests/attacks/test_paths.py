@@ -1,4 +1,4 @@
-"""Paths that are no files."""
+"""Paths that are not regular files are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
-    """Opening it would wait for ever."""
+    """Opening it would block forever."""
     os.mkfifo(tmp_path / "a.safetensors")
     assert_refused(tmp_path / "a.safetensors")
 

@@ -1,4 +1,4 @@
-"""Safetensors files that lie about themselves."""
+"""Malformed safetensors files are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def entry(name: str, **fields: Any) -> bytes:
 
 
 def renamed(old: str, new: str) -> bytes:
-    """The header's text with one name made another: JSON may then name a thing twice."""
+    """Renames one name in the header's JSON, which can then name a tensor twice."""
     data = good()
     size = int.from_bytes(data[:8], "little")
     text = data[8 : 8 + size].replace(f'"{old}"'.encode(), f'"{new}"'.encode(), 1)
@@ -33,7 +33,7 @@ def renamed(old: str, new: str) -> bytes:
 
 
 def told_twice(name: str, shape: list[int]) -> bytes:
-    """The same tensor again, in another shape: readers differ on which of the two counts."""
+    """Repeats a tensor with another shape; readers differ in which of the two they take."""
     header, payload = split(good())
     again = json.dumps({name: {**header[name], "shape": shape}}).encode()
     return join(again[:-1] + b"," + json.dumps(header).encode()[1:], payload)
@@ -48,7 +48,7 @@ def extra(header: Header) -> None:
 
 
 def orphan_scale(header: Header) -> None:
-    """Scales beside A, which is floating point."""
+    """Adds scales for A, which is floating point."""
     end = header["1.B2"]["data_offsets"][1]
     header["0.A.scale"] = {"dtype": "F16", "shape": [3, 4], "data_offsets": [end, end + 24]}
 
@@ -122,7 +122,7 @@ def test_is_refused(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("data", ATTACKS.values(), ids=ATTACKS.keys())
 def test_is_refused_in_a_peft_folder(tmp_path: Path, data: bytes) -> None:
-    """Whatever reads tensors reads them through the same checks."""
+    """Every reader opens tensor files through the same checks."""
     (tmp_path / "adapter_model.safetensors").write_bytes(data)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
     with hostile.modest(), pytest.raises(KronqError, match=r"adapter_model\.safetensors: "):
@@ -138,7 +138,7 @@ def test_too_many_tensors(tmp_path: Path) -> None:
 
 
 def test_a_header_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
-    """A sparse file with a whole 1 GB header of zeros."""
+    """Writes a sparse file with a header of 1 GB of zeros."""
     path = tmp_path / "a.safetensors"
     with path.open("wb") as stream:
         stream.write((2**30).to_bytes(8, "little"))

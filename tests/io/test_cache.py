@@ -1,4 +1,4 @@
-"""The user's cache: where it is, who may read it, what is deleted and what is not believed."""
+"""The user's cache: location, permissions, damaged entries and the size limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package that is missing is told before any work begins, with what to install."""
+"""Missing packages are reported before any work begins, with the extra to install."""
 
 from __future__ import annotations
 

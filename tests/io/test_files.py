@@ -10,7 +10,7 @@ from kronq.errors import KronqError, OutputExistsError
 from kronq.io.files import new_folder, write_file
 
 
-def test_a_file_that_is_there_stays_as_it_was(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_file(path, b"one")
     with pytest.raises(OutputExistsError, match="hint: force overwrites"):
@@ -21,7 +21,7 @@ def test_a_file_that_is_there_stays_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_appears_when_it_is_whole_and_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ZeroDivisionError), new_folder(out) as work:
         (work / "model.onnx").write_text("half")
@@ -34,7 +34,9 @@ def test_a_folder_appears_when_it_is_whole_and_leaves_nothing_when_it_fails(tmp_
 
 
 @pytest.mark.parametrize("things", [["notes.txt"], ["model.onnx", "photos/cat.png"]])
-def test_force_does_not_delete_a_folder_of_other_things(tmp_path: Path, things: list[str]) -> None:
+def test_force_does_not_delete_a_folder_that_kronq_did_not_write(
+    tmp_path: Path, things: list[str]
+) -> None:
     out = tmp_path / "out"
     for name in things:
         (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ SIZES = st.integers(1, 7)
 
 @st.composite
 def products(draw: st.DrawFn, whole: bool | None = None) -> Product:
-    """A product of rank 1 to 5, or a whole matrix."""
+    """Draws a product of rank 1 to 5, or a whole matrix."""
     rows, cols, rank = draw(SIZES), draw(SIZES), draw(st.integers(1, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     if draw(st.booleans()) if whole is None else whole:
@@ -26,7 +26,7 @@ def products(draw: st.DrawFn, whole: bool | None = None) -> Product:
 
 @st.composite
 def deltas(draw: st.DrawFn) -> Delta:
-    """Any layer: LoRA or Kronecker, products or whole, cropped on either side or not."""
+    """Draws a layer: LoRA or Kronecker, products or whole, cropped on either side or not."""
     a = ONE if draw(st.booleans()) else draw(products())
     b = draw(products())
     rows, cols = a.shape[0] * b.shape[0], a.shape[1] * b.shape[1]
@@ -65,7 +65,7 @@ def test_apply_is_a_product_with_dense(delta: Delta, lead: tuple[int, ...]) -> N
 
 @given(deltas())
 def test_blocks_tile_the_cropped_product(delta: Delta) -> None:
-    """At most four whole Kronecker products of slices, side by side, are ΔW."""
+    """At most four Kronecker products of slices, side by side, are ΔW."""
     a, b = multiplied_out(delta.a), multiplied_out(delta.b)
     (a_out, a_in), (b_out, b_in) = a.shape, b.shape
     written = np.zeros((a_out * b_out, a_in * b_in), dtype=int)
@@ -105,14 +105,14 @@ def test_the_papers_layer() -> None:
     assert delta.parameters == 40 + 205 * 8 + 8 * 2048
 
 
-def test_a_lora_does_not_pay_for_its_a() -> None:
+def test_a_lora_does_not_count_its_a() -> None:
     b = Product(Float(np.ones((6, 2), np.float32)), Float(np.ones((2, 5), np.float32)))
     delta = Delta(ONE, b, 2.0, (6, 5))
     assert delta.parameters == 22
     assert (delta.dense() == 4).all()
 
 
-def test_quantized_factors_are_as_good_as_floats() -> None:
+def test_quantized_factors_multiply_like_floats() -> None:
     """codes · scale, per channel: column j of B1 is multiplied by its own scale."""
     codes = np.array([[1, -2], [3, 4], [-8, 7]], dtype=np.int8)
     b1 = Quantized(codes, np.array([0.5, 2.0], np.float16), bits=4, axis=1)
@@ -134,7 +134,7 @@ def test_factors_of_different_ranks_are_refused() -> None:
 
 
 def test_a_layer_shows_itself_on_one_line() -> None:
-    """Not as arrays: a look at a layer must not read megabytes of it."""
+    """repr must not read the arrays, which may be megabytes."""
     rng = np.random.default_rng(0)
     layer = Delta(
         Product(matrix(rng, 2, 2)), Product(matrix(rng, 6, 3), matrix(rng, 3, 4)), 1.5, (12, 8)

@@ -1,4 +1,4 @@
-"""The reduced moments against the whole matrices, multiplied out."""
+"""Reduced moments give the error that the multiplied-out matrices give."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def second_moment(rng: Rng, size: int) -> NDArray[np.float32]:
 
 
 def with_error(delta: Delta, error: NDArray[np.float64]) -> Delta:
-    """The layer with B + error for its B."""
+    """Returns the layer with B + error in place of B."""
     whole = delta.b.float64() + error
     return replace(delta, b=Product(Float(whole.astype(np.float32))))
 
@@ -56,7 +56,7 @@ def test_outputs_of_a_lora_are_exact() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("white", ["rows", "columns"])
 def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -> None:
-    """Over E = u·vᵀ with u, or v, each unit vector in turn; cropped and two-sided."""
+    """For E = u·vᵀ, averaged over all unit vectors u, or v; cropped, with output moments."""
     rng = np.random.default_rng(0)
     delta = KINDS[kind](rng)
     moment = LayerMoments(second_moment(rng, delta.shape[1]), second_moment(rng, delta.shape[0]))
@@ -75,7 +75,7 @@ def test_outputs_are_right_on_average_over_white_errors(kind: str, white: str) -
     assert found == pytest.approx(sum(map(exact, errors)), rel=1e-3)
 
 
-def test_a_cropped_row_counts_less() -> None:
+def test_cropped_rows_have_no_weight() -> None:
     rng = np.random.default_rng(0)
     delta = KINDS["cropped"](rng)
     left, _ = reduce_moments(delta, LayerMoments(np.eye(delta.shape[1], dtype=np.float32)))
@@ -85,7 +85,7 @@ def test_a_cropped_row_counts_less() -> None:
     assert diagonal[:19].min() > diagonal[19:].max()  # 91 rows are 3·24 + 19
 
 
-def test_the_plain_weight() -> None:
+def test_error_weight_without_moments() -> None:
     rng = np.random.default_rng(0)
     delta = KINDS["kron"](rng)
     error = rng.normal(size=delta.b.shape)

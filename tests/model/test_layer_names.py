@@ -1,4 +1,4 @@
-"""Names in natural order, and as few templates as they allow."""
+"""Natural order of names, and templates of names that differ in a number."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NAMES = st.lists(
         ([], []),
     ],
 )
-def test_compress(names: list[str], templates: list[str]) -> None:
+def test_compress_names(names: list[str], templates: list[str]) -> None:
     assert compress_names(names) == templates
     assert expand_templates(templates) == names
 
 
 @given(NAMES)
-def test_expand_undoes_compress(names: list[str]) -> None:
-    """For every name that may be packed: braces are refused before."""
+def test_expand_templates_inverts_compress_names(names: list[str]) -> None:
+    """For every name without braces, which packing refuses."""
     packable = [name for name in names if "{" not in name and "}" not in name]
     assert expand_templates(compress_names(packable)) == packable
 
@@ -63,5 +63,5 @@ def test_natural_order() -> None:
 
 @given(st.lists(st.text("a019²٣.", max_size=6)))
 def test_any_names_can_be_ordered(names: list[str]) -> None:
-    """Digits that int() does not know, and numbers where another name has words, are no error."""
+    """Also names with digits that int() refuses, or a number where another name has a word."""
     assert sorted(sorted(names, key=natural_key)) == sorted(names)

@@ -1,4 +1,4 @@
-"""Norms and activation errors from the small matrices are those of ΔW multiplied out."""
+"""Norms and activation errors in shared bases are those of the multiplied-out ΔW."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ F32 = NDArray[np.float32]
 
 
 def moment(rng: np.random.Generator, n: int, steep: float = 1.0) -> F32:
-    """Of inputs of which some directions are much louder than others."""
+    """Returns a second moment whose eigenvalues span several orders of magnitude."""
     x = rng.normal(size=(3 * n, n)) * np.geomspace(1, 10**-steep, n)
     x = x @ np.linalg.qr(rng.normal(size=(n, n)))[0]
     return (x.T @ x / len(x)).astype(np.float32)
 
 
 def pairs(kind: str) -> list[tuple[Delta, Delta]]:
-    """A layer against strangers, coarse codes, fine codes and nothing."""
+    """Yields a layer with an unrelated one, coarse codes, fine codes, and zeros."""
     rng = np.random.default_rng(0)
     delta = KINDS[kind](rng)
     others = [KINDS[kind](rng), replace(delta, scale=0.0), replace(delta, scale=-delta.scale)]
@@ -116,8 +116,8 @@ def test_a_badly_conditioned_gauge(condition: float) -> None:
     assert found == pytest.approx(np.trace(error @ inputs @ error.T), rel=1e-6)
 
 
-def test_a_large_whole_b_is_told_to_the_tolerance() -> None:
-    """Too large for all its singular values, which Lanczos does not need."""
+def test_the_spectral_norm_of_a_large_whole_b_is_within_the_tolerance() -> None:
+    """Above the size up to which all singular values are computed."""
     rng = np.random.default_rng(0)
     delta = adapters.full_b(rng, a=(12, 11), b=(30, 28))
     other = quantize_layer("x", delta, Recipe("rtn", 4, a_bits=4))

@@ -1,4 +1,4 @@
-"""The error from the factors is the error of the matrices multiplied out."""
+"""Squared norms from the factors are those of the multiplied-out matrices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_exact(reference: Delta, approximation: Delta, rel: float = 1e-9) -> N
     one, two = dense(reference), dense(approximation)
     assert found.reference == pytest.approx(np.sum(one**2), rel=rel)
     assert found.approximation == pytest.approx(np.sum(two**2), rel=rel)
-    # What is left of the digits when the two are subtracted, multiplied out: 2^-53 of their size.
+    # Subtracting the multiplied-out matrices leaves an error of 2^-53 of their norm.
     lost = 1e-15 * np.sqrt(found.reference + found.approximation)
     expected = np.linalg.norm(one - two)
     assert np.sqrt(found.error) == pytest.approx(expected, rel=rel, abs=lost)
@@ -32,15 +32,15 @@ def assert_exact(reference: Delta, approximation: Delta, rel: float = 1e-9) -> N
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_two_strangers(kind: str, seed: int) -> None:
+def test_unrelated_layers(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     assert_exact(KINDS[kind](rng), KINDS[kind](rng))
 
 
 @pytest.mark.parametrize("recipe", [("fp16", 16), ("rtn", 8), ("balanced", 8), ("balanced", 2)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_a_quantized_layer(kind: str, recipe: tuple[str, int]) -> None:
-    """Also where the gauge was turned, and where a scale moved between A and B."""
+def test_a_quantized_layer(kind: str, recipe: tuple[str, int]) -> None:
+    """Also with a rotated gauge, and with a scale moved between A and B."""
     for seed in range(5):
         delta = KINDS[kind](np.random.default_rng(seed))
         assert_exact(delta, quantize_layer("x", delta, Recipe(*recipe)))
@@ -48,8 +48,8 @@ def test_of_a_quantized_layer(kind: str, recipe: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_a_tiny_change(kind: str, size: float) -> None:
-    """‖a‖² − 2⟨a,b⟩ + ‖b‖² in float64 has no digit left of a relative error of 1e-8."""
+def test_a_tiny_change(kind: str, size: float) -> None:
+    """‖a‖² − 2⟨a,b⟩ + ‖b‖² in float64 would lose all digits of a relative error of 1e-8."""
     rng = np.random.default_rng(0)
     delta = KINDS[kind](rng)
 
@@ -73,7 +73,7 @@ def test_of_a_tiny_change(kind: str, size: float) -> None:
     seed=st.integers(0, 10**6),
 )
 @example(rank=6, other=1, a=(3, 4), b=(4, 12), crop=(0.0, 0.0), seed=1143)  # nearly equal numbers
-def test_of_any_shape_rank_and_crop(
+def test_any_shape_rank_and_crop(
     rank: int,
     other: int,
     a: tuple[int, int],
@@ -81,7 +81,7 @@ def test_of_any_shape_rank_and_crop(
     crop: tuple[float, float],
     seed: int,
 ) -> None:
-    """The ranks need not be the same, nor the crop leave whole blocks."""
+    """With different ranks, and crops inside of a block."""
     rng = np.random.default_rng(seed)
     one, two = adapters.kron(rng, a, b, rank), adapters.kron(rng, a, b, other)
     rows, cols = (max(1, round(part * full)) for part, full in zip(crop, one.shape, strict=True))
@@ -89,8 +89,8 @@ def test_of_any_shape_rank_and_crop(
 
 
 @pytest.mark.parametrize("kind", ["kron", "lora", "cropped", "decomposed_a"])
-def test_the_gauge_and_the_place_of_the_scale_do_not_matter(kind: str) -> None:
-    """The same ΔW in other factors: in powers of two, the components turned by quarter turns."""
+def test_the_gauge_and_where_the_scale_is_applied_do_not_matter(kind: str) -> None:
+    """ΔW in other factors: scaled by powers of two, components rotated by quarter turns."""
     delta = KINDS[kind](np.random.default_rng(0))
     left, right = (m.float32() for m in delta.b.matrices)
     swap = np.array([[0, -4, 0, 0], [4, 0, 0, 0], [0, 0, 0, 64], [0, 0, 64, 0]], np.float32)

@@ -1,4 +1,4 @@
-"""Layers in stacks are the layers themselves, and all their numbers at once are theirs."""
+"""Stacks of layers give the numbers that the single layers give."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.adapters import adapter, dense, kron, matrix
 
 
 def numbers(stack: LayerStack) -> np.ndarray:
-    """ΔW of every layer, uncropped, from the stacks' numbers."""
+    """Returns ΔW of every layer, uncropped, computed from the stack."""
     b, *right = (each.float32().astype(np.float64) for each in stack.b)
     b = b @ right[0] if right else b
     return np.stack([np.kron(x, y) for x, y in zip(stack.scaled_a(), b, strict=True)])
 
 
 @pytest.mark.parametrize("method", [None, "rtn", "native", "compact"])
-def test_the_numbers_of_all_are_those_of_each(tmp_path: Path, method: str | None) -> None:
+def test_stacked_numbers_are_those_of_each_layer(tmp_path: Path, method: str | None) -> None:
     found: Adapter = adapter(layers=5)
     if method is not None:
         kronq.save(kronq.quantize(found, config_for(method, 4)), tmp_path / "a.safetensors")
@@ -39,7 +39,7 @@ def test_the_numbers_of_all_are_those_of_each(tmp_path: Path, method: str | None
     assert sorted(seen) == sorted(found)
 
 
-def test_layers_of_a_file_come_in_natural_order_and_are_made_once(tmp_path: Path) -> None:
+def test_layers_of_a_file_are_in_natural_order_and_built_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = {f"layers.{i}.{kind}": kron(rng) for i in (10, 9, 2) for kind in "qk"}
     kronq.save(kronq.quantize(Adapter(layers), bits=4), tmp_path / "a.safetensors")
@@ -52,7 +52,7 @@ def test_layers_of_a_file_come_in_natural_order_and_are_made_once(tmp_path: Path
         found["layers.3.q"]
 
 
-def test_only_what_is_alike_is_gathered() -> None:
+def test_only_layers_of_one_kind_are_stacked() -> None:
     rng = np.random.default_rng(0)
     layers = {"0.q": kron(rng), "1.q": kron(rng), "2.q": kron(rng, rank=3), "0.k": kron(rng)}
     names = [list(stack.names) for stack in stack_layers(layers)]

@@ -1,4 +1,4 @@
-"""What is wrong with a bad input, and where, in one line."""
+"""Errors of bad inputs: one line with the file, the layer and the fault."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_untouched_folders_are_read(tmp_path: Path) -> None:
     assert list(kronq.load(lokr(tmp_path / "a"))) == list(kronq.load(lora(tmp_path / "b")))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_path(tmp_path: Path) -> None:
     path = tmp_path / "nowhere"
     assert str(refused(path)) == f"{path}: no such file or folder"
 
@@ -159,7 +159,7 @@ def test_settings_beyond_the_normal_form(
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
 def test_inits_that_change_the_base(tmp_path: Path, init: str) -> None:
-    """Against the base as it was, such an adapter is not B·A: PEFT converts it when asked."""
+    """Relative to the original base such an adapter is not B·A; PEFT can convert it."""
     change_config(lora(tmp_path), init_lora_weights=init)
     assert "path_initial_model_for_weight_conversion" in str(refused(tmp_path))
 
@@ -189,7 +189,7 @@ def test_bad_settings(tmp_path: Path, settings: dict[str, Any], message: str) ->
     config = change_config(lokr(tmp_path), **settings)
     error = refused(tmp_path)
     assert message in str(error)
-    # What is no setting at all is the config's fault; one that is absurd is the layer's.
+    # A malformed setting is reported for the config, an absurd one for the layer.
     assert error.path == (
         config if error.layer is None else config.parent / "adapter_model.safetensors"
     )
@@ -202,7 +202,7 @@ def test_bad_settings(tmp_path: Path, settings: dict[str, Any], message: str) ->
 def test_a_rank_that_is_not_the_tensors(
     tmp_path: Path, make: Callable[[Path], Path], settings: dict[str, Any]
 ) -> None:
-    """α / 8 or α / 2? The user says which."""
+    """The scale could be α / 8 or α / 2, so the user must choose."""
     change_config(make(tmp_path), **settings)
     error = refused(tmp_path)
     assert (error.layer, error.found) == ("model.layers.0.self_attn.q_proj", 2)

@@ -1,4 +1,4 @@
-"""Raw Kron-LoRA factors: ΔW is the paper's (α/r) · A ⊗ (B1·B2), cut to the layer."""
+"""Raw Kron-LoRA factors: ΔW is the paper's (α/r) · A ⊗ (B1·B2), cropped to the layer."""
 
 from __future__ import annotations
 

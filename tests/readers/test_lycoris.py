@@ -104,7 +104,7 @@ def test_module(tmp_path: Path, settings: dict[str, Any]) -> None:
 
 
 def test_rs_lora_of_whole_factors(tmp_path: Path) -> None:
-    """LyCORIS trains these at √rank and forgets it when it loads the file: the file is followed."""
+    """LyCORIS trains these with √rank, which its file does not record; kronq follows the file."""
     path, layer = tmp_path / "lokr.safetensors", nn.Linear(8, 91)
     save_module(path, layer, lora_dim=64, rs_lora=True)
     with torch.no_grad():

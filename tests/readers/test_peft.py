@@ -152,7 +152,7 @@ def test_the_frozen_weight_beside_an_adapted_output_layer(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("make", [lokr, lora])
-def test_a_state_dict_is_the_folder_that_peft_would_save(
+def test_a_state_dict_gives_the_adapter_of_the_saved_folder(
     tmp_path: Path, make: Any, dtype: str
 ) -> None:
     model = save_peft(make(r=4, **PATTERNS), tmp_path, dtype=dtype)
@@ -197,7 +197,7 @@ def test_a_state_dict_is_copied(tmp_path: Path) -> None:
         ({"x.lora_A.weight": [["a"]]}, {"peft_type": "LORA"}, "not a floating-point matrix"),
     ],
 )
-def test_a_state_dict_that_is_none(tensors: Any, settings: Any, message: str) -> None:
+def test_malformed_state_dicts(tensors: Any, settings: Any, message: str) -> None:
     with pytest.raises(KronqError, match=message) as error:
         Adapter.from_state_dict(tensors, settings)
     assert isinstance(error.value, ValueError)
@@ -212,7 +212,7 @@ def test_reading_a_state_dict_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_an_adapter_says_of_itself(tmp_path: Path) -> None:
+def test_repr_of_adapters(tmp_path: Path) -> None:
     save_peft(lokr(r=4), tmp_path)
     adapter = kronq.load(tmp_path)
     assert repr(adapter) == f"<kron adapter, 14 layers, {adapter.parameters:,} parameters>"

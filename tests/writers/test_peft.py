@@ -1,4 +1,4 @@
-"""A converted adapter computes what the original computes, in PEFT's own hands."""
+"""A converted adapter, loaded by PEFT, computes what the original computes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LORA: dict[str, dict[str, Any]] = {
 
 
 def llama() -> Any:
-    """Hidden 64, two layers."""
+    """Returns a model of two layers with hidden size 64."""
     return tiny.llama(hidden=64, intermediate=96, heads=4)
 
 
@@ -60,7 +60,7 @@ def through_peft(folder: Path) -> np.ndarray:
 
 
 def through_weights(adapter: Adapter) -> np.ndarray:
-    """Logits of the base with every ΔW added to its weights."""
+    """Returns the logits of the base with every ΔW added to its weights."""
     model = llama()
     with torch.no_grad():
         for name, delta in adapter.items():
@@ -71,7 +71,7 @@ def through_weights(adapter: Adapter) -> np.ndarray:
 
 
 def assert_moved(logits: np.ndarray) -> None:
-    """The adapter does something, so that equal logits mean something."""
+    """Checks that the adapter changes the logits, so that equal logits prove something."""
     assert difference(logits, tiny.logits(llama())) > 0.05
 
 
@@ -110,7 +110,7 @@ def test_lokr(tmp_path: Path, settings: dict[str, Any], to: str) -> None:
 
 @pytest.mark.parametrize("settings", LOKR.values(), ids=LOKR)
 def test_a_lokr_comes_back_as_it_was(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """The same tensors, bit for bit, and the same rank, alpha and factor where they matter."""
+    """With the same tensors, bit for bit, and the same rank, alpha and factor if they matter."""
     lokr(tmp_path / "in", **settings)
     convert(kronq.load(tmp_path / "in"), tmp_path / "out", to="peft")
     before, after = (load_file(tmp_path / d / "adapter_model.safetensors") for d in ("in", "out"))
@@ -160,7 +160,7 @@ def test_lycoris(tmp_path: Path, settings: dict[str, Any], forms: list[str]) -> 
 
 
 def raw_factors(path: Path, shapes: dict[str, list[int]]) -> Adapter:
-    """The paper's kind of shapes: a_in 2, and an a_out whose blocks overshoot."""
+    """Returns layers shaped as in the paper: a_in 2, and a_out·b_out above d_out."""
     rng = np.random.default_rng(3)
     tensors = {}
     for name, (rows, cols) in shapes.items():
@@ -190,7 +190,7 @@ def test_raw_factors(tmp_path: Path) -> None:
     assert written.origin.base_model == "maker/base"
 
 
-def test_what_peft_cannot_hold_is_named_whole(tmp_path: Path) -> None:
+def test_layers_that_peft_cannot_hold_are_all_named(tmp_path: Path) -> None:
     adapter = raw_factors(tmp_path / "factors.safetensors", SHAPES)
     with pytest.raises(UnsupportedError) as error:
         convert(adapter, tmp_path / "out", to="peft")
@@ -227,7 +227,7 @@ def test_quantized(tmp_path: Path, to: str) -> None:
 
 @pytest.mark.parametrize("to", ["peft", "lora"])
 def test_native(tmp_path: Path, to: str) -> None:
-    """Channels of mixed widths, some of none."""
+    """With channels of mixed widths, some without bits."""
     lokr(tmp_path / "in", **LOKR["factor 4"])
     path = kronq.save(native(kronq.load(tmp_path / "in"), 2), tmp_path / "packed.safetensors")
     quantized = kronq.load(path)
@@ -254,7 +254,7 @@ def test_odd_layers(tmp_path: Path, delta: Delta, to: str) -> None:
 
 
 def test_a_name_that_ends_another_keeps_its_own_scale(tmp_path: Path) -> None:
-    """PEFT matches patterns at the end of a path: ``proj`` must not speak for ``inner.proj``."""
+    """PEFT matches patterns at the end of a path: ``proj`` must not match ``inner.proj``."""
     model = torch.nn.ModuleDict(
         {
             "proj": torch.nn.Linear(6, 6),
@@ -334,7 +334,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_not_finite_is_refused_by_name() -> None:
+def test_values_that_are_not_finite_are_refused_by_name() -> None:
     delta = random_delta((2, 2), (3, 3), 1)
     adapter = Adapter({"big": delta, "bad": copy.deepcopy(delta)})
     adapter["bad"].b.matrices[0].array[1] = np.nan  # type: ignore[union-attr]
@@ -343,7 +343,7 @@ def test_what_is_not_finite_is_refused_by_name() -> None:
             to(adapter)
 
 
-def test_what_does_not_fit_a_dtype_is_refused_by_name() -> None:
+def test_values_too_large_for_a_dtype_are_refused_by_name() -> None:
     b = Product(Float(np.full((3, 3), 1e6, np.float32)))
     adapter = Adapter({"big": Delta(ONE, b, 1.0, (3, 3))})
     with pytest.raises(KronqError, match=r"big: values are too large for fp16; found 1e\+06"):
@@ -351,7 +351,7 @@ def test_what_does_not_fit_a_dtype_is_refused_by_name() -> None:
     assert to_lora(adapter, dtype="bf16").config["r"] == 3
 
 
-def test_a_huge_lora_is_refused_before_it_is_made() -> None:
+def test_a_huge_lora_is_refused_before_it_is_built() -> None:
     """Whole factors are small and have full rank: 0.5 MiB here, 32 GiB as a LoRA."""
     square = Product(Float(np.zeros((256, 256), np.float32)))
     adapter = Adapter({"whole": Delta(square, square, 1.0, (256 * 256, 256 * 256))})
@@ -378,7 +378,7 @@ def test_a_factor_is_found_whenever_there_is_one(dimensions: list[int], factor: 
 
 @st.composite
 def lokr_deltas(draw: st.DrawFn) -> dict[str, Delta]:
-    """Layers split by one factor, each with products of any rank or whole matrices."""
+    """Draws layers split by one factor, each with products of any rank or whole matrices."""
     factor = draw(st.sampled_from([-1, 2, 3, 4]))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
 
