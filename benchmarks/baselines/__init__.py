@@ -1,33 +1,33 @@
-"""What other tools make of an adapter, for comparison: at their true bytes, in the same tables."""
+"""Baselines: other tools that quantize adapters, measured at the true bytes of their files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.baselines import half, hqq, loraquant, olive, torchao
-from benchmarks.baselines.baseline import Baseline, BaselineResult
+from benchmarks.baselines import float16, hqq, loraquant, olive, torchao
+from benchmarks.baselines.baseline import Baseline, BaselineFile
 
 BASELINES: tuple[Baseline, ...] = (
-    *half.SETTINGS,
+    *float16.SETTINGS,
     *olive.SETTINGS,
     *torchao.SETTINGS,
     *hqq.SETTINGS,
     *loraquant.SETTINGS,
 )
-"""The registry: every tool at every setting."""
+"""All tools at all settings."""
 
 EXTRA = "baselines"
 
-__all__ = ["BASELINES", "EXTRA", "Baseline", "BaselineResult", "installed", "missing"]
+__all__ = ["BASELINES", "EXTRA", "Baseline", "BaselineFile", "installed", "missing"]
 
 
 def installed() -> tuple[Baseline, ...]:
-    """Those that can run here."""
+    """Returns the baselines whose packages are installed."""
     return tuple(baseline for baseline in BASELINES if not baseline.missing)
 
 
 def missing() -> Iterator[str]:
-    """For each tool that cannot run here: what is missing, and how to get it."""
+    """Yields a line for each tool that cannot run here, with the missing packages."""
     absent = {b.tool: b.missing for b in BASELINES if b.missing}
     for tool, packages in absent.items():
         yield f"{tool} is not compared: no {', no '.join(packages)} (pip install 'kronq[{EXTRA}]')"

@@ -1,4 +1,4 @@
-"""What a baseline is, and how any tool's treatment of one factor becomes an adapter and a file."""
+"""Baselines: other tools at one setting, each with the adapter and the file that it makes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import F32, Float
 
-Side = Literal["left", "right", "whole"]
-"""Which factor: ``left`` is B1 [b_out, r], ``right`` B2 [r, b_in], ``whole`` a B without a rank."""
+FactorRole = Literal["left", "right", "whole"]
+"""Role of a factor: ``left`` is B1 [b_out, r], ``right`` B2 [r, b_in], ``whole`` B itself."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
-WEIGHT = ".weight"
-"""End of a float tensor's name."""
+WEIGHT_SUFFIX = ".weight"
+"""Suffix of a float tensor's name."""
 
-PEFT = "base_model.model."
-"""What PEFT puts before every layer's name."""
+PEFT_PREFIX = "base_model.model."
+"""Prefix of every layer's name in PEFT's files."""
 
 _LORA = {"left": "lora_B", "right": "lora_A"}
 _LOKR = {"left": "lokr_w2_a", "right": "lokr_w2_b", "whole": "lokr_w2"}
 
 
 @dataclass(frozen=True, eq=False)
-class BaselineResult:
-    """An adapter as another tool keeps it.
+class BaselineFile:
+    """Adapter in the file of another tool.
 
     Attributes:
-        adapter: Float factors, as that tool would dequantize them.
-        file: A whole safetensors file as that tool would store them.
+        adapter: Float factors, dequantized as that tool would.
+        file: Safetensors file with the tensors that the tool stores.
     """
 
     adapter: Adapter
@@ -44,113 +44,114 @@ class BaselineResult:
 
     @property
     def nbytes(self) -> int:
-        """The size of the file: header, codes, scales and zero points."""
+        """Bytes of the file: header, codes, scales and zero points."""
         return len(self.file)
 
     @property
     def payload(self) -> int:
-        """The same without the safetensors header, for tools that name each layer's tensors."""
+        """Bytes without the safetensors header, for tools that name each layer's tensors."""
         return len(self.file) - 8 - int.from_bytes(self.file[:8], "little")
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """One tool at one setting.
+    """Another tool at one setting.
 
     Attributes:
-        name: The tool and its setting, as tables show it: ``olive int4 b32``.
-        bits: Of a code, without scales; 16 for floats.
+        name: The tool and its setting in tables: ``olive int4 b32``.
+        bits: Width of a code, without scales; 16 for floats.
         how: Whose code computes it.
-        run: A float adapter in, what the tool keeps of it out.
-        packages: Import names that ``run`` needs beside kronq's own.
+        run: Quantizes a float adapter.
+        packages: Import names that ``run`` needs besides kronq's own.
     """
 
     name: str
     bits: int
     how: str
-    run: Callable[[Adapter], BaselineResult]
+    run: Callable[[Adapter], BaselineFile]
     packages: tuple[str, ...] = ()
 
     @property
     def tool(self) -> str:
-        """The first word of its name."""
+        """First word of the name."""
         return self.name.split()[0]
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Those of its packages that are not installed; none is imported."""
+        """Packages that are not installed; none is imported."""
         return tuple(p for p in self.packages if importlib.util.find_spec(p) is None)
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """One factor as a tool keeps it.
+class StoredFactor:
+    """One factor in the file of a tool.
 
     Attributes:
-        value: What the tool reads back, the shape of the factor.
-        tensors: End of the tensor's name (``.scale``) → what goes into the file.
+        value: The dequantized factor.
+        tensors: Suffix of the tensor's name (``.scale``) → tensor in the file.
     """
 
     value: F32
     tensors: Tensors
 
 
-Codec = Callable[[F32, Side], Stored]
+Codec = Callable[[F32], StoredFactor]
 
 
-def by_factor(adapter: Adapter, codec: Codec, *, prefix: str = "") -> BaselineResult:
-    """Every factor of B through ``codec``, each with tensors of its own; A in float16.
+def store_factors(adapter: Adapter, codec: Codec, *, prefix: str = "") -> BaselineFile:
+    """Stores every factor of B by a codec, and A in float16.
 
     None of these tools reads LoKr: its w2 factors are treated as a LoRA's, and its A, a few numbers
     a layer, would gain nothing from codes.
 
     Args:
-        adapter: Float factors.
-        codec: The tool.
-        prefix: Put before each layer's name in the file.
+        adapter: Adapter of float factors.
+        codec: Stores one factor as the tool does.
+        prefix: Prefix of each layer's name in the file.
     """
     layers: dict[str, Delta] = {}
     tensors: dict[str, NDArray[Any]] = {}
     for name, delta in adapter.items():
         names = _LORA if delta.a is ONE else _LOKR
         factors = []
-        for side, matrix in sides(delta.b):
-            stored = codec(matrix, side)
+        for role, matrix in factors_of(delta.b):
+            stored = codec(matrix)
             factors.append(Float(stored.value))
-            stem = f"{prefix}{name}.{names.get(side, side)}"
+            stem = f"{prefix}{name}.{names.get(role, role)}"
             # PEFT's LoKr factors are parameters of their own, not the weights of a module.
-            ends = {end if delta.a is ONE or end != WEIGHT else "": end for end in stored.tensors}
-            tensors |= {stem + end: stored.tensors[kept] for end, kept in ends.items()}
-        a, halves = half_a(delta)
-        tensors |= {f"{prefix}{name}.{role}": array for role, array in halves.items()}
+            for suffix, tensor in stored.tensors.items():
+                bare = suffix == WEIGHT_SUFFIX and delta.a is not ONE
+                tensors[stem if bare else stem + suffix] = tensor
+        a, a_tensors = a_to_float16(delta)
+        tensors |= {f"{prefix}{name}.{suffix}": array for suffix, array in a_tensors.items()}
         layers[name] = replace(delta, a=a, b=Product(*factors))
-    return result(adapter, layers, tensors)
+    return make_file(adapter, layers, tensors)
 
 
-def sides(b: Product) -> list[tuple[Side, F32]]:
-    """The factors of B and which each is."""
+def factors_of(b: Product) -> list[tuple[FactorRole, F32]]:
+    """Returns the factors of B with their roles."""
     left, right = b.float32()
     return [("whole", left)] if right is None else [("left", left), ("right", right)]
 
 
-def half(matrix: F32) -> Stored:
-    """A factor in float16: what a tool leaves alone."""
-    kept = matrix.astype(np.float16)
-    return Stored(kept.astype(np.float32), {WEIGHT: kept})
+def to_float16(matrix: F32) -> StoredFactor:
+    """Rounds a factor to float16."""
+    rounded = matrix.astype(np.float16)
+    return StoredFactor(rounded.astype(np.float32), {WEIGHT_SUFFIX: rounded})
 
 
-def half_a(delta: Delta) -> tuple[Product, Tensors]:
-    """A rounded to float16, and its tensors; nothing of a LoRA, whose A is implied."""
+def a_to_float16(delta: Delta) -> tuple[Product, Tensors]:
+    """Rounds A to float16 and returns its tensors; a LoRA, whose A is implied, has none."""
     if delta.a is ONE:
         return ONE, {}
-    halves = [m.float32().astype(np.float16) for m in delta.a.matrices]
-    roles = ("lokr_w1",) if len(halves) == 1 else ("lokr_w1_a", "lokr_w1_b")
-    return Product(*map(Float, halves)), dict(zip(roles, halves, strict=True))
+    factors = [m.float32().astype(np.float16) for m in delta.a.matrices]
+    names = ("lokr_w1",) if len(factors) == 1 else ("lokr_w1_a", "lokr_w1_b")
+    return Product(*map(Float, factors)), dict(zip(names, factors, strict=True))
 
 
-def result(adapter: Adapter, layers: Mapping[str, Delta], tensors: Tensors) -> BaselineResult:
-    """The layers as an adapter of floats, and their tensors as a file."""
+def make_file(adapter: Adapter, layers: Mapping[str, Delta], tensors: Tensors) -> BaselineFile:
+    """Makes an adapter of the layers and a file of their tensors."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    return BaselineResult(
+    return BaselineFile(
         replace(adapter, layers=dict(layers), recipe=None), bytes(serialize(contiguous))
     )

@@ -1,8 +1,8 @@
-"""HQQ, half-quadratic quantization, by its own package ``hqq``.
+"""HQQ (half-quadratic quantization) by its own package ``hqq``.
 
-Its ``Quantizer`` with the defaults of its ``BaseQuantizeConfig``: asymmetric, groups along rows
+Runs its ``Quantizer`` with the defaults of ``BaseQuantizeConfig``: asymmetric, groups along rows
 (axis 1) that run on from row to row, zeros rounded at 4 bits, scales and zeros in float16; values
-are (code − zero) · scale. A matrix that groups do not divide stays float16. Kinder than hqq itself,
+are (code − zero) · scale. A matrix that groups do not divide stays float16. In favour of hqq,
 the file has densely packed codes, scales and zeros alone: hqq's own has a dozen more tensors a
 matrix, for settings, and it refuses to pack some numbers of groups.
 """
@@ -15,11 +15,10 @@ import numpy as np
 
 from benchmarks.baselines.baseline import (
     Baseline,
-    BaselineResult,
-    Side,
-    Stored,
-    by_factor,
-    half,
+    BaselineFile,
+    StoredFactor,
+    store_factors,
+    to_float16,
 )
 from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import pack_codes
@@ -29,17 +28,17 @@ WIDTHS = ((4, 64), (3, 64), (2, 64), (2, 16))
 """Bits and group sizes: 64 is hqq's default; 2 bits are better served by 16."""
 
 
-def hqq(adapter: Adapter, bits: int, group: int) -> BaselineResult:
-    """Every factor at ``bits`` bits in groups of ``group``."""
-    return by_factor(adapter, partial(_codec, bits=bits, group=group))
+def hqq(adapter: Adapter, bits: int, group: int) -> BaselineFile:
+    """Quantizes every factor to ``bits`` bits in groups of ``group``."""
+    return store_factors(adapter, partial(_codec, bits=bits, group=group))
 
 
-def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:
+def _codec(matrix: F32, *, bits: int, group: int) -> StoredFactor:
     import torch
     from hqq.core.quantize import Quantizer
 
     if matrix.size % group:
-        return half(matrix)
+        return to_float16(matrix)
     codes, meta = Quantizer.quantize(
         torch.from_numpy(matrix),
         nbits=bits,
@@ -50,9 +49,9 @@ def _codec(matrix: F32, side: Side, *, bits: int, group: int) -> Stored:
         device="cpu",
     )
     scale, zero = (meta[key].half() for key in ("scale", "zero"))
-    read = meta | {"scale": scale.float(), "zero": zero.float(), "compute_dtype": torch.float32}
-    value = Quantizer.dequantize(codes, read).numpy().astype(np.float32)
-    return Stored(
+    restored = meta | {"scale": scale.float(), "zero": zero.float(), "compute_dtype": torch.float32}
+    value = Quantizer.dequantize(codes, restored).numpy().astype(np.float32)
+    return StoredFactor(
         value,
         {
             ".W_q": pack_codes(codes.numpy().astype(np.uint8), bits),

@@ -1,6 +1,6 @@
-"""Olive's ``convert-adapters --quantize_int4``: blocks of int4 through ONNX Runtime's own kernel.
+"""Int4 blocks of Olive's ``convert-adapters --quantize_int4``, by ONNX Runtime's own kernel.
 
-As in ``ConvertAdaptersCommand.int4_block_quant`` of olive-ai 0.13: every factor is transposed to
+Follows ``ConvertAdaptersCommand.int4_block_quant`` of olive-ai 0.13: every factor is transposed to
 [inputs, outputs], each output's inputs are cut into blocks, the last one padded with zeros (which
 are stored), and ``quantize_matmul_4bits`` fits a scale to each. With r = 8 and blocks of 16 half of
 every lora_B block is padding. Scales are float16 here (``--dtype float16``); Olive's default is
@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.baselines.baseline import Baseline, BaselineResult, Side, Stored, by_factor
+from benchmarks.baselines.baseline import Baseline, BaselineFile, StoredFactor, store_factors
 from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import unpack_unsigned
 from kronq.model.matrix import F32
@@ -21,12 +21,12 @@ from kronq.model.matrix import F32
 BLOCKS = (16, 32, 128)
 
 
-def int4(adapter: Adapter, block: int, *, symmetric: bool = True) -> BaselineResult:
-    """Every factor in blocks of ``block`` codes: 16, 32, 64, 128 or 256."""
-    return by_factor(adapter, partial(_codec, block=block, symmetric=symmetric))
+def int4(adapter: Adapter, block: int, *, symmetric: bool = True) -> BaselineFile:
+    """Quantizes every factor in blocks of ``block`` codes: 16, 32, 64, 128 or 256."""
+    return store_factors(adapter, partial(_codec, block=block, symmetric=symmetric))
 
 
-def _codec(matrix: F32, side: Side, *, block: int, symmetric: bool) -> Stored:
+def _codec(matrix: F32, *, block: int, symmetric: bool) -> StoredFactor:
     from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
     weight = matrix.T.astype(np.float16, order="C")  # the kernel reads plain memory
@@ -43,7 +43,9 @@ def _codec(matrix: F32, side: Side, *, block: int, symmetric: bool) -> Stored:
     tensors = {".quant.weight": codes, ".quant.scale": scale}
     if not symmetric:
         tensors[".quant.zero_point"] = zero
-    return Stored(np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors)
+    return StoredFactor(
+        np.ascontiguousarray(value.reshape(outputs, -1)[:, :inputs], np.float32), tensors
+    )
 
 
 SETTINGS = tuple(

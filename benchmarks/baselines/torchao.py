@@ -1,4 +1,4 @@
-"""torchao's int4 weight-only formula (``Int4WeightOnlyConfig``, tinygemm), written out in numpy.
+"""Int4 weight-only formula of torchao (``Int4WeightOnlyConfig``, tinygemm), in numpy.
 
 torchao 0.18 runs it on GPUs only. The formula is that of its ``quant_primitives``
 (``_choose_qparams_affine_tinygemm``, ``_quantize_affine_tinygemm``): a group of weights spans from
@@ -9,7 +9,7 @@ its own minimum to its maximum in 15 steps,
 
 with scale and zero in bfloat16; groups have 32 weights at least. torchao leaves alone a matrix
 whose rows are no multiple of a group: every lora_B of rank 8. Here groups run on from row to row,
-as HQQ's do, which is kinder to it.
+as HQQ's do, which favours it.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ import numpy as np
 
 from benchmarks.baselines.baseline import (
     Baseline,
-    BaselineResult,
-    Side,
-    Stored,
-    by_factor,
-    half,
+    BaselineFile,
+    StoredFactor,
+    store_factors,
+    to_float16,
 )
 from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import pack_codes
 from kronq.model.matrix import F32
 
 GROUPS = (32, 128)
-_LEAST = np.finfo(np.float32).smallest_normal
+_MIN_SCALE = np.finfo(np.float32).smallest_normal
 
 
-def int4(adapter: Adapter, group: int) -> BaselineResult:
-    """Every factor in groups of ``group`` codes."""
-    return by_factor(adapter, partial(_codec, group=group))
+def int4(adapter: Adapter, group: int) -> BaselineFile:
+    """Quantizes every factor in groups of ``group`` codes."""
+    return store_factors(adapter, partial(_codec, group=group))
 
 
-def _codec(matrix: F32, side: Side, *, group: int) -> Stored:
+def _codec(matrix: F32, *, group: int) -> StoredFactor:
     if matrix.size % group:
-        return half(matrix)
-    codes, scale, zero = tinygemm(matrix.reshape(-1, group))
+        return to_float16(matrix)
+    codes, scale, zero = quantize_groups(matrix.reshape(-1, group))
     value = (codes - np.float32(8)) * scale.astype(np.float32) + zero.astype(np.float32)
-    return Stored(
+    return StoredFactor(
         value.astype(np.float32).reshape(matrix.shape),
         {
             ".weight_qdata": pack_codes(codes.astype(np.uint8), 4),
@@ -55,16 +54,16 @@ def _codec(matrix: F32, side: Side, *, group: int) -> Stored:
     )
 
 
-def tinygemm(rows: F32) -> tuple[F32, F32, F32]:
-    """Codes 0 … 15 [n, group] as float32, scale [n, 1] and zero [n, 1], both bfloat16."""
+def quantize_groups(rows: F32) -> tuple[F32, F32, F32]:
+    """Returns codes 0 … 15 [n, group] as float32, and scale and zero [n, 1] as bfloat16."""
     low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
-    exact = np.maximum((high - low) / np.float32(15), _LEAST)
+    exact = np.maximum((high - low) / np.float32(15), _MIN_SCALE)
     scale = exact.astype(ml_dtypes.bfloat16)
     zero = (low + exact * np.float32(8)).astype(ml_dtypes.bfloat16)
-    used = scale.astype(np.float32)
-    least = zero.astype(np.float32) - used * np.float32(8)
-    least = least.astype(ml_dtypes.bfloat16).astype(np.float32)
-    return np.clip(np.rint((rows - least) / used), 0, 15), scale, zero
+    step = scale.astype(np.float32)
+    minimum = zero.astype(np.float32) - step * np.float32(8)
+    minimum = minimum.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return np.clip(np.rint((rows - minimum) / step), 0, 15), scale, zero
 
 
 SETTINGS = tuple(

@@ -13,7 +13,6 @@ from kronq.errors import KronqError
 from kronq.evaluate.cache import Scorer
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_report import score_all
-from kronq.evaluate.task_tables import task_table
 from kronq.io.examples import read_examples
 from kronq.model.adapter import Adapter
 
@@ -23,7 +22,7 @@ Examples:
   kronq score my-lokr/ --no-adapter --base base/ --tasks questions.jsonl --limit 100
   kronq score --base base/ --tasks questions.jsonl --json
 """
-BARE = "no adapter"
+BASE_LABEL = "no adapter"
 
 
 @click.command(
@@ -62,7 +61,7 @@ def command(
     reading = shared.reading(others)
     loaded: dict[str, Adapter | None] = {path: shared.read(path, **reading) for path in adapters}
     if no_adapter or not loaded:
-        loaded[BARE] = None
+        loaded[BASE_LABEL] = None
     model = TaskModel(base, **shared.pop_execution(others))
     with shared.progress_bar("scoring") as progress:
         scorer = Scorer(model, progress=progress)
@@ -70,4 +69,4 @@ def command(
     if as_json:
         shared.show_json(report)
         return
-    shared.show(task_table(report), f"{report.examples:,} examples of {report.data}")
+    shared.show(*report.view().renderables())

@@ -152,15 +152,13 @@ def run_search(
 def show_search(found: SmallestAdapter, report: Report, *, as_json: bool) -> None:
     """Prints the held-out check."""
     from kronq.evaluate.search_result import SearchReport
-    from kronq.evaluate.task_tables import result_line, result_table
+    from kronq.evaluate.task_tables import result_view
 
     if as_json:
         shared.show_json(SearchReport(task=found.result, report=report))
         return
     total = report.total
-    shared.show(
-        result_table(found.result, total.bytes, total.bytes_before), result_line(found.result)
-    )
+    shared.show(*result_view(found.result, total.bytes, total.bytes_before).renderables())
 
 
 def missed_line(result: SearchResult) -> str:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics
 from kronq.model.adapter import TaskCheck
+from kronq.report.display.displayed import Displayed
+from kronq.report.display.table_view import TableView
 from kronq.report.models import Report
 
 
@@ -24,10 +26,11 @@ class Trial(BaseModel):
     note: str | None = Field(default=None, description="Why it could not be made.")
 
 
-class SearchResult(BaseModel):
-    """The chosen file, and its check on examples that played no part in the choice."""
+class SearchResult(Displayed):
+    """Trials of a search by task, and the check of the chosen file on held-out examples.
 
-    model_config = ConfigDict(frozen=True)
+    ``str(result)`` is a table of the check; notebooks show it as one.
+    """
 
     data: str | None = Field(description="The file of examples.")
     searched: int = Field(description="Examples that the choice was made by.")
@@ -44,6 +47,17 @@ class SearchResult(BaseModel):
     unquantized: TaskMetrics
     base: TaskMetrics
     trials: list[Trial]
+
+    def view(self) -> TableView:
+        """Returns the check as a table."""
+        from kronq.evaluate.task_tables import result_view
+
+        return result_view(self)
+
+    def __repr__(self) -> str:
+        from kronq.evaluate.task_tables import result_line
+
+        return f"SearchResult({self.method}, {result_line(self)})"
 
     def task_check(self) -> TaskCheck:
         """Returns the part of the result that the packed file records."""

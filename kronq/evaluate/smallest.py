@@ -43,8 +43,8 @@ class SearchOptions:
             the budget, and misses it on other examples about every second time.
         held_out: Share of the examples kept for the check.
         seed: Seed of the division of the examples and of the intervals.
-        cache: Folder of candidates and scores, with which an interrupted search resumes; None for
-            ``tasks`` in the user's cache folder ($KRONQ_CACHE).
+        cache: Cache of candidates and scores, from which an interrupted search resumes; None for
+            the user's own ($KRONQ_CACHE).
         on_trial: Called with each trial.
         progress: Called with (texts done, texts in all) while a candidate is scored.
     """

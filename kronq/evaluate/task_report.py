@@ -11,6 +11,8 @@ from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.trials import ScoreFunction
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
+from kronq.report.display.displayed import Displayed
+from kronq.report.display.table_view import TableView
 
 
 class TaskRow(BaseModel):
@@ -29,14 +31,25 @@ class TaskRow(BaseModel):
     )
 
 
-class TaskReport(BaseModel):
-    """Metrics of every adapter on the same examples."""
+class TaskReport(Displayed):
+    """Metrics of every adapter on the same examples.
 
-    model_config = ConfigDict(frozen=True)
+    ``str(report)`` is a table; notebooks show it as one.
+    """
 
     data: str | None
     examples: int
     rows: list[TaskRow]
+
+    def view(self) -> TableView:
+        """Returns the report as a table."""
+        from kronq.evaluate.task_tables import task_view
+
+        return task_view(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.name for row in self.rows)
+        return f"TaskReport({self.examples} examples, {names})"
 
 
 def score_all(

@@ -1,34 +1,45 @@
-"""Tables and lines of task results for a terminal."""
+"""Tables and lines of task results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from rich.table import Table
 
 from kronq.errors import printable
 from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics
 from kronq.evaluate.search_result import SearchResult, Trial
 from kronq.evaluate.task_report import TaskReport
+from kronq.report.display.table_view import TableView
 
+_COLUMNS = (
+    "", "bytes", "NLL/token", "change of it (95 %)", "accuracy % (95 %)", "recall % (95 %)"
+)  # fmt: skip
 _Row = tuple[str, int | None, TaskMetrics, MetricChanges | None]
 
 
-def task_table(report: TaskReport) -> Table:
+def task_view(report: TaskReport) -> TableView:
     """Returns a table with a row for each adapter."""
-    return _table((row.name, row.bytes, row.standing, row.change) for row in report.rows)
+    rows = ((row.name, row.bytes, row.standing, row.change) for row in report.rows)
+    source = f" of {report.data}" if report.data else ""
+    return _view(rows, f"{report.examples:,} examples{source}")
 
 
-def result_table(result: SearchResult, nbytes: int, nbytes_before: int) -> Table:
-    """Returns the held-out metrics of the base, the adapter as trained, and the chosen file."""
-    return _table(
-        [
-            ("no adapter", None, result.base, None),
-            ("as trained", nbytes_before, result.unquantized, None),
-            (result.method, nbytes, result.quantized, result.change),
-        ]
-    )
+def result_view(
+    result: SearchResult, nbytes: int | None = None, nbytes_before: int | None = None
+) -> TableView:
+    """Returns the held-out metrics of the base, the adapter as trained, and the chosen file.
+
+    Args:
+        result: The result.
+        nbytes: Bytes of the chosen file.
+        nbytes_before: Bytes of the adapter as trained.
+    """
+    rows: list[_Row] = [
+        ("no adapter", None, result.base, None),
+        ("as trained", nbytes_before, result.unquantized, None),
+        (result.method, nbytes, result.quantized, result.change),
+    ]
+    return _view(rows, result_line(result))
 
 
 def result_line(result: SearchResult) -> str:
@@ -54,21 +65,19 @@ def format_change(change: Interval) -> str:
     return f"{100 * change.value:+.2f} % ({100 * change.low:+.2f} to {100 * change.high:+.2f})"
 
 
-def _table(rows: Iterable[_Row]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("", "bytes", "NLL/token", "change of it (95 %)", "accuracy % (95 %)")
-    for column in (*columns, "recall % (95 %)"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for name, nbytes, metrics, change in rows:
-        table.add_row(
-            printable(name),
+def _view(rows: Iterable[_Row], line: str) -> TableView:
+    cells = [
+        [
+            name,
             "–" if nbytes is None else f"{nbytes:,}",
             f"{metrics.nll_per_token:.4f}",
             "–" if change is None else format_change(change.loss_increase),
             _format_share(metrics.accuracy),
             _format_share(metrics.recall),
-        )
-    return table
+        ]
+        for name, nbytes, metrics, change in rows
+    ]
+    return TableView(_COLUMNS, cells, after=[line])
 
 
 def _format_share(share: Interval | None) -> str:

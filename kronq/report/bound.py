@@ -1,24 +1,24 @@
-"""The Gaussian rate–distortion bound of an adapter: the error that a number of bits cannot beat.
+"""Gaussian rate–distortion bound of an adapter: the least error that a number of bits allows.
 
 The model: every layer is ΔW = Σ w_k · Â ⊗ (u_k·v_kᵀ) over B's singular components, with
 w_k = |scale|·‖A‖·s_k and Â = A/‖A‖. A and w_k are known for free; the m entries of u_k and the n
 entries of v_k are independent Gaussians of variance 1/m and 1/n. A code that leaves x of u_k's
-energy and y of v_k's as squared error (each within 0 … 1) costs, and loses,
+squared norm and y of v_k's as squared error (each within 0 … 1) has the rate and the distortion
 
     m/2·log2(1/x) + n/2·log2(1/y) bits        w_k²·(1 − (1−x)·(1−y)) = w_k²·(x + y − x·y).
 
-The loss is exact for reconstruction by conditional means (E⟨u,û⟩ = E‖û‖² = 1 − x), and no code of
-the pair does better when m and n are large. To first order it is w_k²·(x + y), which is classical
-reverse water-filling over sources of variance w_k²/m and w_k²/n; but that would charge a component
-that is left out 2·w_k² where it costs w_k², so below about 2 bits per parameter it is no bound.
+The distortion is exact for reconstruction by conditional means (E⟨u,û⟩ = E‖û‖² = 1 − x), and no
+code of the pair does better when m and n are large. To first order it is w_k²·(x + y), which is
+classical reverse water-filling over sources of variance w_k²/m and w_k²/n; but that counts 2·w_k²
+for a component that is left out, where the error is w_k². So below about 2 bits per weight the
+first order is no bound.
 
-Least loss for given bits: with one Lagrange multiplier θ for all components,
+The least distortion for given bits, with one Lagrange multiplier θ for all components, is
 
     x·(1−y) = α = θ·m/w_k²        y·(1−x) = β = θ·n/w_k²
 
-has a closed form; a component that would cost more than leaving it out (x = y = 1) is left out. The
-bound is the lower convex hull of what this gives for all θ. docs/explanation/bound.md says what
-it is not.
+which has a closed form; a component is left out (x = y = 1) where that is better. The bound is the
+lower convex hull of the points for all θ. Its limits are in docs/explanation/bound.md.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from kronq.model.delta import F64, Delta
 from kronq.model.small_svd import singular_values
 from kronq.model.squared_norms import squared_norms
 
-_LARGEST = 512
-"""A whole B with more rows and columns is coded by entries alone: its spectrum takes too long."""
+_MAX_SPECTRUM = 512
+"""Rows and columns beyond which a whole B counts entry by entry; its spectrum takes too long."""
 
-_STEPS = 64
+_BISECTIONS = 64
 _DB = 10 / math.log(10)
 _NATS = 2 * math.log(2)
-"""What a bit weighs beside a loss in units of θ: bits · 2·ln 2 = n·ln(1/x) for n/2·log2(1/x)."""
+"""Weight of a bit beside a distortion in units of θ: n/2·log2(1/x) bits · 2·ln 2 = n·ln(1/x)."""
 
 
 @dataclass(frozen=True)
 class _Point:
-    """Where the hull has slope θ: ``loss`` is the squared error of ΔW over θ."""
+    """Point of the hull with slope θ; ``loss`` is the squared error of ΔW over θ."""
 
     log_theta: float
     loss: float
@@ -55,16 +55,16 @@ class _Point:
 
 @dataclass(frozen=True, eq=False)
 class GaussianBound:
-    """What an ideal code of Gaussian factors with these singular components could reach.
+    """Bound of an ideal code of Gaussian factors with given singular components.
 
-    Bits are those of all layers together: 8 · the bytes of the file. Logarithms throughout, so that
-    the thousands of bits a parameter of a file that is all header are no special case.
+    Bits are those of all layers together: 8 · the bytes of the file. Computations are in
+    logarithms, so that any number of bits per weight is in range.
 
     Attributes:
         energy: w_k² [components], above 0, of all layers.
         rows: m [components].
         cols: n [components].
-        layer: To which layer a component belongs [components]: 0, 1, … without gaps.
+        layer: Index of each component's layer [components]: 0, 1, … without gaps.
     """
 
     energy: F64
@@ -73,7 +73,7 @@ class GaussianBound:
     layer: NDArray[np.intp]
 
     def snr_db(self, bits: float) -> float:
-        """The largest SNR of ΔW, in dB, that ``bits`` bits allow."""
+        """Returns the largest SNR of ΔW, in dB, that ``bits`` bits allow."""
         if bits <= 0 or not self.energy.size:
             return 0.0
         point = self._search(lambda point: point.bits > bits)
@@ -81,7 +81,7 @@ class GaussianBound:
         return _DB * (math.log(self.energy.sum()) - math.log(loss) - point.log_theta)
 
     def bits(self, relative_error: float) -> float:
-        """The fewest bits that allow a relative error of ΔW; none for 1 or more, inf for 0."""
+        """Returns the fewest bits that allow a relative error of ΔW; 0 for 1 or more, inf for 0."""
         if relative_error >= 1 or not self.energy.size:
             return 0.0
         if relative_error <= 0:
@@ -91,12 +91,12 @@ class GaussianBound:
         return point.bits + (point.loss - math.exp(target - point.log_theta)) / _NATS
 
     def _search(self, low: Callable[[_Point], bool]) -> _Point:
-        """The point with the largest θ for which ``low`` still holds, by bisection."""
+        """Finds the point with the largest θ for which ``low`` holds, by bisection."""
         above = float(np.log(self.energy).max())  # nothing is coded: α and β are 1 or more
         below, step = above, 1.0
         while not low(self._at(below)):
             below, step = below - step, 2 * step
-        for _ in range(_STEPS):
+        for _ in range(_BISECTIONS):
             middle = (below + above) / 2
             if low(self._at(middle)):
                 below = middle
@@ -105,7 +105,7 @@ class GaussianBound:
         return self._at(below)
 
     def _at(self, log_theta: float) -> _Point:
-        """The least of loss + θ·2·ln 2·bits, in every layer by components or by entries of B."""
+        """Minimizes loss + θ·2·ln 2·bits in every layer, by components or by entries of B."""
         loss, nats = (np.bincount(self.layer, part) for part in self._components(log_theta))
         whole_loss, whole_nats = self._entries(log_theta)
         whole = whole_loss + whole_nats < loss + nats
@@ -116,7 +116,7 @@ class GaussianBound:
         )
 
     def _components(self, log_theta: float) -> tuple[F64, F64]:
-        """Loss/θ and 2·ln 2·bits of every component."""
+        """Returns loss/θ and 2·ln 2·bits of every component."""
         m, n = self.rows, self.cols
         log_alpha = log_theta + np.log(m) - np.log(self.energy)
         log_beta = log_theta + np.log(n) - np.log(self.energy)
@@ -133,7 +133,7 @@ class GaussianBound:
         return np.where(coded, loss, left_out), np.where(coded, nats, 0)
 
     def _entries(self, log_theta: float) -> tuple[F64, F64]:
-        """The same of every layer, when all m·n entries of B are independent Gaussians instead."""
+        """Returns loss/θ and 2·ln 2·bits of every layer, with m·n independent entries of B."""
         first = np.unique(self.layer, return_index=True)[1]
         count = self.rows[first] * self.cols[first]
         log_alpha = log_theta + np.log(count) - np.log(np.bincount(self.layer, self.energy))
@@ -142,15 +142,19 @@ class GaussianBound:
 
 
 def gaussian_bound(adapter: Adapter) -> GaussianBound:
-    """The bound of the adapter's ΔW; the same in every gauge and wherever its scale sits.
+    """Computes the bound of an adapter's ΔW, which does not depend on the gauge.
 
     Args:
-        adapter: As it was trained.
+        adapter: The adapter as trained.
+
+    Example:
+        >>> bound = kronq.gaussian_bound(adapter)
+        >>> bound.snr_db(bits=4 * adapter.parameters)
     """
-    found = [(delta, _component_energies(delta)) for delta in adapter.values()]
-    layers = [(delta, energy) for delta, energy in found if energy.size]
+    components = [(delta, _component_norms(delta)) for delta in adapter.values()]
+    layers = [(delta, energy) for delta, energy in components if energy.size]
     count = [energy.size for _, energy in layers]
-    # Rows and columns of B that cropping cuts off altogether are not there.
+    # Rows and columns of B that cropping removes altogether do not count.
     rows = [min(delta.b.shape[0], delta.shape[0]) for delta, _ in layers]
     cols = [min(delta.b.shape[1], delta.shape[1]) for delta, _ in layers]
     return GaussianBound(
@@ -161,15 +165,15 @@ def gaussian_bound(adapter: Adapter) -> GaussianBound:
     )
 
 
-def _component_energies(delta: Delta) -> F64:
-    """w_k² of a layer, without the zero ones, which rounding makes 1e-16 of the largest.
+def _component_norms(delta: Delta) -> F64:
+    """Returns w_k² of a layer, without zeros, which rounding makes 1e-16 of the largest.
 
-    They sum to ‖ΔW‖²: a cropped layer counts as one that has the same energy uncropped.
+    Their sum is ‖ΔW‖²; a cropped layer counts as an uncropped one of the same norm.
     """
     left, right = delta.b.float32()
     b1 = left[: delta.shape[0]].astype(np.float64)
     if right is None:
-        energy: F64 = _whole(b1[:, : delta.shape[1]])
+        energy: F64 = _squared_singular_values(b1[:, : delta.shape[1]])
     else:
         b2 = right[:, : delta.shape[1]].astype(np.float64)
         energy = singular_values(b1, b2) ** 2
@@ -183,10 +187,10 @@ def _component_energies(delta: Delta) -> F64:
     return weighted[weighted > 0]
 
 
-def _whole(b: F64) -> F64:
-    """A whole B's squared singular values; of a large one a flat spectrum: entries always win."""
+def _squared_singular_values(b: F64) -> F64:
+    """Returns the squared singular values of a whole B; of a large one, their mean instead."""
     small = min(b.shape)
-    if small > _LARGEST:
+    if small > _MAX_SPECTRUM:
         return np.full(small, float(np.vdot(b, b)) / small)
     gram: F64 = b @ b.T if b.shape[0] == small else b.T @ b
     return np.asarray(np.linalg.eigvalsh(gram), np.float64)

@@ -23,7 +23,7 @@ def adapter() -> Adapter:
     return adapters.adapter(layers=2)
 
 
-def run(baseline: Baseline, adapter: Adapter) -> baselines.BaselineResult:
+def run(baseline: Baseline, adapter: Adapter) -> baselines.BaselineFile:
     for package in baseline.packages:
         pytest.importorskip(package)
     return baseline.run(adapter)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import kronq
-from benchmarks.baselines import half, hqq, loraquant, olive, torchao
+from benchmarks.baselines import float16, hqq, loraquant, olive, torchao
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
@@ -33,7 +33,7 @@ def test_peft_reads_the_float16_file(tmp_path: Path) -> None:
     """kronq's own reader of PEFT folders follows PEFT's names."""
     rng = np.random.default_rng(0)
     adapter = Adapter({f"model.layers.{i}.q_proj": adapters.kron(rng) for i in range(2)})
-    made = half.fp16(adapter)
+    made = float16.round_factors(adapter)
     (tmp_path / "adapter_model.safetensors").write_bytes(made.file)
     config = {"peft_type": "LOKR", "r": 4, "alpha": 2}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -49,7 +49,7 @@ def test_what_a_cut_rank_loses_is_the_small_singular_values(
     (layer,) = lora.values()
     s = np.linalg.svd(adapters.dense(layer), compute_uv=False)
     expected = np.sqrt((s[kept:] ** 2).sum() / (s**2).sum())
-    made = half.truncate(lora, eighths)
+    made = float16.truncate_rank(lora, eighths)
     assert {d.rank for d in made.adapter.values()} == {kept}
     error = kronq.measure(lora, made.adapter).total.relative_error
     assert error == pytest.approx(expected, rel=1e-3)  # float16 adds a little
@@ -115,7 +115,7 @@ def test_at_rank_8_half_of_every_lora_b_block_is_padding(lora: Adapter) -> None:
 def test_tinygemm_is_what_torchao_gave() -> None:
     """torchao 0.18's ``quant_primitives`` on the CPU, float32 in, bfloat16 scale and zero."""
     group = np.sin(np.arange(32, dtype=np.float32) ** 2)[None] * np.float32(0.02)
-    codes, scale, zero = torchao.tinygemm(group)
+    codes, scale, zero = torchao.quantize_groups(group)
     assert codes[0].tolist() == [
         7, 14, 2, 11, 5, 7, 0, 0, 14, 3, 4, 15, 4, 3, 15, 1, 0, 7, 4, 10, 1, 14, 9, 15, 1, 9, 4, 9,
         0, 1, 15, 5,
@@ -175,4 +175,10 @@ def test_loraquant_loses_what_its_authors_code_loses(
 
 def test_a_share_is_reached_by_the_fewest_components() -> None:
     s = np.sqrt([0.7, 0.2, 0.08, 0.02])
-    assert [loraquant.leading(s, share) for share in (0.1, 0.5, 0.8, 0.95, 1.0)] == [1, 1, 2, 3, 4]
+    assert [loraquant.count_leading(s, share) for share in (0.1, 0.5, 0.8, 0.95, 1.0)] == [
+        1,
+        1,
+        2,
+        3,
+        4,
+    ]

@@ -1,7 +1,4 @@
-"""Plain float16, as PEFT writes it; and fewer rank components of it.
-
-What is truncated is the singular value decomposition of B: its best approximation of that rank.
-"""
+"""Float16 as PEFT writes it, and the truncated SVD of B in float16."""
 
 from __future__ import annotations
 
@@ -10,7 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.baselines.baseline import PEFT, Baseline, BaselineResult, by_factor, half
+from benchmarks.baselines.baseline import (
+    PEFT_PREFIX,
+    Baseline,
+    BaselineFile,
+    store_factors,
+    to_float16,
+)
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta, Product
 from kronq.model.matrix import Float
@@ -19,15 +22,15 @@ from kronq.model.small_svd import decompose_product
 EIGHTHS = 8
 
 
-def fp16(adapter: Adapter) -> BaselineResult:
-    """Every factor rounded to float16."""
-    return by_factor(adapter, lambda matrix, _: half(matrix), prefix=PEFT)
+def round_factors(adapter: Adapter) -> BaselineFile:
+    """Rounds every factor to float16."""
+    return store_factors(adapter, to_float16, prefix=PEFT_PREFIX)
 
 
-def truncate(adapter: Adapter, eighths: int) -> BaselineResult:
-    """So many eighths of every layer's rank, rounded down and at least 1, in float16."""
-    layers = {name: _truncated(delta, eighths) for name, delta in adapter.items()}
-    return fp16(replace(adapter, layers=layers))
+def truncate_rank(adapter: Adapter, eighths: int) -> BaselineFile:
+    """Truncates every layer to so many eighths of its rank, rounded down and at least 1."""
+    layers = {name: _truncate(delta, eighths) for name, delta in adapter.items()}
+    return round_factors(replace(adapter, layers=layers))
 
 
 def decompose(b: Product) -> tuple[F64, F64, F64]:
@@ -41,7 +44,7 @@ def decompose(b: Product) -> tuple[F64, F64, F64]:
     return svd.left_vectors(), svd.s, svd.right_vectors()
 
 
-def _truncated(delta: Delta, eighths: int) -> Delta:
+def _truncate(delta: Delta, eighths: int) -> Delta:
     rank = max(1, delta.rank * eighths // EIGHTHS)
     u, s, v = (x[..., :rank] if i < 2 else x[:rank] for i, x in enumerate(decompose(delta.b)))
     root = np.sqrt(s)
@@ -53,9 +56,11 @@ def _truncated(delta: Delta, eighths: int) -> Delta:
 
 
 SETTINGS = (
-    Baseline("fp16 as PEFT writes it", 16, "numpy", fp16),
+    Baseline("fp16 as PEFT writes it", 16, "numpy", round_factors),
     *(
-        Baseline(f"rank {n}/{EIGHTHS} fp16", 16, "numpy's SVD of B", partial(truncate, eighths=n))
+        Baseline(
+            f"rank {n}/{EIGHTHS} fp16", 16, "numpy's SVD of B", partial(truncate_rank, eighths=n)
+        )
         for n in range(EIGHTHS - 1, 0, -1)
     ),
 )
