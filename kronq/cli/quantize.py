@@ -29,7 +29,7 @@ from kronq.errors import KronqError
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
-from kronq.packed import check_name, save
+from kronq.packed import check_packed_name, save
 from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
 from kronq.quantization.quantize import quantize
@@ -84,7 +84,7 @@ class Outputs:
     def check_names(self) -> None:
         """Refuses names that do not suit their contents, and one name for two files."""
         if self.adapter is not None:
-            check_name(self.adapter)
+            check_packed_name(self.adapter)
         if self.page is not None:
             check_page_name(self.page)
         options: dict[Path, str] = {}

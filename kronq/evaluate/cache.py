@@ -19,7 +19,7 @@ from kronq.io.cache import digest, new_entry, read_entry, trim
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.onnx.model_files import ModelFiles
-from kronq.packed import pack, read
+from kronq.packed import pack_adapter, read_packed
 
 _CANDIDATE_CODE = ("model", "io", "trellis", "packed", "calibration", "quantization", "evaluate")
 _SCORE_CODE = ("model", "io", "trellis", "packed", "onnx", "genai", "evaluate")
@@ -68,7 +68,7 @@ def base_fingerprint(files: ModelFiles) -> str:
 
 def factor_bytes(adapter: Adapter | None) -> bytes:
     """Returns an adapter's numbers as bytes, without its recipe; nothing for the bare base."""
-    return b"" if adapter is None else pack(replace(adapter, recipe=None))
+    return b"" if adapter is None else pack_adapter(replace(adapter, recipe=None))
 
 
 class TaskCache:
@@ -82,10 +82,10 @@ class TaskCache:
         if self.folder is None:
             return make()
         file = self.folder / f"{key}.safetensors"
-        adapter = read_entry(file, read)
+        adapter = read_entry(file, read_packed)
         if adapter is None:
             adapter = make()
-            self._keep(file, pack(adapter))
+            self._keep(file, pack_adapter(adapter))
         return adapter
 
     def scores(self, key: str, make: Callable[[], list[ExampleScore]]) -> list[ExampleScore]:

@@ -23,7 +23,7 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.onnx.branch.add_branches import add_branches
 from kronq.onnx.graph.layer_match import Matches
-from kronq.packed import roles
+from kronq.packed import matrices_by_role
 
 BranchShapes = tuple[tuple[object, ...], ...]
 Feeds = dict[str, NDArray[Any]]
@@ -55,7 +55,7 @@ def open_branches(model: ir.Model, adapter: Adapter, matches: Matches) -> None:
     """
     values: dict[str, dict[str, ir.Value]] = {}
     for layer, delta in adapter.items():
-        for role, matrix in roles(delta).items():
+        for role, matrix in matrices_by_role(delta).items():
             rows, cols = matrix.shape
             shape: list[int | str] = [rows, cols]
             if delta.b.right is not None and role in ("B1", "B2"):
@@ -75,7 +75,7 @@ def branch_feeds(adapter: Adapter) -> Feeds:
     return {
         _input_name(layer, role): np.ascontiguousarray(matrix.float32())
         for layer, delta in adapter.items()
-        for role, matrix in roles(delta).items()
+        for role, matrix in matrices_by_role(delta).items()
     }
 
 

@@ -19,7 +19,7 @@ from kronq.evaluate.search_result import Trial
 from kronq.io.cache import digest
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 
 Judge = Literal["upper", "mean"]
 
@@ -122,7 +122,7 @@ class CandidateSearch:
     def try_fixed(self, candidates: Sequence[FixedCandidate]) -> None:
         """Tries fixed candidates by rising size while they are smaller than the best so far."""
         quantized = [(c, self._quantize(c, c.name, c.quantize)) for c in candidates]
-        by_size = sorted((len(pack(adapter)), c.name, adapter) for c, adapter in quantized)
+        by_size = sorted((len(pack_adapter(adapter)), c.name, adapter) for c, adapter in quantized)
         for nbytes, name, adapter in by_size:
             if self.best is not None and nbytes >= self.best.nbytes:
                 return
@@ -150,7 +150,7 @@ class CandidateSearch:
                 )
             )
             return False
-        return self._try(candidate.name, quantized, len(pack(quantized)))
+        return self._try(candidate.name, quantized, len(pack_adapter(quantized)))
 
     def _quantize(self, candidate: Candidate, name: str, make: Callable[[], Adapter]) -> Adapter:
         key = digest("adapter", candidate_code(), self._adapter_bytes, name, candidate.key)

@@ -1,20 +1,21 @@
-"""Where the numbers of a packed file lie, for programs that map it themselves."""
+"""Byte ranges of the matrices in a packed file, for programs that map it themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kronq.errors import StrPath
 from kronq.io.safetensors_file import TensorFile, open_tensors
-from kronq.packed.manifest import MatrixSpec
-from kronq.packed.reader import names_of, read, read_manifest, scale_shape_of
-from kronq.packed.width_planes import planes_of
+from kronq.packed.manifest import MatrixSpec, read_manifest
+from kronq.packed.mixed_widths import read_mixed_layout
+from kronq.packed.reader import layer_names, read_packed
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where one matrix of one layer lies in the file, for readers that map it themselves.
+    """Byte range of one layer's matrix, or of its scales or widths.
 
     Attributes:
         offset: Bytes from the start of the file.
@@ -31,56 +32,70 @@ class Location:
 
 
 def locate(path: StrPath) -> dict[str, dict[str, Location]]:
-    """Layer → role (``A``, ``A2``, ``B1``, ``B2``, and ``B1.scale`` …) → where it lies.
+    """Locates every matrix of every layer, but for entropy-coded ones.
+
+    Returns:
+        Layer → role (``A``, ``A2``, ``B1``, ``B2``, and ``B1.scale`` …) → its byte range.
 
     Raises:
-        FormatError: As ``read``.
+        FormatError: The file is damaged, or its tensors are not what its manifest says.
+        UnsupportedError: The file is of a later version.
     """
-    read(path)  # for its checks
+    read_packed(path)  # for its checks
     file = open_tensors(path)
-    places: dict[str, dict[str, Location]] = {}
+    locations: dict[str, dict[str, Location]] = {}
     for index, group in enumerate(read_manifest(file).groups):
-        names = names_of(file, group)
+        names = layer_names(file, group)
         for role, spec in group.specs().items():
-            for part, found in _parts(file, index, role, spec, len(names)):
-                for name, place in zip(names, found, strict=True):
-                    places.setdefault(name, {})[part] = place
-    return places
+            for part, by_layer in _tensor_parts(file, index, role, spec, len(names)):
+                for name, location in zip(names, by_layer, strict=True):
+                    locations.setdefault(name, {})[part] = location
+    return locations
 
 
-def _parts(
-    file: TensorFile, index: int, role: str, spec: MatrixSpec, layers: int
-) -> Iterator[tuple[str, Iterator[Location]]]:
-    """The tensors of a matrix, and where each layer's part of them lies."""
+Parts = Iterator[tuple[str, list[Location]]]
+"""Tensors of a matrix, named by role, and each layer's part of them."""
+
+
+def _tensor_parts(file: TensorFile, index: int, role: str, spec: MatrixSpec, layers: int) -> Parts:
     if spec.coded:
         return
-
-    def even(part: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Location]:
-        entry = file.entries[f"{index}.{part}"]
-        length = entry.nbytes // layers
-        return (Location(entry.offset + i * length, length, dtype, shape) for i in range(layers))
-
     if spec.widths:
-        planes = planes_of(file, f"{index}.{role}", spec)
-        start = file.entries[f"{index}.{role}"].offset
-        yield (
-            role,
-            (
-                Location(start + a, b - a, "mixed", spec.shape)
-                for a, b in zip(planes.codes, planes.codes[1:], strict=False)
-            ),
-        )
-        yield f"{role}.widths", even(f"{role}.widths", "uint4", planes.widths.shape[1:])
-        if spec.scaled:
-            first = file.entries[f"{index}.{role}.scale"].offset
-            yield (
-                f"{role}.scale",
-                (
-                    Location(first + 2 * a, 2 * (b - a), "float16", (b - a,))
-                    for a, b in zip(planes.scales, planes.scales[1:], strict=False)
-                ),
-            )
+        yield from _mixed_parts(file, index, role, spec)
         return
-    yield role, even(role, f"int{spec.bits}" if spec.bits else str(spec.dtype), spec.shape)
+    dtype = f"int{spec.bits}" if spec.bits else str(spec.dtype)
+    yield role, _equal_parts(file, f"{index}.{role}", layers, dtype, spec.shape)
     if spec.bits and spec.scaled:
-        yield f"{role}.scale", even(f"{role}.scale", "float16", scale_shape_of(spec))
+        scale = f"{role}.scale"
+        yield scale, _equal_parts(file, f"{index}.{scale}", layers, "float16", spec.scale_shape)
+
+
+def _mixed_parts(file: TensorFile, index: int, role: str, spec: MatrixSpec) -> Parts:
+    name = f"{index}.{role}"
+    layout = read_mixed_layout(file, name, spec)
+    layers, channels = layout.widths.shape
+    start = file.entries[name].offset
+    yield role, [Location(start + a, n, "mixed", spec.shape) for a, n in _ranges(layout.codes)]
+    widths = _equal_parts(file, f"{name}.widths", layers, "uint4", (channels,))
+    yield f"{role}.widths", widths
+    if spec.scaled:
+        first = file.entries[f"{name}.scale"].offset
+        yield (
+            f"{role}.scale",
+            [Location(first + 2 * a, 2 * n, "float16", (n,)) for a, n in _ranges(layout.scales)],
+        )
+
+
+def _equal_parts(
+    file: TensorFile, tensor: str, layers: int, dtype: str, shape: tuple[int, ...]
+) -> list[Location]:
+    """Divides a tensor into equal parts, one for each layer."""
+    entry = file.entries[tensor]
+    length = entry.nbytes // layers
+    return [Location(entry.offset + i * length, length, dtype, shape) for i in range(layers)]
+
+
+def _ranges(starts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields (start, length) of consecutive parts, from their starts and the end of the last."""
+    for start, end in pairwise(starts):
+        yield start, end - start

@@ -1,14 +1,26 @@
-"""The manifest: what stands in the packed file's header, under the metadata key ``kronq``."""
+"""The manifest of a packed file: JSON in its header, under the metadata key ``kronq``."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from kronq.errors import FormatError, UnsupportedError
+from kronq.io.safetensors_file import TensorFile, refuse_repeated_names
+from kronq.model.matrix import scale_shape
 
 VERSION = 3
-"""The latest; a file is of the first version that has all it needs: ``version_of``."""
+"""The latest version; a file has the first one that it can do with: ``required_version``."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
@@ -33,9 +45,9 @@ class _Strict(BaseModel):
 class MatrixSpec(_Strict):
     """One matrix of every layer in a group.
 
-    A floating-point one has a ``dtype``; a quantized one has ``bits``, or ``widths`` for bits of
-    each channel in the tensor ``<group>.<role>.widths``, and, where it is ``scaled``, its scales
-    in ``<group>.<role>.scale``; one with none of these is a part of the stream ``codes``.
+    A floating-point matrix has a ``dtype``. A quantized one has ``bits``, or ``widths`` for the
+    bits of each channel in the tensor ``<group>.<role>.widths``, and, if it is ``scaled``, scales
+    in ``<group>.<role>.scale``. One with none of these is part of the stream ``codes``.
     """
 
     shape: Shape
@@ -51,8 +63,13 @@ class MatrixSpec(_Strict):
         """Whether its levels are in the stream."""
         return self.dtype is None and self.bits is None and not self.widths
 
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Shape of one layer's scales, without ``widths``."""
+        return scale_shape(self.shape, self.axis or 0, self.group_size)
+
     @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
+    def _check_kind(self) -> Self:
         if (self.dtype is not None) + (self.bits is not None) + self.widths > 1:
             raise ValueError("a matrix has either a dtype or bits")
         integers = self.bits is not None or self.widths
@@ -66,7 +83,7 @@ class MatrixSpec(_Strict):
 
 
 class Group(_Strict):
-    """Layers of one shape and recipe, stacked in one tensor a role.
+    """Layers of one shape and recipe, stacked in one tensor for each role.
 
     ``layers`` are templates in stacking order: ``model.layers.{0-29}.self_attn.q_proj`` is thirty
     layers. ``scale`` is one value for all of them or one each. Without ``A`` it is a plain LoRA.
@@ -81,7 +98,7 @@ class Group(_Strict):
     B2: MatrixSpec | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_layers(self) -> Self:
         if self.A is None and self.A2 is not None:
             raise ValueError("A2 is there without A")
         if len({spec.coded for spec in self.specs().values()}) > 1:
@@ -89,13 +106,13 @@ class Group(_Strict):
         return self
 
     def specs(self) -> dict[str, MatrixSpec]:
-        """Role → matrix, for the roles that are there."""
-        found = {"A": self.A, "A2": self.A2, "B1": self.B1, "B2": self.B2}
-        return {role: spec for role, spec in found.items() if spec is not None}
+        """Returns the matrices by role."""
+        specs = {"A": self.A, "A2": self.A2, "B1": self.B1, "B2": self.B2}
+        return {role: spec for role, spec in specs.items() if spec is not None}
 
 
 class TaskSpec(_Strict):
-    """What the file lost of the task that its size was chosen by, on held-out examples."""
+    """Loss on the task that the size was chosen by, on held-out examples."""
 
     data: str
     examples: Size
@@ -107,7 +124,7 @@ class TaskSpec(_Strict):
 
 
 class RecipeSpec(_Strict):
-    """How the adapter was quantized."""
+    """Settings by which the adapter was quantized."""
 
     method: str
     bits: Bits | Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
@@ -123,10 +140,10 @@ class RecipeSpec(_Strict):
 
 
 class CodesSpec(_Strict):
-    """What the levels of all coded matrices share.
+    """Parameters that the levels of all coded matrices share.
 
-    ``shifts`` is how far code magnitudes 1, 2, and 3 and above are drawn towards zero, in 1/256 of
-    a level; ``layer_steps`` whether every layer has a step of its own in the stream.
+    ``shifts`` are the centroid shifts of code magnitudes 1, 2, and 3 and above: towards zero, in
+    1/256 of a level. With ``layer_steps`` every layer has a step of its own in the stream.
     """
 
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,7 +152,7 @@ class CodesSpec(_Strict):
 
 
 class Manifest(_Strict):
-    """Everything about a packed adapter but its numbers."""
+    """Description of a packed adapter: everything but its numbers."""
 
     version: Annotated[int, Field(ge=1, le=VERSION)]
     base_model: str | None = None
@@ -145,20 +162,22 @@ class Manifest(_Strict):
     groups: list[Group]
 
     @model_validator(mode="after")
-    def _of_its_version(self) -> Self:
+    def _check_version(self) -> Self:
         coded = any(spec.coded for group in self.groups for spec in group.specs().values())
         if coded and self.version == 1:
             raise ValueError("a matrix has either a dtype or bits")
         if coded != (self.codes is not None):
             raise ValueError("coded matrices and a step belong together")
-        needed = version_of(self.groups, self.codes, self.recipe)
+        needed = required_version(self.groups, self.codes, self.recipe)
         if self.version != needed:
-            raise ValueError(f"what the file has is version {needed}, and it says another")
+            raise ValueError(f"its contents are of version {needed}, not of the one it states")
         return self
 
 
-def version_of(groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec | None) -> int:
-    """The first version that has all of this: old readers can read what they know."""
+def required_version(
+    groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec | None
+) -> int:
+    """Returns the first version that has all of this, so that old readers read what they can."""
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):
         return 3
@@ -167,3 +186,34 @@ def version_of(groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec 
     if codes is None:
         return 1
     return 3 if codes.layer_steps else 2
+
+
+def read_manifest(file: TensorFile) -> Manifest:
+    """Reads the manifest of an open packed file.
+
+    Raises:
+        FormatError: There is none, or it is malformed.
+        UnsupportedError: The file is of a later version.
+    """
+    text = file.metadata.get("kronq")
+    if text is None:
+        raise FormatError("no kronq manifest in the header", path=file.path)
+    try:
+        fields = json.loads(text, object_pairs_hook=refuse_repeated_names)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"bad manifest: {error}", path=file.path) from None
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UnsupportedError(
+            "the packed file's version is not supported",
+            path=file.path,
+            found=version,
+            expected=VERSION,
+            hint="a newer kronq wrote it: upgrade kronq",
+        )
+    try:
+        return Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FormatError(f"bad manifest at {where!r}: {first['msg']}", path=file.path) from None

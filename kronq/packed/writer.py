@@ -1,4 +1,4 @@
-"""An adapter as one safetensors file: deterministic, and small including its header."""
+"""Adapters as packed files: deterministic, and small including the header."""
 
 from __future__ import annotations
 
@@ -13,83 +13,114 @@ from safetensors.numpy import save as serialize
 from kronq.errors import FormatError, StrPath
 from kronq.io.files import write_file
 from kronq.model.adapter import Adapter
-from kronq.model.bit_packing import CODES_PER_BYTE, WIDTH_BITS, pack_channels, pack_codes
+from kronq.model.bit_packing import (
+    CODES_PER_BYTE,
+    WIDTH_BITS,
+    pack_channels,
+    pack_codes,
+    pack_rows,
+)
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
 from kronq.model.matrix import Float, Matrix, Quantized
-from kronq.packed.manifest import CodesSpec, Group, Manifest, MatrixSpec, RecipeSpec, version_of
+from kronq.packed.manifest import (
+    CodesSpec,
+    Group,
+    Manifest,
+    MatrixSpec,
+    RecipeSpec,
+    required_version,
+)
 from kronq.trellis.coded_matrix import EntropyCoded
-from kronq.trellis.stream import encode_layers
+from kronq.trellis.stream import StreamParameters, encode_layers
 
 SUFFIX = ".safetensors"
+
+Tensors = dict[str, NDArray[Any]]
 
 
 def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     """Packs ``adapter`` into ``path``, whole or not at all.
 
+    Args:
+        adapter: Quantized or not.
+        path: The file, which ends in ``.safetensors``.
+        force: Overwrites an existing file.
+
+    Returns:
+        The path.
+
     Raises:
         OutputExistsError: The file is there and ``force`` is not set.
         FormatError: A layer's name cannot be packed, or ``path`` has another suffix.
+
+    Example:
+        >>> kronq.save(kronq.quantize(kronq.load("adapter")), "adapter.safetensors")
     """
-    check_name(path)
-    return write_file(path, pack(adapter), force=force)
+    check_packed_name(path)
+    return write_file(path, pack_adapter(adapter), force=force)
 
 
-def check_name(path: StrPath) -> None:
-    """A packed file is found out by its suffix too.
+def check_packed_name(path: StrPath) -> None:
+    """Refuses a name that does not end in ``.safetensors``, by which packed files are recognized.
 
     Raises:
-        FormatError: It has another.
+        FormatError: It has another suffix.
     """
     if Path(path).suffix != SUFFIX:
         raise FormatError("the packed file's name", path=path, expected=f"a {SUFFIX} file")
 
 
-def pack(adapter: Adapter) -> bytes:
-    """The packed file's bytes: the same adapter gives the same bytes.
+def pack_adapter(adapter: Adapter) -> bytes:
+    """Packs an adapter; the same adapter gives the same bytes.
+
+    Returns:
+        The bytes of the packed file.
 
     Raises:
         FormatError: A layer's name is empty, too long or has braces, which templates use.
     """
-    groups = grouped(adapter)
-    tensors: dict[str, NDArray[Any]] = {}
-    described = []
-    for index, names in enumerate(groups):
+    grouped = group_layers(adapter)
+    tensors: Tensors = {}
+    groups = []
+    for index, names in enumerate(grouped):
         layers = [adapter[name] for name in names]
-        for role, matrices in _stacks(layers).items():
-            tensors.update(_tensors(f"{index}.{role}", matrices))
-        described.append(_describe(names, layers))
-    ordered = [adapter[name] for names in groups for name in names]
-    codes = encode_layers(ordered)
-    if codes is not None:
-        tensors["codes"] = np.frombuffer(codes.data, dtype=np.uint8)
+        matrices = [matrices_by_role(layer) for layer in layers]
+        for role in matrices[0]:
+            tensors |= _pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
+        groups.append(_describe_group(names, layers))
+    stream = encode_layers([adapter[name] for names in grouped for name in names])
+    if stream is not None:
+        tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
+    manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)
+    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
+    # safetensors writes an array's memory, whatever its strides say.
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # One metadata key, because the library writes several in no fixed order.
+    return bytes(serialize(contiguous, {"kronq": text}))
+
+
+def _manifest(
+    adapter: Adapter, groups: list[Group], parameters: StreamParameters | None
+) -> Manifest:
     recipe = RecipeSpec(**asdict(adapter.recipe)) if adapter.recipe else None
-    stream = (
-        None
-        if codes is None
-        else CodesSpec(
-            step=codes.parameters.step,
-            shifts=codes.parameters.shifts,
-            layer_steps=codes.parameters.has_offsets,
+    codes = None
+    if parameters is not None:
+        codes = CodesSpec(
+            step=parameters.step, shifts=parameters.shifts, layer_steps=parameters.has_offsets
         )
-    )
-    manifest = Manifest(
-        version=version_of(described, stream, recipe),
+    return Manifest(
+        version=required_version(groups, codes, recipe),
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,
-        codes=stream,
-        groups=described,
+        codes=codes,
+        groups=groups,
     )
-    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
-    # safetensors writes an array's memory, whatever its strides say.
-    rows = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    # One metadata key, because the library writes several in no fixed order.
-    return bytes(serialize(rows, {"kronq": text}))
 
 
-def grouped(adapter: Adapter) -> list[list[str]]:
-    """The layers' names in the file's order, those of one shape and recipe together.
+def group_layers(adapter: Adapter) -> list[list[str]]:
+    """Groups the layers' names, in the file's order, by shape and recipe.
 
     Raises:
         FormatError: A name is empty, too long or has braces, which templates use.
@@ -102,39 +133,37 @@ def grouped(adapter: Adapter) -> list[list[str]]:
                 layer=name,
                 expected=f"1 to {MAX_NAME} characters and no braces",
             )
-        groups.setdefault(_signature(adapter[name]), []).append(name)
+        groups.setdefault(_group_key(adapter[name]), []).append(name)
     return list(groups.values())
 
 
-def roles(delta: Delta) -> dict[str, Matrix]:
-    """The matrices of a layer by their role in the file."""
-    found = {} if delta.a is ONE else dict(zip(("A", "A2"), delta.a.matrices, strict=False))
-    return found | dict(zip(("B1", "B2"), delta.b.matrices, strict=False))
+def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
+    """Returns the matrices of a layer by their role in the file: A, A2, B1 and B2."""
+    a = {} if delta.a is ONE else dict(zip(("A", "A2"), delta.a.matrices, strict=False))
+    return a | dict(zip(("B1", "B2"), delta.b.matrices, strict=False))
 
 
-def _stacks(layers: list[Delta]) -> dict[str, list[Matrix]]:
-    each = [roles(layer) for layer in layers]
-    return {role: [matrices[role] for matrices in each] for role in each[0]}
+def _group_key(delta: Delta) -> tuple[object, ...]:
+    specs = ((role, str(_describe(m))) for role, m in matrices_by_role(delta).items())
+    return (delta.shape, *specs)
 
 
-def _signature(delta: Delta) -> tuple[object, ...]:
-    return (delta.shape, *((role, str(_spec(m))) for role, m in roles(delta).items()))
-
-
-def _spec(matrix: Matrix) -> MatrixSpec:
+def _describe(matrix: Matrix) -> MatrixSpec:
     if isinstance(matrix, EntropyCoded):
         return MatrixSpec(shape=matrix.shape)
+    fields: dict[str, object] = {"shape": matrix.shape}
     if isinstance(matrix, Quantized):
-        how: dict[str, object] = {"axis": matrix.axis, "group_size": matrix.group_size}
-        how |= {"widths": True} if matrix.widths is not None else {"bits": matrix.bits}
-        how |= {"scaled": matrix.scale is not None}
-        return MatrixSpec.model_validate({"shape": matrix.shape, **how})
-    return MatrixSpec.model_validate({"shape": matrix.shape, "dtype": matrix.dtype})
+        fields |= {"axis": matrix.axis, "group_size": matrix.group_size}
+        fields |= {"widths": True} if matrix.widths is not None else {"bits": matrix.bits}
+        fields |= {"scaled": matrix.scale is not None}
+    else:
+        fields |= {"dtype": matrix.dtype}
+    return MatrixSpec.model_validate(fields)
 
 
-def _describe(names: list[str], layers: list[Delta]) -> Group:
+def _describe_group(names: list[str], layers: list[Delta]) -> Group:
     scales = [layer.scale for layer in layers]
-    specs = {role: _spec(matrix) for role, matrix in roles(layers[0]).items()}
+    specs = {role: _describe(matrix) for role, matrix in matrices_by_role(layers[0]).items()}
     return Group(
         layers=compress_names(names),
         shape=layers[0].shape,
@@ -143,7 +172,8 @@ def _describe(names: list[str], layers: list[Delta]) -> Group:
     )
 
 
-def _tensors(name: str, matrices: list[Matrix]) -> dict[str, NDArray[Any]]:
+def _pack_matrices(name: str, matrices: list[Matrix]) -> Tensors:
+    """Packs one matrix of every layer of a group; none if they are in the stream."""
     floats = [m.array for m in matrices if isinstance(m, Float)]
     if floats:
         return {name: np.stack(floats)}
@@ -151,25 +181,25 @@ def _tensors(name: str, matrices: list[Matrix]) -> dict[str, NDArray[Any]]:
     if not quantized:
         return {}
     if quantized[0].widths is not None:
-        return _mixed(name, quantized)
-    codes = [np.asarray(q.codes, dtype=np.int8) for q in quantized]
+        return _pack_mixed_widths(name, quantized)
+    codes = np.stack([np.asarray(q.codes, dtype=np.int8) for q in quantized])
     bits = quantized[0].bits
-    found = {name: np.stack(codes if bits == 8 else [pack_codes(c, bits) for c in codes])}
+    packed = codes if bits == 8 else pack_rows(codes.reshape(len(codes), -1), bits)
     scales = [q.scale for q in quantized if q.scale is not None]
-    return found | ({f"{name}.scale": np.stack(scales)} if scales else {})
+    return {name: packed} | ({f"{name}.scale": np.stack(scales)} if scales else {})
 
 
-def _mixed(name: str, matrices: list[Quantized]) -> dict[str, NDArray[Any]]:
-    """Planes, widths and scales of channels of mixed widths; nothing for those of no bits."""
-    planes, widths, scales = [], [], []
+def _pack_mixed_widths(name: str, matrices: list[Quantized]) -> Tensors:
+    """Packs channels of mixed widths: codes, widths and scales, but for channels of no bits."""
+    codes, widths, scales = [], [], []
     for m in matrices:
         assert m.widths is not None  # noqa: S101
-        planes.append(pack_channels(np.asarray(m.codes, dtype=np.int8), m.widths, m.axis))
+        codes.append(pack_channels(np.asarray(m.codes, dtype=np.int8), m.widths, m.axis))
         widths.append(pack_codes(m.widths, WIDTH_BITS))
         if m.scale is not None:
             scales.append(m.scale[m.widths > 0])
     least = -(-sum(m.codes.size for m in matrices) // CODES_PER_BYTE)
-    data = b"".join(planes).ljust(least, b"\0")
-    found: dict[str, NDArray[Any]] = {name: np.frombuffer(data, dtype=np.uint8)}
-    found[f"{name}.widths"] = np.stack(widths)
-    return found | ({f"{name}.scale": np.concatenate(scales)} if scales else {})
+    data = b"".join(codes).ljust(least, b"\0")
+    tensors: Tensors = {name: np.frombuffer(data, dtype=np.uint8)}
+    tensors[f"{name}.widths"] = np.stack(widths)
+    return tensors | ({f"{name}.scale": np.concatenate(scales)} if scales else {})

@@ -61,7 +61,7 @@ def load(
     source = Path(path)
     if not source.exists():
         raise NotFoundError("no such file or folder", path=path)
-    packed_file = packed.detect(source) if format is None else None
+    packed_file = packed.open_packed(source) if format is None else None
     if packed_file is not None or format == "kronq":
         if scale_rule is not None or alpha is not None:
             raise ArgumentError(
@@ -69,7 +69,7 @@ def load(
                 path=path,
                 hint="give {scale_rule} and {alpha} when it is quantized",
             )
-        return packed.read(packed_file or source)
+        return packed.read_packed(packed_file or source)
     reader = READERS[format or _detect(source)]
     adapter: Adapter = reader.read(source, Options(scale_rule, alpha))
     return adapter

@@ -15,7 +15,7 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
-from kronq.packed import locate, pack
+from kronq.packed import locate, pack_adapter
 from tests import adapters
 
 Header = dict[str, Any]
@@ -27,7 +27,9 @@ MOST_SECONDS = 3.0
 @cache
 def good(bits: int = 4) -> bytes:
     """Two groups, kron and lora, of three layers each."""
-    return pack(kronq.quantize(adapters.adapter(kinds=("kron", "lora")), kronq.Uniform(bits=bits)))
+    return pack_adapter(
+        kronq.quantize(adapters.adapter(kinds=("kron", "lora")), kronq.Uniform(bits=bits))
+    )
 
 
 def split(data: bytes) -> tuple[Header, bytes]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kronq
 from kronq.errors import KronqError
-from kronq.packed import locate, pack
+from kronq.packed import locate, pack_adapter
 from kronq.report.summary import summarize
 from tests import adapters
 from tests.attacks import hostile
@@ -113,8 +113,8 @@ def test_every_way_to_cut_it(bits: int) -> None:
 
 
 COMPACT = [
-    pack(kronq.quantize(adapters.adapter(layers=2), kronq.Compact(size=1600))),
-    pack(golden()["layer_steps"]),
+    pack_adapter(kronq.quantize(adapters.adapter(layers=2), kronq.Compact(size=1600))),
+    pack_adapter(golden()["layer_steps"]),
 ]
 
 

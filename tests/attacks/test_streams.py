@@ -14,7 +14,7 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.norm_classes import NO_OFFSETS, norm_class_differences
 from kronq.trellis.range_coder import encode_runs
@@ -23,8 +23,8 @@ from tests.attacks import hostile
 from tests.attacks.hostile import assert_refused, modest
 from tests.formats.contents import golden
 
-STEPS = pack(golden()["layer_steps"])
-FLAT_STEPS = pack(golden()["coded"])
+STEPS = pack_adapter(golden()["layer_steps"])
+FLAT_STEPS = pack_adapter(golden()["coded"])
 LAYERS = [LayerShape((((6, 2), (2, 5)),), 1.0)] * 3
 SIZES = [[np.array([8, 3], dtype=np.int32)]] * 3
 

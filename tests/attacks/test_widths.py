@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import kronq
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests.attacks import hostile
 from tests.attacks.hostile import Header, assert_refused
 
-GOOD = pack(native(adapters.adapter(kinds=("kron", "lora")), 3))
+GOOD = pack_adapter(native(adapters.adapter(kinds=("kron", "lora")), 3))
 """Three layers of each; of B1 four channels a layer, so two bytes of widths."""
 
 

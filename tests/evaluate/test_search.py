@@ -23,7 +23,7 @@ from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from tests.evaluate.tiny import tiny_adapter
 
 EXAMPLES = [Example(f"{i}:", (" yes", " no"), i % 2) for i in range(100)]
@@ -62,7 +62,7 @@ class Made:
             loss = 1.0
         elif adapter is not None:
             worth = float(adapter["layer"].b.left.float32()[0, 0])
-            loss = 1.0 + worth * self.needed / len(pack(adapter))
+            loss = 1.0 + worth * self.needed / len(pack_adapter(adapter))
         rng = np.random.default_rng(len(self.asked))
         losses = loss * (1 + self.noise * rng.standard_normal(len(examples)))
         right = True if choices else None
@@ -175,7 +175,7 @@ def test_the_check_is_in_the_file(tmp_path: Path) -> None:
     assert (check.accuracy, check.accuracy_before) == (1.0, 1.0)
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     assert kronq.load(path).recipe.task == check
-    assert pack(kronq.load(path)) == path.read_bytes()
+    assert pack_adapter(kronq.load(path)) == path.read_bytes()
 
 
 def test_a_check_that_misses_is_told() -> None:

@@ -14,7 +14,7 @@ from kronq.evaluate.intervals import relative_change
 from kronq.evaluate.metrics import MetricChanges
 from kronq.evaluate.score import ExampleScore
 from kronq.io.examples import Example
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from tests.cli.command import Kronq
 from tests.evaluate.tiny import tiny_adapter
 
@@ -102,7 +102,7 @@ def test_candidates() -> None:
     assert [c.name for c in default_candidates(adapter, "balanced")] == fixed
     _, dial = default_candidates(adapter, "compact")
     assert isinstance(dial, SizedCandidate)
-    assert 1900 < len(pack(dial.quantize(2000))) <= 2000
+    assert 1900 < len(pack_adapter(dial.quantize(2000))) <= 2000
 
 
 def test_a_check_that_misses(

@@ -21,7 +21,7 @@ from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float, Quantized, scale_shape, with_widths
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.packed.manifest import Manifest
 from kronq.report.models import Report
 from kronq.trellis.coded_layers import build_coded_layers
@@ -46,7 +46,7 @@ def contents() -> dict[str, bytes]:
         "report.schema.json": _schema(Report, "serialization"),
     }
     for name, adapter in golden().items():
-        found[f"golden/{name}.safetensors"] = pack(adapter)
+        found[f"golden/{name}.safetensors"] = pack_adapter(adapter)
         found[f"golden/{name}.json"] = _expected(adapter, exact=name not in INEXACT)
     return found
 

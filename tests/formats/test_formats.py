@@ -11,7 +11,7 @@ import pytest
 
 import kronq
 from kronq.model.second_moments import LayerMoments, SecondMoments
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.packed.manifest import VERSION, Group, Manifest
 from kronq.quantization.mixed.native import native
 from tests import adapters
@@ -51,7 +51,9 @@ def test_golden_files_mean_what_is_told(name: str) -> None:
 
 def test_golden_files_are_of_every_version() -> None:
     """And of the first that has all they need, as a file without novelties stays version 1."""
-    found = {name: json.loads(_manifest(pack(adapter))) for name, adapter in golden().items()}
+    found = {
+        name: json.loads(_manifest(pack_adapter(adapter))) for name, adapter in golden().items()
+    }
     versions = {"kron-int4": 1, "lora-int8": 1, "mixed": 1, "coded": 2, "widths": 3}
     versions |= {"layer_steps": 3}
     assert {name: told["version"] for name, told in found.items()} == versions

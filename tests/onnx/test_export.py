@@ -25,7 +25,7 @@ from kronq.model.delta import Product
 from kronq.model.matrix import Float, Matrix
 from kronq.onnx.export import export_onnx
 from kronq.onnx.verify import check_branches as checks
-from kronq.packed import read, save
+from kronq.packed import read_packed, save
 from kronq.quantization.mixed.native import native
 from tests.onnx import tiny_onnx as tiny
 
@@ -87,7 +87,7 @@ def test_quantized_factors_are_exact_and_stay_integers(
     base = tmp_path / "base.onnx"
     stored = tiny.build(base, opset=opset)
     packed = save(tiny.adapter(bits=bits, group_size=group_size), tmp_path / "a.safetensors")
-    adapter = read(packed)
+    adapter = read_packed(packed)
     report = export_onnx(adapter, base, tmp_path / "out")
     if bits in (8, 4) and opset == 22:  # ONNX has these widths: the packed file is in the folder
         assert report.adapter_bytes == packed.stat().st_size
@@ -130,7 +130,7 @@ def test_native_codes_are_widened_and_stay_integers(
     first = next(iter(trained))
     silent = replace(trained[first], b=Product(*(zeros(m) for m in trained[first].b.matrices)))
     trained = replace(trained, layers={**trained.layers, first: silent})
-    adapter = read(save(native(trained, 3), tmp_path / "a.safetensors"))
+    adapter = read_packed(save(native(trained, 3), tmp_path / "a.safetensors"))
     export_onnx(adapter, tmp_path / "base.onnx", tmp_path / "out")
     x = x_for("matmul")
     wanted = tiny.expected(stored, dense(adapter), x)
@@ -160,7 +160,7 @@ def test_stored_halves_are_widened_in_the_graph(tmp_path: Path) -> None:
         x = x_for("matmul")
         wanted = tiny.expected(stored, dense(adapter), x)
         assert relative(run(tmp_path / "out" / "model.onnx", x), wanted) < 1e-6
-        assert read(tmp_path / "out" / "adapter.safetensors").nbytes == adapter.nbytes
+        assert read_packed(tmp_path / "out" / "adapter.safetensors").nbytes == adapter.nbytes
 
 
 @pytest.mark.parametrize("form", ["branch", "merged"])

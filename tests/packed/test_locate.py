@@ -12,7 +12,7 @@ from onnx import TensorProto
 import kronq
 from kronq.model.bit_packing import pack_channels, pack_codes
 from kronq.model.matrix import Quantized
-from kronq.packed import Location, locate, roles
+from kronq.packed import Location, locate, matrices_by_role
 from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests import onnx_dequantize as by
@@ -32,7 +32,7 @@ def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> Non
     assert set(places) == set(quantized)
     covered = 0
     for name, delta in quantized.items():
-        for role, stored in roles(delta).items():
+        for role, stored in matrices_by_role(delta).items():
             place = places[name][role]
             found = data[place.offset : place.offset + place.length]
             assert (place.dtype, place.shape) == (stored.dtype, stored.shape)
@@ -60,7 +60,7 @@ def test_channels_of_mixed_widths_lie_one_behind_the_other(tmp_path: Path) -> No
             found = data[place.offset : place.offset + place.length]
             covered += place.length
             role, _, what = part.partition(".")
-            stored = roles(delta)[role]
+            stored = matrices_by_role(delta)[role]
             assert isinstance(stored, Quantized)
             if stored.widths is None:
                 assert (what, place.dtype) == ("", "int8")
@@ -113,7 +113,7 @@ def test_onnxruntime_reads_codes_in_place(
         kronq.Adapter(layers), kronq.Uniform(bits=bits, group_size=group_size)
     )
     path = kronq.save(quantized, tmp_path / "a.safetensors")
-    stored = roles(quantized["l.2"])[role]
+    stored = matrices_by_role(quantized["l.2"])[role]
     assert isinstance(stored, Quantized)
     places = locate(path)["l.2"]
     codes = external("codes", places[role], path.name)

@@ -17,7 +17,7 @@ from kronq.errors import FormatError, OutputExistsError
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from tests import adapters
 from tests.paths import EXAMPLE
 
@@ -113,16 +113,16 @@ def test_the_same_adapter_is_the_same_file() -> None:
     quantized = kronq.quantize(adapters.adapter(layers=12), bits=3)
     zeros = ("h.1.x", "h.01.x", "h.001.x")
     layers = dict(quantized) | dict.fromkeys(zeros, quantized["model.layers.0.kron"])
-    expected = pack(replace(quantized, layers=layers))
+    expected = pack_adapter(replace(quantized, layers=layers))
     for seed in range(5):
         names = np.random.default_rng(seed).permutation(list(layers))
         shuffled = replace(quantized, layers={str(name): layers[name] for name in names})
-        assert pack(shuffled) == expected
+        assert pack_adapter(shuffled) == expected
 
 
 def test_a_file_that_was_read_is_packed_as_it_was(tmp_path: Path) -> None:
     path = kronq.save(kronq.quantize(adapters.adapter(), bits=4), tmp_path / "a.safetensors")
-    assert pack(kronq.load(path)) == path.read_bytes()
+    assert pack_adapter(kronq.load(path)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -148,7 +148,7 @@ def test_any_safetensors_reader_opens_it(tmp_path: Path, bits: int) -> None:
 def test_the_header_of_210_layers_is_small(tmp_path: Path) -> None:
     quantized = kronq.quantize(kronq.load(EXAMPLE), bits=4)
     assert len(quantized) == 210
-    data = pack(quantized)
+    data = pack_adapter(quantized)
     assert int.from_bytes(data[:8], "little") < 6000
     assert len(data) - quantized.nbytes < 6000
 
@@ -175,7 +175,7 @@ def test_an_output_is_refused_where_one_is(tmp_path: Path) -> None:
         kronq.save(adapter, file)
     assert file.read_bytes() == b"mine"
     kronq.save(adapter, file, force=True)
-    assert file.read_bytes() == pack(adapter)
+    assert file.read_bytes() == pack_adapter(adapter)
     with pytest.raises(FormatError, match=r"expected a \.safetensors file"):
         kronq.save(adapter, tmp_path / "a.bin")
     assert [f.name for f in tmp_path.iterdir()] == ["a.safetensors"]
@@ -184,6 +184,6 @@ def test_an_output_is_refused_where_one_is(tmp_path: Path) -> None:
 def test_layers_of_the_same_kind_share_a_tensor_whatever_their_names() -> None:
     rng = np.random.default_rng(0)
     layers: dict[str, Delta] = {f"{word}.proj": adapters.lora(rng) for word in ("up", "down", "q")}
-    header = pack(Adapter(layers))
+    header = pack_adapter(Adapter(layers))
     size = int.from_bytes(header[:8], "little")
     assert set(json.loads(header[8 : 8 + size])) == {"__metadata__", "0.B1", "0.B2"}

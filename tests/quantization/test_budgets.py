@@ -11,7 +11,7 @@ import pytest
 import kronq
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.config_names import config_for, config_of
 from kronq.trellis.coded_layers import rescale_coded_layers
 from tests import adapters
@@ -37,7 +37,7 @@ def test_a_size_is_filled(kind: str, method: str, bits: float) -> None:
     adapter = layers(kind)
     size = int(bits * adapter.parameters / 8)
     found = kronq.quantize(adapter, CONFIGS[method](size=size))
-    assert 0.99 * size <= len(pack(found)) <= size
+    assert 0.99 * size <= len(pack_adapter(found)) <= size
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments, SecondMoments
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.model.test_error_weights import second_moment
@@ -47,12 +47,12 @@ def test_less_error_in_as_many_bytes(kind: str, two_sided: bool, tmp_path: Path)
     moments = moments_of(adapter, two_sided=two_sided)
     plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
     calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
-    assert len(pack(calibrated)) <= 3 * adapter.parameters / 8
+    assert len(pack_adapter(calibrated)) <= 3 * adapter.parameters / 8
     most = 1.0 if kind == "full_b" else 0.85
     assert seen_error(adapter, calibrated, moments) < most * seen_error(adapter, plain, moments)
     path = kronq.save(calibrated, tmp_path / "a.safetensors")
     again = kronq.load(path)
-    assert pack(again) == path.read_bytes()
+    assert pack_adapter(again) == path.read_bytes()
     for name, delta in calibrated.items():
         assert np.array_equal(delta.dense(), again[name].dense())
 
@@ -116,7 +116,7 @@ def test_the_same_adapter_gives_the_same_bytes() -> None:
     moments = moments_of(adapter)
     other = Adapter(dict(reversed(adapter.layers.items())))
     one, two = (
-        pack(kronq.quantize(a, kronq.Compact(bpw=3), second_moments=moments))
+        pack_adapter(kronq.quantize(a, kronq.Compact(bpw=3), second_moments=moments))
         for a in (adapter, other)
     )
     assert one == two
@@ -129,10 +129,10 @@ def test_a_layer_that_calibration_did_not_see() -> None:
         kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=some)
 
 
-def test_a_layer_too_loud_for_one_step() -> None:
+def test_a_layer_too_large_for_one_step() -> None:
     """At so many bits in all it alone would need dozens a parameter."""
     rng = np.random.default_rng(0)
     some = {f"h.{i}": adapters.lora(rng, 64, 48, 4) for i in range(40)}
-    loud = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})
-    with pytest.raises(KronqError, match="too loud beside the others"):
-        kronq.quantize(loud, kronq.Compact(bpw=4))
+    large = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})
+    with pytest.raises(KronqError, match="too large beside the others"):
+        kronq.quantize(large, kronq.Compact(bpw=4))

@@ -14,7 +14,7 @@ from kronq.errors import FormatError, KronqError
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.config_names import config_for
 from kronq.quantization.uniform import layer as uniform
 from kronq.quantization.uniform.layer import quantize_layer
@@ -201,7 +201,7 @@ def test_values_that_are_not_finite_are_refused_by_layer(kind: str, value: float
 @pytest.mark.parametrize("method", ["balanced", "rtn", "fp16"])
 def test_the_same_adapter_gives_the_same_bytes(method: object) -> None:
     made = [kronq.quantize(adapters.adapter(), config_for(method, 4)) for _ in range(2)]  # type: ignore[arg-type]
-    assert pack(made[0]) == pack(made[1])
+    assert pack_adapter(made[0]) == pack_adapter(made[1])
 
 
 def test_progress_counts_every_layer() -> None:

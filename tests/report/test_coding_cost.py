@@ -51,8 +51,8 @@ def test_what_a_layer_costs_is_what_a_file_shrinks_by_without_it() -> None:
     spent = coding_costs(quantized)
     kept = {n: d for n, d in quantized.items() if n not in ("layers.0", "layers.1")}
     # Lanes of 128 hold whole channels of 256, so the rest is still a path through the trellis.
-    again = kronq.packed.pack(replace(quantized, layers=kept))
-    saved = len(kronq.packed.pack(quantized)) - len(again)
+    again = kronq.packed.pack_adapter(replace(quantized, layers=kept))
+    saved = len(kronq.packed.pack_adapter(quantized)) - len(again)
     assert saved == pytest.approx((spent["layers.0"] + spent["layers.1"]) / 8, rel=0.1)
 
 

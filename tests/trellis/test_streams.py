@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import kronq
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import LayerShape, channel_count
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets, least_norm_class
@@ -74,7 +74,7 @@ def test_what_is_packed_is_read(made: tuple[Adapter, list[StepOffsets]]) -> None
     with tempfile.TemporaryDirectory() as folder:
         path = kronq.save(adapter, Path(folder, "a.safetensors"))
         again = kronq.load(path)
-        assert pack(again) == path.read_bytes()
+        assert pack_adapter(again) == path.read_bytes()
         for one, two in zip(levels_of(adapter), levels_of(again), strict=True):
             assert np.array_equal(one.levels, two.levels)
             assert np.array_equal(one.norm_classes, two.norm_classes)
@@ -93,6 +93,6 @@ def test_layers_without_steps_of_their_own_are_version_2() -> None:
     """What an older reader can read is not kept from it."""
     shapes = LayerShape((((4, 2), (2, 3)),), 1.0)
     for own, version in ((NO_OFFSETS, b'\\"version\\":2'), (StepOffsets(1), b'\\"version\\":3')):
-        assert version in pack(
+        assert version in pack_adapter(
             made_up({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [NO_OFFSETS, own])
         )

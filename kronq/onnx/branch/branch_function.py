@@ -18,7 +18,7 @@ from kronq.model.delta import Delta
 from kronq.model.matrix import Matrix, Quantized
 from kronq.onnx.branch.function_body import FunctionBody
 from kronq.onnx.graph.sites import Site
-from kronq.packed import roles
+from kronq.packed import matrices_by_role
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Signature:
 
     @classmethod
     def of(cls, delta: Delta, dtype: ir.DataType, fused: bool) -> Signature:
-        matrices = tuple(StoredMatrix.of(role, m) for role, m in roles(delta).items())
+        matrices = tuple(StoredMatrix.of(role, m) for role, m in matrices_by_role(delta).items())
         (d_out, d_in), (full_out, full_in) = delta.shape, delta.full_shape
         return cls(matrices, dtype, d_in < full_in, d_out < full_out, fused)
 

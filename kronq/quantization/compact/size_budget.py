@@ -13,7 +13,7 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.second_moments import LayerMoments
-from kronq.packed import grouped
+from kronq.packed import group_layers
 from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
@@ -112,7 +112,7 @@ def _learn_tables(
 
 def order_as_in_file(adapter: Adapter) -> Adapter:
     """Returns the adapter with its layers in the order of a file of compact codes."""
-    ordered = [name for group in grouped(_with_empty_matrices(adapter)) for name in group]
+    ordered = [name for group in group_layers(_with_empty_matrices(adapter)) for name in group]
     return replace(adapter, layers={name: adapter[name] for name in ordered})
 
 

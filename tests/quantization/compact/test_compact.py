@@ -15,7 +15,7 @@ from kronq.errors import FormatError, KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.trellis.coded_layers import build_coded_layers
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.norm_classes import EMPTY_CHANNEL
@@ -43,7 +43,7 @@ def test_the_published_figures(bits: int, least_db: float, tmp_path: Path) -> No
     assert path.stat().st_size == report.bytes
     loaded = kronq.load(path)
     assert kronq.measure(adapter, loaded).total.relative_error == report.relative_error
-    assert pack(loaded) == path.read_bytes()
+    assert pack_adapter(loaded) == path.read_bytes()
 
 
 def layers(kind: str, count: int = 6) -> Adapter:
@@ -88,7 +88,7 @@ def test_more_bytes_are_less_error(low: int, more: int, seed: int) -> None:
 def test_the_same_adapter_gives_the_same_bytes() -> None:
     adapter = layers("kron")
     other = Adapter(dict(reversed(adapter.layers.items())))
-    one, two = (pack(kronq.quantize(a, kronq.Compact(bpw=3))) for a in (adapter, other))
+    one, two = (pack_adapter(kronq.quantize(a, kronq.Compact(bpw=3))) for a in (adapter, other))
     assert one == two
 
 
@@ -102,7 +102,7 @@ def test_gaussian_factors_come_near_the_bound() -> None:
     for _ in range(3):
         found, tables = round_and_learn(prepared, 0.15, tables)
     new = Adapter(build_coded_layers(adapter, prepared, found))
-    bits = 8 * len(pack(new)) / adapter.parameters
+    bits = 8 * len(pack_adapter(new)) / adapter.parameters
     assert 6.0206 * bits + 20 * np.log10(relative(adapter["x"], new["x"])) < 0.75
 
 
@@ -128,7 +128,7 @@ def test_matrices_are_coded_and_their_bytes_add_up() -> None:
     quantized = kronq.quantize(layers("kron"), kronq.Compact(bpw=3))
     matrices = [m for d in quantized.values() for m in d.matrices]
     assert all(isinstance(m, EntropyCoded) for m in matrices)
-    data = pack(quantized)
+    data = pack_adapter(quantized)
     assert sum(m.nbytes for m in matrices) == len(data) - 8 - int.from_bytes(data[:8], "little")
 
 
@@ -136,7 +136,7 @@ def test_only_whole_compact_adapters_are_packed() -> None:
     quantized = kronq.quantize(layers("kron"), kronq.Compact(bpw=3))
     some = replace(quantized, layers={n: quantized[n] for n in list(quantized)[2:]})
     with pytest.raises(FormatError, match="only all together"):
-        pack(some)
+        pack_adapter(some)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.distill import TuningSettings, tune
 
 EXAMPLES = [Example(f"{i} and {i} make", (f" {2 * i}",)) for i in range(12)]
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_file_and_it_reads_back(tiny_hf: Path, tmp_
     adapter = trained("kron")
     settings = TuningSettings(steps=3)
     one, two = (tune(adapter, tiny_hf, EXAMPLES, SIZE, settings, device="cpu") for _ in range(2))
-    assert pack(one) == pack(two)
+    assert pack_adapter(one) == pack_adapter(two)
     read = kronq.load(kronq.save(one, tmp_path / "a.safetensors"))
     assert read.recipe is not None
     assert read.recipe.method == "tuned"

@@ -14,7 +14,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import LayerMoments, SecondMoments
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
 from kronq.report.activation_error import squared_activation_norms
@@ -56,7 +56,7 @@ def test_every_kind_comes_back_from_its_file(tmp_path: Path, bits: float) -> Non
         for one, other in zip(read[name].matrices, delta.matrices, strict=True):
             assert np.array_equal(one.float32(), other.float32())
             assert (one.bits, one.dtype) == (other.bits, other.dtype)
-    assert pack(native(adapter, bits)) == pack(found)
+    assert pack_adapter(native(adapter, bits)) == pack_adapter(found)
 
 
 def test_more_bits_are_better_for_every_kind() -> None:

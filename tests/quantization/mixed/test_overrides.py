@@ -11,7 +11,7 @@ import kronq
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.packed import pack
+from kronq.packed import pack_adapter
 from kronq.quantization.mixed.native import native
 from tests import adapters
 from tests.adapters import relative
@@ -53,7 +53,7 @@ def test_bits_are_spent_on_the_layers_that_match(example: Adapter, tmp_path: Pat
     assert error(found, overridden=True) == pytest.approx(error(wide, overridden=True), rel=0.1)
     assert error(found, overridden=False) == pytest.approx(error(narrow, overridden=False), rel=0.1)
     parameters = sum(example[name].b.parameters for name in matching)
-    extra = len(pack(found)) - len(pack(narrow))
+    extra = len(pack_adapter(found)) - len(pack_adapter(narrow))
     assert extra == pytest.approx(parameters * (8 - 4) / 8, rel=0.05)
     read = kronq.load(kronq.save(found, tmp_path / "a.safetensors"))
     assert read.recipe is not None

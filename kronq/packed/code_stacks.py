@@ -1,4 +1,4 @@
-"""One matrix of many layers: its codes stay packed until some are asked for."""
+"""One matrix of many layers, whose codes stay packed until some of them are used."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kronq.model.stacks import ALL, LayerIndex
 
 I8 = NDArray[np.int8]
 
-AT_ONCE = 2**20
+SMALL_STACK = 2**20
 """Codes of all layers up to which they are unpacked together, and kept."""
 
 
-class Stack:
-    """Codes of matrices of one shape.
+class CodeStack:
+    """Packed codes of matrices of one shape.
 
-    Unpacking a small matrix takes as many steps as unpacking a hundred, and who asks for one layer
-    soon asks for the others. So small stacks are unpacked at once; of large ones nothing is kept.
+    Unpacking a small matrix takes as many steps as unpacking a hundred, and code that uses one
+    layer soon uses the others. So small stacks are unpacked at once; of large ones nothing is kept.
 
     Args:
-        layers: How many there are.
+        layers: Number of layers.
         shape: (rows, cols).
         unpack: (first, last + 1) → codes [layers, rows, cols].
     """
@@ -37,24 +37,24 @@ class Stack:
         self.layers = layers
         self.shape = shape
         self._unpack = unpack
-        self._small = layers * shape[0] * shape[1] <= AT_ONCE
+        self._is_small = layers * shape[0] * shape[1] <= SMALL_STACK
 
-    def codes(self, layer: int) -> I8:
-        """Those of one layer, not to be written to."""
-        found: I8 = self.some(slice(layer, layer + 1))[0]
-        return found
+    def layer(self, layer: int) -> I8:
+        """Returns the codes of one layer, not to be written to."""
+        codes: I8 = self.select(slice(layer, layer + 1))[0]
+        return codes
 
-    def some(self, layers: LayerIndex = ALL) -> I8:
-        """Those of some layers, not to be written to."""
-        if self._small:
-            return self._unpacked[layers]
+    def select(self, layers: LayerIndex = ALL) -> I8:
+        """Returns the codes of some layers, not to be written to."""
+        if self._is_small:
+            return self._all_codes[layers]
         if isinstance(layers, slice):
             first, stop, _ = layers.indices(self.layers)
             return self._unpack(first, stop)
-        return np.stack([self.codes(layer) for layer in layers])
+        return np.stack([self.layer(layer) for layer in layers])
 
     @cached_property
-    def _unpacked(self) -> I8:
+    def _all_codes(self) -> I8:
         codes = self._unpack(0, self.layers)
         codes.flags.writeable = False
         return codes
@@ -62,14 +62,9 @@ class Stack:
 
 @dataclass(frozen=True, eq=False)
 class StackedCodes:
-    """One matrix of a stack.
+    """Codes of one layer of a stack."""
 
-    Attributes:
-        stack: All of them.
-        layer: Which one.
-    """
-
-    stack: Stack
+    stack: CodeStack
     layer: int
 
     @property
@@ -83,24 +78,24 @@ class StackedCodes:
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("packed codes cannot be shown without unpacking them")
-        codes: NDArray[Any] = np.array(self.stack.codes(self.layer), dtype, copy=copy, order="C")
+        codes: NDArray[Any] = np.array(self.stack.layer(self.layer), dtype, copy=copy, order="C")
         return codes
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedStack:
-    """Codes with scales; see ``Quantized``.
+    """Codes with scales, of every layer; see ``Quantized``.
 
     Attributes:
         codes: Of all layers.
         scale: [layers, ...], or None.
-        axis: Of each matrix.
+        axis: The channel axis of each matrix.
         bits: Of every code, where there are no ``widths``.
         group_size: Of each matrix.
         widths: uint8 [layers, channels], or None.
     """
 
-    codes: Stack
+    codes: CodeStack
     scale: NDArray[np.float16] | None
     axis: int
     bits: int = 0
@@ -110,23 +105,23 @@ class QuantizedStack:
     def matrix(self, layer: int) -> Quantized:
         codes = StackedCodes(self.codes, layer)
         scale, widths = (None if x is None else x[layer] for x in (self.scale, self.widths))
-        return Quantized(codes, scale, self._bits[layer], self.axis, self.group_size, widths)
+        return Quantized(codes, scale, self._mean_bits[layer], self.axis, self.group_size, widths)
 
     @cached_property
-    def _bits(self) -> list[int]:
-        """Of each matrix, on average."""
+    def _mean_bits(self) -> list[int]:
+        """Bits of each layer's codes, rounded on average."""
         if self.widths is None:
             return [self.bits] * self.codes.layers
         return [round(mean) for mean in self.widths.mean(axis=1).tolist()]
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
-        return dequantize_codes(self.codes.some(layers), scale, self.axis, self.group_size)
+        return dequantize_codes(self.codes.select(layers), scale, self.axis, self.group_size)
 
 
 @dataclass(frozen=True, eq=False)
 class FloatStack:
-    """Floating point as it came, [layers, rows, cols]."""
+    """Floating-point matrices as they came, [layers, rows, cols]."""
 
     array: NDArray[Any]
 
