@@ -33,6 +33,7 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
@@ -48,4 +49,4 @@ providers: $(OPENVINO)
 	$(BIN)/pytest -rs tests/onnx/test_openvino.py
 
 clean:
-	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .nox site build *.egg-info
+	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .nox build *.egg-info
