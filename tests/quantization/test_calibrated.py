@@ -1,4 +1,4 @@
-"""Compact codes with calibration: in as many bytes, less error in what layers put out."""
+"""Compact codes with second moments: less activation error in as many bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.quantization.compact.test_compact import layers
 
 
 def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> SecondMoments:
-    """Far from white, and of other sizes in other layers."""
+    """Random moments, far from white, of different magnitude in each layer."""
     rng = np.random.default_rng(seed)
     found = {}
     for i, (name, delta) in enumerate(adapter.items()):
@@ -33,8 +33,8 @@ def moments_of(adapter: Adapter, *, two_sided: bool = False, seed: int = 0) -> S
     return SecondMoments(found, 1000)
 
 
-def seen_error(adapter: Adapter, quantized: Adapter, moments: SecondMoments) -> float:
-    """The relative activation error over all layers."""
+def activation_error(adapter: Adapter, quantized: Adapter, moments: SecondMoments) -> float:
+    """Relative activation error over all layers."""
     each = [squared_activation_norms(d, quantized[n], moments[n]) for n, d in adapter.items()]
     return float(sum(e.error for e in each) / sum(e.reference for e in each))
 
@@ -42,14 +42,15 @@ def seen_error(adapter: Adapter, quantized: Adapter, moments: SecondMoments) -> 
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("kind", list(adapters.KINDS))
 def test_less_error_in_as_many_bytes(kind: str, two_sided: bool, tmp_path: Path) -> None:
-    """And the file is what was measured. Of a whole B only the layers' shares change."""
+    """The file has the measured error. For a whole B only the shares of layers change."""
     adapter = layers(kind, 24 if kind == "decomposed_a" else 5)
     moments = moments_of(adapter, two_sided=two_sided)
     plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
     calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
     assert len(pack_adapter(calibrated)) <= 3 * adapter.parameters / 8
     most = 1.0 if kind == "full_b" else 0.85
-    assert seen_error(adapter, calibrated, moments) < most * seen_error(adapter, plain, moments)
+    before, after = (activation_error(adapter, each, moments) for each in (plain, calibrated))
+    assert after < most * before
     path = kronq.save(calibrated, tmp_path / "a.safetensors")
     again = kronq.load(path)
     assert pack_adapter(again) == path.read_bytes()
@@ -58,7 +59,7 @@ def test_less_error_in_as_many_bytes(kind: str, two_sided: bool, tmp_path: Path)
 
 
 def test_whole_and_factored_bs_beside_each_other() -> None:
-    """Both count by what was seen, however large that is."""
+    """Both are weighted by their moments, of any magnitude."""
     adapter = Adapter({**layers("kron", 3), **layers("full_b", 3)})
     for size in (1e-4, 1e4):
         moments = SecondMoments(
@@ -67,8 +68,8 @@ def test_whole_and_factored_bs_beside_each_other() -> None:
         )
         plain = kronq.quantize(adapter, kronq.Compact(bpw=3))
         calibrated = kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=moments)
-        ratio = seen_error(adapter, calibrated, moments) / seen_error(adapter, plain, moments)
-        assert ratio < 0.95
+        before, after = (activation_error(adapter, each, moments) for each in (plain, calibrated))
+        assert after < 0.95 * before
 
 
 def test_white_moments_change_nothing_that_matters() -> None:
@@ -84,7 +85,7 @@ def test_white_moments_change_nothing_that_matters() -> None:
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
 def test_moments_of_any_size(size: float) -> None:
-    """A layer that was never seen to read anything reads little of everything."""
+    """Zero, tiny and huge moments give finite values."""
     adapter = layers("kron", 2)
     seen = moments_of(adapter)
     scaled = {n: LayerMoments(m.inputs * np.float32(size)) for n, m in seen.items()}
@@ -93,7 +94,7 @@ def test_moments_of_any_size(size: float) -> None:
     )
     assert all(np.isfinite(delta.dense()).all() for delta in quantized.values())
     if size:
-        assert seen_error(adapter, quantized, seen) < 0.1
+        assert activation_error(adapter, quantized, seen) < 0.1
 
 
 @pytest.mark.parametrize("kind", ["kron", "full_b"])
@@ -129,8 +130,8 @@ def test_a_layer_that_calibration_did_not_see() -> None:
         kronq.quantize(adapter, kronq.Compact(bpw=3), second_moments=some)
 
 
-def test_a_layer_too_large_for_one_step() -> None:
-    """At so many bits in all it alone would need dozens a parameter."""
+def test_a_layer_out_of_range_of_the_common_step() -> None:
+    """At this step it would need dozens of bits per weight."""
     rng = np.random.default_rng(0)
     some = {f"h.{i}": adapters.lora(rng, 64, 48, 4) for i in range(40)}
     large = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})

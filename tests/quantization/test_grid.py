@@ -1,4 +1,4 @@
-"""Rounding to a grid: what the codes mean is what ONNX says they mean."""
+"""Rounding to a grid: values as ONNX dequantizes them, scales of least squared error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def normal(rows: int, cols: int, seed: int = 0) -> NDArray[np.float32]:
 def test_values_are_what_dequantize_linear_computes(
     group_size: int | None, bits: int, axis: int, runtime: object
 ) -> None:
-    """Per channel and in blocks, also where the last block is short."""
+    """Per channel and in groups, with a short last group too."""
     q = quantize_matrix(normal(48, 72), bits, axis=axis, group_size=group_size)
     assert np.array_equal(runtime(onnx.of(q)), q.float32())  # type: ignore[operator]
 
@@ -61,7 +61,7 @@ def test_rounding_to_the_maximum_is_off_by_half_a_step_at_most(bits: int) -> Non
 def test_fitting_never_loses_to_the_maximum(
     bits: int, axis: int, group_size: int | None, seed: int, spread: float, heavy: bool
 ) -> None:
-    """In every channel, of uniform or heavy-tailed values of any size."""
+    """In every channel of uniform or heavy-tailed values of any magnitude."""
     rng = np.random.default_rng(seed)
     x = (rng.standard_t(2, (12, 30)) if heavy else rng.uniform(-1, 1, (12, 30))) * 10**spread
     x = x.astype(np.float32)
@@ -79,7 +79,7 @@ def test_fitting_never_loses_to_the_maximum(
 def test_fitted_scales_are_close_to_the_best_of_a_thousand(
     bits: int, short: float, shape: str, length: int
 ) -> None:
-    """Channels as adapters have them, ``short`` dB from an exhaustive search at the most."""
+    """Within ``short`` dB of an exhaustive search, for channels of typical length."""
     rng = np.random.default_rng(0)
     x = {"normal": rng.normal, "uniform": rng.uniform}[shape](-1, 1, (16, length))
     x = x.astype(np.float32)
@@ -95,7 +95,7 @@ def test_fitted_scales_are_close_to_the_best_of_a_thousand(
 
 @pytest.mark.parametrize("fit", ["max", "mse"])
 def test_zero_channels_stay_zero(fit: object) -> None:
-    """PEFT starts one factor at zero: nothing may divide by its size."""
+    """PEFT initializes one factor to zero: nothing may divide by its norm."""
     x = normal(6, 10)
     x[[0, 3]] = 0
     q = quantize_matrix(x, 4, axis=0, fit=fit)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_values_near_the_ends_of_float16(bits: int, size: float) -> None:
 def test_a_group_size_need_not_divide(
     axis: int, group_size: int | None, scale: tuple[int, ...]
 ) -> None:
-    """The last group is short; a group as long as the channel is the channel."""
+    """The last group is short; one group as long as the channel is a channel scale."""
     x = normal(10, 23)
     q = quantize_matrix(x, 4, axis=axis, group_size=group_size)
     assert q.scale.shape == scale
@@ -133,7 +133,7 @@ def test_a_group_size_need_not_divide(
 
 
 def test_exact_values_are_kept_exactly() -> None:
-    """A matrix that lies on a grid comes back bit by bit."""
+    """A matrix that lies on a grid comes back exactly."""
     codes = np.random.default_rng(0).integers(-7, 8, (5, 40))
     codes[:, 0] = 7
     x = (codes * 0.25).astype(np.float32)

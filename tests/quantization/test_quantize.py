@@ -1,4 +1,4 @@
-"""Float adapter in, quantized adapter out."""
+"""``kronq.quantize`` and uniform codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_published_figures(bits: int, most_bytes: int, least_db: float) -> N
 def test_balanced_is_the_better_of_two_gauges(
     kind: str, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never worse than fitted scales in the gauge as trained, and never worse than rounding."""
+    """Never more error than fitted scales in the gauge as trained, or than plain rounding."""
     for seed in range(5):
         delta = adapters.KINDS[kind](np.random.default_rng(seed))
         best = quantize_layer("x", delta, Recipe("balanced", bits))
@@ -52,8 +52,8 @@ def test_balanced_is_the_better_of_two_gauges(
         assert relative(delta, best) <= relative(delta, plain) * (1 + 1e-4)
 
 
-def test_balanced_saves_what_plain_rounding_ruins() -> None:
-    """Rank components of very different size, mixed: one scale a component cannot serve them."""
+def test_balanced_serves_components_of_very_different_norm() -> None:
+    """Mixed in every channel, where plain rounding ruins the small ones."""
     rng = np.random.default_rng(0)
     mix, _ = np.linalg.qr(rng.normal(size=(8, 8)))
     gauge = mix * 10.0 ** np.linspace(-2, 2, 8)
@@ -70,7 +70,7 @@ def test_balanced_saves_what_plain_rounding_ruins() -> None:
 @max_examples(40)
 @given(left=st.floats(-12, 12), right=st.floats(-12, 12), bits=st.sampled_from([16, 8, 4, 2]))
 def test_the_size_of_a_factor_does_not_matter(left: float, right: float, bits: int) -> None:
-    """float16 ends at 65,504 and 6e-8; a power of two moves into the layer's scale instead."""
+    """Norms beyond float16's range move into the layer's scale, as a power of two."""
     delta = adapters.kron(np.random.default_rng(0))
     recipe = Recipe("balanced", bits)
     moved = adapters.scaled(delta, 2.0 ** (2 * round(left)), 2.0 ** (2 * round(right)))
@@ -116,7 +116,7 @@ def test_a_fresh_adapter_stays_zero(method: object, bits: int) -> None:
 
 
 def test_codes_that_would_not_be_smaller_are_not_used() -> None:
-    """A 4×2 LoRA of rank 2 and 4 bits: 4 + 4 bytes of codes, but 8 of scales."""
+    """Scales of tiny factors weigh more than their codes save."""
     tiny = adapters.lora(np.random.default_rng(0), rows=2, cols=2, rank=2)
     for bits, dtype in ((8, "float16"), (2, "int2")):
         quantized = kronq.quantize(Adapter({"x": tiny}), kronq.Uniform(bits=bits))["x"]
@@ -150,7 +150,7 @@ def test_the_last_layer_expression_that_matches_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"bits": 5}, "bits: no such width; found 5"),
         ({"bits": "4"}, "bits: no such width; found '4'"),
@@ -167,10 +167,10 @@ def test_the_last_layer_expression_that_matches_wins() -> None:
     ],
     ids=str,
 )
-def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
+def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:
     with pytest.raises(KronqError) as error:
         kronq.quantize(adapters.adapter(), kronq.Uniform(**settings))  # type: ignore[arg-type]
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_quantizing_twice_is_refused() -> None:

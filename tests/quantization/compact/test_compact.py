@@ -1,4 +1,4 @@
-"""Compact codes: as asked for in bytes, and near what any code could do."""
+"""Compact codes: sizes as asked for, and errors near the rate–distortion bound."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.paths import EXAMPLE
 @pytest.mark.slow
 @pytest.mark.parametrize(("bits", "least_db"), [(1, 4.9), (2, 10.4), (4, 22.3)])
 def test_the_published_figures(bits: int, least_db: float, tmp_path: Path) -> None:
-    """Within 1.6 dB of the bound with every byte counted, and the file is what was measured."""
+    """Within 1.6 dB of the bound, header included; the file has the measured error."""
     adapter = kronq.load(EXAMPLE)
     quantized = kronq.quantize(adapter, kronq.Compact(bpw=bits))
     report = kronq.measure(adapter, quantized).total
@@ -60,7 +60,7 @@ def layers(kind: str, count: int = 6) -> Adapter:
 
 @pytest.mark.parametrize("kind", list(adapters.KINDS))
 def test_every_kind_comes_out_as_the_dense_error_says(kind: str, tmp_path: Path) -> None:
-    """Against numpy.kron of what is read back from the file."""
+    """``Delta.dense`` against numpy.kron, of layers read from the file."""
     adapter = layers(kind, 60 if kind == "decomposed_a" else 6)
     size = 1500 + adapter.parameters // 2
     path = kronq.save(kronq.quantize(adapter, kronq.Compact(size=size)), tmp_path / "a.safetensors")
@@ -93,7 +93,7 @@ def test_the_same_adapter_gives_the_same_bytes() -> None:
 
 
 def test_gaussian_factors_come_near_the_bound() -> None:
-    """6.02 dB a bit at high rate, less half a dB for the trellis: no scalar quantizer does it."""
+    """Less than 0.75 dB from 6.02 dB a bit, which no scalar quantizer reaches."""
     rng = np.random.default_rng(0)
     whole = Product(Float(rng.normal(size=(400, 500)).astype(np.float32)))
     adapter = Adapter({"x": Delta(ONE, whole, 1.0, (400, 500))})
@@ -140,7 +140,7 @@ def test_only_whole_compact_adapters_are_packed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"bpw": 0}, "bad bpw; found 0"),
         ({"bpw": 13}, "bad bpw; found 13"),
@@ -149,15 +149,15 @@ def test_only_whole_compact_adapters_are_packed() -> None:
     ],
     ids=str,
 )
-def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
+def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:
     with pytest.raises(KronqError) as error:
         kronq.quantize(layers("kron"), kronq.Compact(**settings))  # type: ignore[arg-type]
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.slow
 def test_few_channels_are_coded_for_nothing() -> None:
-    """A column of B1 without a row of B2, or the other way round, means nothing."""
+    """A column of B1 without its row of B2, or the reverse, contributes nothing."""
     adapter = kronq.load(EXAMPLE)
     found = kronq.quantize(adapter, kronq.Compact(bpw=0.6))
     half_dead = coded = 0

@@ -22,44 +22,44 @@ EXAMPLES = [
 
 def test_a_choice_is_predicted_as_if_it_stood_alone(tiny_hf: Path) -> None:
     model, tokenize = load_model(tiny_hf, device="cpu")
-    asked = list(encode_questions(EXAMPLES, tokenize))
-    assert [len(q.choices) for q in asked] == [3, 2, 1]
-    assert can_share_prompts(model, asked[0])
+    questions = list(encode_questions(EXAMPLES, tokenize))
+    assert [len(q.choices) for q in questions] == [3, 2, 1]
+    assert can_share_prompts(model, questions[0])
     with torch.no_grad():
-        together = predict_targets(model, asked, share_prompts=True)
-        apart = predict_targets(model, asked, share_prompts=False)
+        together = predict_targets(model, questions, share_prompts=True)
+        apart = predict_targets(model, questions, share_prompts=False)
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
 
 
 def test_a_model_that_reads_no_masks_is_noticed(tiny_hf: Path) -> None:
     model, tokenize = load_model(tiny_hf, device="cpu")
-    (asked,) = encode_questions(EXAMPLES[:1], tokenize)
+    (question,) = encode_questions(EXAMPLES[:1], tokenize)
 
     def careless(attention_mask: torch.Tensor, **others: object) -> object:
         return model(attention_mask=None, **others)
 
     careless.parameters = model.parameters
-    assert not can_share_prompts(careless, asked)
+    assert not can_share_prompts(careless, question)
 
 
 def test_the_wrong_choices_weigh_as_much_as_the_right_one() -> None:
-    asked = Question((1, 2), ((3, 4), (5, 6), (7, 8)), answer=1)
-    batch = build_rows([asked])
+    question = Question((1, 2), ((3, 4), (5, 6), (7, 8)), answer=1)
+    batch = build_rows([question])
     assert batch.targets.tolist() == [3, 4, 5, 6, 7, 8]
     assert batch.choice.tolist() == [0, 0, 1, 1, 2, 2]
     assert batch.weight.tolist() == [0.5, 0.5, 1, 1, 0.5, 0.5]
 
 
-def test_what_is_unlike_is_counted(tiny_hf: Path) -> None:
-    """Nothing between equals; and of two answers alike by token the order of choices tells."""
+def test_divergence_of_tokens_and_of_choices() -> None:
+    """0 between equals; the order of choices adds its own."""
     batch = build_rows([Question((1,), ((2,), (3,)), answer=0)])
-    wanted = torch.tensor([[0.1, 0.1, 0.5, 0.3]] * 2).log()
-    assert float(divergence(wanted, wanted, batch)) == pytest.approx(0, abs=1e-6)
+    reference = torch.tensor([[0.1, 0.1, 0.5, 0.3]] * 2).log()
+    assert float(divergence(reference, reference, batch)) == pytest.approx(0, abs=1e-6)
     other = torch.tensor([[0.1, 0.1, 0.3, 0.5]] * 2).log()
-    by_token = 2 * 0.2 * np.log(5 / 3)
-    between = (0.625 - 0.375) * np.log(5 / 3)
-    assert float(divergence(wanted, other, batch)) == pytest.approx(
-        by_token + 4 * between, rel=1e-5
+    tokens = 2 * 0.2 * np.log(5 / 3)
+    choices = (0.625 - 0.375) * np.log(5 / 3)
+    assert float(divergence(reference, other, batch)) == pytest.approx(
+        tokens + 4 * choices, rel=1e-5
     )
 
 

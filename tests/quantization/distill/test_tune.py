@@ -1,4 +1,4 @@
-"""Tuned codes against the untuned ones of the same size, judged by torch alone."""
+"""Tuned codes against untuned ones of the same size, compared by torch alone."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def trained(family: str) -> Adapter:
 
 
 def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
-    """KL(adapter ‖ other), a token of an answer."""
+    """KL(adapter ‖ other) per token of the answers."""
     model, tokenize = load_model(model_dir, device="cpu")
     (batch,) = make_batches(list(encode_examples(EXAMPLES, tokenize)), 10_000)
-    said = []
+    logs = []
     for which in (adapter, other):
         with attach(model, which), torch.no_grad():
-            said.append(answer_logits(model, to_torch_batch(batch))[0].log_softmax(dim=-1))
-    return float((said[0].exp() * (said[0] - said[1])).sum(dim=-1).mean())
+            logs.append(answer_logits(model, to_torch_batch(batch))[0].log_softmax(dim=-1))
+    return float((logs[0].exp() * (logs[0] - logs[1])).sum(dim=-1).mean())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["kron", "lora"])
-def test_it_says_what_the_adapter_says_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
+def test_answers_are_closer_to_the_adapters_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
     adapter = trained(family)
     tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, TuningSettings(steps=60), device="cpu")
     plain = kronq.quantize(adapter, kronq.Compact(size=SIZE))
@@ -74,17 +74,17 @@ def test_the_same_seed_gives_the_same_file_and_it_reads_back(tiny_hf: Path, tmp_
         assert np.array_equal(delta.dense(), one[name].dense())
 
 
-def test_progress_is_told(tiny_hf: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_counts_steps(tiny_hf: Path) -> None:
+    calls: list[tuple[int, int]] = []
     tune(
         trained("kron"),
         tiny_hf,
         EXAMPLES,
         SIZE,
         TuningSettings(steps=2),
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told == [(1, 2), (2, 2)]
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_what_cannot_be_tuned_is_refused(tiny_hf: Path, tmp_path: Path) -> None:

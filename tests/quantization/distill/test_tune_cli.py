@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_calibrated(kronq: Kronq, folder: Path, tiny_base: Path) -> None:
-    """In as many bytes less of the activation error is left, and the report tells it."""
+    """The report has a smaller activation error, in as many bytes."""
     asked = ("quantize", folder / "trained", "--size", SIZE, "--dry-run", "--json")
     text = ("--calibration", folder / "text.jsonl", "--base", tiny_base, "--cache", folder / "c")
     found = kronq(*asked, *text)

@@ -1,4 +1,4 @@
-"""Native codes: the figures, the bytes, and whatever an adapter may be."""
+"""Native codes: errors, file sizes, and adapters of every kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def snr(reference: Adapter, found: Adapter) -> float:
 
 
 def size(found: Adapter) -> int:
-    """Of the file, with a measured error in it as long as one can be."""
+    """Bytes of the file, with a relative error of most digits in its manifest."""
     return file_size(found)
 
 
@@ -35,7 +35,7 @@ def size(found: Adapter) -> int:
     ("bits", "least_db", "most_bits"), [(4, 21.5, 4.2), (3, 15.2, 3.2), (2, 9.4, 2.2)]
 )
 def test_the_example_adapter(bits: int, least_db: float, most_bits: float) -> None:
-    """Two dB and more above balanced codes, in a file that is no larger than theirs."""
+    """At least 2 dB better than balanced codes, in a file that is no larger."""
     adapter = kronq.load(EXAMPLE)
     found = native(adapter, bits)
     balanced = kronq.quantize(adapter, kronq.Uniform(bits=bits))
@@ -91,7 +91,7 @@ def test_a_weak_component_gets_no_bits() -> None:
 
 
 def test_a_large_a_takes_its_share() -> None:
-    """As with PEFT's decompose_factor=-1, where A and a whole B are of one size."""
+    """PEFT's decompose_factor=-1 makes an A as large as a whole B."""
     rng = np.random.default_rng(0)
     adapter = Adapter({f"h.{i}": adapters.full_b(rng, (24, 20), (26, 30)) for i in range(40)})
     found = native(adapter, 4)
@@ -103,7 +103,7 @@ def test_a_large_a_takes_its_share() -> None:
 
 
 def test_an_adapter_of_zeros(tmp_path: Path) -> None:
-    """As it is before training: all its bits go nowhere, and everything still works."""
+    """An adapter before training, whose channels all have width 0."""
     zeros = {n: adapters.scaled(d, 0, 0) for n, d in adapters.adapter().items()}
     found = native(Adapter(zeros), 4)
     read = kronq.load(kronq.save(found, tmp_path / "a.safetensors"))
@@ -122,7 +122,7 @@ def test_factors_of_any_size(powers: tuple[int, int]) -> None:
 
 
 def test_a_badly_scaled_gauge() -> None:
-    """Components that are large on one side and small on the other are no harder."""
+    """Components that are large in one factor and small in the other add no error."""
     rng = np.random.default_rng(0)
     delta = adapters.lora(rng, 96, 80, 4)
     by = np.array([1e-4, 1e3, 1, 30], dtype=np.float32)
@@ -133,7 +133,7 @@ def test_a_badly_scaled_gauge() -> None:
 
 
 def activations(rng: np.random.Generator, size: int, samples: int) -> np.ndarray:
-    """Inputs as language models have them: correlated, and a few channels far above the rest."""
+    """Inputs like those of language models: correlated, with a few channels of large norm."""
     mixed = rng.normal(size=(size, size)) * np.arange(1, size + 1)[:, None] ** -0.7
     x = rng.normal(size=(samples, size)) @ mixed
     x[:, :2] *= 15
@@ -142,7 +142,7 @@ def activations(rng: np.random.Generator, size: int, samples: int) -> np.ndarray
 
 @pytest.mark.parametrize("outputs", [False, True])
 def test_calibrated_codes_save_activation_error(outputs: bool) -> None:
-    """At the same bytes, on inputs that were not seen."""
+    """In as many bytes, on inputs that calibration did not see."""
     rng = np.random.default_rng(0)
     layers: dict[str, Delta] = {}
     seen: dict[str, LayerMoments] = {}

@@ -1,4 +1,4 @@
-"""The balanced gauge: the same product, with its energy spread evenly over the components."""
+"""The balanced gauge: the same product, every component of equal energy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 def pair(
     rank: int, rows: int, cols: int, true_rank: int, seed: int, spread: float
 ) -> tuple[F32, F32]:
-    """Factors of a product of rank ``true_rank``, in a gauge as unequal as 10^±spread."""
+    """Factors of a product of rank ``true_rank``, with component norms of 10^±spread."""
     rng = np.random.default_rng(seed)
     mix = rng.normal(size=(true_rank, rank))
     gauge = 10.0 ** rng.uniform(-spread, spread, rank)
@@ -43,7 +43,7 @@ shapes = {
 @max_examples(80)
 @given(**shapes)
 def test_the_product_is_the_same(**chosen: object) -> None:
-    """Up to the float32 that both factors come back in."""
+    """Within the precision of float32, in which both factors are returned."""
     b1, b2 = pair(**chosen)  # type: ignore[arg-type]
     expected = product(b1, b2)
     found = product(*balance_gauge(b1, b2))
@@ -67,7 +67,7 @@ def test_every_component_has_the_same_energy(**chosen: object) -> None:
     extra=st.integers(0, 5),
 )
 def test_the_rotation_is_an_isometry_that_evens_out(energy: list[float], extra: int) -> None:
-    """In float64, to 1e-10, whatever the spectrum: this is what leaves the product unchanged."""
+    """In float64, to 1e-10, for every spectrum: an isometry leaves the product unchanged."""
     width = len(energy) + extra
     q = equal_energy_rotation(np.array(energy), width)
     assert np.abs(q @ q.T - np.eye(len(energy))).max() <= 1e-10
