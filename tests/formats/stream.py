@@ -11,7 +11,7 @@ from typing import Any
 
 Rows = list[list[float]]
 Shape = tuple[int, int]
-Stretch = tuple[int, int, int]
+StepOffsets = tuple[int, int, int]
 LANE = 128
 
 
@@ -23,7 +23,7 @@ def decode(
     *,
     layer_steps: bool = False,
 ) -> list[list[list[Rows]]]:
-    """The values of every matrix, by layer, product and side.
+    """Returns the values of every matrix, by layer, product and side.
 
     ``layers`` has the shapes of every product and the layer's scale.
     """
@@ -32,7 +32,7 @@ def decode(
     counts = [1 if len(p) == 1 else p[0][1] for p in products]
     firsts = numbers(coder, len(products))
     rest = iter(numbers(coder, sum(counts) - len(products)))
-    sizes: list[list[int | None]] = []
+    norm_classes: list[list[int | None]] = []
     last: dict[bool, int] = {}
     at = 0
     for shapes, _ in layers:
@@ -42,22 +42,22 @@ def decode(
             found = [number]
             for _ in range(counts[at] - 1):
                 found.append(found[-1] + next(rest))
-            least = size_of(min(lengths(product)))
-            sizes.append([m - 7 + least if m else None for m in found])
+            least = length_class(min(lengths(product)))
+            norm_classes.append([m - 7 + least if m else None for m in found])
             at += 1
-    stretches = [(0, 0, 0)] * len(layers)
+    offsets = [(0, 0, 0)] * len(layers)
     if layer_steps:
-        stretches = combine_layers(numbers(coder, 3 * len(layers)))
-    more: list[tuple[int, int]] = []  # of every product, what is added to its matrices' classes
-    for (shapes, _), (_, left, right) in zip(layers, stretches, strict=True):
-        more += [(0, 0)] * (len(shapes) - 1) + [(left, right)]
-    levels = runs(coder, products, sizes, more)
-    return values(layers, sizes, levels, step, shifts, [stretch[0] for stretch in stretches])
+        offsets = sum_step_offsets(numbers(coder, 3 * len(layers)))
+    added: list[tuple[int, int]] = []  # of every product, what is added to its matrices' classes
+    for (shapes, _), (_, left, right) in zip(layers, offsets, strict=True):
+        added += [(0, 0)] * (len(shapes) - 1) + [(left, right)]
+    levels = runs(coder, products, norm_classes, added)
+    return values(layers, norm_classes, levels, step, shifts, [own[0] for own in offsets])
 
 
-def combine_layers(differences: list[int]) -> list[Stretch]:
-    """Every layer's stretch."""
-    found, last = list[Stretch](), (0, 0, 0)
+def sum_step_offsets(differences: list[int]) -> list[StepOffsets]:
+    """Returns every layer's step offsets."""
+    found, last = list[StepOffsets](), (0, 0, 0)
     for i in range(0, len(differences), 3):
         step, left, right = (a + b for a, b in zip(last, differences[i : i + 3], strict=True))
         last = (step, left, right)
@@ -76,7 +76,7 @@ class RangeDecoder:
         return self.words.pop(0) if self.words else 0
 
     def read(self, frequencies: list[int]) -> int:
-        """The place in the list of the symbol that comes next."""
+        """Reads a symbol; returns its index."""
         scale = self.range >> 24
         quantile = ((self.point - self.low) % 2**64) // scale
         before = symbol = 0
@@ -96,7 +96,7 @@ class RangeDecoder:
         return self.read([each] * (n - 1) + [2**24 - each * (n - 1)])
 
 
-def size_of(n: int) -> int:
+def length_class(n: int) -> int:
     """L(n)."""
     return int(math.log2(2 * n**4)) // 2
 
@@ -110,7 +110,7 @@ def power(quarters: int) -> int:
 
 @dataclass
 class Table:
-    """Counts of one class and parity."""
+    """Counts of one context class and parity."""
 
     c: int
     o: int
@@ -147,7 +147,7 @@ class Table:
 
 
 def block(coder: RangeDecoder, frequencies: list[int], top: int, count: int) -> list[int]:
-    """So many symbols, and then the escapes of those at the end of the table."""
+    """Reads ``count`` symbols, and then the escapes of the largest."""
     symbols = [coder.read(frequencies) - top for _ in range(count)]
     for i, symbol in enumerate(symbols):
         if abs(symbol) == top:
@@ -179,39 +179,39 @@ Key = tuple[int, int, int]
 def runs(
     coder: RangeDecoder,
     products: list[list[Shape]],
-    sizes: list[list[int | None]],
-    more: list[tuple[int, int]],
+    norm_classes: list[list[int | None]],
+    added: list[tuple[int, int]],
 ) -> dict[Key, list[int]]:
-    """The levels of every channel that is there."""
+    """Reads the levels of every channel that is not empty."""
     members: dict[tuple[int, int], list[tuple[Key, int]]] = {}
     for p, product in enumerate(products):
         for side, length in enumerate(lengths(product)):
-            for channel, s in enumerate(sizes[p]):
+            for channel, s in enumerate(norm_classes[p]):
                 if s is not None:
-                    key = (side, s - size_of(length) + more[p][side])
+                    key = (side, s - length_class(length) + added[p][side])
                     members.setdefault(key, []).append(((p, side, channel), length))
     order = sorted(members)
     totals = {key: sum(length for _, length in members[key]) for key in order}
     lanes = {key: [list[int]() for _ in range(-(-totals[key] // LANE))] for key in order}
     states = {key: [0] * len(lanes[key]) for key in order}
     tables = {(c, o): Table(c, o) for _, c in order for o in (0, 1)}
-    seen: dict[tuple[int, int], list[int]] = {key: [] for key in tables}
-    told = {key: table.frequencies() for key, table in tables.items()}
+    uncounted: dict[tuple[int, int], list[int]] = {key: [] for key in tables}
+    frequencies = {key: table.frequencies() for key, table in tables.items()}
     for t in range(LANE):
         if t in (1, 2, 4, 8, 16, 32, 64):
-            for key, symbols in seen.items():
+            for key, symbols in uncounted.items():
                 for symbol in symbols:
                     tables[key].add(symbol)
                 symbols.clear()
-                told[key] = tables[key].frequencies()
+                frequencies[key] = tables[key].frequencies()
         for key in order:
             c = key[1]
             long_enough = [i for i in range(len(lanes[key])) if i * LANE + t < totals[key]]
             parities = {i: states[key][i] % 2 for i in long_enough}
             for o in (0, 1):
                 chosen = [i for i in long_enough if parities[i] == o]
-                symbols = block(coder, told[c, o], tables[c, o].W, len(chosen))
-                seen[c, o] += symbols
+                symbols = block(coder, frequencies[c, o], tables[c, o].W, len(chosen))
+                uncounted[c, o] += symbols
                 for i, k in zip(chosen, symbols, strict=True):
                     lanes[key][i].append(2 * k - o * ((k > 0) - (k < 0)))
                     z = states[key][i]
@@ -226,7 +226,7 @@ def runs(
 
 def values(
     layers: list[tuple[list[list[Shape]], float]],
-    sizes: list[list[int | None]],
+    norm_classes: list[list[int | None]],
     levels: dict[Key, list[int]],
     step: float,
     shifts: list[int],
@@ -236,18 +236,18 @@ def values(
     at = 0
     for (shapes, layer_scale), own in zip(layers, steps, strict=True):
         of_b = 2 ** (own / 4) / (abs(layer_scale) or 1.0)
-        of_a = [s for s in sizes[at] if s is not None]
+        of_a = [s for s in norm_classes[at] if s is not None]
         result.append([])
         for p, product in enumerate(shapes):
             if len(shapes) == 1:
                 f = step * of_b
             else:
-                f = step if p == 0 else 2 ** (-norm_size(of_a) / 4) * of_b
-            worths = [worth(product, f, s) for s in sizes[at]]
+                f = step if p == 0 else 2 ** (-product_norm_class(of_a) / 4) * of_b
+            scales = [reconstruction_scale(product, f, s) for s in norm_classes[at]]
             matrices: list[Any] = []
             for side, (rows, cols) in enumerate(product):
                 matrix = [[0.0] * cols for _ in range(rows)]
-                for channel, w in enumerate(worths):
+                for channel, w in enumerate(scales):
                     line = [value(v, shifts) * w for v in levels.get((at, side, channel), [])]
                     for i, x in enumerate(line):
                         if len(product) == 1:
@@ -262,16 +262,16 @@ def values(
     return result
 
 
-def norm_size(sizes: list[int]) -> int:
-    """S, of the channels of A."""
-    if not sizes:
+def product_norm_class(norm_classes: list[int]) -> int:
+    """Returns S, from the norm classes of A's channels."""
+    if not norm_classes:
         return 0
-    m = min(0, *sizes)
-    total = 1 + sum(power(4 * 20 + 2 * (s - m)) for s in sizes)
+    m = min(0, *norm_classes)
+    total = 1 + sum(power(4 * 20 + 2 * (s - m)) for s in norm_classes)
     return m + int((total * total).bit_length() - 1) - 40
 
 
-def worth(product: list[Shape], f: float, s: int | None) -> float:
+def reconstruction_scale(product: list[Shape], f: float, s: int | None) -> float:
     if s is None:
         return 0.0
     return f if len(product) == 1 else math.sqrt(f * 2 ** (-s / 4))
