@@ -16,7 +16,7 @@ from kronq.cli.calibration_options import (
     collect_moments,
     moments_for_quantizing,
 )
-from kronq.cli.command import OUTPUT, Command, option
+from kronq.cli.command import OUTPUT, Command, option, verbosity
 from kronq.cli.method_choice import MethodChoice, choose_method
 from kronq.cli.task_search import (
     missed_line,
@@ -35,6 +35,7 @@ from kronq.quantization.configs import Tuned
 from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.report import gaussian_bound, measure
+from kronq.report.display.report_view import report_view
 from kronq.report.html import check_page_name, compare_widths, write_html
 from kronq.report.models import Report
 from kronq.units import parse_share, parse_size
@@ -212,7 +213,8 @@ def command(
     elif as_json:
         shared.show_json(report)
     else:
-        shared.show(str(choice), *report.view().renderables())
+        view = report_view(report, every_layer=verbosity.get() > 0)
+        shared.show(str(choice), *view.renderables())
     if not dry_run:
         _write_reports(source, report, outputs)
     _check_limits(ctx, choice, report, found)

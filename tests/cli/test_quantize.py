@@ -99,6 +99,33 @@ def test_the_first_line_says_the_method_and_why(
     assert kronq("quantize", trained, "--dry-run", *options).out.splitlines()[0] == first
 
 
+def test_quiet_prints_nothing_and_verbose_every_layer(
+    kronq: Kronq, trained: Path, out: Path
+) -> None:
+    asked = ["quantize", trained, "-o", out / "a.safetensors", "--force"]
+    quiet = kronq(*asked, "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (out / "a.safetensors").is_file()
+    usual, verbose = kronq(*asked).out, kronq(*asked, "-v").out
+    names = list(package.load(trained))
+    assert all(any(line.startswith(f"{n} ") for line in verbose.splitlines()) for n in names)
+    assert len(verbose.splitlines()) > len(usual.splitlines())
+
+
+def test_verbose_shows_where_an_error_comes_from(kronq: Kronq) -> None:
+    assert "Traceback" not in kronq("quantize", "nowhere", "--dry-run").err
+    assert "Traceback" in kronq("quantize", "nowhere", "--dry-run", "-v").err
+
+
+def test_help_fits_a_screen_and_help_all_has_the_rest(kronq: Kronq) -> None:
+    page = kronq("quantize", "--help").out
+    assert len(page.splitlines()) <= 50
+    assert "--a-bits" not in page
+    assert "kronq quantize --help-all" in page
+    every = kronq("quantize", "--help-all").out
+    assert all(name in every for name in ("--a-bits", "--group-size", "--scale-rule", "--judge"))
+
+
 def test_an_override_that_asks_for_nothing_changes_nothing(
     kronq: Kronq, trained: Path, out: Path
 ) -> None:

@@ -10,11 +10,19 @@ from kronq.report.models import Report, Statistics, TotalStatistics
 WORST_LAYERS = 3
 
 
-def report_view(report: Report) -> TableView:
-    """Returns the table of a report, the worst group first."""
+def report_view(report: Report, *, every_layer: bool = False) -> TableView:
+    """Returns the table of a report, the worst group first.
+
+    Args:
+        report: As ``measure`` returns it.
+        every_layer: Whether each layer has a row of its own.
+    """
+    groups = group_layers(report.layers)
+    if every_layer:
+        groups = {layer.name: [layer] for layer in sort_by_error(report.layers)}
     columns = ["layers", "ΔW", "r", "bits", "bit/param", "bytes", "error %", "SNR dB", "energy %"]
     rows = []
-    for name, layers in group_layers(report.layers).items():
+    for name, layers in groups.items():
         # Entropy-coded codes have no width.
         bits = "–" if report.method == "compact" else format_distinct(m.bits for m in layers)
         rows.append(
