@@ -38,9 +38,9 @@ Examples:
 @click.option(
     "--form",
     type=click.Choice(get_args(FormName)),
-    help="slots: factors left open, for adapters that come and go; branch: factors beside the "
-    "base's layers; merged: W + ΔW in the base's weights. By default slots for a language model "
-    "(a folder with genai_config.json), else branch.",
+    help="slots: open factors, for adapters that are swapped at run time; branch: factors beside "
+    "the base's layers; merged: W + ΔW in the base's weights. By default slots for a language "
+    "model (a folder with genai_config.json), else branch.",
 )
 @click.option(
     "--kernel",
@@ -63,7 +63,7 @@ Examples:
     "--map",
     "map_file",
     metavar="FILE",
-    help='JSON, {"layer": "node or weight"}: the base\'s layers that names do not tell.',
+    help='JSON, {"layer": "node or weight"}, for layers that names do not match.',
 )
 @click.option("--dry-run", is_flag=True, help="Print every layer's match; write nothing.")
 @shared.json_option

@@ -33,9 +33,9 @@ def export_onnx(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Writes the base with the adapter in it, or with slots for it, as a folder of its own.
+    """Writes the base with the adapter in it, or with slots for it, in a new folder.
 
-    A onnxruntime-genai model folder stays one.
+    The folder of an onnxruntime-genai model can be opened by onnxruntime-genai again.
 
     Args:
         adapter: As ``kronq.load`` returns it, quantized or not.
@@ -43,9 +43,9 @@ def export_onnx(
         out: The folder to write.
         form: ``"slots"``, ``"branch"`` or ``"merged"``, or one of ``Slots``, ``Branch`` and
             ``Merged`` with settings. None is slots for a language model (a folder with
-            genai_config.json), else branches. For slots the adapter only tells which layers get
+            genai_config.json), else branches. For slots the adapter only names the layers that get
             them.
-        mapping: Layer → the base's node or weight, where names do not tell.
+        mapping: Layer → the base's node or weight, for layers that names do not match.
         verify: Whether every layer is checked against ΔW, and the whole model against another
             form. Nothing is written when a check fails.
         force: Whether an existing ``out`` is replaced.

@@ -57,7 +57,7 @@ class MatchedBase:
         return sum((self.file.parent / file).stat().st_size for file in files)
 
     def copy(self) -> MatchedBase:
-        """Returns the same with a graph of its own, to be changed in place; weights are shared."""
+        """Returns a copy whose graph may be changed in place; weights are shared."""
         model = self.model.clone()
         copies = find_sites(model)
         of_node = {old.node: new for old, new in zip(self.sites, copies, strict=True)}
@@ -76,7 +76,7 @@ def match_base(
     Args:
         adapter: Any adapter, quantized or not.
         base: An .onnx file, or a folder with one.
-        mapping: Layer → node or weight, for what names do not tell.
+        mapping: Layer → node or weight, for layers that names do not match.
 
     Raises:
         MismatchError: The adapter does not belong to this base.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from kronq.model.adapter import Adapter, Origin
@@ -14,6 +15,7 @@ from kronq.model.matrix import Float, Matrix, Quantized, scale_shape
 
 D_IN, D_MID, D_OUT = 24, 36, 20
 LAYERS = {"model.layers.0.self_attn.q_proj": (D_MID, D_IN), "model.layers.0.mlp.up": (D_OUT, D_MID)}
+FAMILIES = ["kron", "split", "full", "cropped", "lora"]
 
 
 def weights(seed: int = 0, dtype: type = np.float32) -> dict[str, np.ndarray]:
@@ -155,3 +157,25 @@ def expected(
         if i == 0:
             value = np.maximum(value, 0)
     return value
+
+
+def random_input(kind: str, dtype: type = np.float32) -> np.ndarray:
+    shape = (3, D_IN) if kind.startswith("gemm") else (2, 3, D_IN)
+    return np.random.default_rng(3).standard_normal(shape).astype(dtype)
+
+
+def dense(adapter: Adapter) -> dict[str, np.ndarray]:
+    return {
+        name: d.dense().astype(np.float64)[: LAYERS[name][0], : LAYERS[name][1]]
+        for name, d in adapter.items()
+    }
+
+
+def run(model: Path, x: np.ndarray) -> np.ndarray:
+    """Runs a model in a default session: exact arithmetic must not need a setting."""
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())

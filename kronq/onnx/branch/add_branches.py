@@ -81,7 +81,7 @@ def _add_branch(
     functions: _BranchFunctions,
     factors: Mapping[str, ir.Value],
 ) -> None:
-    """Adds one branch behind one node: y becomes y + branch(x)."""
+    """Adds one branch to one node: y becomes y + branch(x)."""
     node, x, y, rank = site.node, site.x, site.node.outputs[0], site.rank
     if x is None:
         raise UnsupportedError("the base's node has no input", layer=layer, found=node.name)

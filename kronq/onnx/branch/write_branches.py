@@ -49,7 +49,7 @@ def write_branches(base: MatchedBase, folder: Path) -> WrittenForm:
 def convert_for_onnx(adapter: Adapter, opset: int) -> Adapter:
     """Returns the same values in types that ONNX reads in place.
 
-    Codes of widths that ONNX lacks are widened to int4 or int8 (before opset 21, which brings int4,
+    Codes of widths that ONNX lacks are widened to int4 or int8 (before opset 21, which adds int4,
     to int8), and entropy-coded levels become float32.
     """
     narrow = 4 if opset >= INT4_OPSET else 8
@@ -75,7 +75,7 @@ def convert_for_onnx(adapter: Adapter, opset: int) -> Adapter:
 
 
 def _unused_file_name(model: ir.Model) -> str:
-    """Returns a name that no data file of the base has: it may hold an adapter of its own."""
+    """Returns a name that no data file of the base has: it may hold another adapter."""
     files = external_files(model)
     taken = {file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX)}
     return unused_name("adapter", taken) + _SUFFIX

@@ -60,8 +60,8 @@ def match_layers(
     Args:
         layers: The adapter, or names of layers alone.
         sites: The base's linear layers.
-        mapping: Layer → node or weight of the base, for what names do not tell.
-        integer_types: Operator types of the base that no adapter can go beside, for the message.
+        mapping: Layer → node or weight of the base, for layers that names do not match.
+        integer_types: Operator types of the base that take no adapter, for the message.
 
     Raises:
         MismatchError: Layers without a match (all are listed), or with more than one.

@@ -99,7 +99,7 @@ def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, i
                 rule = _PrefixRule(add=key.removesuffix(name))
             else:
                 continue
-            # A number in a prefix tells layers apart: it is never dropped or made up.
+            # A number in a prefix identifies a block: it is never dropped or added.
             if not re.search(r"\d", rule.drop + rule.add):
                 rules.add(rule)
         for rule in rules:
@@ -111,7 +111,7 @@ def _tails(name: str, part: str | None = None) -> set[str]:
     """Returns what is left of a name when modules in front are dropped, in canonical form.
 
     Only whole modules are dropped: ``o_proj`` does not become ``proj``. A flattened name (LyCORIS)
-    does not tell where its modules end, so any word may be dropped there.
+    does not show where its modules end, so any word may be dropped there.
     """
     modules = [m for m in (canonical(piece) for piece in re.split(r"[./:]+", name)) if m]
     if len(modules) == 1:

@@ -3,7 +3,7 @@
 Layers of one kind (``model.layers.{}.mlp.down_proj``) must take all sites of one kind, in order:
 one in each block. Sites are of one kind when they agree in their own shape, in the shapes of the
 layers that read the same input, and, where two of these look alike (k and v), in the operators
-behind them. A match is certain only if no other kind of site would suit as well.
+that read their outputs. A match is certain only if no other kind of site would suit as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READERS = {
 """Linear layers that read the input of a layer of this name: q, k and v share theirs."""
 
 _DEPTH = 3
-"""Operators behind a layer that are compared."""
+"""Operators after a layer that are compared."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class SiteKind:
 
     Attributes:
         shape: (d_out, d_in).
-        beside: Shapes of all layers that read the same input, this one included.
+        siblings: Shapes of all layers that read the same input, this one included.
         index: Position among those of them that have this shape.
-        behind: Operators behind each of those, where there is more than one.
+        following: Operators after each of those, where there is more than one.
     """
 
     shape: tuple[int, int]
-    beside: tuple[tuple[int, int], ...]
+    siblings: tuple[tuple[int, int], ...]
     index: int
-    behind: tuple[tuple[str, ...], ...]
+    following: tuple[tuple[str, ...], ...]
 
 
 def match_by_position(
@@ -93,25 +93,25 @@ def _group_sites(sites: Sequence[Site]) -> dict[SiteKind, list[Site]]:
         readers.setdefault(id(site.node.inputs[0]), []).append(site)
     by_kind: dict[SiteKind, list[Site]] = {}
     for site in once:
-        beside = readers[id(site.node.inputs[0])]
-        alike = [other for other in beside if other.shape == site.shape]
-        # Layers that look alike are told apart by their order, which must be that of every block.
+        siblings = readers[id(site.node.inputs[0])]
+        alike = [other for other in siblings if other.shape == site.shape]
+        # Layers that look alike differ in their order alone, which must be that of every block.
         compared = alike if len(alike) > 1 else []
-        behind = tuple(_operators_behind(o.node.outputs[0], _DEPTH) for o in compared)
-        shapes = tuple(sorted(other.shape for other in beside))
-        kind = SiteKind(site.shape, shapes, alike.index(site), behind)
+        following = tuple(_operators_after(o.node.outputs[0], _DEPTH) for o in compared)
+        shapes = tuple(sorted(other.shape for other in siblings))
+        kind = SiteKind(site.shape, shapes, alike.index(site), following)
         by_kind.setdefault(kind, []).append(site)
     return by_kind
 
 
-def _operators_behind(value: ir.Value, depth: int) -> tuple[str, ...]:
+def _operators_after(value: ir.Value, depth: int) -> tuple[str, ...]:
     """Returns the operators that a value goes through, up to the next layer, in a fixed order."""
     operators = []
     for use in value.uses():
         node = use.node
         last = depth == 1 or node.op_type in ("MatMul", "Gemm", "MatMulNBits")
-        behind = () if last else tuple(_operators_behind(o, depth - 1) for o in node.outputs)
-        operators.append(f"{node.op_type} {use.idx} {behind}")
+        following = () if last else tuple(_operators_after(o, depth - 1) for o in node.outputs)
+        operators.append(f"{node.op_type} {use.idx} {following}")
     return tuple(sorted(operators))
 
 
@@ -124,7 +124,7 @@ def _suits(
     if len(names) > 1 and names != [layer_kind.replace("{}", str(i)) for i in range(len(names))]:
         return False
     readers = READERS.get(layer_kind.rsplit(".", 1)[-1])
-    if readers is not None and len(kind.beside) != readers:
+    if readers is not None and len(kind.siblings) != readers:
         return False
     return all(
         adapter.fitted(name, site.shape) is not None

@@ -53,12 +53,12 @@ class MatchRow(BaseModel):
 
 
 class MatchTable(BaseModel):
-    """All layers of an adapter beside a base.
+    """The matches of all layers of an adapter.
 
     Attributes:
         rows: One for each layer.
         unused: Linear layers of the base that no layer is matched to.
-        integer: Operator types of the base that no adapter goes beside.
+        integer: Operator types of the base that take no adapter.
         problem: Reason why an export would be refused; None where it would not.
     """
 
@@ -78,7 +78,7 @@ def match_table(
     Args:
         adapter: As ``kronq.load`` returns it.
         base: An .onnx file, or a folder with one.
-        mapping: Layer → node or weight of the base, where names do not tell.
+        mapping: Layer → node or weight of the base, for layers that names do not match.
 
     Raises:
         MismatchError: The map does not fit.

@@ -26,7 +26,7 @@ def refuse_unmatched(
     Args:
         matches: As ``find_matches`` returns them.
         sites: The base's linear layers.
-        integer_types: Operator types of the base that no adapter can go beside, for the message.
+        integer_types: Operator types of the base that take no adapter, for the message.
 
     Raises:
         MismatchError: Layers are missing (all are listed) or ambiguous.

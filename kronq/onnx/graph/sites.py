@@ -66,8 +66,8 @@ class Site:
     def x(self) -> ir.Value | None:
         """Input of the layer, before it is quantized where it is: a branch reads this one.
 
-        It is more exact, and onnxruntime 1.32 fails on a Reshape behind DequantizeLinear (it moves
-        a QuantizeLinear of another type behind it).
+        It is more exact, and onnxruntime 1.32 fails on a Reshape after DequantizeLinear (it moves a
+        QuantizeLinear of another type after it).
         """
         value = self.node.inputs[0]
         unquantized = value
@@ -118,7 +118,7 @@ def find_sites(model: ir.Model) -> list[Site]:
 def integer_node_types(model: ir.Model) -> list[str]:
     """Returns the types of nodes that multiply quantized activations.
 
-    No adapter goes beside these: they have no float input for a branch, and no float weight.
+    They take no adapter: they have no float input for a branch, and no float weight to merge into.
     """
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
     return [node.op_type for node in nodes if node.op_type in _INTEGER]

@@ -2,8 +2,8 @@
 
 It is a FlatBuffer (https://flatbuffers.dev/internals) of version 1 of ONNX Runtime's schema,
 onnxruntime/lora/adapter_format/adapter_schema.fbs. ONNX Runtime's own writer takes longer than all
-the rest of loading an adapter of hundreds of arrays. Little-endian; an offset counts from where it
-stands, one to the vtable backwards::
+the rest of loading an adapter of hundreds of arrays. Little-endian; an offset is relative to its
+own position, one to the vtable backwards::
 
     u32 20, "TORT"
     the vtable of all tables, each of which has four fields of four bytes: u16 12, 20, 4, 8, 12, 16

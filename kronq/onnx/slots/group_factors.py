@@ -1,8 +1,8 @@
 """Slot factors: the float32 matrices that an adapter fills each group of slots with.
 
 A slot takes a Kronecker product of any shape and rank; a LoRA is one whose A is 1 by 1. Where the
-layers of a group have A's of different widths, or a product is padded, the exact LoRA of each layer
-goes in instead.
+layers of a group have A's of different widths, or a product is padded, each layer is filled with
+its exact LoRA instead.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _stack_factors(stack: LayerStack, numbers: list[int]) -> SlotFactors:
     left = LazyStack((count, rank, rows), partial(_transposed, stack.b[0], layers))
     right = LazyStack((count, cols, rank), partial(_transposed, stack.b[-1], layers))
     if len(stack.b) == 1:
-        # A whole B beside an identity, on its smaller side.
+        # B is not factored: it is multiplied with an identity, on its smaller side.
         one = LazyStack.of(np.broadcast_to(np.eye(rank, dtype=np.float32), (count, rank, rank)))
         left, right = (one, right) if rows <= cols else (left, one)
     return a, left, right

@@ -32,16 +32,16 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
     """Opens a slot at each layer of the base's adapter, in place.
 
     Args:
-        base: A base whose graph may be changed. The adapter tells which layers get slots; its
-            values are not used.
+        base: A base whose graph may be changed. Its adapter names the layers that get slots; the
+            adapter's values are not used.
         library: Name of the compiled operator's library; None for ONNX's own operators.
 
     Returns:
         The description of the slots.
 
     Raises:
-        UnsupportedError: A layer that is used twice, activations of unknown rank, or for the
-            compiled operator other ones than of float32.
+        UnsupportedError: A layer is used twice, or its activations are of unknown rank or, with a
+            compiled operator, not float32.
     """
     model, opset = base.model, opset_of(base.model)
     opening = group_layers(base, MOST_NODES if library else None)
@@ -55,7 +55,7 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
         groups.append(opened.group)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
-    # A group stands behind the last of its layers, and must be before what reads the first.
+    # A node is inserted after the last of its layers, but must come before readers of the first.
     model.graph.sort()
     return SlotSpec(groups=tuple(groups), kernel=library)
 
@@ -92,7 +92,7 @@ def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
 def _insert_node(
     opened: OpenGroup, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr]
 ) -> None:
-    """Inserts a group's node behind the last of its layers; its outputs replace theirs."""
+    """Inserts a group's node after the last of its layers; its outputs replace theirs."""
     name, last = opened.group.name, opened.nodes[-1]
     if last.graph is None:
         raise UnsupportedError("the base's node is in no graph", layer=name)

@@ -1,7 +1,7 @@
 """The description of a graph's slots, ``kronq_slots.json`` in its folder.
 
 Layers that read the same input are one group. Each of a group's factors is an input of the graph;
-or, where compiled operators stand in the graph (``kernel``), one input holds those of all groups.
+or, where the graph has compiled operators (``kernel``), one input holds those of all groups.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class SlotSpec(BaseModel):
         """Reads the slots of a model folder.
 
         Raises:
-            UnsupportedError: The model has none, or of a version that is not known here.
+            UnsupportedError: The model has none, or of an unknown version.
             FormatError: The file is damaged.
         """
         file = Path(folder, SPEC)
@@ -132,7 +132,7 @@ class SlotSpec(BaseModel):
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the description, which tells these slots from all others."""
+        """SHA-256 of the description, which identifies these slots."""
         return hashlib.sha256(self.model_dump_json().encode()).digest()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Checks what goes into each slot against ΔW, in numpy and by the formula of a slot."""
+"""Checks the factors that fill each slot against ΔW, by the formula of a slot in numpy."""
 
 from __future__ import annotations
 

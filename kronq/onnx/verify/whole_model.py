@@ -1,4 +1,4 @@
-"""Checks whole models: an export beside the same adapter in another form, and onnx's checker."""
+"""Checks a whole export: against the same adapter in another form, and by onnx's checker."""
 
 from __future__ import annotations
 
