@@ -137,7 +137,7 @@ def child(request: dict[str, Any]) -> dict[str, Any]:
 def _calls(session: kronq.Session, adapter: str | None) -> Text:
     """ONNX Runtime's own session: what kronq checks at each call is not the graph's."""
     x = np.random.default_rng(1).standard_normal((1, 1, WIDTH)).astype(np.float32)
-    options, run = session.adapters.run_options(adapter), session._session.run
+    options, run = session.adapters.run_options(adapter), session._arrays.session.run
 
     def write() -> Iterator[None]:
         while True:

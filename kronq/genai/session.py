@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError, StrPath, UnsupportedError, listing
+from kronq.errors import ArgumentError, StrPath
 from kronq.genai.adapter_cache import AdapterFile
-from kronq.genai.generation import Generation, generate
+from kronq.genai.array_runner import ArrayRunner, Arrays, SessionReport, Shapes
+from kronq.genai.generation import Generation
 from kronq.genai.loaded_adapters import LoadedAdapters
-from kronq.genai.prompts import Prompt, encode_prompt
+from kronq.genai.prompts import Prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
-from kronq.genai.text_model import TextModel, load_text_model, load_tokenizer
-from kronq.genai.token_inputs import IntArray, as_batch, make_token_inputs
+from kronq.genai.text_runner import TextRunner
+from kronq.genai.token_inputs import IntArray
 from kronq.onnx.model_files import find_model
-from kronq.onnx.providers import RECORD_NODES, choose_target, count_nodes
-from kronq.onnx.sessions import open_session, run_session
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
-    import onnxruntime_genai as og
+from kronq.onnx.providers import choose_target
 
 Stop = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class SessionReport:
-    """Provider and threads that a session runs with.
-
-    Attributes:
-        model: The .onnx file.
-        provider: The preferred execution provider.
-        nodes: Nodes of the optimized graph by the provider that runs them.
-        threads: Threads within one operator; None where ONNX Runtime chose.
-    """
-
-    model: Path
-    provider: str
-    nodes: Mapping[str, int]
-    threads: int | None
 
 
 class Session:
@@ -85,40 +62,29 @@ class Session:
     ) -> None:
         self.files = find_model(path)
         self.target = choose_target(device, provider, provider_options, threads)
-        self.adapters = LoadedAdapters(self.files.folder, lambda: self._text_model)
+        self._arrays = ArrayRunner(self.files, self.target)
+        self._texts = TextRunner(self.files, self.target)
+        self.adapters = LoadedAdapters(self.files.folder, lambda: self._texts.model)
         for name, file in (adapters or {}).items():
             self.load(name, file)
 
     def __repr__(self) -> str:
         return f"<Session {self.files.model}, {self.target.provider}>"
 
-    @cached_property
-    def _session(self) -> ort.InferenceSession:
-        return open_session(self.files.model, self.target, config=RECORD_NODES)
-
-    @cached_property
-    def _tokenizer(self) -> og.Tokenizer:
-        return load_tokenizer(self.files)
-
-    @cached_property
-    def _text_model(self) -> TextModel:
-        return load_text_model(self.files, self.target)
-
-    @cached_property
+    @property
     def report(self) -> SessionReport:
         """Provider, nodes and threads; opens the model in onnxruntime if it is not open."""
-        nodes = count_nodes(self._session)
-        return SessionReport(self.files.model, self.target.provider, nodes, self.target.threads)
+        return self._arrays.report
 
     @property
-    def inputs(self) -> dict[str, list[int | str | None]]:
+    def inputs(self) -> Shapes:
         """Name → shape of every required input; a name or None stands for any size."""
-        return {node.name: list(node.shape) for node in self._session.get_inputs()}
+        return self._arrays.inputs
 
     @property
-    def outputs(self) -> dict[str, list[int | str | None]]:
+    def outputs(self) -> Shapes:
         """Name → shape of every output."""
-        return {node.name: list(node.shape) for node in self._session.get_outputs()}
+        return self._arrays.outputs
 
     def load(self, name: str, path: StrPath) -> AdapterFile:
         """Makes an adapter ready for ``adapter=name``; the model stays open.
@@ -141,7 +107,7 @@ class Session:
 
     def run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Arrays,
         outputs: Sequence[str] | None = None,
         *,
         adapter: str | None = None,
@@ -156,26 +122,13 @@ class Session:
         Raises:
             KronqError: A name is missing or unknown, or an array has a wrong shape or type.
         """
-        optional = {node.name for node in self._session.get_overridable_initializers()}
-        names = list(self.outputs) if outputs is None else list(outputs)
-        self._refuse("inputs missing", self.inputs.keys() - inputs.keys(), self.inputs)
-        self._refuse("unknown inputs", inputs.keys() - self.inputs.keys() - optional, self.inputs)
-        self._refuse("unknown outputs", set(names) - self.outputs.keys(), self.outputs)
-        options = self.adapters.run_options(adapter)
-        values = run_session(self._session, self.files.model, names, inputs, options)
-        return dict(zip(names, values, strict=True))
-
-    def _refuse(self, message: str, names: set[str], expected: Mapping[str, Any]) -> None:
-        if names:
-            raise ArgumentError(
-                message, path=self.files.model, found=listing(names), expected=listing(expected)
-            )
+        return self._arrays.run(inputs, outputs, self.adapters.run_options(adapter))
 
     def logits(
         self,
         input_ids: IntArray | Sequence[int],
         attention_mask: IntArray | None = None,
-        extra: Mapping[str, NDArray[Any]] | None = None,
+        extra: Arrays | None = None,
         *,
         adapter: str | None = None,
     ) -> NDArray[np.float32]:
@@ -193,26 +146,16 @@ class Session:
         Raises:
             UnsupportedError: The model takes no tokens, gives no logits or needs more inputs.
         """
-        if "logits" not in self.outputs:
-            raise UnsupportedError(
-                "not a language model: no output named logits",
-                path=self.files.model,
-                found=listing(self.outputs),
-                hint="Session.run gives any outputs",
-            )
-        given = dict(extra or {})
-        ids = as_batch(input_ids)
-        feed = make_token_inputs(self._session, self.files, ids, attention_mask, given)
-        logits = self.run(feed | given, ["logits"], adapter=adapter)["logits"]
-        return logits.astype(np.float32, copy=False)
+        options = self.adapters.run_options(adapter)
+        return self._arrays.logits(input_ids, attention_mask, extra or {}, options)
 
     def tokenize(self, text: str) -> list[int]:
         """Returns the token ids of a text."""
-        return [int(token) for token in self._tokenizer.encode(text)]
+        return self._texts.encode(text)
 
     def detokenize(self, tokens: Sequence[int] | IntArray) -> str:
         """Returns the text of token ids."""
-        return str(self._tokenizer.decode(np.asarray(tokens, np.int32)))
+        return self._texts.decode(tokens)
 
     def generate(
         self,
@@ -276,12 +219,10 @@ class Session:
     ) -> list[Generation]:
         if adapter is not None:
             _ = self.adapters[adapter]  # refused before the model is read
-        ids = [encode_prompt(self._tokenizer, prompt, chat) for prompt in prompts]
-        return generate(
-            self._text_model,
-            self._tokenizer,
-            ids,
+        return self._texts.generate(
+            prompts,
             settings,
+            chat=chat,
             stream=stream,
             activate=lambda generator: self.adapters.activate(generator, adapter),
         )

@@ -67,19 +67,7 @@ def make_token_inputs(
             found=listing(wanted),
             hint="Session.run takes any inputs",
         )
-    ones = np.ones_like(ids) if mask is None else np.asarray(mask)
-    if ones.shape != ids.shape:
-        raise ArgumentError(
-            "the attention mask has another shape than the tokens",
-            found=list(ones.shape),
-            expected=list(ids.shape),
-        )
-    known = {
-        "input_ids": ids,
-        "attention_mask": ones,
-        "position_ids": np.maximum(ones.cumsum(axis=1) - 1, 0),
-        "token_type_ids": np.zeros_like(ids),
-    }
+    known = _token_arrays(ids, mask)
     feed: dict[str, NDArray[Any]] = {}
     unknown = []
     for name, node in wanted.items():
@@ -100,6 +88,22 @@ def make_token_inputs(
             hint="give them in 'extra'",
         )
     return feed
+
+
+def _token_arrays(ids: IntArray, mask: IntArray | None) -> dict[str, IntArray]:
+    ones = np.ones_like(ids) if mask is None else np.asarray(mask)
+    if ones.shape != ids.shape:
+        raise ArgumentError(
+            "the attention mask has another shape than the tokens",
+            found=list(ones.shape),
+            expected=list(ids.shape),
+        )
+    return {
+        "input_ids": ids,
+        "attention_mask": ones,
+        "position_ids": np.maximum(ones.cumsum(axis=1) - 1, 0),
+        "token_type_ids": np.zeros_like(ids),
+    }
 
 
 def empty_cache_shape(

@@ -1,4 +1,4 @@
-"""Which model a path means."""
+"""ONNX model files: found by a path to the file or to its folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ GENAI_CONFIG = "genai_config.json"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """An ONNX model and, where they lie beside it, the files that make it a text model.
+    """ONNX model, and the configuration beside it that makes it a text model.
 
     Attributes:
         model: The .onnx file.
-        genai: genai_config.json as it stands; empty when the folder has none.
+        genai: Contents of genai_config.json; empty when the folder has none.
     """
 
     model: Path
@@ -30,17 +30,17 @@ class ModelFiles:
         return self.model.parent
 
     def decoder(self, key: str) -> Any:
-        """A value of genai_config.json's ``model.decoder``, or None."""
+        """Returns a value of genai_config.json's ``model.decoder``, or None."""
         return self.genai.get("model", {}).get("decoder", {}).get(key)
 
 
 def find_model(path: StrPath) -> ModelFiles:
-    """The model that a path means: an .onnx file, or a folder with one.
+    """Finds a model by its .onnx file or its folder.
 
-    In a folder it is the one that genai_config.json names, or model.onnx, or the only one.
+    In a folder it is the file that genai_config.json names, or model.onnx, or the only .onnx file.
 
     Raises:
-        KronqError: Nothing is there, or no model, or more than one.
+        KronqError: The path does not exist, or the folder has no model or more than one.
         FormatError: genai_config.json is damaged.
     """
     given = Path(path)
@@ -73,7 +73,7 @@ def find_model(path: StrPath) -> ModelFiles:
 
 
 def read_genai_config(folder: Path) -> dict[str, Any]:
-    """genai_config.json of a folder, or an empty dict."""
+    """Reads genai_config.json of a folder; returns an empty dict where there is none."""
     file = folder / GENAI_CONFIG
     if not file.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: their names, and the packages that bring them."""
+"""Names of ONNX Runtime's execution providers, and the packages that have them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 SUFFIX = "executionprovider"
 
-# What people call them where it is not the name without its ending.
+# Other names in use than the provider's own without its suffix.
 ALIASES = {"directml": "dml", "migx": "migraphx", "trt": "tensorrt", "amd": "migraphx"}
 
 _ALONE = "in place of onnxruntime"
 _BUILD = "no package of onnxruntime for Python has it: it takes a build of your own"
-# Packages as the Python package index has them; nothing is installed by kronq.
+# How to install each provider, for error messages.
 PACKAGES: Mapping[str, str] = {
     CUDA: f"pip install onnxruntime-gpu {_ALONE}, and for text onnxruntime-genai-cuda "
     "in place of onnxruntime-genai",
@@ -34,7 +34,7 @@ PACKAGES: Mapping[str, str] = {
     "XnnpackExecutionProvider": f"onnxruntime for Android and iOS has it; for Python {_BUILD}",
 }
 
-# What onnxruntime-genai's Config.append_provider takes; the CPU needs no appending.
+# Names for onnxruntime-genai's Config.append_provider, which the CPU does not need.
 GENAI: Mapping[str, str] = {
     CUDA: "cuda",
     "CoreMLExecutionProvider": "CoreML",
@@ -50,43 +50,43 @@ GENAI: Mapping[str, str] = {
 
 
 def short_name(name: str) -> str:
-    """``openvino`` of OpenVINOExecutionProvider."""
-    small = name.lower().removesuffix(SUFFIX)
-    return ALIASES.get(small, small)
+    """Returns the short name of a provider: ``openvino`` for OpenVINOExecutionProvider."""
+    short = name.lower().removesuffix(SUFFIX)
+    return ALIASES.get(short, short)
 
 
 def full_name(name: str, available: Iterable[str], known: Iterable[str]) -> str:
-    """The provider that a name means: full or short, in any case.
+    """Returns the full name of a provider.
 
     Args:
-        name: As it was asked for.
+        name: A full or short name, in any case.
         available: Providers of the installed onnxruntime.
         known: Providers that onnxruntime has names for, installed or not.
 
     Raises:
-        KronqError: Nothing is called that.
-        MissingDependencyError: It is a provider and the installed onnxruntime lacks it; asked
-            for it, ONNX Runtime would only warn and run on the CPU.
+        KronqError: No provider has this name.
+        MissingDependencyError: The installed onnxruntime lacks the provider; ONNX Runtime itself
+            would only warn and run on the CPU.
     """
-    have = {short_name(full): full for full in available}
-    every = {short_name(full): full for full in (*PACKAGES, *known)} | have
+    installed = {short_name(full): full for full in available}
+    every = {short_name(full): full for full in (*PACKAGES, *known)} | installed
     wanted = short_name(name.strip())
     if wanted not in every:
         raise ArgumentError("unknown provider", found=repr(name), expected=listing(every))
-    if wanted not in have:
+    if wanted not in installed:
         raise MissingDependencyError(
             f"no {every[wanted]} in this onnxruntime",
-            found=listing(have.values()),
+            found=listing(installed.values()),
             hint=PACKAGES.get(every[wanted], _BUILD),
         )
-    return have[wanted]
+    return installed[wanted]
 
 
 def genai_name(provider: str) -> str:
-    """The provider as onnxruntime-genai calls it.
+    """Returns onnxruntime-genai's name of a provider.
 
     Raises:
-        UnsupportedError: It generates no text there.
+        UnsupportedError: onnxruntime-genai does not run on it.
     """
     if provider not in GENAI:
         raise UnsupportedError(

@@ -92,7 +92,7 @@ def test_logits_are_those_of_the_adapter_exported_alone(session, files, tiny_bas
 def test_onnxruntime_genai_computes_the_same(session, files):
     import onnxruntime_genai as og
 
-    model = session._text_model.genai
+    model = session._texts.model.genai
     for name in (None, "one", "two"):
         params = og.GeneratorParams(model)
         params.set_search_options(max_length=8)

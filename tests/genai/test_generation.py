@@ -72,7 +72,7 @@ def test_genai_computes_quantized_weights_as_written(tiny_base, tmp_path):
     session = Session(folder)
     ids = session.tokenize("The quick brown fox")
     expected = session.logits(ids)
-    exact = genai_logits(session._text_model.genai, ids)
+    exact = genai_logits(session._texts.model.genai, ids)
     plain = genai_logits(og.Model(str(folder)), ids)
     size = abs(expected).max()
     assert abs(exact - expected).max() / size < 1e-5
