@@ -1,4 +1,4 @@
-"""Other tools to compare with: ``benchmarks.baselines``, which only a checkout of kronq has."""
+"""Baselines for ``kronq compare``: ``benchmarks.baselines``, which only a checkout of kronq has."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kronq.report.comparison_models import Baseline
 
 
 def find_baselines() -> Sequence[Baseline]:
-    """Loads the other tools that can run here; those that cannot are named on stderr.
+    """Loads the baselines that are installed, and names the others on stderr.
 
     Raises:
-        KronqError: kronq is not run from a checkout.
+        KronqError: kronq does not run from a checkout.
     """
-    root = _checkout()
+    root = _checkout_root()
     if root is None:
         raise KronqError(
             "other tools are compared in a checkout of kronq only",
@@ -32,10 +32,10 @@ def find_baselines() -> Sequence[Baseline]:
     tools = importlib.import_module("benchmarks.baselines")
     for line in tools.missing():
         click.echo(f"kronq: {line}", err=True)
-    found: Sequence[Baseline] = tools.installed()
-    return found
+    installed: Sequence[Baseline] = tools.installed()
+    return installed
 
 
-def _checkout() -> Path | None:
+def _checkout_root() -> Path | None:
     root = Path(kronq.__file__).resolve().parents[1]
     return root if (root / "benchmarks" / "baselines").is_dir() else None

@@ -74,7 +74,7 @@ def command(
     LoRAQuant's codes, each with whole files as that tool would store them:
     docs/results/benchmarks.md says how. Those that are not installed are named on stderr.
     """
-    widths = _widths(bits, methods)
+    widths = _parse_widths(bits, methods)
     if plot is not None:
         check_picture_format(plot)
         check_output(plot, force=force)
@@ -104,16 +104,16 @@ def command(
             shared.show(f"wrote {plot}")
 
 
-def _widths(text: str, methods: tuple[Any, ...]) -> list[int | float]:
+def _parse_widths(text: str, methods: tuple[Any, ...]) -> list[int | float]:
     try:
-        found = [float(part) for part in text.split(",")]
+        widths = [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
+        widths = []
     wrong = any(
         not 0 < width < math.inf if "compact" in methods else width not in (FLOAT_BITS, *WIDTHS)
-        for width in found
+        for width in widths
     )
-    if not found or wrong:
+    if not widths or wrong:
         expected = f"some of {(FLOAT_BITS, *WIDTHS)}, or for compact any above 0"
         raise KronqError("bad --bits", found=repr(text), expected=expected)
-    return list(dict.fromkeys(int(width) if width.is_integer() else width for width in found))
+    return list(dict.fromkeys(int(width) if width.is_integer() else width for width in widths))

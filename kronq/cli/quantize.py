@@ -41,7 +41,7 @@ from kronq.report.models import Report
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:
-    from kronq.evaluate.smallest import SmallestAdapter
+    from kronq.evaluate.search import SmallestAdapter
 
 SIZE = "Size"
 METHOD = "Method"

@@ -17,8 +17,8 @@ from kronq.report.models import Report
 from kronq.units import parse_share
 
 if TYPE_CHECKING:
+    from kronq.evaluate.search import SmallestAdapter
     from kronq.evaluate.search_result import SearchResult
-    from kronq.evaluate.smallest import SmallestAdapter
 
 TASK = "Your task"
 _SEARCH_OPTIONS = ("max_loss_increase", "judge")
@@ -129,7 +129,8 @@ def run_search(
     adapter: Adapter, options: TaskOptions, second_moments: SecondMoments | None = None
 ) -> SmallestAdapter:
     """Searches the smallest file, with a line on stderr for each trial."""
-    from kronq.evaluate.smallest import SearchOptions, smallest
+    from kronq.evaluate.search import SearchOptions
+    from kronq.evaluate.smallest import smallest
     from kronq.evaluate.task_tables import trial_line
 
     with shared.progress_bar("scoring") as progress:

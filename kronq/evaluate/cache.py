@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import kronq
 from kronq.evaluate.score import ExampleScore, Progress, score_examples
@@ -20,6 +21,8 @@ from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.onnx.model_files import ModelFiles
 from kronq.packed import pack_adapter, read_packed
+
+T = TypeVar("T")
 
 _CANDIDATE_CODE = ("model", "io", "trellis", "packed", "calibration", "quantization", "evaluate")
 _SCORE_CODE = ("model", "io", "trellis", "packed", "onnx", "genai", "evaluate")
@@ -79,35 +82,38 @@ class TaskCache:
 
     def adapter(self, key: str, make: Callable[[], Adapter]) -> Adapter:
         """Returns the adapter of this key; calls ``make`` and keeps its adapter if absent."""
-        if self.folder is None:
-            return make()
-        file = self.folder / f"{key}.safetensors"
-        adapter = read_entry(file, read_packed)
-        if adapter is None:
-            adapter = make()
-            self._keep(file, pack_adapter(adapter))
-        return adapter
+        return self._get(f"{key}.safetensors", read_packed, make, pack_adapter)
 
     def scores(self, key: str, make: Callable[[], list[ExampleScore]]) -> list[ExampleScore]:
         """Returns the scores of this key; calls ``make`` and keeps its scores if absent."""
+        return self._get(f"{key}.json", _read_scores, make, _write_scores)
+
+    def _get(
+        self,
+        name: str,
+        parse: Callable[[Path], T],
+        make: Callable[[], T],
+        serialize: Callable[[T], bytes],
+    ) -> T:
         if self.folder is None:
             return make()
-        file = self.folder / f"{key}.json"
-        scores = read_entry(file, _read_scores)
-        if scores is None:
-            scores = make()
-            self._keep(file, json.dumps([asdict(s) for s in scores]).encode())
-        return scores
-
-    def _keep(self, file: Path, data: bytes) -> None:
-        with new_entry(file) as work:
-            work.write_bytes(data)
-        trim(file.parent, limit=_MAX_CACHE_BYTES, keeping=file)
+        file = self.folder / name
+        value = read_entry(file, parse)
+        if value is None:
+            value = make()
+            with new_entry(file) as work:
+                work.write_bytes(serialize(value))
+            trim(self.folder, limit=_MAX_CACHE_BYTES, keeping=file)
+        return value
 
 
 def _read_scores(file: Path) -> list[ExampleScore]:
     rows = json.loads(file.read_text(encoding="utf-8"))
     return [ExampleScore(**{**row, "top": tuple(row["top"])}) for row in rows]
+
+
+def _write_scores(scores: list[ExampleScore]) -> bytes:
+    return json.dumps([asdict(score) for score in scores]).encode()
 
 
 class Scorer:

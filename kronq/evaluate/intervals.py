@@ -47,38 +47,38 @@ def relative_change(values: Sequence[float], reference: Sequence[float], seed: i
         reference: The numbers of the model compared with, for the same examples.
         seed: Seed of the resampling.
     """
-    pairs = _stack_pairs(values, reference)
-    sums = _resample_sums(pairs, seed)
-    total = pairs.sum(axis=0)
+    paired = _stack_paired(values, reference)
+    resampled = _resample_sums(paired, seed)
+    total = paired.sum(axis=0)
     if total[1] <= 0:
         raise ArgumentError("the reference has no loss to compare with", found=float(total[1]))
-    return _percentiles(float(total[0] / total[1] - 1), sums[:, 0] / sums[:, 1] - 1)
+    return _percentiles(float(total[0] / total[1] - 1), resampled[:, 0] / resampled[:, 1] - 1)
 
 
 def mean_difference(values: Sequence[float], reference: Sequence[float], seed: int = 0) -> Interval:
     """Returns the mean of values − reference with a paired bootstrap interval over examples."""
-    pairs = _stack_pairs(values, reference)
-    sums = _resample_sums(pairs, seed)
-    differences = (sums[:, 0] - sums[:, 1]) / len(pairs)
-    return _percentiles(float((pairs[:, 0] - pairs[:, 1]).mean()), differences)
+    paired = _stack_paired(values, reference)
+    resampled = _resample_sums(paired, seed)
+    differences = (resampled[:, 0] - resampled[:, 1]) / len(paired)
+    return _percentiles(float((paired[:, 0] - paired[:, 1]).mean()), differences)
 
 
-def _stack_pairs(values: Sequence[float], reference: Sequence[float]) -> F64:
+def _stack_paired(values: Sequence[float], reference: Sequence[float]) -> F64:
     """Returns [examples, 2]."""
     if len(values) != len(reference) or not len(values):
         raise ArgumentError("not the same examples", found=len(values), expected=len(reference))
     return np.array([values, reference], dtype=np.float64).T
 
 
-def _resample_sums(pairs: F64, seed: int) -> F64:
-    """Returns [RESAMPLES, 2]: sums over as many examples, drawn with replacement."""
+def _resample_sums(paired: F64, seed: int) -> F64:
+    """Returns [RESAMPLES, 2]: resampled over as many examples, drawn with replacement."""
     rng = np.random.default_rng(seed)
-    n = len(pairs)
-    sums, rows = [], max(1, _MAX_INDICES // n)
+    n = len(paired)
+    chunks, rows = [], max(1, _MAX_INDICES // n)
     for start in range(0, RESAMPLES, rows):
         indices = rng.integers(0, n, (min(rows, RESAMPLES - start), n))
-        sums.append(pairs[indices].sum(axis=1))
-    return np.concatenate(sums)
+        chunks.append(paired[indices].sum(axis=1))
+    return np.concatenate(chunks)
 
 
 def _percentiles(value: float, resampled: F64) -> Interval:

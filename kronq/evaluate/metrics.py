@@ -49,10 +49,10 @@ def metric_changes(
     scores: Sequence[ExampleScore], reference: Sequence[ExampleScore], seed: int = 0
 ) -> MetricChanges:
     """Returns the changes from ``reference`` to ``scores`` with paired 95 % intervals."""
-    pairs = [pair for pair in zip(scores, reference, strict=True) if pair[0].right is not None]
-    right, reference_right = ([bool(pair[side].right) for pair in pairs] for side in (0, 1))
+    judged = [pair for pair in zip(scores, reference, strict=True) if pair[0].right is not None]
+    right, reference_right = ([bool(pair[side].right) for pair in judged] for side in (0, 1))
     return MetricChanges(
         loss_increase=relative_change([s.nll for s in scores], [r.nll for r in reference], seed),
         recall=mean_difference([s.recalled for s in scores], [r.recalled for r in reference], seed),
-        accuracy=mean_difference(right, reference_right, seed) if pairs else None,
+        accuracy=mean_difference(right, reference_right, seed) if judged else None,
     )

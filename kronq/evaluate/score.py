@@ -119,12 +119,12 @@ def nll_per_token(scores: Sequence[ExampleScore]) -> float:
 
 def top_token_agreement(scores: Sequence[ExampleScore], reference: Sequence[ExampleScore]) -> float:
     """Returns the share of the answers' positions at which two models have one likeliest token."""
-    pairs = [
-        (a, b)
+    agreed = [
+        a == b
         for one, other in zip(scores, reference, strict=True)
         for a, b in zip(one.top, other.top, strict=True)
     ]
-    return sum(a == b for a, b in pairs) / len(pairs)
+    return sum(agreed) / len(agreed)
 
 
 def _tokenize(model: Predictor, example: Example, index: int, choice: int) -> _Continuation:
@@ -182,10 +182,10 @@ def _score_batch(model: Predictor, batch: Sequence[_Continuation]) -> list[Examp
 
 
 def _judge_choices(example: Example, scores: Sequence[ExampleScore]) -> ExampleScore:
-    sums = np.array([-score.nll for score in scores])
+    log_probabilities = np.array([-score.nll for score in scores])
     lengths = np.array([len(choice.strip()) for choice in example.choices])
     return replace(
         scores[example.answer],
-        right=int(np.argmax(sums)) == example.answer,
-        right_normalized=int(np.argmax(sums / lengths)) == example.answer,
+        right=int(np.argmax(log_probabilities)) == example.answer,
+        right_normalized=int(np.argmax(log_probabilities / lengths)) == example.answer,
     )

@@ -162,12 +162,12 @@ class CandidateSearch:
             [s.nll for s in scores], [s.nll for s in self.reference_scores], self.budget.seed
         )
         judged = increase.high if self.budget.judge == "upper" else increase.value
-        within = judged <= self.budget.max_loss_increase
-        trial = Trial(method=method, bytes=nbytes, loss_increase=increase, within=within)
+        keeps_budget = judged <= self.budget.max_loss_increase
+        trial = Trial(method=method, bytes=nbytes, loss_increase=increase, within=keeps_budget)
         self._record(trial)
-        if within and (self.best is None or nbytes < self.best.nbytes):
+        if keeps_budget and (self.best is None or nbytes < self.best.nbytes):
             self.best = Passed(quantized, trial, nbytes)
-        return within
+        return keeps_budget
 
     def _record(self, trial: Trial) -> None:
         self.trials.append(trial)

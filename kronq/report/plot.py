@@ -71,10 +71,10 @@ def _draw_curves(axes: Any, comparison: Comparison) -> None:
     for adapter, bound_points in comparison.bounds.items():
         bound = [(p.bytes / 1000, 100 * 10 ** (-p.snr_db / 20)) for p in bound_points]
         # Far below all errors the bound would flatten the rest of the plot.
-        drawn = [point for point in bound if point[1] >= 100 * least / 2]
-        if shown and drawn:
+        visible = [point for point in bound if point[1] >= 100 * least / 2]
+        if shown and visible:
             label = f"{adapter}: Gaussian bound"
-            axes.plot(*zip(*drawn, strict=True), "--", color="0.4", linewidth=1, label=label)
+            axes.plot(*zip(*visible, strict=True), "--", color="0.4", linewidth=1, label=label)
     axes.set(
         xscale="log",
         yscale="log",

@@ -62,8 +62,8 @@ def add_statistics(layers: Iterable[LayerSums]) -> LayerSums:
             max(layer.spectral[0] for layer in every),
             max(layer.spectral[1] for layer in every),
         ),
-        activation=_add_pairs([layer.activation for layer in every]),
-        loss=_add_pairs([layer.loss for layer in every]),
+        activation=_add_squares([layer.activation for layer in every]),
+        loss=_add_squares([layer.loss for layer in every]),
         codes=_add_codes([layer.codes for layer in every]),
     )
 
@@ -81,8 +81,8 @@ def layer_sums(layer: LayerStatistics) -> LayerSums:
             reference, layer.energy_kept * reference, layer.relative_error**2 * reference
         ),
         spectral=(layer.spectral_norm, layer.spectral_error * layer.spectral_norm),
-        activation=_square_pair(layer.activation_norm, layer.activation_error),
-        loss=_square_pair(layer.loss_norm, layer.loss_error),
+        activation=_squares(layer.activation_norm, layer.activation_error),
+        loss=_squares(layer.loss_norm, layer.loss_error),
         codes=CodeStatistics(
             layer.codes,
             round(layer.codes * (layer.zero_share or 0.0)),
@@ -92,19 +92,19 @@ def layer_sums(layer: LayerStatistics) -> LayerSums:
     )
 
 
-def statistics_fields(sums: LayerSums) -> dict[str, Any]:
+def statistics_fields(layer: LayerSums) -> dict[str, Any]:
     """Returns the fields of ``Statistics``."""
-    weight, codes = sums.weight, sums.codes
+    weight, codes = layer.weight, layer.codes
     error = relative_norm(weight.error, weight.reference) or 0.0
-    spectral_norm, spectral_error = sums.spectral
-    activation = None if sums.activation is None else relative_norm(*sums.activation[::-1])
+    spectral_norm, spectral_error = layer.spectral
+    activation = None if layer.activation is None else relative_norm(*layer.activation[::-1])
     clipped = codes.clipped if codes.codes else None
     return {
-        "parameters": sums.parameters,
-        "bytes": sums.bytes,
-        "bytes_before": sums.bytes_before,
-        "bits_per_parameter": 8 * sums.bytes / sums.parameters,
-        "bits_spent": sums.bits,
+        "parameters": layer.parameters,
+        "bytes": layer.bytes,
+        "bytes_before": layer.bytes_before,
+        "bits_per_parameter": 8 * layer.bytes / layer.parameters,
+        "bits_spent": layer.bits,
         "relative_error": error,
         "snr_db": snr_db(error),
         "energy_kept": weight.approximation / weight.reference if weight.reference else 1.0,
@@ -112,7 +112,7 @@ def statistics_fields(sums: LayerSums) -> dict[str, Any]:
         "spectral_error": spectral_error / spectral_norm if spectral_norm else 0.0,
         "activation_error": activation,
         "activation_snr_db": None if activation is None else snr_db(activation),
-        "loss_error": None if sums.loss is None else relative_norm(*sums.loss[::-1]),
+        "loss_error": None if layer.loss is None else relative_norm(*layer.loss[::-1]),
         "zero_share": codes.zeros / codes.codes if codes.codes else None,
         "clipped_share": None if clipped is None else clipped / codes.codes,
         "dead_components": codes.dead,
@@ -131,9 +131,9 @@ def snr_db(relative_error: float) -> float | None:
     return -20 * math.log10(relative_error) if relative_error > 0 else None
 
 
-def _add_pairs(pairs: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    present = [pair for pair in pairs if pair is not None]
-    if len(present) < len(pairs):
+def _add_squares(squares: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    present = [pair for pair in squares if pair is not None]
+    if len(present) < len(squares):
         return None
     return sum(pair[0] for pair in present), sum(pair[1] for pair in present)
 
@@ -150,7 +150,7 @@ def _add_codes(layers: Sequence[CodeStatistics]) -> CodeStatistics:
     )
 
 
-def _square_pair(norm: float | None, error: float | None) -> tuple[float, float] | None:
+def _squares(norm: float | None, error: float | None) -> tuple[float, float] | None:
     return None if norm is None or error is None else (norm**2, (norm * error) ** 2)
 
 

@@ -12,8 +12,10 @@ import pytest
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
-from tests.cli.command import Kronq
+from tests.cli.conftest import kronq, out
 from tests.evaluate.tiny import random_examples, tiny_adapter
+
+__all__ = ["kronq", "out"]
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +44,3 @@ def helped(model: TaskModel) -> list[Example]:
     model.use(None)
     before = score_examples(model, examples)
     return [e for e, a, b in zip(examples, after, before, strict=True) if a.nll < b.nll]
-
-
-@pytest.fixture
-def kronq(capsys: pytest.CaptureFixture[str]) -> Kronq:
-    return Kronq(capsys)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """An empty folder for outputs."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder

@@ -9,8 +9,10 @@ import pytest
 
 from kronq.errors import KronqError
 from kronq.evaluate import score as scoring
+from kronq.evaluate.cache import Scorer
 from kronq.evaluate.score import nll_per_token, score_examples, top_token_agreement
 from kronq.evaluate.task_model import TaskModel
+from kronq.evaluate.task_report import score_all
 from kronq.genai.session import Session
 from kronq.io.examples import Example, read_examples
 from tests.evaluate.tiny import random_examples, tiny_adapter
@@ -120,3 +122,14 @@ def test_a_real_model(smollm_base: Path) -> None:
     found = score_examples(TaskModel(smollm_base, device="cpu", threads=1), examples)
     assert [s.nll for s in found] == pytest.approx(expected, rel=1e-4)
     assert nll_per_token(found) == pytest.approx(sum(expected) / sum(s.tokens for s in found))
+
+
+def test_a_task_report_is_shown_as_a_table(model: TaskModel) -> None:
+    adapters = {"trained": tiny_adapter(), "base": None}
+    report = score_all(adapters, Scorer(model), random_examples(8), data="dev.jsonl")
+    head, trained, base, source = str(report).splitlines()
+    assert head.split()[:2] == ["bytes", "NLL/token"]
+    assert (trained.split()[0], base.split()[0]) == ("trained", "base")
+    assert source == "8 examples of dev.jsonl"
+    assert repr(report) == "TaskReport(8 examples, trained, base)"
+    assert report._repr_html_().count("<tr>") == 3

@@ -15,8 +15,9 @@ from kronq.evaluate.cache import TaskCache
 from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
 from kronq.evaluate.held_out import split_examples
 from kronq.evaluate.score import ExampleScore
+from kronq.evaluate.search import SearchOptions, SmallestAdapter, search_candidates
 from kronq.evaluate.search_result import Trial
-from kronq.evaluate.smallest import SearchOptions, SmallestAdapter, search_candidates, smallest
+from kronq.evaluate.smallest import smallest
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.trials import STEPS_PER_OCTAVE
 from kronq.io.examples import Example

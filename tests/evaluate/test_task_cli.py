@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 import kronq as package
+from kronq.evaluate import search
 from kronq.evaluate.candidates import SizedCandidate, default_candidates
 from kronq.evaluate.intervals import relative_change
 from kronq.evaluate.metrics import MetricChanges
@@ -114,7 +114,6 @@ def test_a_check_that_misses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Exit code 1, the figures all the same, and no file."""
-    search = importlib.import_module("kronq.evaluate.smallest")
     real = search.metric_changes
 
     def worse(*scores: list[ExampleScore]) -> MetricChanges:

@@ -93,9 +93,9 @@ def _map_section(report: Report) -> Markup:
             title="Bits spent per parameter by layer") if _costs_differ(layers) else None),
     ]  # fmt: skip
     figures = [
-        tag("figure", tag("figcaption", caption), tag("div", drawn, class_="plot"))
-        for caption, drawn in maps
-        if drawn is not None
+        tag("figure", tag("figcaption", caption), tag("div", drawing, class_="plot"))
+        for caption, drawing in maps
+        if drawing is not None
     ]
     if not figures:
         return Markup()
