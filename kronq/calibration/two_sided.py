@@ -43,7 +43,7 @@ _BATCH_TOKENS = 512
 
 def calibrate_two_sided(
     adapter: Adapter,
-    model_dir: StrPath,
+    hf_model: StrPath,
     data: StrPath | Sequence[Example],
     *,
     label_seed: int | None = 0,
@@ -60,7 +60,7 @@ def calibrate_two_sided(
 
     Args:
         adapter: The adapter as it was trained.
-        model_dir: The base as a Hugging Face folder.
+        hf_model: The base as a Hugging Face folder.
         data: A ``.jsonl`` file of examples or a text file, or examples.
         label_seed: Seed of labels sampled from the adapted model's own predictions, which makes
             E[g·gᵀ] the Fisher information: the sensitivity of its predictions. None takes the
@@ -76,7 +76,7 @@ def calibrate_two_sided(
         KronqError: There is no such folder, no text, or no answer in it.
     """
     examples, source = resolve_examples(data)
-    model, tokenize = load_model(model_dir, device=device, purpose="output gradients")
+    model, tokenize = load_model(hf_model, device=device, purpose="output gradients")
     sequences = sample_sequences(examples, tokenize, limit_tokens)
     answered = [sequence for sequence in sequences if sequence.start < len(sequence.ids)]
     if not answered:
@@ -85,7 +85,7 @@ def calibrate_two_sided(
     store = open_store(
         cache,
         f"weighted gradients, labels {label_seed}",
-        digest_files(_model_files(Path(model_dir))),
+        digest_files(_model_files(Path(hf_model))),
         digest_adapter(adapter),
         digest_batches(batches),
     )

@@ -1,4 +1,4 @@
-"""A Hugging Face folder or a GGUF file becomes a folder that ONNX Runtime GenAI opens."""
+"""Bases built from Hugging Face folders and GGUF files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def matmuls(folder):
     return [node.name for node in graph.node if node.op_type == "MatMul"]
 
 
-def test_what_is_built(tiny_build):
+def test_a_built_base_has_all_files(tiny_build):
     report, steps = tiny_build
     files = list(report.path.iterdir())
     assert {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json"} <= {
@@ -37,7 +37,7 @@ def test_what_is_built(tiny_build):
     assert list(report.path.parent.iterdir()) == [report.path]
 
 
-def test_the_folder_itself_asks_for_exact_arithmetic(tiny_base):
+def test_the_folder_is_configured_for_exact_arithmetic(tiny_base):
     config = json.loads((tiny_base / "genai_config.json").read_text())
     options = config["model"]["decoder"]["session_options"]
     assert options["session.qdq_matmulnbits_accuracy_level"] == "0"
@@ -70,7 +70,7 @@ def test_int4_keeps_activations_in_float(tiny_hf, tmp_path):
     assert levels <= {0}
 
 
-def test_an_output_is_not_overwritten_unless_told(tiny_base, tiny_hf):
+def test_an_output_is_not_overwritten_without_force(tiny_base, tiny_hf):
     with pytest.raises(OutputExistsError, match="hint: force overwrites"):
         build_base(tiny_hf, tiny_base)
 
@@ -95,13 +95,13 @@ def test_incomplete_folders(tiny_hf, tmp_path, pattern, message):
     assert not (tmp_path / "base").exists()
 
 
-def test_a_folder_with_only_a_gguf_says_to_give_the_file(tmp_path):
+def test_a_folder_with_only_a_gguf_hints_at_the_file(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(KronqError, match=r"give the file itself: .*m\.gguf"):
         build_base(tmp_path, tmp_path / "base")
 
 
-def test_not_a_model_at_all(tmp_path):
+def test_sources_that_are_no_model(tmp_path):
     with pytest.raises(KronqError, match="no such file or folder"):
         build_base(tmp_path / "missing", tmp_path / "base")
     (tmp_path / "note.txt").write_text("hello")
@@ -147,7 +147,7 @@ def test_damaged_ggufs(tmp_path, content):
 
 
 @pytest.mark.slow
-def test_q_k_and_v_stay_apart_in_the_real_one(smollm_base):
+def test_q_k_and_v_stay_apart_in_a_real_base(smollm_base):
     names = matmuls(smollm_base)
     assert len(names) == 7 * 30 + 1
     assert sum(name.endswith(("/q_proj/MatMul", "/k_proj/MatMul")) for name in names) == 60

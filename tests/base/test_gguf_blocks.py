@@ -1,4 +1,4 @@
-"""A GGUF's own blocks in ONNX Runtime are what the gguf package dequantizes."""
+"""GGUF blocks in ONNX Runtime equal the weights that the gguf package dequantizes."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ def gguf_file(path, kind, raw):
 
 
 @pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q8_0])
-def test_every_block_is_the_same_number(kind, tmp_path):
+def test_blocks_equal_their_dequantized_weights(kind, tmp_path):
     weight = np.random.default_rng(0).standard_normal((48, 96), np.float32)
     raw = quants.quantize(weight, kind)
     dense = quants.dequantize(raw, kind)
-    made = keep_blocks(
+    matrices = keep_blocks(
         gguf_file(tmp_path / "m.gguf", kind, raw),
         float_model(tmp_path / "float.onnx", dense),
         tmp_path / "kept.onnx",
     )
-    assert (made.kept, made.floats) == (1, ())
+    assert (matrices.kept, matrices.floats) == (1, ())
     session = ort.InferenceSession(tmp_path / "kept.onnx", providers=["CPUExecutionProvider"])
     found = session.run(None, {"x": np.eye(96, dtype=np.float32)[None]})[0][0].T
     # Where there is an offset, it is added last: half a unit in the last place.
     np.testing.assert_allclose(found, dense, rtol=0, atol=0 if kind == Type.Q4_0 else 3e-7)
 
 
-def test_a_weight_that_is_not_the_blocks_stays_float(tmp_path):
+def test_a_weight_that_differs_from_its_blocks_stays_float(tmp_path):
     weight = np.random.default_rng(0).standard_normal((48, 96), np.float32)
     raw = quants.quantize(weight, Type.Q4_0)
-    made = keep_blocks(
+    matrices = keep_blocks(
         gguf_file(tmp_path / "m.gguf", Type.Q4_0, raw),
         float_model(tmp_path / "float.onnx", weight),
         tmp_path / "kept.onnx",
     )
-    assert (made.kept, made.floats) == (0, ("Q4_0 blk.0.ffn_up.weight",))
+    assert (matrices.kept, matrices.floats) == (0, ("Q4_0 blk.0.ffn_up.weight",))
 
 
 def test_agreement_of_known_distributions():

@@ -1,4 +1,4 @@
-"""Sums that survive a crash at any moment."""
+"""Sums that are resumed after a crash at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kronq calibrate``, and the options that every calibrated verb has."""
+"""``kronq calibrate``, and the calibration options of all verbs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("options", REFUSALS)
-def test_what_is_missing_is_told_with_a_hint(
+def test_missing_options_are_refused_with_a_hint(
     kronq: Kronq, small: Path, options: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from tests.calibration import tokens_onnx
@@ -66,11 +66,11 @@ def test_what_is_missing_is_told_with_a_hint(
     assert REFUSALS[options] in line
 
 
-def test_a_base_may_be_for_something_else() -> None:
+def test_a_base_may_have_another_use() -> None:
     check_calibration(CalibrationOptions(base="base"), base_used=True)
 
 
-def test_which_error_counts() -> None:
+def test_the_metric_decides_which_moments_quantizing_uses() -> None:
     moments = SecondMoments({}, 0)
     plain = CalibrationOptions(calibration="notes.txt", base="base", metric="plain")
     check_calibration(plain)
@@ -82,7 +82,7 @@ def test_which_error_counts() -> None:
     assert collect_moments(CalibrationOptions(), Adapter({})) is None
 
 
-def test_directions_are_counted_by_energy() -> None:
+def test_directions_of_known_moments() -> None:
     even = LayerMoments(np.eye(8, dtype=np.float32) * 3)
     one = LayerMoments(np.diag([8.0, 0, 0, 0]).astype(np.float32), np.eye(2, dtype=np.float32))
     summary = summarize_calibration(SecondMoments({"a": even, "b": one}, 10))
@@ -95,7 +95,7 @@ def test_directions_are_counted_by_energy() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_base_reads_text_and_the_second_time_remembers(
+def test_a_real_base_is_read_once_and_then_the_cache(
     kronq: Kronq, smollm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = tmp_path / "notes.txt"

@@ -1,4 +1,4 @@
-"""Input moments through ONNX Runtime: right, bounded, resumable, and kept."""
+"""Input moments through ONNX Runtime: correct, in bounded memory, resumable, cached."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(base: Path, *layers: str, data: Any = EXAMPLES, **settings: Any) -> Seco
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Which values were collected, pass by pass."""
+    """Names of the collected values, pass by pass."""
     calls: list[list[str]] = []
     true = input_moments.open_exposed
 
@@ -55,7 +55,7 @@ def test_moments_are_those_of_the_model_in_numpy(tmp_path: Path) -> None:
         assert difference(found[name].inputs, wanted) < 1e-6
 
 
-def test_weights_in_the_model_file_do_as_well(tmp_path: Path, base: Path) -> None:
+def test_weights_inside_the_model_file_give_equal_moments(tmp_path: Path, base: Path) -> None:
     import onnx
 
     inline = tmp_path / "inline" / "model.onnx"
@@ -72,7 +72,7 @@ def test_a_file_of_text_is_read_and_named(base: Path, tmp_path: Path) -> None:
     assert np.array_equal(found["first"].inputs, run(base)["first"].inputs)
 
 
-def test_little_memory_takes_more_passes_and_gives_the_same(
+def test_little_memory_takes_more_passes_with_equal_results(
     base: Path, opened: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accumulate, "MEMORY", 1)
@@ -82,7 +82,9 @@ def test_little_memory_takes_more_passes_and_gives_the_same(
     assert all(np.array_equal(found[name].inputs, whole[name].inputs) for name in found)
 
 
-def test_another_adapter_on_the_same_base_finds_them(base: Path, opened: list[list[str]]) -> None:
+def test_another_adapter_on_the_same_base_uses_the_cache(
+    base: Path, opened: list[list[str]]
+) -> None:
     run(base, "square")
     found = run(base)
     assert opened == [["x1", "x2"], ["x"]], "only what is missing is collected"
@@ -91,7 +93,7 @@ def test_another_adapter_on_the_same_base_finds_them(base: Path, opened: list[li
     assert np.array_equal(found["square"].inputs, again["square"].inputs)
 
 
-def test_other_text_another_limit_and_another_base_do_not(
+def test_other_text_limits_and_bases_do_not_use_it(
     base: Path, tmp_path: Path, opened: list[list[str]]
 ) -> None:
     run(base)
@@ -103,36 +105,36 @@ def test_other_text_another_limit_and_another_base_do_not(
 
 
 class Stop:
-    """Ctrl-C when this many tokens are done."""
+    """Progress callback that presses Ctrl-C after this many tokens."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
-        self.told: list[int] = []
+        self.shown: list[int] = []
 
     def __call__(self, done: int, _total: int) -> None:
-        self.told.append(done)
+        self.shown.append(done)
         if done >= self.tokens:
             raise KeyboardInterrupt
 
 
-def test_interrupted_and_resumed_is_uninterrupted(base: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(base: Path) -> None:
     texts = [Example("", ("letters " * n,)) for n in range(2, 60)]
-    made = make_batches(sample_sequences(texts, tokenize))
-    assert len(made) > 4
+    batches = make_batches(sample_sequences(texts, tokenize))
+    assert len(batches) > 4
     whole = run(base, data=texts, cache=base / "other")
-    stop = Stop(sum(batch.tokens for batch in made[:3]))
+    stop = Stop(sum(batch.tokens for batch in batches[:3]))
     with pytest.raises(KeyboardInterrupt):
         run(base, data=texts, progress=stop)
-    told: list[tuple[int, int]] = []
-    found = run(base, data=texts, progress=lambda *args: told.append(args))
-    assert told[0] == (stop.told[-1], whole.tokens), "it goes on where it was"
-    assert told[-1] == (whole.tokens, whole.tokens)
+    shown: list[tuple[int, int]] = []
+    found = run(base, data=texts, progress=lambda *args: shown.append(args))
+    assert shown[0] == (stop.shown[-1], whole.tokens), "it goes on where it was"
+    assert shown[-1] == (whole.tokens, whole.tokens)
     for name in whole:
         assert np.array_equal(found[name].inputs, whole[name].inputs)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
-def test_a_damaged_file_is_made_again(base: Path, opened: list[list[str]], damage: str) -> None:
+def test_a_damaged_file_is_written_again(base: Path, opened: list[list[str]], damage: str) -> None:
     whole = {name: moment.inputs.copy() for name, moment in run(base).items()}
     for file in (base.parent / "cache").rglob("*.safetensors"):
         content = bytearray(file.read_bytes())
@@ -144,18 +146,18 @@ def test_a_damaged_file_is_made_again(base: Path, opened: list[list[str]], damag
     assert all(np.array_equal(found[name].inputs, whole[name]) for name in whole)
 
 
-def test_a_layer_that_the_base_lacks_is_told(base: Path) -> None:
+def test_a_layer_that_the_base_lacks_is_refused(base: Path) -> None:
     layers = {"first": adapter()["first"], "second": adapter()["square"]}
     with pytest.raises(MismatchError, match="1 of 2 adapted layers"):
         calibrate(type(adapter())(layers), base, EXAMPLES, tokenize=tokenize)
 
 
-def test_a_base_without_a_tokenizer_is_told(base: Path) -> None:
+def test_a_base_without_a_tokenizer_is_refused(base: Path) -> None:
     with pytest.raises(KronqError, match=r"genai_config\.json"):
         run(base, tokenize=None)
 
 
-def test_a_base_that_takes_no_tokens_is_told(tmp_path: Path) -> None:
+def test_a_base_that_takes_no_tokens_is_refused(tmp_path: Path) -> None:
     from tests.onnx import tiny_onnx
 
     tiny_onnx.build(tmp_path / "model.onnx")
@@ -165,7 +167,7 @@ def test_a_base_that_takes_no_tokens_is_told(tmp_path: Path) -> None:
         calibrate(tiny, tmp_path, EXAMPLES, tokenize=tokenize, cache=tmp_path)
 
 
-def test_values_that_are_not_finite_are_told_and_not_kept(base: Path) -> None:
+def test_values_that_are_not_finite_are_refused_and_not_kept(base: Path) -> None:
     stored = np.fromfile(base / "weights.data", np.float32)
     stored[:] = np.inf
     stored.tofile(base / "weights.data")

@@ -1,4 +1,4 @@
-"""What ONNX Runtime sees is what torch sees: a tiny Llama, and a real one."""
+"""Input moments through ONNX Runtime equal torch's, for a tiny Llama and a real one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) -> None:
     model = tiny.llama()
     names = [f"model.layers.{i}.{part}" for i in range(2) for part in BLOCK]
     rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_of_a_tiny_llama_in_one_padded_batch(tiny_base: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_of_a_real_model(smollm_base: Path, smollm_hf: Path, tmp_path: Path) -> None:
+def test_a_real_model(smollm_base: Path, smollm_hf: Path, tmp_path: Path) -> None:
     names = [f"model.layers.{i}.{part}" for i in (0, 3) for part in BLOCK]
     adapter = Adapter({name: delta for name, delta in kronq.load(EXAMPLE).items() if name in names})
     found = calibrate(adapter, smollm_base, EXAMPLES, cache=tmp_path, device="cpu")

@@ -1,4 +1,4 @@
-"""An adapter by hooks is the adapter that PEFT makes, forwards and backwards."""
+"""Adapters attached by hooks equal PEFT's, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_answers_are_predicted_by_the_tokens_before_them() -> None:
     assert difference(logits.numpy(), torch.cat(alone).numpy()) < 1e-5
 
 
-def test_every_layer_without_a_module_is_told(tmp_path: Path) -> None:
+def test_every_layer_without_a_module_is_listed(tmp_path: Path) -> None:
     tiny.save_peft(CONFIGS["lokr"], tmp_path)
     adapter = load(tmp_path)
     layers = {name.replace("layers.1", "layers.7"): delta for name, delta in adapter.items()}
@@ -117,7 +117,7 @@ def test_another_shape_is_refused_and_raw_factors_are_cropped() -> None:
         )
 
 
-def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KronqError, match=r"no config\.json"):
         load_model(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Both moments against PEFT's model, plain autograd and the Fisher information itself."""
+"""Two-sided moments equal those of PEFT's model with plain autograd, and the Fisher information."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def explicit(
     model: Any, layer: str, sequence: TokenSequence, labels: torch.Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs [tokens, d_in] and gradients [tokens, d_out] of one layer, of one sequence."""
-    seen: dict[str, torch.Tensor] = {}
+    captured: dict[str, torch.Tensor] = {}
 
     def hook(_: Any, args: Any, output: torch.Tensor) -> None:
         output.retain_grad()
-        seen.update(x=args[0], y=output)
+        captured.update(x=args[0], y=output)
 
     module = model.get_submodule(f"base_model.model.{layer}")
     handle = module.register_forward_hook(hook)
@@ -60,7 +60,7 @@ def explicit(
     truth = ids[0, sequence.start :] if labels is None else labels
     torch.nn.functional.cross_entropy(logits, truth, reduction="sum").backward()
     handle.remove()
-    return seen["x"][0].detach().numpy(), seen["y"].grad[0].numpy()
+    return captured["x"][0].detach().numpy(), captured["y"].grad[0].numpy()
 
 
 def test_moments_are_those_of_peft_and_autograd(
@@ -82,13 +82,13 @@ def test_moments_are_those_of_peft_and_autograd(
 
 
 def weighted(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """M and G as they are defined, position by position."""
+    """M and G by definition, position by position."""
     m = sum((b @ b) * np.outer(a, a) for a, b in zip(x, g, strict=True)) / len(x)
     grad = sum((a @ a) * np.outer(b, b) for a, b in zip(x, g, strict=True)) / len(x)
     return m, grad / np.trace(grad)
 
 
-def test_an_error_that_is_alike_in_all_outputs_is_judged_exactly(
+def test_an_error_alike_in_all_outputs_is_measured_exactly(
     trained: tuple[Adapter, Any], tmp_path: Path
 ) -> None:
     """Over errors u·vᵀ with every unit vector u: the mean of (gᵀ·u·vᵀ·x)² is no approximation."""
@@ -136,7 +136,7 @@ def test_labels_of_the_model_give_the_fisher_information(
         assert np.linalg.norm(true - exact) > 0.2 * np.linalg.norm(exact)
 
 
-def test_passes_draw_the_same_labels(
+def test_passes_sample_equal_labels(
     trained: tuple[Adapter, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter, _ = trained

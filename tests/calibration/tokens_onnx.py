@@ -1,4 +1,4 @@
-"""A small ONNX model that reads tokens: embedding → first → Relu → square → Relu → square."""
+"""Small ONNX model that reads tokens: embedding → first → Relu → square → Relu → square."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def moments(stored: dict[str, np.ndarray], texts: Iterable[Example]) -> dict[str
 
 
 def adapter(*layers: str) -> Adapter:
-    """A LoRA on the layers that are named; on both when none is."""
+    """LoRA on the named layers; on both without a name."""
     rng = np.random.default_rng(1)
     names = layers or tuple(SHAPES)
     return Adapter({name: adapters.lora(rng, *SHAPES[name]) for name in names})

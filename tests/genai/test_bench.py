@@ -1,4 +1,4 @@
-"""What is timed takes turns, and what a bench tells has every figure it promises."""
+"""Timings in turns, and all figures of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ CPU = "CPUExecutionProvider"
 FEW = ("--prompt-tokens", 8, "--new-tokens", 4, "--rounds", 3, "--threads", 1)
 
 
-def test_sides_take_turns_and_the_first_round_does_not_count():
+def test_variants_run_in_turns_and_the_first_round_does_not_count():
     ran = []
     number = count()
 
-    def side(name):
+    def variant(name):
         def run():
             ran.append(name)
             return Sample(next(number), (1.0,))
 
         return run
 
-    told = []
+    shown = []
     rounds = run_in_turns(
-        {"a": side("a"), "b": side("b")}, 3, lambda done, total: told.append((done, total))
+        {"a": variant("a"), "b": variant("b")}, 3, lambda done, total: shown.append((done, total))
     )
     assert "".join(ran) == "ba" + "ab" + "ba" + "ab"
     assert [found["a"].prefill for found in rounds] == [2, 5, 6]
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert shown == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_a_ratio_is_taken_within_each_round():
@@ -72,19 +72,19 @@ def exported(tiny_base, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_figures(kronq, exported, tiny_base):
-    told = kronq("bench", exported, "--base", tiny_base, *FEW, "--json").json()
-    both = (told["with_adapter"], told["without"])
+def test_the_report_has_all_figures(kronq, exported, tiny_base):
+    report = kronq("bench", exported, "--base", tiny_base, *FEW, "--json").json()
+    both = (report["with_adapter"], report["without"])
     figures = ("prefill_tokens_per_second", "decode_tokens_per_second", "first_token_ms")
-    spreads = [told[name] for name in ("decode_ratio", "prefill_ratio", "load_ms", "peak_mb")]
+    spreads = [report[name] for name in ("decode_ratio", "prefill_ratio", "load_ms", "peak_mb")]
     spreads += [side[name] for side in both for name in (*figures, "load_ms", "peak_mb")]
     for spread in spreads:
         assert spread["n"] == 3
         assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
-    assert (told["swap_ms"], told["activate_ms"]) == (None, None)
-    assert (told["provider"], told["threads"], told["rounds"]) == (CPU, 1, 3)
+    assert (report["swap_ms"], report["activate_ms"]) == (None, None)
+    assert (report["provider"], report["threads"], report["rounds"]) == (CPU, 1, 3)
     assert both[0]["nodes"][CPU] > both[1]["nodes"][CPU]
-    assert told["machine"]["cores"] >= 1
+    assert report["machine"]["cores"] >= 1
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def slotted(tiny_base, tmp_path_factory):
 @pytest.mark.slow
 def test_a_model_with_slots_is_its_own_base_or_is_given_one(kronq, slotted, tiny_base):
     file = slotted / "small.safetensors"
-    told = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()
-    assert told["without"]["model"] == told["with_adapter"]["model"]
-    assert (told["without"]["adapter"], told["with_adapter"]["adapter"]) == (None, str(file))
-    assert 0 < told["activate_ms"]["median"] < told["swap_ms"]["median"] < math.inf
+    report = kronq("bench", slotted, "--adapter", file, *FEW, "--json").json()
+    assert report["without"]["model"] == report["with_adapter"]["model"]
+    assert (report["without"]["adapter"], report["with_adapter"]["adapter"]) == (None, str(file))
+    assert 0 < report["activate_ms"]["median"] < report["swap_ms"]["median"] < math.inf
     assert "swap, ms" in kronq("bench", slotted, "--adapter", file, *FEW).out
     beside = kronq("bench", slotted, "--adapter", file, "--base", tiny_base, *FEW, "--json").json()
     assert beside["without"]["model"] == str(tiny_base / "model.onnx")
@@ -116,7 +116,7 @@ def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
     assert (plain.adapters, len(adapted.run(Workload(4, 3)).steps)) == (None, 2)
 
 
-def test_what_cannot_be_measured(kronq, exported, slotted, tiny_base, tmp_path):
+def test_refused_benchmarks(kronq, exported, slotted, tiny_base, tmp_path):
     assert "give --base for the forms" in kronq.refuses("bench", exported)
     both = ("--base", tiny_base)
     assert "no slots" in kronq.refuses("bench", exported, *both, "--adapter", "a")

@@ -1,4 +1,4 @@
-"""Text: the same tokens as torch, the same arithmetic as Session.run, honest numbers beside it."""
+"""Generated text: tokens equal torch's, arithmetic equals Session.run's, timings are reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def genai_logits(model, ids):
 
 
 def test_genai_computes_quantized_weights_as_written(tiny_base, tmp_path):
-    """An older folder says nothing of exactness in its genai_config.json; a Session does."""
+    """Exact arithmetic also for older folders, whose genai_config.json does not configure it."""
     import onnxruntime_genai as og
 
     folder = quantize_weights(tiny_base, tmp_path / "model")
@@ -139,7 +139,7 @@ def test_impossible_settings(tiny, settings, message):
         tiny.generate(**{"prompt": "abc", **settings})
 
 
-def test_greedy_options_leave_no_room_for_chance():
+def test_greedy_options_disable_sampling():
     assert Sampling().search_options() == {"do_sample": False, "num_beams": 1}
 
 
@@ -158,7 +158,7 @@ def run(*args, stdin=None):
     return CliRunner().invoke(cli, ["run", *map(str, args)], input=stdin)
 
 
-def test_cli_streams_the_text_and_tells_the_speed_aside(tiny, tiny_base):
+def test_cli_streams_text_to_stdout_and_the_speed_to_stderr(tiny, tiny_base):
     result = run(tiny_base, "--prompt", "abc", "--max-tokens", 5, "--threads", 1)
     assert result.stdout == tiny.generate("abc", max_tokens=5).text + "\n"
     for word in ("5 tokens after 3 (length)", "prefill", "CPUExecutionProvider", "1 threads"):
@@ -167,9 +167,9 @@ def test_cli_streams_the_text_and_tells_the_speed_aside(tiny, tiny_base):
 
 def test_cli_json_is_alone_on_stdout(tiny, tiny_base):
     result = run(tiny_base, "--prompt", "-", "--max-tokens", 5, "--json", stdin="abc\n")
-    told = json.loads(result.stdout)
-    assert tuple(told["tokens"]) == tiny.generate("abc", max_tokens=5).tokens
-    assert told["provider"] == "CPUExecutionProvider"
+    report = json.loads(result.stdout)
+    assert tuple(report["tokens"]) == tiny.generate("abc", max_tokens=5).tokens
+    assert report["provider"] == "CPUExecutionProvider"
     assert result.stderr == ""
 
 

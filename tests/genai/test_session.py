@@ -1,4 +1,4 @@
-"""Arrays in, arrays out, on models small enough to see through."""
+"""Sessions of tiny models whose outputs are known."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def doubler(tmp_path):
 
 
 def embedder(path, *more_inputs):
-    """Logits = table[input_ids] + a number from the mask, so that both are seen to arrive."""
+    """Logits = table[input_ids] · mask: both inputs matter."""
     table = np.arange(12, dtype=np.float32).reshape(4, 3)
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
@@ -70,7 +70,7 @@ def test_a_folder_with_one_model_is_that_model(doubler):
     assert Session(doubler.parent).files.model == doubler
 
 
-def test_the_report_tells_where_every_node_runs(doubler):
+def test_the_report_counts_nodes_by_provider(doubler):
     report = Session(doubler, device="cpu", threads=1).report
     assert report.provider == "CPUExecutionProvider"
     assert dict(report.nodes) == {"CPUExecutionProvider": 2}
@@ -99,7 +99,7 @@ def test_wrong_outputs(doubler):
         Session(doubler).run({"x": np.ones((1, 2), np.float32)}, ["q"])
 
 
-def test_nothing_there(tmp_path):
+def test_missing_models(tmp_path):
     with pytest.raises(KronqError, match="no such file or folder"):
         Session(tmp_path / "missing")
     with pytest.raises(KronqError, match="export_onnx grafts an adapter"):
@@ -108,7 +108,7 @@ def test_nothing_there(tmp_path):
         Session(tmp_path)
 
 
-def test_two_models_and_no_say_which(doubler):
+def test_two_models_in_a_folder_are_refused(doubler):
     doubler.with_name("other.onnx").write_bytes(doubler.read_bytes())
     with pytest.raises(KronqError, match=r"more than one.*doubler.onnx, other.onnx"):
         Session(doubler.parent)

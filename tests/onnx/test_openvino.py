@@ -1,4 +1,4 @@
-"""A second execution provider that really runs: ``make providers`` puts it into .cache."""
+"""OpenVINO's execution provider; ``make providers`` installs it in .cache."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_logits_of_an_adapted_model(exported, tmp_path):
 
 def test_text(exported):
     run = ("-m", "kronq", "run", exported, "--prompt", "abc", "--max-tokens", 8, "--json")
-    told = json.loads(python(*run, "--provider", "openvino", "--nodes"))
-    assert told["provider"] == OPENVINO
-    assert told["nodes"][OPENVINO] > 0
+    report = json.loads(python(*run, "--provider", "openvino", "--nodes"))
+    assert report["provider"] == OPENVINO
+    assert report["nodes"][OPENVINO] > 0
     expected = Session(exported, device="cpu").generate("abc", max_tokens=8)
-    assert tuple(told["tokens"]) == expected.tokens
+    assert tuple(report["tokens"]) == expected.tokens

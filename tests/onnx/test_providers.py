@@ -1,4 +1,4 @@
-"""The device that was asked for is the one that runs, or it is an error."""
+"""Execution targets: the requested provider runs, or an error is raised."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ __all__ = ["kronq"]
 OPENVINO = "OpenVINOExecutionProvider"
 
 
-def pretend(monkeypatch, *available):
+def pretend_available(monkeypatch, *available):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
 
 
-def test_auto_takes_cuda_where_it_is(monkeypatch):
-    pretend(monkeypatch, CUDA, CPU)
+def test_auto_takes_cuda_where_available(monkeypatch):
+    pretend_available(monkeypatch, CUDA, CPU)
     assert choose_target("auto") == ExecutionTarget(CUDA)
     assert choose_target("cuda") == ExecutionTarget(CUDA, required=True)
     assert choose_target("cpu") == ExecutionTarget(CPU)
 
 
 def test_auto_takes_the_cpu_otherwise(monkeypatch):
-    pretend(monkeypatch, "AzureExecutionProvider", OPENVINO, CPU)
+    pretend_available(monkeypatch, "AzureExecutionProvider", OPENVINO, CPU)
     assert choose_target() == ExecutionTarget(CPU)
 
 
 @pytest.mark.parametrize("name", ["openvino", "OpenVINO", OPENVINO, OPENVINO.lower()])
 def test_a_provider_by_any_of_its_names(monkeypatch, name):
-    pretend(monkeypatch, OPENVINO, CPU)
+    pretend_available(monkeypatch, OPENVINO, CPU)
     target = choose_target(provider=name, provider_options={"device_type": "CPU"})
     assert target.providers == [(OPENVINO, {"device_type": "CPU"}), CPU]
     assert target.required
@@ -60,14 +60,14 @@ def test_a_provider_by_any_of_its_names(monkeypatch, name):
         ("dnnl", "a build of your own"),
     ],
 )
-def test_a_provider_that_is_not_there_says_what_to_install(monkeypatch, name, hint):
-    pretend(monkeypatch, CPU)
+def test_a_missing_provider_hints_at_its_package(monkeypatch, name, hint):
+    pretend_available(monkeypatch, CPU)
     with pytest.raises(MissingDependencyError, match=f"in this onnxruntime.*{hint}"):
         choose_target(provider=name)
 
 
-def test_cuda_that_is_not_there_says_what_to_install(monkeypatch):
-    pretend(monkeypatch, CPU)
+def test_missing_cuda_hints_at_its_package(monkeypatch):
+    pretend_available(monkeypatch, CPU)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime-gpu"):
         choose_target("cuda")
 
@@ -84,7 +84,7 @@ def test_cuda_that_is_not_there_says_what_to_install(monkeypatch):
         ),
     ],
 )
-def test_what_cannot_be_asked_for(arguments, message):
+def test_refused_targets(arguments, message):
     with pytest.raises(KronqError, match=message):
         choose_target(**arguments)
 
@@ -105,14 +105,14 @@ def test_a_session_that_fell_back_is_an_error():
         check_provider(session, ExecutionTarget(CUDA))
 
 
-def test_text_has_a_list_of_providers_of_its_own():
+def test_onnxruntime_genai_has_its_own_provider_names():
     assert genai_name("DmlExecutionProvider") == "DML"
     with pytest.raises(UnsupportedError, match=r"onnxruntime-genai does not know.*Tensorrt"):
         genai_name("TensorrtExecutionProvider")
 
 
-def test_a_second_provider_of_this_onnxruntime(tmp_path):
-    """Azure's takes no node of an ordinary model: it starts first, and the CPU runs them all."""
+def test_another_provider_of_this_onnxruntime(tmp_path):
+    """Azure's provider starts first but takes no node of an ordinary model."""
     name = "AzureExecutionProvider"
     if name not in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime has no {name}")
@@ -126,12 +126,12 @@ def test_a_second_provider_of_this_onnxruntime(tmp_path):
 
 
 def test_cli(kronq, tiny_base, monkeypatch):
-    pretend(monkeypatch, CPU)
+    pretend_available(monkeypatch, CPU)
     run = ("run", tiny_base, "--prompt", "abc")
     for verb in (run, ("score", "--base", tiny_base, "--tasks", "examples/questions.jsonl")):
         assert "pip install onnxruntime-openvino" in kronq.refuses(*verb, "--provider", "OpenVINO")
     assert "expected KEY=VALUE" in kronq.refuses(*run, "--provider-option", "device_type")
     assert "a device and a provider" in kronq.refuses(*run, "--provider", "cpu", "--device", "cpu")
-    told = kronq(*run, "--provider", "cpu", "--max-tokens", 2, "--nodes", "--json").json()
-    assert told["provider"] == CPU
-    assert list(told["nodes"]) == [CPU]
+    report = kronq(*run, "--provider", "cpu", "--max-tokens", 2, "--nodes", "--json").json()
+    assert report["provider"] == CPU
+    assert list(report["nodes"]) == [CPU]

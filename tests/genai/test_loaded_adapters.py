@@ -1,4 +1,4 @@
-"""Adapters that swap in one loaded model: onnxruntime and onnxruntime-genai, kept and forgotten."""
+"""Adapters that are loaded, swapped and unloaded in one open model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IDS = [[5, 40, 41, 42]]
 
 
 def adapter(seed: int, make=kron, rank: int = 4, **shape) -> Adapter:
-    """For both layers' q_proj [64, 64] of the tiny llama, large enough to change what it says."""
+    """For both layers' q_proj [64, 64] of the tiny llama, large enough to change its text."""
     rng = np.random.default_rng(seed)
     layers = {}
     for i in range(2):
@@ -122,7 +122,7 @@ def test_a_thousand_swaps_change_nothing(session):
     assert rss() - before < 4 * 2**20
 
 
-def test_loading_and_unloading_do_not_gather_memory(session, files):
+def test_loading_and_unloading_leak_no_memory(session, files):
     before = 0
     for turn in range(300):
         session.load("again", files / "one.safetensors")
@@ -134,7 +134,7 @@ def test_loading_and_unloading_do_not_gather_memory(session, files):
     assert rss() - before < 4 * 2**20
 
 
-def test_the_file_holds_what_the_graph_takes(files, tmp_path):
+def test_the_file_has_the_inputs_of_the_graph(files, tmp_path):
     packed = kronq.load(files / "one.safetensors")
     out = write_onnx_adapter(packed, files / "model", tmp_path / "one.onnx_adapter")
     expected = slot_inputs(packed, SlotSpec.read(files / "model"))
@@ -146,7 +146,7 @@ def test_the_file_holds_what_the_graph_takes(files, tmp_path):
         write_onnx_adapter(packed, files / "model", out)
 
 
-def test_all_kinds_of_files_load(session, files, tmp_path):
+def test_every_adapter_format_loads(session, files, tmp_path):
     packed = kronq.load(files / "one.safetensors")
     kronq.convert(packed, tmp_path / "peft", to="peft")
     write_onnx_adapter(packed, files / "model", tmp_path / "one.onnx_adapter")
@@ -171,7 +171,7 @@ def test_a_packed_file_is_expanded_once(session, files, cache):
 
 
 @pytest.mark.parametrize("hole", [slice(0, None), slice(64, 128), slice(-64, -16)])
-def test_what_a_crash_left_of_a_new_file_is_not_trusted(session, files, hole):
+def test_a_new_file_damaged_by_a_crash_is_written_again(session, files, hole):
     kept = session.adapters["one"].file
     data = bytearray(kept.read_bytes())
     data[hole] = bytes(len(data[hole]))
@@ -196,7 +196,7 @@ def test_a_file_is_checked_once(session, files, monkeypatch):
         verify_trailer(files / "none")
 
 
-def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):
+def test_without_a_writable_cache_a_temporary_file_is_used(session, files, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "file"))
     other = Session(files / "model", {"one": files / "one.safetensors"})
@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_written(session, files, tmp_path, monkeypatch):
     np.testing.assert_array_equal(other.logits(IDS, adapter="one"), expected)
 
 
-def test_what_cannot_be(session, files, tiny_base, tmp_path):
+def test_adapters_that_are_refused(session, files, tiny_base, tmp_path):
     with pytest.raises(KronqError, match="no such adapter; found 'x'; expected one of: one, two"):
         session.generate("abc", adapter="x")
     with pytest.raises(KronqError, match="no such adapter"):
@@ -276,12 +276,12 @@ def test_chat_remembers_swaps_and_forgets(files, tmp_path):
 
 def test_run_and_convert_from_the_shell(files, session, tmp_path):
     out = tmp_path / "one.onnx_adapter"
-    told = CliRunner().invoke(
+    converted = CliRunner().invoke(
         cli,
         f"convert {files}/one.safetensors --to onnx_adapter --model {files}/model -o {out}".split(),
     )
-    assert told.exit_code == 0
-    assert f"{out.stat().st_size:,} bytes" in told.stdout
+    assert converted.exit_code == 0
+    assert f"{out.stat().st_size:,} bytes" in converted.stdout
     arguments = ["run", str(files / "model"), "--adapter", str(out), "--prompt", "abc"]
     result = CliRunner().invoke(cli, [*arguments, "--max-tokens", "5"])
     assert result.stdout == session.generate("abc", adapter="one", max_tokens=5).text + "\n"
