@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,23 @@ def test_pages_that_code_and_texts_name_are_there() -> None:
             assert (ROOT / name).exists(), f"{file.relative_to(ROOT)}: {name}"
 
 
-def test_files_that_the_architecture_names_are_there() -> None:
+def test_the_architecture_names_files_and_what_they_define() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    names = re.findall(r"`([\w./]+/[\w./]*)`", text)
-    assert len(names) > 10
-    assert [name for name in names if not (ROOT / name).exists()] == []
+    files = re.findall(r"`([\w./]+/[\w./]*)`", text)
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    rows = re.findall(r"\| `([\w/]+\.py)` \| `(\w+)` \|", text)
+    assert len(rows) > 10
+    for file, name in rows:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(?:def|class) {name}\b", source, re.MULTILINE), (file, name)
+
+
+def test_the_architecture_lists_the_rooms_in_the_order_of_imports() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert listed == [layer for layer in reversed(layers) if layer != "__main__"]
 
 
 def test_every_public_name_has_its_documentation() -> None:
