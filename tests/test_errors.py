@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,23 @@ def test_wrong_types_and_choices_say_what_is_right() -> None:
     with pytest.raises(ValueError, match="no such form; found pizza; expected peft, lora"):
         check_choice("form", "pizza", ("peft", "lora"))
     check_type("bits", 4, int)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _: kronq.quantize("adapter"),  # type: ignore[arg-type]
+        lambda _: kronq.save("adapter", "out.safetensors"),  # type: ignore[arg-type]
+        lambda adapter: kronq.save(adapter, 3),  # type: ignore[arg-type]
+        lambda adapter: kronq.measure(adapter, "quantized"),  # type: ignore[arg-type]
+        lambda adapter: kronq.measure(adapter, adapter, second_moments=3),  # type: ignore[arg-type]
+        lambda adapter: kronq.compare(adapter, bits=("four",)),  # type: ignore[arg-type]
+        lambda adapter: kronq.convert(adapter, 3, to="peft"),  # type: ignore[arg-type]
+        lambda adapter: kronq.export_onnx(adapter, 3, "out"),  # type: ignore[arg-type]
+        lambda _: kronq.Session(3),  # type: ignore[arg-type]
+        lambda _: kronq.gaussian_bound("adapter"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_wrong_types(call: Callable[[kronq.Adapter], object]) -> None:
+    with pytest.raises(ArgumentError, match=r"has the wrong type; found \w+; expected"):
+        call(kronq.Adapter({}))

@@ -19,7 +19,7 @@ from kronq.calibration.batches import (
 )
 from kronq.calibration.exposed_values import input_value_name, open_exposed
 from kronq.calibration.moment_store import digest_batches, open_store
-from kronq.errors import StrPath
+from kronq.errors import StrPath, check_type
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
 from kronq.io.cache import digest_files
@@ -67,6 +67,7 @@ def calibrate(
         UnsupportedError: The base has no tokenizer, or does not take tokens.
         KronqError: There is no text or no such device, or the base cannot be run.
     """
+    check_type("adapter", adapter, Adapter)
     target = choose_target(**execution)
     examples, source = resolve_examples(data)
     matched = match_base(adapter, base)

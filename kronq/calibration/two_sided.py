@@ -27,7 +27,7 @@ from kronq.calibration.batches import LIMIT_TOKENS, Batch, make_batches, sample_
 from kronq.calibration.layer_capture import LayerCapture
 from kronq.calibration.moment_store import digest_adapter, digest_batches, open_store
 from kronq.calibration.torch_model import attach, load_model, model_device
-from kronq.errors import ArgumentError, StrPath
+from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.io.cache import digest_files
 from kronq.io.examples import Example, resolve_examples
 from kronq.model.adapter import Adapter
@@ -75,6 +75,7 @@ def calibrate_two_sided(
         MismatchError: The adapter does not belong to this model.
         KronqError: There is no such folder, no text, or no answer in it.
     """
+    check_type("adapter", adapter, Adapter)
     examples, source = resolve_examples(data)
     model, tokenize = load_model(hf_model, device=device, purpose="output gradients")
     sequences = sample_sequences(examples, tokenize, limit_tokens)

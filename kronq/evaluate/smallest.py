@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import ArgumentError, StrPath
+from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.evaluate.cache import Scorer, TaskCache
 from kronq.evaluate.candidates import default_candidates
 from kronq.evaluate.search import SearchOptions, SmallestAdapter, search_candidates
@@ -49,6 +49,7 @@ def smallest(
         >>> if found.result.within:
         ...     kronq.save(found.adapter, "small.safetensors")
     """
+    check_type("adapter", adapter, Adapter)
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
         raise ArgumentError(
             "the adapter is quantized already",

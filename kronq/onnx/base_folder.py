@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError
+from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError, check_type
 from kronq.onnx.model_files import GENAI_CONFIG
 
 MODEL = "model.onnx"
@@ -32,6 +33,7 @@ def find_base(base: StrPath) -> Path:
         NotFoundError: Nothing is there.
         FormatError: The folder has no model, or several and none is ``model.onnx``.
     """
+    check_type("base", base, str, os.PathLike)
     path = Path(base)
     if path.is_dir():
         models = sorted(path.glob("*.onnx"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kronq.errors import StrPath
+from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import copy_sidecars, find_base
@@ -65,6 +66,8 @@ def export_onnx(
         >>> adapter = kronq.load("small.safetensors")
         >>> kronq.export_onnx(adapter, "base/", "app/", kronq.Slots(compiled=True))
     """
+    check_type("adapter", adapter, Adapter)
+    check_type("out", out, str, os.PathLike)
     progress = progress or (lambda _: None)
     file = find_base(base)
     chosen = choose_form(form, file)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import FormatError, NotFoundError, StrPath, listing
+from kronq.errors import FormatError, NotFoundError, StrPath, check_type, listing
 
 GENAI_CONFIG = "genai_config.json"
 
@@ -43,6 +44,7 @@ def find_model(path: StrPath) -> ModelFiles:
         KronqError: The path does not exist, or the folder has no model or more than one.
         FormatError: genai_config.json is damaged.
     """
+    check_type("path", path, str, os.PathLike)
     given = Path(path)
     if given.suffix == ".safetensors":
         raise FormatError(

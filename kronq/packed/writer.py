@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
 
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, StrPath, check_type
 from kronq.io.files import write_file
 from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import (
@@ -57,6 +58,7 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     Example:
         >>> kronq.save(kronq.quantize(kronq.load("adapter")), "adapter.safetensors")
     """
+    check_type("adapter", adapter, Adapter)
     check_packed_name(path)
     return write_file(path, pack_adapter(adapter), force=force)
 
@@ -67,6 +69,7 @@ def check_packed_name(path: StrPath) -> None:
     Raises:
         FormatError: It has another suffix.
     """
+    check_type("path", path, str, os.PathLike)
     if Path(path).suffix != SUFFIX:
         raise FormatError("the packed file's name", path=path, expected=f"a {SUFFIX} file")
 

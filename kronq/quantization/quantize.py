@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
-from kronq.errors import ArgumentError
+from kronq.errors import ArgumentError, check_type
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
@@ -68,6 +68,7 @@ def quantize(
         >>> quantized = kronq.quantize(adapter, kronq.Compact(size="150KB"))
         >>> kronq.save(quantized, "small.safetensors")
     """
+    check_type("adapter", adapter, Adapter)
     config = _config(config, bits)
     if adapter.recipe is not None and adapter.recipe.method != "fp16":
         raise ArgumentError(

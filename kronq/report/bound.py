@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.errors import check_type
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
 from kronq.model.small_svd import singular_values
@@ -151,6 +152,7 @@ def gaussian_bound(adapter: Adapter) -> GaussianBound:
         >>> bound = kronq.gaussian_bound(adapter)
         >>> bound.snr_db(bits=4 * adapter.parameters)
     """
+    check_type("adapter", adapter, Adapter)
     components = [(delta, _component_norms(delta)) for delta in adapter.values()]
     layers = [(delta, energy) for delta, energy in components if energy.size]
     count = [energy.size for _, energy in layers]

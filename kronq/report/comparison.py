@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kronq.errors import ArgumentError
+from kronq.errors import ArgumentError, check_type
 from kronq.model.adapter import Adapter
 from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
 from kronq.quantization.config_names import config_for
@@ -57,6 +57,9 @@ def compare(
     Raises:
         KronqError: No method has one of the widths; and as ``quantize`` does.
     """
+    check_type("adapters", adapters, Mapping)
+    for width in bits:
+        check_type("bits", width, int, float)
     jobs = list(_jobs(adapters, bits, methods, baselines))
     bounds = {label: gaussian_bound(adapter) for label, adapter in adapters.items()}
     rows = []

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kronq import __version__
-from kronq.errors import MismatchError
+from kronq.errors import MismatchError, check_type
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.matrix import Float
@@ -58,8 +58,11 @@ def measure(
         >>> report = kronq.measure(adapter, kronq.quantize(adapter))
         >>> print(report.total.snr_db)
     """
+    check_type("reference", reference, Adapter)
+    check_type("quantized", quantized, Adapter)
     check_same_layers(reference, quantized)
     if second_moments is not None:
+        check_type("second_moments", second_moments, SecondMoments)
         check_second_moments(reference, second_moments)
     layers = _measure_layers(reference, quantized, second_moments)
     recipe = asdict(quantized.recipe) if quantized.recipe else {}

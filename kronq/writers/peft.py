@@ -77,6 +77,8 @@ def convert(
     check_choice("form", to, FORMS)
     check_type("adapter", adapter, Adapter)
     check_type("out", out, str, os.PathLike)
+    if base_model is not None:
+        check_type("base_model", base_model, str)
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     build = to_peft if to == "peft" else to_lora

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from kronq.errors import MismatchError, StrPath
+from kronq.errors import MismatchError, StrPath, check_type
 from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.graph.match import find_matches
@@ -88,6 +88,7 @@ def match_table(
         >>> table = kronq.match_table(adapter, "base/")
         >>> [row.layer for row in table.rows if row.how == "missing"]
     """
+    check_type("adapter", adapter, Adapter)
     model = load_base(find_base(base))
     sites = find_sites(model)
     matches = find_matches(adapter, sites, mapping)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kronq.errors import StrPath
+from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
 from kronq.onnx.slots.flatbuffer import InputStack, flatbuffer_chunks
@@ -40,6 +40,7 @@ def write_onnx_adapter(
     Example:
         >>> write_onnx_adapter(kronq.load("small.safetensors"), "app/", "small.onnx_adapter")
     """
+    check_type("adapter", adapter, Adapter)
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     spec = model if isinstance(model, SlotSpec) else SlotSpec.read(model)
