@@ -30,14 +30,14 @@ class Matrix(Protocol):
 
     @property
     def dtype(self) -> str:
-        """The type of its numbers: a floating-point one, ``int4`` …, ``mixed`` or ``coded``."""
+        """Type of its numbers: a floating-point type, ``int4`` …, ``mixed`` or ``coded``."""
 
     @property
     def nbytes(self) -> int:
         """Bytes when packed."""
 
     def float32(self) -> F32:
-        """Returns its values."""
+        """Returns the values [rows, cols]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Float:
 
 
 class Codes(Protocol):
-    """int8 codes [rows, cols]: an array, or packed ones that unpack when they are asked for."""
+    """int8 codes [rows, cols]: an array, or packed codes that unpack when used."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -50,7 +50,8 @@ def read_mixed_layout(file: TensorFile, name: str, spec: MatrixSpec) -> MixedLay
         spec: Of the matrix.
 
     Raises:
-        FormatError: A width is none, or codes or scales are more or fewer than the widths say.
+        FormatError: A number is not a width, or the codes or scales do not have the size that
+            follows from the widths.
     """
     axis = spec.axis or 0
     widths = unpack_unsigned(file.array(f"{name}.widths"), WIDTH_BITS, spec.shape[axis])

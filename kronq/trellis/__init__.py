@@ -1,1 +1,1 @@
-"""The entropy-coded codec: trellis-coded levels, their encoder, and the stream that holds them."""
+"""Entropy-coded trellis-coded quantization: levels, their encoder, and their stream."""

@@ -1,4 +1,4 @@
-"""A matrix whose levels are part of one entropy-coded stream."""
+"""Matrices whose levels are part of one entropy-coded stream."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EntropyCoded:
         shape: (rows, cols).
         axis: The channel axis: 1 for columns, 0 for rows; None where all is one channel.
         nbytes: Its share of the stream, by parameters; all shares add up to the stream.
-        decode: Its levels, from the stream; decoded once, when they are first asked for.
+        decode: Returns its levels; the stream is decoded once, at the first call.
     """
 
     shape: tuple[int, int]
@@ -53,7 +53,7 @@ class EntropyCoded:
 
     @property
     def bits(self) -> int:
-        """Whole bits a weight, rounded up; the exact figure is that of the file."""
+        """Bits per weight, rounded up; exact is only the size of the file."""
         return -(-8 * self.nbytes // (self.shape[0] * self.shape[1]))
 
     @property

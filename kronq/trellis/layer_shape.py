@@ -34,7 +34,7 @@ class LayerShape:
 
     @property
     def size(self) -> int:
-        """Levels of the layer in all."""
+        """Number of levels in all."""
         return sum(rows * cols for product in self.products for rows, cols in product)
 
 
@@ -45,7 +45,7 @@ def layer_shape(delta: Delta) -> LayerShape:
 
 
 def channel_lengths(product: Sequence[Shape]) -> tuple[int, ...]:
-    """Returns how many levels a channel has in each matrix of a product."""
+    """Returns the number of levels that a channel has in each matrix of a product."""
     if len(product) == 1:
         return (product[0][0] * product[0][1],)
     return product[0][0], product[1][1]

@@ -77,7 +77,7 @@ def norm_class_differences(
 
 
 def norm_classes_from(shapes: Sequence[LayerShape], differences: Sequence[I32]) -> list[list[I32]]:
-    """Returns the norm classes of every product's channels, by layer: the inverse of the above.
+    """Returns all norm classes, by layer and product; inverts ``norm_class_differences``.
 
     Raises:
         ValueError: One is out of range.
@@ -115,7 +115,7 @@ def step_offset_differences(offsets: Sequence[StepOffsets]) -> I32:
 
 
 def step_offsets_from(differences: I32) -> list[StepOffsets]:
-    """Returns every layer's step offsets: the inverse of the above.
+    """Returns every layer's step offsets; inverts ``step_offset_differences``.
 
     Raises:
         ValueError: One is out of range.

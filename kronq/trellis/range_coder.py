@@ -183,7 +183,7 @@ def _walk_lanes(runs: Sequence[Run], codes: list[I32] | None, code_block: BlockC
 
 
 def _encode_escape(encoder: Any, rest: int) -> None:
-    """Encodes by how much a magnitude exceeds the largest symbol: bits of rest + 1, and these."""
+    """Encodes the excess over the largest symbol: the bit length of rest + 1, then its bits."""
     uniform = _constriction().stream.model.Uniform
     length = (rest + 1).bit_length() - 1
     if length >= _ESCAPE_BITS:

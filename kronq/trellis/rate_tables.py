@@ -20,7 +20,7 @@ _ESCAPE_COST = 5
 
 @dataclass
 class RateTables:
-    """Counts of codes by context, and by how much levels differ from what they stand for.
+    """Counts of codes by context, and excess of levels over the values they stand for.
 
     Attributes:
         counts: (context class, parity of the state) → occurrences of each magnitude.

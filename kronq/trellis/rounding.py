@@ -117,7 +117,7 @@ def round_and_learn(
 
 
 def round_targets(targets: Sequence[LayerTarget], step: float, tables: RateTables) -> RoundedLevels:
-    """Rounds all layers; channels that came out all zero are left out, and the rest rounded again.
+    """Rounds all layers, then rounds again without the channels that became all zero.
 
     Raises:
         FormatError: A layer would have levels that are too large to be coded.

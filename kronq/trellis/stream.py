@@ -115,7 +115,7 @@ def open_stream(
     parameters: StreamParameters,
     path: StrPath | None = None,
 ) -> list[list[list[EntropyCoded]]]:
-    """Returns the matrices of every layer, by product; the first one that is used decodes all.
+    """Returns the matrices of every layer, by product; the stream is decoded when one is used.
 
     Args:
         data: The stream.
@@ -151,7 +151,7 @@ def open_stream(
 
 
 class _LazyStream:
-    """A stream that is decoded once, when the first of its matrices is asked for."""
+    """Stream that is decoded once, when the first of its matrices is used."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Files to attack with: a good packed file, taken apart and put together wrongly."""
+"""Hostile packed files, made of a good one, and checks that they are refused."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests import adapters
 
 Header = dict[str, Any]
 
-MOST_BYTES = 4 * 2**20
-MOST_SECONDS = 3.0
+MAX_BYTES = 4 * 2**20
+MAX_SECONDS = 3.0
 
 
 @cache
 def good(bits: int = 4) -> bytes:
-    """Two groups, kron and lora, of three layers each."""
+    """Returns a packed file of two groups, kron and lora, of three layers each."""
     return pack_adapter(
         kronq.quantize(adapters.adapter(kinds=("kron", "lora")), kronq.Uniform(bits=bits))
     )
 
 
 def split(data: bytes) -> tuple[Header, bytes]:
-    """(header, payload)."""
+    """Splits a safetensors file into header and payload."""
     size = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
@@ -44,51 +44,54 @@ def join(header: Header | bytes, payload: bytes) -> bytes:
 
 
 def with_header(change: Callable[[Header], None], bits: int = 4) -> bytes:
-    """The good file with its safetensors header changed."""
+    """Returns the good file with its safetensors header changed."""
     header, payload = split(good(bits))
     change(header)
     return join(header, payload)
 
 
 def with_manifest(change: Callable[[dict[str, Any]], None], bits: int = 4) -> bytes:
-    """The good file with its manifest changed."""
+    """Returns the good file with its manifest changed."""
+    return change_manifest(good(bits), change)
 
-    def rewrite(header: Header) -> None:
-        manifest = json.loads(header["__metadata__"]["kronq"])
-        change(manifest)
-        header["__metadata__"]["kronq"] = json.dumps(manifest)
 
-    return with_header(rewrite, bits)
+def change_manifest(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Returns a packed file with its manifest changed."""
+    header, payload = split(data)
+    manifest = json.loads(header["__metadata__"]["kronq"])
+    change(manifest)
+    header["__metadata__"]["kronq"] = json.dumps(manifest)
+    return join(header, payload)
 
 
 def with_text(text: str) -> bytes:
-    """The good file with something else for a manifest."""
+    """Returns the good file with another text in place of its manifest."""
     return with_header(lambda header: header["__metadata__"].update(kronq=text))
 
 
 @contextmanager
-def modest(path: Path | None = None) -> Iterator[None]:
-    """Fails when far more than the file is allocated, or more than a few seconds pass."""
+def bounded_cost(path: Path | None = None) -> Iterator[None]:
+    """Fails if far more memory than the file is allocated, or more than a few seconds pass."""
     size = path.stat().st_size if path is not None and path.is_file() else 0
     tracemalloc.start()
     start = time.perf_counter()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES + 20 * min(size, 2**22)
-        assert time.perf_counter() - start < MOST_SECONDS
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES + 20 * min(size, 2**22)
+        assert time.perf_counter() - start < MAX_SECONDS
     finally:
         tracemalloc.stop()
 
 
-def assert_refused(path: Path, told: str = "") -> KronqError:
-    """Neither read nor mapped; one line that names the file."""
+def assert_refused(path: Path, reason: str = "") -> KronqError:
+    """Checks that a file is neither read nor mapped, with one line that names it."""
     for reader in (kronq.load, locate):
-        with modest(path), pytest.raises(KronqError) as error:
+        with bounded_cost(path), pytest.raises(KronqError) as error:
             reader(path)
         message = str(error.value)
         assert "\n" not in message
         assert str(path) in message
     with pytest.raises(KronqError) as error:
         kronq.load(path)
-    assert told in str(error.value)
+    assert reason in str(error.value)
     return error.value

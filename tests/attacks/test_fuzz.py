@@ -1,4 +1,4 @@
-"""A packed file with anything wrong anywhere is read or refused, and nothing else."""
+"""Packed files with random faults are read or refused, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADER = {bits: 8 + int.from_bytes(data[:8], "little") for bits, data in GOOD.it
 
 
 def attempt(data: bytes) -> None:
-    """Reads the file and every value in it, or is refused in one line."""
+    """Reads the file and every value in it, unless it is refused in one line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.safetensors")
         path.write_bytes(data)
@@ -47,13 +47,13 @@ def attempt(data: bytes) -> None:
 @max_examples(250)
 @given(data=st.data(), bits=st.sampled_from(sorted(GOOD)))
 def test_flipped_bits(data: st.DataObject, bits: int) -> None:
-    """A few of them, most in the header."""
+    """Flips a few bits, most in the header."""
     file = bytearray(GOOD[bits])
-    places = st.integers(0, HEADER[bits] - 1) | st.integers(0, len(file) - 1)
-    for place, bit in data.draw(
-        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=4)
+    positions = st.integers(0, HEADER[bits] - 1) | st.integers(0, len(file) - 1)
+    for position, bit in data.draw(
+        st.lists(st.tuples(positions, st.integers(0, 7)), min_size=1, max_size=4)
     ):
-        file[place] ^= 1 << bit
+        file[position] ^= 1 << bit
     attempt(bytes(file))
 
 
@@ -65,7 +65,7 @@ def test_bytes_replaced_cut_and_put_in(data: st.DataObject, bits: int) -> None:
     length = data.draw(st.integers(0, 20))
     piece = data.draw(st.binary(max_size=20) | st.sampled_from([b"9" * 20, b"{", b'"', b"[" * 20]))
     changed = file[:start] + piece + file[start + length :]
-    # With the header's length mended, so that what is inside is looked at.
+    # With the header's length corrected, so that its content is read.
     grown = HEADER[bits] - 8 + (len(piece) - length if start >= 8 else 0)
     if start + length <= HEADER[bits] and grown >= 0:
         changed = grown.to_bytes(8, "little") + changed[8:]
@@ -75,7 +75,7 @@ def test_bytes_replaced_cut_and_put_in(data: st.DataObject, bits: int) -> None:
 @max_examples(150)
 @given(data=st.data())
 def test_values_of_the_manifest_replaced(data: st.DataObject) -> None:
-    """By any JSON, at any place."""
+    """Replaces any value by any JSON."""
     anything = st.recursive(
         st.none() | st.booleans() | st.integers(-3, 2**40) | st.floats() | st.text(max_size=4),
         lambda inner: (
@@ -102,7 +102,7 @@ def test_values_of_the_manifest_replaced(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("bits", sorted(GOOD))
 def test_every_way_to_cut_it(bits: int) -> None:
-    """At each byte of the header's ends, and through the payload."""
+    """Cuts the file at each byte near its ends, and through the payload."""
     file = GOOD[bits]
     for size in {*range(12), *range(12, len(file), 97), *range(len(file) - 9, len(file))}:
         with tempfile.TemporaryDirectory() as folder:
@@ -119,16 +119,16 @@ COMPACT = [
 
 
 @max_examples(200)
-@given(data=st.data(), which=st.sampled_from(range(len(COMPACT))))
-def test_flipped_bits_of_compact_codes(data: st.DataObject, which: int) -> None:
-    """Codes are decoded when they are asked for: they may be refused as late as then."""
-    file = bytearray(COMPACT[which])
+@given(data=st.data(), index=st.sampled_from(range(len(COMPACT))))
+def test_flipped_bits_of_compact_codes(data: st.DataObject, index: int) -> None:
+    """Flips bits of streams, which may be refused as late as when they are decoded."""
+    file = bytearray(COMPACT[index])
     stream = 8 + int.from_bytes(file[:8], "little")
-    places = st.integers(0, len(file) - 1) | st.integers(stream, len(file) - 1)
-    for place, bit in data.draw(
-        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=3)
+    positions = st.integers(0, len(file) - 1) | st.integers(stream, len(file) - 1)
+    for position, bit in data.draw(
+        st.lists(st.tuples(positions, st.integers(0, 7)), min_size=1, max_size=3)
     ):
-        file[place] ^= 1 << bit
+        file[position] ^= 1 << bit
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.safetensors")
         path.write_bytes(bytes(file))

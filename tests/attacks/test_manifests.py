@@ -1,4 +1,4 @@
-"""Whole safetensors files whose manifest lies."""
+"""Well-formed safetensors files with a wrong manifest are refused."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def recipe(**fields: Any) -> bytes:
 
 
 def task(version: int = 3, **fields: Any) -> bytes:
-    """A manifest with the check of a task, whole but for ``fields``."""
-    told = {"data": "dev.jsonl", "examples": 60, "max_loss_increase": 0.01, "loss_increase": 0.005}
-    told |= {"interval": [0.0, 0.01], **fields}
-    return change(lambda m: (m.update(version=version), m["recipe"].update(task=told)))
+    """Returns a manifest with the check of a task, in which ``fields`` are changed."""
+    spec = {"data": "dev.jsonl", "examples": 60, "max_loss_increase": 0.01, "loss_increase": 0.005}
+    spec |= {"interval": [0.0, 0.01], **fields}
+    return change(lambda m: (m.update(version=version), m["recipe"].update(task=spec)))
 
 
 def names(*templates: str) -> bytes:
     return group(KRON, layers=list(templates))
 
 
-def change(how: Callable[[Manifest], object]) -> bytes:
-    return with_manifest(how)  # type: ignore[arg-type]
+def change(edit: Callable[[Manifest], object]) -> bytes:
+    return hostile.change_manifest(hostile.good(), edit)
 
 
 TEXT = hostile.split(hostile.good())[0]["__metadata__"]["kronq"]
@@ -159,8 +159,8 @@ def test_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("version", [VERSION + 1, 10**20])
-def test_a_later_version_is_told_as_one(tmp_path: Path, version: int) -> None:
-    """Even where it has fields that this one does not know."""
+def test_a_later_version_is_named_as_such(tmp_path: Path, version: int) -> None:
+    """Unknown fields of a later version do not hide that it is one."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(top(version=version, planes="many"))
     error = assert_refused(
@@ -172,7 +172,7 @@ def test_a_later_version_is_told_as_one(tmp_path: Path, version: int) -> None:
 @pytest.mark.parametrize("value", [b"\x00\xfe", b"\x00\x7e", b"\x00\x7c", b"\x00\xfc", b"\x00\xbc"])
 @pytest.mark.parametrize("name", ["0.B1.scale", "1.B2.scale"])
 def test_scales_that_are_negative_or_not_finite(tmp_path: Path, name: str, value: bytes) -> None:
-    """NaN, the infinities and -1 as float16."""
+    """Covers NaN, the infinities and -1 as float16."""
     header, payload = hostile.split(hostile.good())
     start, stop = header[name]["data_offsets"]
     path = tmp_path / "a.safetensors"
@@ -181,7 +181,7 @@ def test_scales_that_are_negative_or_not_finite(tmp_path: Path, name: str, value
     assert_refused(path, f"'{name[:4]}' has scales that are negative or not finite")
 
 
-def test_an_error_is_told_where_it_is(tmp_path: Path) -> None:
+def test_an_error_names_its_field(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(group(LORA, scale="big"))
     assert_refused(path, "bad manifest at 'groups.1.scale")
@@ -190,7 +190,7 @@ def test_an_error_is_told_where_it_is(tmp_path: Path) -> None:
 def test_tiny_factors_of_a_huge_matrix_cost_nothing_until_they_are_multiplied(
     tmp_path: Path,
 ) -> None:
-    """B1 and B2 of rank 1 and 2^18 entries are 1 MB; ΔW would be 256 GB."""
+    """Factors of 1 MB, of rank 1 and 2^18 entries each, stand for a ΔW of 256 GB."""
     side = 2**18
     spec = {"dtype": "float16"}
     manifest = {
@@ -212,7 +212,7 @@ def test_tiny_factors_of_a_huge_matrix_cost_nothing_until_they_are_multiplied(
     }
     path = tmp_path / "a.safetensors"
     path.write_bytes(hostile.join(header, bytes(4 * side)))
-    with hostile.modest():
+    with hostile.bounded_cost():
         adapter = kronq.load(path)
         assert adapter["x"].shape == (side, side)
 

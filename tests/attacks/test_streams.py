@@ -1,4 +1,4 @@
-"""Streams of codes that lie about their layers' steps."""
+"""Streams with wrong step offsets are refused."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ from kronq.trellis.norm_classes import NO_OFFSETS, norm_class_differences
 from kronq.trellis.range_coder import encode_runs
 from kronq.trellis.stream_layout import lay_out_stream
 from tests.attacks import hostile
-from tests.attacks.hostile import assert_refused, modest
+from tests.attacks.hostile import assert_refused, bounded_cost
 from tests.formats.contents import golden
 
 STEPS = pack_adapter(golden()["layer_steps"])
 FLAT_STEPS = pack_adapter(golden()["coded"])
 LAYERS = [LayerShape((((6, 2), (2, 5)),), 1.0)] * 3
-SIZES = [[np.array([8, 3], dtype=np.int32)]] * 3
+NORM_CLASSES = [[np.array([8, 3], dtype=np.int32)]] * 3
 
 
 def manifest(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
-    header, payload = hostile.split(data)
-    told = json.loads(header["__metadata__"]["kronq"])
-    change(told)
-    header["__metadata__"]["kronq"] = json.dumps(told)
-    return hostile.join(header, payload)
+    return hostile.change_manifest(data, change)
 
 
-def whole(stream: bytes, **codes: Any) -> bytes:
-    """A file of three layers in this stream."""
+def packed_file(stream: bytes, **codes: Any) -> bytes:
+    """Returns a packed file of three layers with this stream."""
     roles = {"B1": {"shape": [6, 2]}, "B2": {"shape": [2, 5]}}
     group = {"layers": ["h.{0-2}"], "shape": [6, 5], "scale": 1.0, **roles}
-    told = {"version": 3, "codes": {"step": 0.01, "layer_steps": True, **codes}, "groups": [group]}
+    content = {
+        "version": 3,
+        "codes": {"step": 0.01, "layer_steps": True, **codes},
+        "groups": [group],
+    }
     entry = {"dtype": "U8", "shape": [len(stream)], "data_offsets": [0, len(stream)]}
-    return hostile.join({"__metadata__": {"kronq": json.dumps(told)}, "codes": entry}, stream)
+    return hostile.join({"__metadata__": {"kronq": json.dumps(content)}, "codes": entry}, stream)
 
 
 def stream(third: list[int], *, levels: bool = False) -> bytes:
-    """Good sizes, such a third list, and levels that are all zero, if any."""
-    numbers = [*norm_class_differences(LAYERS, SIZES), np.array(third, dtype=np.int32)]
-    runs = lay_out_stream(LAYERS, SIZES, [NO_OFFSETS] * 3).runs if levels else []
+    """Encodes good norm classes, the given third list, and levels that are all zero, if any."""
+    numbers = [*norm_class_differences(LAYERS, NORM_CLASSES), np.array(third, dtype=np.int32)]
+    runs = lay_out_stream(LAYERS, NORM_CLASSES, [NO_OFFSETS] * 3).runs if levels else []
     return encode_runs(numbers, runs, [np.zeros(run.size, dtype=np.int32) for run in runs])
 
 
-def assert_refused_when_asked_for(path: Path, told: str) -> None:
-    """Loaded, perhaps, for streams are decoded late; then refused in one line."""
-    with modest(path), warnings.catch_warnings(), pytest.raises(KronqError) as error:
+def assert_refused_when_decoded(path: Path, reason: str) -> None:
+    """Checks that a file is refused in one line, at the latest when its stream is decoded."""
+    with bounded_cost(path), warnings.catch_warnings(), pytest.raises(KronqError) as error:
         warnings.simplefilter("error")
         for delta in kronq.load(path).values():
             [m.float32() for m in delta.matrices]
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
-    assert told in str(error.value)
+    assert reason in str(error.value)
 
 
 FIRST, LATER = [0] * 3, [0] * 6
@@ -81,33 +81,33 @@ FIRST, LATER = [0] * 3, [0] * 6
 )
 def test_steps_out_of_range(tmp_path: Path, third: list[int]) -> None:
     path = tmp_path / "a.safetensors"
-    path.write_bytes(whole(stream(third)))
-    assert_refused_when_asked_for(path, "a layer's step is out of range")
+    path.write_bytes(packed_file(stream(third)))
+    assert_refused_when_decoded(path, "a layer's step is out of range")
 
 
 @pytest.mark.parametrize("own", [400, -400])
 def test_the_widest_steps_are_read(tmp_path: Path, own: int) -> None:
     path = tmp_path / "a.safetensors"
-    path.write_bytes(whole(stream([own, 0, 0, *LATER], levels=True)))
+    path.write_bytes(packed_file(stream([own, 0, 0, *LATER], levels=True)))
     assert all(not delta.dense().any() for delta in kronq.load(path).values())
 
 
 @pytest.mark.parametrize(("step", "own"), [(1e300, 0), (1e70, 400), (1e308, 400)])
 def test_scales_that_are_not_finite(tmp_path: Path, step: float, own: int) -> None:
-    """Beyond float32, by the file's step or by a layer's; and beyond float64."""
+    """Covers scales beyond float32, by the file's step or by a layer's, and beyond float64."""
     path = tmp_path / "a.safetensors"
-    path.write_bytes(whole(stream([own, 0, 0, *LATER], levels=True), step=step))
-    assert_refused_when_asked_for(path, "a scale is not finite")
+    path.write_bytes(packed_file(stream([own, 0, 0, *LATER], levels=True), step=step))
+    assert_refused_when_decoded(path, "a scale is not finite")
 
 
-def in_version_2(told: dict[str, Any]) -> None:
-    told["version"] = 2
-    del told["codes"]["layer_steps"], told["recipe"]["task"]
+def in_version_2(manifest: dict[str, Any]) -> None:
+    manifest["version"] = 2
+    del manifest["codes"]["layer_steps"], manifest["recipe"]["task"]
 
 
-def in_version_3(told: dict[str, Any]) -> None:
-    told["version"] = 3
-    told["codes"]["layer_steps"] = True
+def in_version_3(manifest: dict[str, Any]) -> None:
+    manifest["version"] = 3
+    manifest["codes"]["layer_steps"] = True
 
 
 @pytest.mark.parametrize(
@@ -115,17 +115,17 @@ def in_version_3(told: dict[str, Any]) -> None:
     [
         manifest(STEPS, in_version_2),
         manifest(FLAT_STEPS, in_version_3),
-        whole(stream([])),
-        whole(stream([1, 2])),
-        whole(b"\xff" * 64),
+        packed_file(stream([])),
+        packed_file(stream([1, 2])),
+        packed_file(b"\xff" * 64),
     ],
     ids=["steps as levels", "levels as steps", "no steps", "too few", "all ones"],
 )
 def test_a_third_list_that_is_another_thing(tmp_path: Path, data: bytes) -> None:
-    """Any bits decode to something: it ends soon, and is finite or refused."""
+    """Reads streams with another meaning: any bits decode to numbers that are finite or refused."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
-    with modest(path), contextlib.suppress(KronqError):
+    with bounded_cost(path), contextlib.suppress(KronqError):
         for delta in kronq.load(path).values():
             assert all(np.isfinite(m.float32()).all() for m in delta.matrices)
 

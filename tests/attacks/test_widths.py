@@ -1,4 +1,4 @@
-"""Packed files whose channels lie about their widths."""
+"""Packed files with wrong widths of channels are refused."""
 
 from __future__ import annotations
 
@@ -17,26 +17,22 @@ from tests.attacks import hostile
 from tests.attacks.hostile import Header, assert_refused
 
 GOOD = pack_adapter(native(adapters.adapter(kinds=("kron", "lora")), 3))
-"""Three layers of each; of B1 four channels a layer, so two bytes of widths."""
+"""Three layers of each kind; B1 has four channels, so two bytes of widths for each layer."""
 
 
 def manifest(change: Callable[[dict[str, Any]], object]) -> bytes:
-    header, payload = hostile.split(GOOD)
-    told = json.loads(header["__metadata__"]["kronq"])
-    change(told)
-    header["__metadata__"]["kronq"] = json.dumps(told)
-    return hostile.join(header, payload)
+    return hostile.change_manifest(GOOD, change)
 
 
 def matrix(role: str, **fields: Any) -> bytes:
     return manifest(lambda m: m["groups"][0][role].update(fields))
 
 
-def tensor(name: str, how: Callable[[bytes], bytes]) -> bytes:
-    """A tensor's bytes changed, everything behind it moved."""
+def tensor(name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """Changes a tensor's bytes, and moves all tensors behind it."""
     header, payload = hostile.split(GOOD)
     start, stop = header[name]["data_offsets"]
-    data = how(payload[start:stop])
+    data = change(payload[start:stop])
     more = len(data) - (stop - start)
     for other, entry in header.items():
         if other == "__metadata__":
@@ -52,9 +48,9 @@ def tensor(name: str, how: Callable[[bytes], bytes]) -> bytes:
 
 
 def header(change: Callable[[Header], object]) -> bytes:
-    found, payload = hostile.split(GOOD)
-    change(found)
-    return hostile.join(found, payload)
+    changed, payload = hostile.split(GOOD)
+    change(changed)
+    return hostile.join(changed, payload)
 
 
 ATTACKS: dict[str, bytes] = {
@@ -110,11 +106,11 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [10**6, 2**31 - 1])
-def test_absent_channels_take_no_memory_that_the_file_does_not_have(
+def test_empty_channels_take_no_more_memory_than_the_file_pays_for(
     tmp_path: Path, side: int
 ) -> None:
-    """A channel without bits is all zeros however long it says it is: the file has to pay."""
-    told = {
+    """Channels of no bits need bytes in the file for their zeros, whatever their length."""
+    content = {
         "version": 3,
         "groups": [
             {
@@ -126,8 +122,8 @@ def test_absent_channels_take_no_memory_that_the_file_does_not_have(
             }
         ],
     }
-    found: Header = {
-        "__metadata__": {"kronq": json.dumps(told)},
+    header: Header = {
+        "__metadata__": {"kronq": json.dumps(content)},
         "0.B1": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},
         "0.B1.scale": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]},
         "0.B1.widths": {"dtype": "U8", "shape": [1, 1], "data_offsets": [0, 1]},
@@ -135,5 +131,5 @@ def test_absent_channels_take_no_memory_that_the_file_does_not_have(
         "0.B2.widths": {"dtype": "U8", "shape": [1, 1], "data_offsets": [1, 2]},
     }
     path = tmp_path / "a.safetensors"
-    path.write_bytes(hostile.join(found, b"\0\0"))
+    path.write_bytes(hostile.join(header, b"\0\0"))
     assert_refused(path, "is not what the widths of its channels say")

@@ -1,8 +1,8 @@
-"""What stands in formats/: the schemas of the models, and small files with what they mean.
+"""Contents of formats/: schemas of the models, and small packed files with their ΔW.
 
     python -m tests.formats
 
-writes it anew, after a change that is meant; the tests check that it is up to date.
+rewrites them, after an intended change; the tests check that they are up to date.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tests.adapters import dense
 from tests.paths import ROOT
 
 INEXACT = ("coded", "layer_steps")
-"""Worths are roots, and sums of such products depend on their order."""
+"""Golden files whose scales are roots, so that sums of products depend on their order."""
 FORMATS = ROOT / "formats"
 
 
 def contents() -> dict[str, bytes]:
-    """Path below formats/ → what belongs there."""
+    """Returns the bytes of every file below formats/, by path."""
     found = {
         "manifest.schema.json": _schema(Manifest, "validation"),
         "report.schema.json": _schema(Report, "serialization"),
@@ -52,7 +52,7 @@ def contents() -> dict[str, bytes]:
 
 
 def golden() -> dict[str, Adapter]:
-    """Small adapters. But for ``INEXACT``, of whole numbers and powers of two: ΔW is exact."""
+    """Returns small adapters of whole numbers and powers of two; ΔW is exact but in ``INEXACT``."""
     two = {f"h.{i}.attn": _small_kron(i) for i in range(2)}
     lora = {
         f"layers.{i}.q_proj": Delta(
@@ -82,14 +82,14 @@ def golden() -> dict[str, Adapter]:
         "mixed": Adapter(mixed, Origin("memory", cropped_by_base=True)),
         "coded": coded(),
         "layer_steps": layer_steps(),
-        "widths": Adapter(_of_widths(), Origin("memory"), Recipe("native", 2.5)),
+        "widths": Adapter(_mixed_widths(), Origin("memory"), Recipe("native", 2.5)),
     }
 
 
-def _of_widths() -> dict[str, Delta]:
-    """Channels of every width and of none, a layer without any bits, a whole B, and an int8 A."""
+def _mixed_widths() -> dict[str, Delta]:
+    """Returns channels of every width, a layer without any bits, a whole B, and an int8 A."""
     a = Quantized(np.array([[100, -50], [3, 127]], np.int8), None, 8, 0)
-    told = {
+    widths = {
         "h.0": ([5, 0, 3], [2, 0, 8]),
         "h.1": ([0, 0, 0], [0, 0, 0]),
         "h.2": ([7, 6, 4], [3, 2, 4]),
@@ -101,7 +101,7 @@ def _of_widths() -> dict[str, Delta]:
             0.0625,
             (9, 14),
         )
-        for name, (left, right) in told.items()
+        for name, (left, right) in widths.items()
     }
     whole = channels(3, 5, [8, 0, 3], axis=0)
     return found | {"lm_head": Delta(ONE, Product(whole), -2.0, (3, 5))}
@@ -110,33 +110,38 @@ def _of_widths() -> dict[str, Delta]:
 def channels(
     rows: int, cols: int, widths: list[int], *, axis: int, scaled: bool = True
 ) -> Quantized:
-    """Codes that run through the range of each channel's width."""
+    """Returns codes that run through the range of each channel's width."""
     values = np.zeros((rows, cols), dtype=np.int8)
     by_channel = values if axis == 0 else values.T
     for i, bits in enumerate(widths):
         if bits:
             by_channel[i] = (np.arange(by_channel.shape[1]) * 5 + 2) % 2**bits - 2 ** (bits - 1)
     scale = (2.0 ** (np.arange(len(widths)) % 5 - 3)).astype(np.float16)
-    told = np.array(widths, dtype=np.uint8)
-    scale[told == 0] = 0
-    return with_widths(values, told, axis, scale if scaled else None)
+    by_channel_widths = np.array(widths, dtype=np.uint8)
+    scale[by_channel_widths == 0] = 0
+    return with_widths(values, by_channel_widths, axis, scale if scaled else None)
 
 
 def coded() -> Adapter:
-    """Levels that someone made up: a stream with every kind of product, escapes among them."""
-    outlines = {
+    """Returns a stream of made-up levels with every kind of product, and escapes."""
+    shapes = {
         "h.0.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
         "h.1.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
         "h.0.mlp": LayerShape((((2, 1), (1, 3)), ((5, 4),)), -0.5),
         "lm_head": LayerShape((((70, 2), (2, 3)),), 1.0),
     }
-    sizes = [[[9], [20, EMPTY_CHANNEL, 7]], [[9], [15, 12, EMPTY_CHANNEL]], [[8], [14]], [[14, 14]]]
-    return replace(made_up(outlines, sizes), recipe=Recipe("compact", 1.5))
+    classes = [
+        [[9], [20, EMPTY_CHANNEL, 7]],
+        [[9], [15, 12, EMPTY_CHANNEL]],
+        [[8], [14]],
+        [[14, 14]],
+    ]
+    return replace(layers_of_classes(shapes, classes), recipe=Recipe("compact", 1.5))
 
 
 def layer_steps() -> Adapter:
-    """The same with steps of the layers' own, some below the adapter's; and a task's check."""
-    outlines = {
+    """Returns the same with step offsets, some of them negative, and the check of a task."""
+    shapes = {
         "h.0.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
         "h.1.attn": LayerShape((((2, 2),), ((9, 3), (3, 8))), 2.0),
         "h.0.q": LayerShape((((6, 2), (2, 11)),), 0.5),
@@ -144,38 +149,40 @@ def layer_steps() -> Adapter:
         "h.0.mlp": LayerShape((((2, 1), (1, 3)), ((5, 4),)), -0.5),
         "h.0.up": LayerShape((((2, 2),), ((3, 2), (2, 5))), 1.0),
     }
-    sizes = [[[9], [20, EMPTY_CHANNEL, 7]], [[9], [15, 12, 4]], [[6, 14]], [[14, 9]], [[8], [14]]]
-    sizes.append([[EMPTY_CHANNEL], [EMPTY_CHANNEL, EMPTY_CHANNEL]])
-    offsets = [(3, -2, 5), (-6, 0, 9), (-11, 4, -4), (0, 0, 0), (7, 3, 2), (40, -1, 0)]
-    stretches = [StepOffsets(*each) for each in offsets]
+    classes = [[[9], [20, EMPTY_CHANNEL, 7]], [[9], [15, 12, 4]], [[6, 14]], [[14, 9]], [[8], [14]]]
+    classes.append([[EMPTY_CHANNEL], [EMPTY_CHANNEL, EMPTY_CHANNEL]])
+    offsets = [
+        StepOffsets(*each)
+        for each in ((3, -2, 5), (-6, 0, 9), (-11, 4, -4), (0, 0, 0), (7, 3, 2), (40, -1, 0))
+    ]
     task = TaskCheck("dev.jsonl", 60, 0.01, 0.0042, (-0.0015, 0.0099), 0.55, 0.5625)
     recipe = Recipe("compact", 2.5, task=task)
-    return replace(made_up(outlines, sizes, stretches), recipe=recipe)
+    return replace(layers_of_classes(shapes, classes, offsets), recipe=recipe)
 
 
-def made_up(
-    outlines: dict[str, LayerShape],
-    told: list[list[list[int]]],
-    stretches: Sequence[StepOffsets] = (),
+def layers_of_classes(
+    shapes: dict[str, LayerShape],
+    classes: list[list[list[int]]],
+    offsets: Sequence[StepOffsets] = (),
 ) -> Adapter:
-    """Layers of such sizes, whose levels run through a few codes and now and then a large one."""
-    stretches = stretches or [NO_OFFSETS] * len(outlines)
-    layers = [LayerTarget(o, (), own) for o, own in zip(outlines.values(), stretches, strict=True)]
-    sizes = [[np.array(s, dtype=np.int32) for s in each] for each in told]
-    layout = lay_out_stream([*outlines.values()], sizes, stretches)
+    """Returns layers of these norm classes; levels run through a few codes, some of them large."""
+    offsets = offsets or [NO_OFFSETS] * len(shapes)
+    norm_classes = [[np.array(c, dtype=np.int32) for c in each] for each in classes]
+    layout = lay_out_stream([*shapes.values()], norm_classes, offsets)
     flat = [
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
         for run in layout.runs
     ]
-    levels = zero_levels([*outlines.values()])
+    levels = zero_levels([*shapes.values()])
     layout.scatter(flat, levels)
-    adapter = Adapter({name: _like(outline) for name, outline in outlines.items()})
-    found = RoundedLevels(1 / 64, (20, 10, -5), sizes, levels)
-    return replace(adapter, layers=build_coded_layers(adapter, layers, found))
+    adapter = Adapter({name: _like(shape) for name, shape in shapes.items()})
+    targets = [LayerTarget(s, (), own) for s, own in zip(shapes.values(), offsets, strict=True)]
+    rounded = RoundedLevels(1 / 64, (20, 10, -5), norm_classes, levels)
+    return replace(adapter, layers=build_coded_layers(adapter, targets, rounded))
 
 
 def _path(codes: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The levels that codes mean along their lanes."""
+    """Returns the levels of codes along their lanes."""
     out, state = np.zeros(len(codes), dtype=np.int32), 0
     for i, code in enumerate(codes):
         state = 0 if i % LANE == 0 else state
@@ -184,16 +191,16 @@ def _path(codes: NDArray[np.int64]) -> NDArray[np.int32]:
     return out
 
 
-def _like(outline: LayerShape) -> Delta:
-    """A layer of such factors."""
-    *first, b = [Product(*(floats(*s, np.float32) for s in p)) for p in outline.products]
+def _like(coded_shape: LayerShape) -> Delta:
+    """Returns a layer of these shapes."""
+    *first, b = [Product(*(floats(*s, np.float32) for s in p)) for p in coded_shape.products]
     a = first[0] if first else ONE
     shape = (a.shape[0] * b.shape[0], a.shape[1] * b.shape[1])
-    return Delta(a, b, outline.scale, shape)
+    return Delta(a, b, coded_shape.scale, shape)
 
 
 def _small_kron(index: int) -> Delta:
-    """3·2 = 6 rows of which one is cropped; 6 codes of 4 bits, 3 bytes, for each of B1 and B2."""
+    """Returns 3·2 rows, one of them cropped; B1 and B2 are 6 codes of 4 bits each: 3 bytes."""
     a = Float(np.array([[1, 2 + index], [-1, 0.5]], np.float16))
     b1 = Quantized(
         np.array([[1, -2], [3, -4], [5, -8]], np.int8), np.array([0.5, 0.25], np.float16), 4, 1
@@ -211,7 +218,7 @@ def floats(rows: int, cols: int, dtype: Any) -> Float:
 def codes(
     rows: int, cols: int, bits: int, *, axis: int, group_size: int | None = None, seed: int = 0
 ) -> Quantized:
-    """Codes that run through their whole range, and scales that are powers of two."""
+    """Returns codes that run through their whole range, with powers of two as scales."""
     count = 2**bits
     values = (np.arange(rows * cols) * 5 + seed * 3) % count - count // 2
     shape = scale_shape((rows, cols), axis, group_size)
@@ -226,7 +233,7 @@ def codes(
 
 
 def _expected(adapter: Adapter, *, exact: bool) -> bytes:
-    """Where sums are not exact, 7 digits: the rest is the order in which they were taken."""
+    """Returns ΔW as JSON, with 7 digits where sums depend on their order."""
     ordered = sorted(adapter.items(), key=lambda item: natural_key(item[0]))
     layers = {name: {"delta": _rows(dense(delta), exact)} for name, delta in ordered}
     lines = [

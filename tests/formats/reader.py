@@ -2,7 +2,7 @@
 
 The stream of coded matrices is ``stream.py``'s.
 
-It is what somebody would write in another language, so it uses no kronq, no safetensors, no numpy.
+As a reader in another language would, it uses neither kronq nor safetensors nor numpy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rows = list[list[float]]
 
 
 def read(path: Path) -> dict[str, Rows]:
-    """Layer → ΔW, row by row."""
+    """Reads the ΔW of every layer, row by row."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -58,16 +58,18 @@ def _is_coded(spec: dict[str, Any]) -> bool:
 
 
 def _coded(manifest: dict[str, Any], tensors: dict[str, bytes]) -> Iterator[dict[str, Rows]]:
-    """The factors of every coded layer, in order."""
+    """Yields the factors of every coded layer, in order."""
     layers, names = [], []
     for group in manifest["groups"]:
         if not _is_coded(group["B1"]):
             continue
-        pairs = [[role for role in pair if role in group] for pair in (("A", "A2"), ("B1", "B2"))]
-        shapes = [[tuple(group[role]["shape"]) for role in pair] for pair in pairs if pair]
+        products = [
+            [role for role in pair if role in group] for pair in (("A", "A2"), ("B1", "B2"))
+        ]
+        shapes = [[tuple(group[role]["shape"]) for role in pair] for pair in products if pair]
         for i, _ in enumerate(_names(group)):
             layers.append((shapes, _scale(group, i)))
-            names.append([pair for pair in pairs if pair])
+            names.append([pair for pair in products if pair])
     if layers:
         codes = manifest["codes"]
         shifts = codes.get("shifts", [0, 0, 0])
@@ -140,7 +142,7 @@ def _matrix(
 def _mixed(
     tensors: dict[str, bytes], name: str, spec: dict[str, Any], index: int, layers: int
 ) -> Rows:
-    """Channel by channel, after those of the layers before."""
+    """Reads the channels of a layer, after those of the layers before."""
     by_rows = spec["axis"] == 0
     channels, length = spec["shape"] if by_rows else spec["shape"][::-1]
     scaled = spec.get("scaled", True)

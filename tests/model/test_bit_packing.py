@@ -1,4 +1,4 @@
-"""Codes as bytes: dense, little-endian, and for int4 what ONNX itself writes."""
+"""Codes are packed densely and little-endian, int4 as ONNX writes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_code_comes_back(bits: int, data: st.DataObject) -> None:
 
 @given(bits=st.sampled_from(WIDTHS), data=st.data())
 def test_the_bytes_are_one_little_endian_number(bits: int, data: st.DataObject) -> None:
-    """Code i is bits i·b to i·b + b - 1 of it, in two's complement; what is left over is zero."""
+    """Compares with code i at bits i·b to i·b + b - 1, in two's complement, and zeros after."""
     ends = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     codes = data.draw(st.lists(ends, max_size=50))
     number = sum((code % 2**bits) << (i * bits) for i, code in enumerate(codes))
@@ -57,7 +57,7 @@ def test_nibbles_of_a_byte() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16])
 def test_int4_is_laid_out_as_onnx_lays_it_out(count: int) -> None:
-    """Also for an odd number of codes."""
+    """Covers odd numbers of codes."""
     codes = np.random.default_rng(count).integers(-8, 8, count).astype(np.int8)
     theirs = helper.make_tensor("x", TensorProto.INT4, [count], codes.tolist())
     ours = pack_codes(codes, 4).tobytes()
@@ -65,7 +65,7 @@ def test_int4_is_laid_out_as_onnx_lays_it_out(count: int) -> None:
 
 
 def test_an_example_by_hand() -> None:
-    """As formats/SPEC.md tells it."""
+    """Packs the examples of formats/SPEC.md."""
     assert pack_codes(np.array([1, -2, 7, -8], np.int8), 4).tobytes() == b"\xe1\x87"
     assert pack_codes(np.array([1, -2, 3, -4], np.int8), 3).tobytes() == b"\xf1\x08"
     assert pack_codes(np.array([1, -2, 0, -1], np.int8), 2).tobytes() == b"\xc9"
@@ -90,19 +90,20 @@ def test_channels_of_mixed_widths_come_back(
     widths: list[int], length: int, axis: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    told = np.array(widths, dtype=np.uint8)
-    high = np.ldexp(0.5, told)[:, None] * (told > 0)[:, None]
-    codes = np.floor(rng.uniform(-high, high, size=(len(told), length))).astype(np.int8)
-    data = np.frombuffer(pack_channels(codes if axis == 0 else codes.T, told, axis), np.uint8)
+    by_channel = np.array(widths, dtype=np.uint8)
+    high = np.ldexp(0.5, by_channel)[:, None] * (by_channel > 0)[:, None]
+    codes = np.floor(rng.uniform(-high, high, size=(len(by_channel), length))).astype(np.int8)
+    data = np.frombuffer(pack_channels(codes if axis == 0 else codes.T, by_channel, axis), np.uint8)
     assert data.size == sum(-(-length * width // 8) for width in widths)
-    assert np.array_equal(unpack_channels(data, told, length), codes)
+    assert np.array_equal(unpack_channels(data, by_channel, length), codes)
     assert np.array_equal(
-        unpack_unsigned(pack_codes(told, WIDTH_BITS)[None], WIDTH_BITS, len(told))[0], told
+        unpack_unsigned(pack_codes(by_channel, WIDTH_BITS)[None], WIDTH_BITS, len(by_channel))[0],
+        by_channel,
     )
 
 
 def test_mixed_widths_by_hand() -> None:
-    """As formats/SPEC.md tells it: the middle column has no bits."""
+    """Packs the example of formats/SPEC.md, whose middle column has no bits."""
     codes = np.array([[1, 0, 1], [-2, 0, -2], [15, 0, 3], [-16, 0, -4]], np.int8)
     widths = np.array([5, 0, 3], dtype=np.uint8)
     assert pack_channels(codes, widths, axis=1) == b"\xc1\x3f\x08\xf1\x08"

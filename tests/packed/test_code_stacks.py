@@ -1,4 +1,4 @@
-"""Codes that stay packed until they are asked for: small stacks at once, large matrices alone."""
+"""Codes stay packed until they are used: small stacks unpack at once, large ones by layer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def test_small_stacks_are_unpacked_at_once_and_of_large_ones_nothing_is_kept(
     size: int, unpacked: list[tuple[int, int]]
 ) -> None:
     codes = np.resize(CODES, (5, 1, size))
-    found = []
+    ranges = []
 
     def unpack(first: int, stop: int) -> np.ndarray:
-        found.append((first, stop))
+        ranges.append((first, stop))
         return codes[first:stop].copy()
 
     stack = CodeStack(5, (1, size), unpack)
@@ -29,7 +29,7 @@ def test_small_stacks_are_unpacked_at_once_and_of_large_ones_nothing_is_kept(
         assert np.array_equal(np.asarray(StackedCodes(stack, layer)), codes[layer])
     assert np.array_equal(stack.select(slice(1, 3)), codes[1:3])
     assert np.array_equal(stack.select([4, 2]), codes[[4, 2]])
-    assert found == unpacked
+    assert ranges == unpacked
 
 
 def test_what_is_handed_out_cannot_be_changed_for_others() -> None:

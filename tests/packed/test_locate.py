@@ -1,4 +1,4 @@
-"""Where everything lies: other programs map the bytes without kronq."""
+"""Byte ranges of matrices: other programs map them without kronq."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ TYPES = {
 def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> None:
     quantized = kronq.quantize(adapters.adapter(), kronq.Uniform(bits=bits, a_bits=8))
     path = kronq.save(quantized, tmp_path / "a.safetensors")
-    data, places = path.read_bytes(), locate(path)
-    assert set(places) == set(quantized)
+    data, locations = path.read_bytes(), locate(path)
+    assert set(locations) == set(quantized)
     covered = 0
     for name, delta in quantized.items():
         for role, stored in matrices_by_role(delta).items():
-            place = places[name][role]
-            found = data[place.offset : place.offset + place.length]
-            assert (place.dtype, place.shape) == (stored.dtype, stored.shape)
-            covered += place.length
+            location = locations[name][role]
+            stored_bytes = data[location.offset : location.offset + location.length]
+            assert (location.dtype, location.shape) == (stored.dtype, stored.shape)
+            covered += location.length
             if isinstance(stored, Quantized):
-                scale = places[name][f"{role}.scale"]
+                scale = locations[name][f"{role}.scale"]
                 there = data[scale.offset : scale.offset + scale.length]
-                assert found == pack_codes(np.asarray(stored.codes), stored.bits).tobytes()
+                assert stored_bytes == pack_codes(np.asarray(stored.codes), stored.bits).tobytes()
                 assert there == stored.scale.tobytes()
                 assert (scale.dtype, scale.shape) == ("float16", stored.scale.shape)
                 covered += scale.length
             else:
-                assert found == np.asarray(stored.array).tobytes()
+                assert stored_bytes == np.asarray(stored.array).tobytes()
     header = 8 + int.from_bytes(data[:8], "little")
     assert covered == len(data) - header == quantized.nbytes  # every byte, and each once
 
@@ -53,49 +53,55 @@ def test_every_matrix_lies_where_it_is_said_to(tmp_path: Path, bits: int) -> Non
 def test_channels_of_mixed_widths_lie_one_behind_the_other(tmp_path: Path) -> None:
     adapter = native(adapters.adapter(kinds=("kron", "lora", "full_b", "cropped")), 3)
     path = kronq.save(adapter, tmp_path / "a.safetensors")
-    data, places = path.read_bytes(), locate(path)
+    data, locations = path.read_bytes(), locate(path)
     covered = 0
     for name, delta in adapter.items():
-        for part, place in places[name].items():
-            found = data[place.offset : place.offset + place.length]
-            covered += place.length
+        for part, location in locations[name].items():
+            stored_bytes = data[location.offset : location.offset + location.length]
+            covered += location.length
             role, _, what = part.partition(".")
             stored = matrices_by_role(delta)[role]
             assert isinstance(stored, Quantized)
             if stored.widths is None:
-                assert (what, place.dtype) == ("", "int8")
-                assert found == np.asarray(stored.codes).tobytes()
+                assert (what, location.dtype) == ("", "int8")
+                assert stored_bytes == np.asarray(stored.codes).tobytes()
             elif what == "widths":
-                assert (place.dtype, place.shape) == ("uint4", stored.widths.shape)
-                nibbles = [n for byte in found for n in (byte & 15, byte >> 4)]
+                assert (location.dtype, location.shape) == ("uint4", stored.widths.shape)
+                nibbles = [n for byte in stored_bytes for n in (byte & 15, byte >> 4)]
                 assert nibbles[: len(stored.widths)] == stored.widths.tolist()
             elif what == "scale":
                 assert stored.scale is not None
                 there = stored.scale[stored.widths > 0]
-                assert (found, place.shape) == (there.tobytes(), there.shape)
+                assert (stored_bytes, location.shape) == (there.tobytes(), there.shape)
             else:
-                assert (place.dtype, place.shape) == ("mixed", stored.shape)
-                assert found == pack_channels(np.asarray(stored.codes), stored.widths, stored.axis)
+                assert (location.dtype, location.shape) == ("mixed", stored.shape)
+                assert stored_bytes == pack_channels(
+                    np.asarray(stored.codes), stored.widths, stored.axis
+                )
     header = 8 + int.from_bytes(data[:8], "little")
     assert covered == len(data) - header == adapter.nbytes
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_floats_and_scales_are_aligned(tmp_path: Path, bits: int) -> None:
-    """A multiple of their size, whatever the slabs of codes beside them."""
+    """Checks offsets that are multiples of the item size, beside codes of any size."""
     path = kronq.save(
         kronq.quantize(adapters.adapter(), kronq.Uniform(bits=bits)), tmp_path / "a.safetensors"
     )
-    for places in locate(path).values():
-        for place in places.values():
-            assert place.offset % {"float16": 2, "float32": 4}.get(place.dtype, 1) == 0
+    for locations in locate(path).values():
+        for location in locations.values():
+            assert location.offset % {"float16": 2, "float32": 4}.get(location.dtype, 1) == 0
 
 
-def external(name: str, place: Location, file: str) -> TensorProto:
-    """An ONNX initializer that is a part of the packed file."""
-    tensor = TensorProto(name=name, data_type=TYPES[place.dtype], dims=place.shape)
+def external(name: str, location: Location, file: str) -> TensorProto:
+    """Returns an ONNX initializer that is a part of the packed file."""
+    tensor = TensorProto(name=name, data_type=TYPES[location.dtype], dims=location.shape)
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", file), ("offset", place.offset), ("length", place.length)):
+    for key, value in (
+        ("location", file),
+        ("offset", location.offset),
+        ("length", location.length),
+    ):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
@@ -106,7 +112,7 @@ def external(name: str, place: Location, file: str) -> TensorProto:
 def test_onnxruntime_reads_codes_in_place(
     tmp_path: Path, role: str, bits: int, group_size: int | None
 ) -> None:
-    """Of the last layer of a stack, whose 33·5 int4 codes fill 82 and a half bytes."""
+    """Reads the last layer of a stack, whose 33·5 int4 codes fill 82 and a half bytes."""
     rng = np.random.default_rng(0)
     layers = {f"l.{i}": adapters.lora(rng, 33, 47, 5) for i in range(3)}
     quantized = kronq.quantize(
@@ -115,9 +121,9 @@ def test_onnxruntime_reads_codes_in_place(
     path = kronq.save(quantized, tmp_path / "a.safetensors")
     stored = matrices_by_role(quantized["l.2"])[role]
     assert isinstance(stored, Quantized)
-    places = locate(path)["l.2"]
-    codes = external("codes", places[role], path.name)
-    scale = external("scale", places[f"{role}.scale"], path.name)
+    locations = locate(path)["l.2"]
+    codes = external("codes", locations[role], path.name)
+    scale = external("scale", locations[f"{role}.scale"], path.name)
     node = onnx.helper.make_node(
         "DequantizeLinear", ["codes", "scale32"], ["values"], **by.attributes(stored)
     )

@@ -1,4 +1,4 @@
-"""What goes into the packed file comes out of it, and the same adapter is the same file."""
+"""Packed files keep every bit of an adapter, and the same adapter gives the same file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.paths import EXAMPLE
 
 
 def assert_same(one: Adapter, two: Adapter) -> None:
-    """Bit by bit: codes, scales, dtypes, and the order of the layers is natural."""
+    """Compares shapes, scales, dtypes and codes, bit by bit."""
     assert set(one) == set(two)
     for name, delta in one.items():
         other = two[name]
@@ -77,7 +77,7 @@ def test_unquantized_factors_in_every_dtype(tmp_path: Path, dtype: type) -> None
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_factors_that_lie_column_by_column_in_memory(tmp_path: Path, layers: int) -> None:
-    """As those of someone's own transposes do."""
+    """Packs arrays in Fortran order, as transposes are."""
     adapter = adapters.adapter(layers=layers)
     turned = {
         name: replace(d, b=Product(*(Float(np.asfortranarray(m.float32())) for m in d.b.matrices)))
@@ -89,7 +89,7 @@ def test_factors_that_lie_column_by_column_in_memory(tmp_path: Path, layers: int
 
 
 def test_everything_at_once(tmp_path: Path) -> None:
-    """Kinds, ranks, widths and scales mixed, and where it came from."""
+    """Mixes kinds, ranks, widths and scales, and keeps the origin."""
     adapter = adapters.adapter(layers=4)
     name = "model.layers.2.kron"
     layers = {**adapter, name: replace(adapter[name], scale=-3.25), "lm_head": adapter[name]}
@@ -109,7 +109,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
 
 
 def test_the_same_adapter_is_the_same_file() -> None:
-    """In whatever order its layers are given, and though some names differ in a zero alone."""
+    """Shuffles layers, some with names that differ only in leading zeros."""
     quantized = kronq.quantize(adapters.adapter(layers=12), bits=3)
     zeros = ("h.1.x", "h.01.x", "h.001.x")
     layers = dict(quantized) | dict.fromkeys(zeros, quantized["model.layers.0.kron"])

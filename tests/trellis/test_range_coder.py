@@ -1,4 +1,4 @@
-"""The stream of levels: bit-exact, as short as the entropy of what is in it, and never trusted."""
+"""Streams of levels are bit-exact and as short as their entropy; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.fuzzing import max_examples
 I32 = NDArray[np.int32]
 
 
-def path(codes: I32) -> I32:
-    """The levels that codes mean, one at a time: what the walk over all lanes must agree with."""
+def levels_of_path(codes: I32) -> I32:
+    """Returns the levels of codes, one at a time: a reference for the walk over all lanes."""
     out, state = [], 0
     for i, code in enumerate(codes.tolist()):
         if i % LANE == 0:
@@ -31,8 +31,8 @@ def path(codes: I32) -> I32:
     return np.array(out, dtype=np.int32)
 
 
-def made(rng: np.random.Generator, kind: int, size: int) -> I32:
-    return np.rint(rng.normal(size=size) * 2 ** (kind / 4) / 2).astype(np.int32)
+def random_codes(rng: np.random.Generator, context_class: int, size: int) -> I32:
+    return np.rint(rng.normal(size=size) * 2 ** (context_class / 4) / 2).astype(np.int32)
 
 
 @max_examples(40)
@@ -46,26 +46,26 @@ def test_what_goes_in_comes_out(
 ) -> None:
     rng = np.random.default_rng(seed)
     runs = [Run(kind, size) for kind, size in parts]
-    wanted = [path(made(rng, run.context_class, run.size)) for run in runs]
-    told = np.array(numbers, dtype=np.int32)
-    data = encode_runs([told], runs, wanted)
-    assert data == encode_runs([told], runs, wanted)
+    wanted = [levels_of_path(random_codes(rng, run.context_class, run.size)) for run in runs]
+    header = np.array(numbers, dtype=np.int32)
+    data = encode_runs([header], runs, wanted)
+    assert data == encode_runs([header], runs, wanted)
     seen: list[I32] = []
 
     def runs_of(found: list[I32]) -> list[Run]:
         seen.extend(found)
         return runs
 
-    found = decode_runs(data, [len(told)], runs_of)
-    assert np.array_equal(seen[0], told)
+    found = decode_runs(data, [len(header)], runs_of)
+    assert np.array_equal(seen[0], header)
     assert all(np.array_equal(x, y) for x, y in zip(found, wanted, strict=True))
 
 
 def test_the_stream_is_as_long_as_the_entropy() -> None:
-    """Of the codes, given the kind of state; within a hundredth."""
+    """Compares with the entropy of the codes, given the state's parity, to a hundredth."""
     rng = np.random.default_rng(0)
     runs = [Run(kind, 40_000) for kind in (-2, 3, 8, 14)]
-    wanted = [path(made(rng, run.context_class, run.size)) for run in runs]
+    wanted = [levels_of_path(random_codes(rng, run.context_class, run.size)) for run in runs]
     bits = 0.0
     for level in wanted:
         codes = codes_from_levels(level)
@@ -89,10 +89,10 @@ def test_levels_off_the_trellis_are_refused() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 4, 400])
-def test_a_damaged_stream_ends_somehow(cut: int) -> None:
+def test_a_damaged_stream_is_decoded_or_refused(cut: int) -> None:
     rng = np.random.default_rng(0)
     run = Run(8, 2000)
-    data = encode_runs([], [run], [path(made(rng, 8, 2000))])
+    data = encode_runs([], [run], [levels_of_path(random_codes(rng, 8, 2000))])
     for bad in (data[:cut], data[cut:], data + b"\x01" * 64, b"\xff" * 64):
         try:
             found = decode_runs(bad, [], lambda _: [run])
@@ -103,13 +103,13 @@ def test_a_damaged_stream_ends_somehow(cut: int) -> None:
         decode_runs(data[:-1], [], lambda _: [run])
 
 
-@pytest.mark.parametrize("kind", [-40, -6, 0, 7, 21, 40, 10**6])
+@pytest.mark.parametrize("context_class", [-40, -6, 0, 7, 21, 40, 10**6])
 @pytest.mark.parametrize("odd", [0, 1])
-def test_tables_are_whole_numbers_that_fill_the_range(kind: int, odd: int) -> None:
-    counts = ContextCounts.prior(kind, odd)
+def test_tables_are_whole_numbers_that_fill_the_range(context_class: int, odd: int) -> None:
+    counts = ContextCounts.prior(context_class, odd)
     for _ in range(2):
         table = counts.frequencies().astype(np.int64)
-        assert len(table) == 2 * largest_symbol(kind) + 1
+        assert len(table) == 2 * largest_symbol(context_class) + 1
         assert (table >= 0).all()
         assert table.sum() == 2**24 - len(table)
         counts.add(np.zeros(10**6, dtype=np.int32))
@@ -121,6 +121,6 @@ def test_powers_of_two_by_whole_numbers(x: int) -> None:
 
 
 def test_the_trellis() -> None:
-    """Both branches of every state lead apart, and every state is entered twice."""
+    """Checks that both branches of a state differ, and that every state is entered twice."""
     assert sorted(NEXT_STATE.reshape(-1).tolist()) == sorted([*range(STATES)] * 2)
     assert (NEXT_STATE[:, 0] != NEXT_STATE[:, 1]).all()

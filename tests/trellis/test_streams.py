@@ -1,4 +1,4 @@
-"""EntropyCoded layers as a stream and back, with steps of their own and without."""
+"""Coded layers as a stream and back, with step offsets and without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import LayerShape, channel_count
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets, least_norm_class
 from kronq.trellis.stream import encode_layers
-from tests.formats.contents import made_up
+from tests.formats.contents import layers_of_classes
 from tests.fuzzing import max_examples
 
 SIZE = st.integers(1, 12)
@@ -29,8 +29,8 @@ STEP_OFFSETS = st.builds(
 
 
 @st.composite
-def outlines(draw: st.DrawFn) -> LayerShape:
-    """A LoRA or a kron; A and B whole or of two factors."""
+def layer_shapes(draw: st.DrawFn) -> LayerShape:
+    """Draws a LoRA or a Kronecker adapter, with A and B whole or of two factors."""
     products = []
     for pairs in draw(st.sampled_from([(True,), (False, True), (False, False), (True, True)])):
         rows, cols, rank = draw(SIZE), draw(SIZE), draw(st.integers(1, 4))
@@ -40,12 +40,12 @@ def outlines(draw: st.DrawFn) -> LayerShape:
 
 @st.composite
 def adapters(draw: st.DrawFn) -> tuple[Adapter, list[StepOffsets]]:
-    found = draw(st.lists(outlines(), min_size=1, max_size=6))
+    found = draw(st.lists(layer_shapes(), min_size=1, max_size=6))
     found.sort(key=lambda each: each.products)  # one shape after another, as in a file
-    stretches = draw(
+    offsets = draw(
         st.lists(STEP_OFFSETS | st.just(NO_OFFSETS), min_size=len(found), max_size=len(found))
     )
-    sizes = []
+    classes = []
     for each in found:
         of_layer = []
         for product in each.products:
@@ -53,9 +53,9 @@ def adapters(draw: st.DrawFn) -> tuple[Adapter, list[StepOffsets]]:
             size = st.integers(least, least + 60) | st.just(EMPTY_CHANNEL)
             count = channel_count(product)
             of_layer.append(draw(st.lists(size, min_size=count, max_size=count)))
-        sizes.append(of_layer)
+        classes.append(of_layer)
     names = {f"h.{i}": each for i, each in enumerate(found)}
-    return made_up(names, sizes, stretches), stretches
+    return layers_of_classes(names, classes, offsets), offsets
 
 
 def levels_of(adapter: Adapter) -> list[MatrixLevels]:
@@ -66,11 +66,11 @@ def levels_of(adapter: Adapter) -> list[MatrixLevels]:
 @max_examples(60)
 @given(adapters())
 def test_what_is_packed_is_read(made: tuple[Adapter, list[StepOffsets]]) -> None:
-    """Levels, sizes and stretches as they were; scales to the bit; the same bytes once more."""
-    adapter, stretches = made
+    """Compares levels, norm classes, step offsets, and scales to the bit; packs the same bytes."""
+    adapter, offsets = made
     codes = encode_layers([*adapter.values()])
     assert codes is not None
-    assert codes.parameters.has_offsets == any(own != NO_OFFSETS for own in stretches)
+    assert codes.parameters.has_offsets == any(own != NO_OFFSETS for own in offsets)
     with tempfile.TemporaryDirectory() as folder:
         path = kronq.save(adapter, Path(folder, "a.safetensors"))
         again = kronq.load(path)
@@ -83,16 +83,18 @@ def test_what_is_packed_is_read(made: tuple[Adapter, list[StepOffsets]]) -> None
 
 
 @pytest.mark.parametrize("own", [(401, 0, 0), (0, -401, 0), (0, 0, 10**6)])
-def test_a_stretch_that_could_not_be_read_is_not_written(own: tuple[int, int, int]) -> None:
-    adapter = made_up({"x": LayerShape((((4, 2), (2, 3)),), 1.0)}, [[[4, 5]]], [StepOffsets(*own)])
+def test_step_offsets_that_could_not_be_read_are_not_written(own: tuple[int, int, int]) -> None:
+    adapter = layers_of_classes(
+        {"x": LayerShape((((4, 2), (2, 3)),), 1.0)}, [[[4, 5]]], [StepOffsets(*own)]
+    )
     with pytest.raises(FormatError, match="too much or too little"):
         encode_layers([*adapter.values()])
 
 
 def test_layers_without_steps_of_their_own_are_version_2() -> None:
-    """What an older reader can read is not kept from it."""
+    """Keeps files readable for older readers where it can."""
     shapes = LayerShape((((4, 2), (2, 3)),), 1.0)
     for own, version in ((NO_OFFSETS, b'\\"version\\":2'), (StepOffsets(1), b'\\"version\\":3')):
         assert version in pack_adapter(
-            made_up({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [NO_OFFSETS, own])
+            layers_of_classes({"x": shapes, "y": shapes}, [[[4, 5]]] * 2, [NO_OFFSETS, own])
         )
