@@ -147,7 +147,7 @@ class Adapter(Mapping[str, Delta]):
             text += f", {self.recipe.method}, {self.nbytes:,} bytes without header ({bpw:.2f} bpw)"
         return f"<{text}>"
 
-    def fitted(self, name: str, shape: tuple[int, int]) -> Delta | None:
+    def fit_layer(self, name: str, shape: tuple[int, int]) -> Delta | None:
         """Returns a layer in the shape that the base has for it; None if it cannot have it.
 
         Raw factors are cropped, if B has the shape that the paper's rule, ceil(d / a), gives.

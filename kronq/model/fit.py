@@ -26,7 +26,7 @@ def fit_adapter(
     """
     fitted = {}
     for name, delta in adapter.items():
-        cropped = adapter.fitted(name, shapes[name])
+        cropped = adapter.fit_layer(name, shapes[name])
         if cropped is None:
             label = f" at {labels[name]!r}" if labels else ""
             raise MismatchError(

@@ -127,7 +127,7 @@ def _suits(
     if readers is not None and len(kind.siblings) != readers:
         return False
     return all(
-        adapter.fitted(name, site.shape) is not None
+        adapter.fit_layer(name, site.shape) is not None
         for name, site in zip(names, sites, strict=True)
     )
 

@@ -131,7 +131,7 @@ def _alike_groups(
 
 
 def _fit_to_slot(adapter: Adapter, name: str, slots: Mapping[str, tuple[int, int]]) -> Delta:
-    fitted = adapter.fitted(name, slots[name]) if name in slots else None
+    fitted = adapter.fit_layer(name, slots[name]) if name in slots else None
     if fitted is None:
         raise MismatchError(
             "the layer has no slot" if name not in slots else "the slot has another shape",
