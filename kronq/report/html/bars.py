@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kronq.report.html.chart import format_percent
 from kronq.report.markup import Markup, tag
 from kronq.report.models import CodeHistogram
@@ -13,42 +15,11 @@ _TAIL = 0.002
 
 def histogram(counts: CodeHistogram) -> Markup:
     """Draws a bar for each code of the width, also for codes that do not occur."""
-    total = sum(counts.counts)
-    low, high = _outermost_codes(counts, total)
-    count_of: dict[int, int] = {}
-    for code, count in zip(counts.codes, counts.counts, strict=True):
-        bar = min(max(code, low), high)
-        count_of[bar] = count_of.get(bar, 0) + count
-    most = max(count_of.values()) / total
-    width = max(320.0, min(1040.0, 22.0 * (high - low + 1)))
-    each = width / (high - low + 1)
-    zero = count_of.get(0, 0) / total
-    parts = []
-    for code in range(low, high + 1):
-        share = count_of.get(code, 0) / total
-        tall = (_HEIGHT - _BOTTOM - _TOP) * share / most
-        x = (code - low) * each
-        parts.append(
-            tag(
-                "rect",
-                tag("title", f"{code}: {count_of.get(code, 0):,}, {format_percent(share)}"),
-                x=x + min(1.0, each / 8),
-                y=_HEIGHT - _BOTTOM - tall,
-                width=max(each - min(2.0, each / 4), 0.4),
-                height=tall,
-                class_="zero" if code == 0 else "bar",
-            )
-        )
-    every = next(n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n * each >= 24)
-    ticks = [
-        tag(
-            "text", str(code), x=(code - low + 0.5) * each, y=_HEIGHT - 6.0, class_="tick",
-            text_anchor="middle",
-        )
-        for code in range(low, high + 1)
-        if code % every == 0
-    ]  # fmt: skip
-    title = f"{counts.kind}: {total:,} codes, {format_percent(zero)} of them zero"
+    bars = _bar_counts(counts)
+    total = sum(bars.values())
+    width = max(320.0, min(1040.0, 22.0 * len(bars)))
+    zeros = format_percent(bars.get(0, 0) / total)
+    title = f"{counts.kind}: {total:,} codes, {zeros} of them zero"
     return tag(
         "figure",
         tag("figcaption", title),
@@ -56,8 +27,8 @@ def histogram(counts: CodeHistogram) -> Markup:
             "svg",
             tag("title", title),
             tag("line", x1=0, x2=width, y1=_HEIGHT - _BOTTOM, y2=_HEIGHT - _BOTTOM, class_="axis"),
-            parts,
-            ticks,
+            _draw_bars(bars, width / len(bars)),
+            _draw_ticks(bars, width / len(bars)),
             viewBox=f"0 0 {width:.0f} {_HEIGHT}",
             style=f"max-width: {width:.0f}px",
             role="img",
@@ -67,13 +38,55 @@ def histogram(counts: CodeHistogram) -> Markup:
     )
 
 
-def _outermost_codes(counts: CodeHistogram, total: int) -> tuple[int, int]:
+def _bar_counts(counts: CodeHistogram) -> dict[int, int]:
+    """Returns code → count for every bar from left to right; the outermost count the tails."""
+    low, high = _outermost_codes(counts)
+    bars = dict.fromkeys(range(low, high + 1), 0)
+    for code, count in zip(counts.codes, counts.counts, strict=True):
+        bars[min(max(code, low), high)] += count
+    return bars
+
+
+def _outermost_codes(counts: CodeHistogram) -> tuple[int, int]:
     """Returns the ends of a width's range; of levels, those beyond which only the tail lies."""
     bits = counts.kind.removeprefix("int")
     if bits.isdigit():
         return -(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1
     counted = list(zip(counts.codes, counts.counts, strict=True))
+    total = sum(counts.counts)
     far = 1
     while sum(n for code, n in counted if abs(code) > far) > _TAIL * total:
         far += 1
     return -far - 1, far + 1
+
+
+def _draw_bars(bars: Mapping[int, int], width: float) -> list[Markup]:
+    total = sum(bars.values())
+    largest = max(bars.values()) / total
+    elements = []
+    for i, (code, count) in enumerate(bars.items()):
+        share = count / total
+        height = (_HEIGHT - _BOTTOM - _TOP) * share / largest
+        bar = tag(
+            "rect",
+            tag("title", f"{code}: {count:,}, {format_percent(share)}"),
+            x=i * width + min(1.0, width / 8),
+            y=_HEIGHT - _BOTTOM - height,
+            width=max(width - min(2.0, width / 4), 0.4),
+            height=height,
+            class_="zero" if code == 0 else "bar",
+        )
+        elements.append(bar)
+    return elements
+
+
+def _draw_ticks(bars: Mapping[int, int], width: float) -> list[Markup]:
+    every = next(n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n * width >= 24)
+    return [
+        tag(
+            "text", str(code), x=(i + 0.5) * width, y=_HEIGHT - 6.0, class_="tick",
+            text_anchor="middle",
+        )
+        for i, code in enumerate(bars)
+        if code % every == 0
+    ]  # fmt: skip

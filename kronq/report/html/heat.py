@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kronq.model.layer_names import name_template, natural_key
 from kronq.report.html.chart import WIDTH, format_percent
@@ -37,29 +37,9 @@ def heat_map(
     values = [v for m in layers if (v := value(m)) is not None and v > 0]
     if not values or len(rows) > _MAX_ROWS or len(rows) == len(cells):
         return None
-    width = min(_ROW * 1.5, (WIDTH - _LABELS) / len(columns))
-    color_step = _color_scale(values)
-    parts: list[Markup] = []
-    for i, row in enumerate(rows):
-        y = _TOP + i * _ROW
-        label = _shorten(row, rows)
-        parts.append(tag("text", label, x=_LABELS - 10, y=y + 16, class_="tick", text_anchor="end"))
-        for j, column in enumerate(columns):
-            layer = cells.get((row, column))
-            cell_value = None if layer is None else value(layer)
-            if layer is not None and cell_value is not None:
-                x = _LABELS + j * width
-                parts.append(
-                    _cell(layer.name, cell_value, x, y, width, color_step(cell_value), unit)
-                )
-    every = math.ceil(len(columns) * 18 / (width * len(columns)))
     bottom = _TOP + len(rows) * _ROW
-    for j in range(0, len(columns), every):
-        x = _LABELS + (j + 0.5) * width
-        parts.append(
-            tag("text", columns[j], x=x, y=bottom + 16, class_="tick", text_anchor="middle")
-        )
-    parts.append(_legend(bottom + 34, values, unit))
+    parts = _draw_cells(cells, rows, columns, value, unit)
+    parts += [*_draw_column_names(columns, bottom + 16), _legend(bottom + 34, values, unit)]
     return tag(
         "svg",
         tag("title", title),
@@ -70,6 +50,44 @@ def heat_map(
         "the tables have the figures",
         class_=f"heat ramp-{ramp}",
     )
+
+
+def _draw_cells(
+    layers: Mapping[tuple[str, str], LayerStatistics],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    value: Value,
+    unit: str,
+) -> list[Markup]:
+    values = {place: v for place, layer in layers.items() if (v := value(layer)) is not None}
+    color_step = _color_scale([v for v in values.values() if v > 0])
+    width = _column_width(columns)
+    parts = []
+    for i, row in enumerate(rows):
+        y = _TOP + i * _ROW
+        label = _shorten(row, rows)
+        parts.append(tag("text", label, x=_LABELS - 10, y=y + 16, class_="tick", text_anchor="end"))
+        for j, column in enumerate(columns):
+            if (cell := values.get((row, column))) is not None:
+                x, name = _LABELS + j * width, layers[row, column].name
+                parts.append(_cell(name, cell, (x, y, width), color_step(cell), unit))
+    return parts
+
+
+def _draw_column_names(columns: Sequence[str], y: float) -> list[Markup]:
+    width = _column_width(columns)
+    every = math.ceil(len(columns) * 18 / (width * len(columns)))
+    return [
+        tag(
+            "text", columns[j], x=_LABELS + (j + 0.5) * width, y=y, class_="tick",
+            text_anchor="middle",
+        )
+        for j in range(0, len(columns), every)
+    ]  # fmt: skip
+
+
+def _column_width(columns: Sequence[str]) -> float:
+    return min(_ROW * 1.5, (WIDTH - _LABELS) / len(columns))
 
 
 def _row_and_column(name: str) -> tuple[str, str]:
@@ -102,8 +120,10 @@ def _color_scale(values: Sequence[float]) -> Callable[[float], int]:
 
 
 def _cell(
-    name: str, value: float, x: float, y: float, width: float, step: int, unit: str
+    name: str, value: float, place: tuple[float, float, float], step: int, unit: str
 ) -> Markup:
+    """Draws a cell at x, y and of a width."""
+    x, y, width = place
     text = _format_digits(value, unit)
     inside = None
     if width >= 6.2 * len(text) + 2:

@@ -8,23 +8,17 @@ from pathlib import Path
 
 from kronq.report.bound import GaussianBound
 from kronq.report.comparison_models import Comparison
-from kronq.report.groups import combine_layers, group_layers, sort_by_error
 from kronq.report.html.bars import histogram
-from kronq.report.html.chart import chart, format_percent
+from kronq.report.html.chart import chart
 from kronq.report.html.curves import chart_series
-from kronq.report.html.header import format_cosine, header
+from kronq.report.html.header import header
 from kronq.report.html.heat import heat_map
-from kronq.report.markup import Child, Markup, join, table, tag
-from kronq.report.models import LayerStatistics, Report, Statistics
+from kronq.report.html.layer_tables import layer_tables
+from kronq.report.markup import Child, Markup, join, tag
+from kronq.report.models import LayerStatistics, Report
 
-WORST_LAYERS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Content security policy: nothing is fetched and no script runs."""
-
-_COLUMNS = [
-    "bits", "bit/param", "error", "activation", "spectral", "cosine", "zero codes", "clipped",
-    "dead",
-]  # fmt: skip
 
 
 def page(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
@@ -110,62 +104,11 @@ def _costs_differ(layers: Sequence[LayerStatistics]) -> bool:
 
 
 def _layer_section(report: Report) -> Markup:
-    groups = group_layers(report.layers)
-    without = {"bits"} if report.method == "compact" else set()
-    without |= {"activation"} if report.calibration is None else set()
-    columns = [column for column in _COLUMNS if column not in without]
-    worst = sort_by_error(report.layers)[:WORST_LAYERS]
-    words = ["layer", "ΔW"]
-    parts: list[Child] = [
-        table(
-            "Kinds of layers, worst first",
-            ["layers", "ΔW", *columns],
-            [
-                [
-                    f"{name} ×{len(g)}",
-                    _shape(g[0]),
-                    *_cells(combine_layers(g), _widths(g), columns),
-                ]
-                for name, g in groups.items()
-            ],
-            words=2,
-        ),
-        table(f"The {len(worst)} worst layers", [*words, *columns], _rows(worst, columns), words=2),
-        tag(
-            "details",
-            tag("summary", f"All {len(report.layers)} layers"),
-            table("All layers", [*words, *columns], _rows(report.layers, columns), words=2),
-        ),
-    ]
     lead = (
         "Error is ‖ΔW − ΔŴ‖ / ‖ΔW‖; spectral error the same of the largest singular values. "
         "Clipped values lie beyond the outermost code; a dead component adds nothing."
     )
-    return _section("Layers", lead, parts)
-
-
-def _rows(layers: Sequence[LayerStatistics], columns: Sequence[str]) -> list[list[str]]:
-    return [[m.name, _shape(m), *_cells(m, _widths([m]), columns)] for m in layers]
-
-
-def _cells(statistics: Statistics, bits: str, columns: Sequence[str]) -> list[str]:
-    dead = statistics.dead_components
-    every = {
-        "bits": bits,
-        "bit/param": f"{statistics.bits_spent / statistics.parameters:.3f}",
-        "error": format_percent(statistics.relative_error),
-        "activation": format_percent(statistics.activation_error),
-        "spectral": format_percent(statistics.spectral_error),
-        "cosine": format_cosine(statistics.cosine),
-        "zero codes": format_percent(statistics.zero_share),
-        "clipped": format_percent(statistics.clipped_share),
-        "dead": "–" if dead is None else str(dead),
-    }
-    return [every[column] for column in columns]
-
-
-def _widths(layers: Sequence[LayerStatistics]) -> str:
-    return "/".join(str(bits) for bits in sorted({m.bits for m in layers}))
+    return _section("Layers", lead, layer_tables(report))
 
 
 def _code_section(report: Report) -> Markup:
@@ -212,7 +155,3 @@ def _recipe_section(report: Report) -> Markup:
 
 def _section(heading: str, lead: str | None, *children: Child) -> Markup:
     return tag("section", tag("h2", heading), tag("p", lead) if lead else None, join(children))
-
-
-def _shape(layer: LayerStatistics) -> str:
-    return f"{layer.shape[0]}×{layer.shape[1]}"
