@@ -1,4 +1,4 @@
-"""What every baseline has in common: an adapter of the same shape, and the bytes of a real file."""
+"""Common contract of baselines: an adapter of the same shape, and the bytes of a real file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(baseline: Baseline, adapter: Adapter) -> baselines.BaselineFile:
 
 
 @pytest.mark.parametrize("baseline", EVERY)
-def test_a_result_is_the_adapter_with_an_error(baseline: Baseline, adapter: Adapter) -> None:
+def test_a_baseline_keeps_the_adapters_shape(baseline: Baseline, adapter: Adapter) -> None:
     made = run(baseline, adapter)
     report = kronq.measure(adapter, made.adapter)  # which refuses other layers and shapes
     assert 0 < report.total.relative_error < 1
@@ -38,9 +38,7 @@ def test_a_result_is_the_adapter_with_an_error(baseline: Baseline, adapter: Adap
 
 
 @pytest.mark.parametrize("baseline", EVERY)
-def test_bytes_are_those_of_a_file_that_safetensors_reads(
-    baseline: Baseline, adapter: Adapter
-) -> None:
+def test_safetensors_reads_the_file(baseline: Baseline, adapter: Adapter) -> None:
     made = run(baseline, adapter)
     tensors = {name: len(entry["data"]) for name, entry in safetensors.deserialize(made.file)}
     assert made.payload == sum(tensors.values())
@@ -49,7 +47,7 @@ def test_bytes_are_those_of_a_file_that_safetensors_reads(
 
 
 @pytest.mark.parametrize("baseline", EVERY)
-def test_codes_are_counted_in_full(baseline: Baseline, adapter: Adapter) -> None:
+def test_the_file_holds_all_codes(baseline: Baseline, adapter: Adapter) -> None:
     """Never fewer bytes than the codes of B at one bit, and A in float16."""
     made = run(baseline, adapter)
     if baseline.tool == "rank":
@@ -59,12 +57,12 @@ def test_codes_are_counted_in_full(baseline: Baseline, adapter: Adapter) -> None
     assert made.payload >= b // 8 + a
 
 
-def test_every_name_is_told_once() -> None:
+def test_names_are_unique() -> None:
     names = [baseline.name for baseline in baselines.BASELINES]
     assert len(set(names)) == len(names)
 
 
-def test_a_tool_that_is_not_there_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert list(baselines.missing()) == [
         "hqq is not compared: no hqq, no torch (pip install 'kronq[baselines]')"

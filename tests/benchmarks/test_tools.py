@@ -1,4 +1,4 @@
-"""Each baseline against its tool: run here, or what it gave when its own code was run."""
+"""Baselines equal their tools, run here or recorded from a run of their own code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_peft_reads_the_float16_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("eighths", "kept"), [(7, 7), (4, 4), (1, 1)])
-def test_what_a_cut_rank_loses_is_the_small_singular_values(
+def test_a_truncated_rank_loses_the_small_singular_values(
     lora: Adapter, eighths: int, kept: int
 ) -> None:
     (layer,) = lora.values()
@@ -60,7 +60,7 @@ def test_what_a_cut_rank_loses_is_the_small_singular_values(
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("block", olive.BLOCKS)
-def test_olives_file_means_what_onnx_runtime_computes(
+def test_olives_values_equal_those_of_onnx_runtime(
     lora: Adapter, block: int, symmetric: bool
 ) -> None:
     made = olive.int4(lora, block, symmetric=symmetric)
@@ -112,7 +112,7 @@ def test_at_rank_8_half_of_every_lora_b_block_is_padding(lora: Adapter) -> None:
 # torchao ------------------------------------------------------------------------------------------
 
 
-def test_tinygemm_is_what_torchao_gave() -> None:
+def test_tinygemm_equals_recorded_values_of_torchao() -> None:
     """torchao 0.18's ``quant_primitives`` on the CPU, float32 in, bfloat16 scale and zero."""
     group = np.sin(np.arange(32, dtype=np.float32) ** 2)[None] * np.float32(0.02)
     codes, scale, zero = torchao.quantize_groups(group)
@@ -128,7 +128,7 @@ def test_tinygemm_is_what_torchao_gave() -> None:
 
 
 @pytest.mark.parametrize(("bits", "group"), hqq.WIDTHS)
-def test_hqqs_values_are_what_its_layer_computes(bits: int, group: int) -> None:
+def test_hqqs_values_equal_those_of_its_layer(bits: int, group: int) -> None:
     torch = pytest.importorskip("torch")
     core = pytest.importorskip("hqq.core.quantize")
     rng = np.random.default_rng(0)
@@ -155,7 +155,7 @@ RELEASED = [
 
 
 @pytest.mark.parametrize(("bits", "count", "rounded", "fitted"), RELEASED)
-def test_loraquant_loses_what_its_authors_code_loses(
+def test_loraquant_loses_as_much_as_its_authors_code(
     bits: int, count: int, rounded: float, fitted: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(7)

@@ -27,7 +27,7 @@ def test_one_adapter_over_its_widths(kronq: Kronq, trained: Path) -> None:
     assert errors == sorted(errors)
 
 
-def test_a_row_is_what_quantize_tells(kronq: Kronq, trained: Path) -> None:
+def test_a_row_equals_the_report_of_quantize(kronq: Kronq, trained: Path) -> None:
     (row,) = kronq("compare", trained, "--bits", 3, "--method", "rtn", "--json").json()["rows"]
     total = kronq(
         "quantize", trained, "--bits", 3, "--method", "rtn", "--dry-run", "--json"
@@ -46,20 +46,22 @@ def test_two_adapters_at_equal_bytes(kronq: Kronq, trained: Path, other: Path) -
     assert rows[0]["equal_bytes"]["other"]["relative_error"] == rows[2]["relative_error"]
 
 
-def test_two_of_one_name_are_told_by_their_paths(kronq: Kronq, trained: Path, out: Path) -> None:
+def test_two_of_one_name_are_labelled_by_their_paths(
+    kronq: Kronq, trained: Path, out: Path
+) -> None:
     twin = Path(shutil.copytree(trained, out / trained.name))
     rows = kronq("compare", trained, twin, "--bits", 4, "--json").json()["rows"]
     assert [row["adapter"] for row in rows] == [str(trained), str(twin)]
     assert "given twice" in kronq.refuses("compare", trained, trained)
 
 
-def test_the_folder_one_is_in(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     (row,) = kronq("compare", ".", "--bits", 4, "--json").json()["rows"]
     assert row["adapter"] == "."
 
 
-def test_baselines_and_those_that_are_not_installed(
+def test_baselines_and_missing_tools(
     kronq: Kronq, trained: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = importlib.util.find_spec
@@ -100,18 +102,16 @@ def test_a_picture(kronq: Kronq, trained: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", ["5", "4,x", "", "4,,8", "2.5", "nan"])
-def test_widths_that_are_none(kronq: Kronq, trained: Path, bits: str) -> None:
+def test_refuses_bad_widths(kronq: Kronq, trained: Path, bits: str) -> None:
     assert "bad --bits" in kronq.refuses("compare", trained, "--bits", bits)
 
 
-def test_quantized_ones_are_refused(kronq: Kronq, trained: Path, out: Path) -> None:
+def test_refuses_quantized_adapters(kronq: Kronq, trained: Path, out: Path) -> None:
     kronq("quantize", trained, "-o", out / "a.safetensors")
     assert "quantized already" in kronq.refuses("compare", out / "a.safetensors")
 
 
-def test_a_picture_of_an_unknown_kind_is_refused_before_the_work(
-    kronq: Kronq, trained: Path, out: Path
-) -> None:
+def test_refuses_an_unknown_picture_format_first(kronq: Kronq, trained: Path, out: Path) -> None:
     assert "expected .svg or .png" in kronq.refuses(
         "compare", trained, "--plot", out / "error.pdf", "--json"
     )

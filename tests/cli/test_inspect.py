@@ -21,7 +21,7 @@ def test_a_trained_adapter(kronq: Kronq, trained: Path) -> None:
 
 
 def test_a_packed_one(kronq: Kronq, trained: Path, out: Path) -> None:
-    """With how it was quantized, and the error that was measured then."""
+    """Shows the recipe, and the error measured when it was quantized."""
     file = out / "a.safetensors"
     report = kronq(
         "quantize", trained, "-o", file, "--bits", 4, "--method", "balanced", "--json"
@@ -37,15 +37,17 @@ def test_a_packed_one(kronq: Kronq, trained: Path, out: Path) -> None:
     assert {tuple(group["dtypes"]) for group in told["groups"]} == {("float16", "int4", "int4")}
 
 
-def test_nothing_is_cut(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a narrow terminal a line runs on: half a figure would be worse."""
+def test_a_narrow_terminal_cuts_nothing(
+    kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are longer than the terminal is wide; no number is truncated."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     for verb in (("inspect",), ("quantize", "--dry-run"), ("compare",)):
         assert "…" not in kronq(*verb, trained).out
 
 
-def test_a_name_that_would_steer_a_terminal(kronq: Kronq, tmp_path: Path) -> None:
+def test_control_characters_are_escaped(kronq: Kronq, tmp_path: Path) -> None:
     """A file's names are shown with their control characters escaped, in tables and in errors."""
     file, name = tmp_path / "raw.safetensors", "layer\x1b[31m\u202e[red]:bee:"
     factors = {f"{name}.{part}": np.ones((2, 2), np.float32) for part in ("A", "B1", "B2")}
@@ -58,7 +60,7 @@ def test_a_name_that_would_steer_a_terminal(kronq: Kronq, tmp_path: Path) -> Non
     assert r"layer\x1b[31m\u202e[red]:bee:" in kronq.refuses("inspect", file)
 
 
-def test_a_layer_alone_is_named_as_it_is(kronq: Kronq, tmp_path: Path) -> None:
+def test_a_single_layer_has_its_own_name(kronq: Kronq, tmp_path: Path) -> None:
     file = tmp_path / "raw.safetensors"
     factors = {f"h.0.q.{part}": np.ones((2, 2), np.float32) for part in ("A", "B1", "B2")}
     safetensors.numpy.save_file(factors, file, {"alpha": "2"})
@@ -66,17 +68,17 @@ def test_a_layer_alone_is_named_as_it_is(kronq: Kronq, tmp_path: Path) -> None:
     assert "\nh.0.q " in kronq("quantize", file, "--dry-run").out
 
 
-def test_nothing_there(kronq: Kronq, tmp_path: Path) -> None:
+def test_refuses_a_missing_path(kronq: Kronq, tmp_path: Path) -> None:
     error = kronq.refuses("inspect", tmp_path / "nothing")
     assert error == f"kronq: error: {tmp_path}/nothing: no such file or folder"
     assert "adapter_config.json" in kronq.refuses("inspect", tmp_path)
 
 
-def test_a_name_that_is_too_long(kronq: Kronq) -> None:
+def test_refuses_a_name_that_is_too_long(kronq: Kronq) -> None:
     assert "File name too long" in kronq.refuses("inspect", "x" * 5000)
 
 
-def test_a_file_that_is_no_adapter(kronq: Kronq, tmp_path: Path) -> None:
+def test_refuses_a_file_of_another_kind(kronq: Kronq, tmp_path: Path) -> None:
     file = tmp_path / "text.safetensors"
     file.write_text("not an adapter at all")
     assert "not a safetensors file, or a truncated one" in kronq.refuses("inspect", file)

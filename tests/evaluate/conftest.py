@@ -25,7 +25,7 @@ def model(tiny_base: Path) -> TaskModel:
 
 @pytest.fixture(scope="session")
 def helped(model: TaskModel) -> list[Example]:
-    """Questions that ``tiny_adapter()`` answers better than its base: as if it had learned them.
+    """Questions that ``tiny_adapter()`` answers better than its base, as if trained on them.
 
     The answers are the letters that the adapted model finds likeliest.
     """

@@ -1,4 +1,4 @@
-"""Swapping adapters on one base gives what exporting each would give."""
+"""Task model: logits of swapped adapters equal those of an export of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def logits(model: TaskModel) -> np.ndarray:
 
 @pytest.mark.parametrize("form", ["branch", "merged"])
 @pytest.mark.parametrize("family", ["kron", "split", "full", "lora"])
-def test_logits_are_those_of_an_export(
+def test_logits_equal_those_of_an_export(
     tmp_path: Path, tiny_base: Path, model: TaskModel, family: str, form: str
 ) -> None:
     for bits in (None, 4):
@@ -35,7 +35,9 @@ def test_logits_are_those_of_an_export(
         assert np.abs(logits(model) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_without_an_adapter_it_is_the_base_to_the_bit(tiny_base: Path, model: TaskModel) -> None:
+def test_logits_without_an_adapter_equal_those_of_the_base(
+    tiny_base: Path, model: TaskModel
+) -> None:
     expected = Session(tiny_base, device="cpu").logits(IDS)[0]
     model.use(None)
     assert np.array_equal(logits(model), expected)
@@ -59,7 +61,7 @@ def test_adapters_of_one_shape_share_a_session(model: TaskModel) -> None:
     assert model._session is not opened
 
 
-def test_chosen_positions_are_rows_of_all(model: TaskModel) -> None:
+def test_asked_positions_equal_rows_of_all_positions(model: TaskModel) -> None:
     model.use(tiny_adapter())
     ids = np.vstack([IDS, IDS + 5])
     every = model.predict(ids, np.ones_like(ids), np.arange(ids.size))
@@ -67,7 +69,7 @@ def test_chosen_positions_are_rows_of_all(model: TaskModel) -> None:
     assert np.allclose(model.predict(ids, np.ones_like(ids), rows), every[rows], atol=1e-5)
 
 
-def test_another_models_adapter_is_refused(model: TaskModel) -> None:
+def test_refuses_an_adapter_of_another_model(model: TaskModel) -> None:
     adapter = tiny_adapter()
     strange = kronq.Adapter({name.replace("mlp", "other"): d for name, d in adapter.items()})
     with pytest.raises(MismatchError, match="no place in the base"):

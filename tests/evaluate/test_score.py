@@ -1,4 +1,4 @@
-"""Scores against a plain torch computation: one text at a time, nothing padded, W + ΔW dense."""
+"""Scores equal those of torch: one text at a time, without padding, with a dense W + ΔW."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Torch:
 
 
 @pytest.mark.parametrize("family", [None, "kron", "split", "full", "lora"])
-def test_scores_are_those_of_torch(tiny_hf: Path, model: TaskModel, family: str | None) -> None:
+def test_scores_equal_those_of_torch(tiny_hf: Path, model: TaskModel, family: str | None) -> None:
     reference = Torch(tiny_hf)
     adapter = None if family is None else tiny_adapter(family)
     if adapter is not None:
@@ -72,7 +72,7 @@ def test_scores_are_those_of_torch(tiny_hf: Path, model: TaskModel, family: str 
         assert found.right_normalized == (np.argmax(np.divide(sums, lengths)) == example.answer)
 
 
-def test_batches_change_nothing(model: TaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_batches(model: TaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.use(tiny_adapter())
     examples = random_examples(20)
     together = score_examples(model, examples)
@@ -82,19 +82,19 @@ def test_batches_change_nothing(model: TaskModel, monkeypatch: pytest.MonkeyPatc
     assert top_token_agreement(alone, together) == 1
 
 
-def test_only_the_right_answers_where_accuracy_is_not_asked_for(model: TaskModel) -> None:
+def test_scores_right_answers_alone_without_choices(model: TaskModel) -> None:
     seen: list[tuple[int, int]] = []
     found = score_examples(model, random_examples(5), progress=lambda *at: seen.append(at))
     assert seen[-1] == (5, 5)
     assert all(s.right is None for s in found)
 
 
-def test_equal_choices_count_for_the_first(model: TaskModel) -> None:
+def test_the_first_of_equal_choices_counts(model: TaskModel) -> None:
     first, second = (Example("a:", (" b", " b"), answer) for answer in (0, 1))
     assert [s.right for s in score_examples(model, [first, second], choices=True)] == [True, False]
 
 
-def test_plain_text_is_scored_but_for_its_first_token(model: TaskModel) -> None:
+def test_the_first_token_of_plain_text_is_not_scored(model: TaskModel) -> None:
     (found,) = score_examples(model, [Example("", ("abc",))])
     assert found.tokens == 2
 
@@ -102,14 +102,16 @@ def test_plain_text_is_scored_but_for_its_first_token(model: TaskModel) -> None:
 @pytest.mark.parametrize(
     ("text", "told"), [("a" * 65, "example 2 is longer than the model's context"), ("a", "short")]
 )
-def test_what_cannot_be_scored_is_told(model: TaskModel, text: str, told: str) -> None:
+def test_refuses_texts_that_are_too_long_or_too_short(
+    model: TaskModel, text: str, told: str
+) -> None:
     with pytest.raises(KronqError, match=told):
         score_examples(model, [Example("", ("abc",)), Example("", (text,))])
 
 
 @pytest.mark.slow
 def test_a_real_model(smollm_base: Path) -> None:
-    """The documented way, without any of the short cuts: every text alone, all logits."""
+    """Reference without batches and with all logits."""
     examples = read_examples(QUESTIONS)[:4]
     session = Session(smollm_base, device="cpu", threads=1)
     expected = []

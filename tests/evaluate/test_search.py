@@ -1,4 +1,4 @@
-"""The search, on scores that are made up: what a file loses falls with its size."""
+"""Search by task on synthetic scores: the loss of a file falls with its size."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ TRAINED = Adapter(
 RECIPE = kronq.quantize(TRAINED, kronq.Float16()).recipe
 
 
-def too_small(size: int) -> Adapter:
+def refuse(size: int) -> Adapter:
     raise KronqError("the adapter does not fit", expected=f"{size} bytes")
 
 
-def blob(nbytes: int, worth: float = 1.0, seed: int = 0) -> Adapter:
-    """A file of about so many bytes; ``worth`` tells the scorer how good its code is."""
-    b = Product(Float(np.full((1, max(1, (nbytes - 400) // 4)), worth, np.float32)))
+def blob(nbytes: int, loss: float = 1.0, seed: int = 0) -> Adapter:
+    """A file of about so many bytes; ``loss`` tells the scorer how much its code loses."""
+    b = Product(Float(np.full((1, max(1, (nbytes - 400) // 4)), loss, np.float32)))
     return Adapter({"layer": Delta(ONE, b, 1.0, (1, b.shape[1]))}, recipe=RECIPE)
 
 
-class Made:
-    """Loss 1 + worth·needed / bytes, and 3 for the base; counts what is asked."""
+class SyntheticScores:
+    """Loss 1 + needed·loss / bytes, and 3 for the base; records the calls."""
 
     def __init__(self, needed: int = 200, noise: float = 0.0) -> None:
         self.needed = needed
@@ -62,24 +62,26 @@ class Made:
         if adapter is TRAINED:
             loss = 1.0
         elif adapter is not None:
-            worth = float(adapter["layer"].b.left.float32()[0, 0])
-            loss = 1.0 + worth * self.needed / len(pack_adapter(adapter))
+            factor = float(adapter["layer"].b.left.float32()[0, 0])
+            loss = 1.0 + factor * self.needed / len(pack_adapter(adapter))
         rng = np.random.default_rng(len(self.asked))
         losses = loss * (1 + self.noise * rng.standard_normal(len(examples)))
         right = True if choices else None
         return [ExampleScore(float(nll), 1, (0,), True, right, right) for nll in losses]
 
 
-def found(scores: Made, *candidates: Candidate, budget: float = 0.01, **options) -> SmallestAdapter:
+def run_search(
+    scores: SyntheticScores, *candidates: Candidate, budget: float = 0.01, **options
+) -> SmallestAdapter:
     return search_candidates(
         TRAINED, scores, EXAMPLES, budget, candidates, data="dev.jsonl", **options
     )
 
 
-def test_the_smallest_within_the_budget() -> None:
+def test_finds_the_smallest_file_within_budget() -> None:
     """Loss is 1 % above at 20,000 bytes."""
-    scores = Made(needed=200)
-    result = found(scores, SizedCandidate("any size", blob)).result
+    scores = SyntheticScores(needed=200)
+    result = run_search(scores, SizedCandidate("any size", blob)).result
     kept = [t.bytes for t in result.trials if t.within]
     assert 20_000 <= min(kept) <= 20_000 * 2 ** (1.5 / STEPS_PER_OCTAVE)
     assert len(result.trials) <= 12
@@ -87,32 +89,34 @@ def test_the_smallest_within_the_budget() -> None:
     assert result.within
 
 
-def test_of_two_methods_the_better_and_little_time_for_the_other() -> None:
-    scores = Made(needed=200)
+def test_the_worse_of_two_methods_takes_one_trial() -> None:
+    scores = SyntheticScores(needed=200)
     good = SizedCandidate("good", lambda size: blob(size, 1.0))
     poor = SizedCandidate("poor", lambda size: blob(size, 2.0))
     for order in ((good, poor), (poor, good)):
-        result = found(scores, *order).result
+        result = run_search(scores, *order).result
         assert result.method == "good"
-    result = found(scores, good, poor).result
+    result = run_search(scores, good, poor).result
     assert len([t for t in result.trials if t.method == "poor"]) == 1
 
 
-def test_widths_only_where_they_are_smaller() -> None:
+def test_fixed_candidates_are_tried_only_if_smaller() -> None:
     widths = [
         FixedCandidate(f"{kb} kB", lambda kb=kb: blob(1000 * kb, 0.5)) for kb in (40, 18, 12, 5)
     ]
-    result = found(Made(needed=200), SizedCandidate("any size", blob), *widths).result
+    result = run_search(
+        SyntheticScores(needed=200), SizedCandidate("any size", blob), *widths
+    ).result
     assert result.method == "12 kB"
     assert [t.method for t in result.trials if t.method.endswith("kB")] == ["5 kB", "12 kB"]
-    assert found(Made(needed=200), *widths).result.method == "12 kB"
+    assert run_search(SyntheticScores(needed=200), *widths).result.method == "12 kB"
 
 
-def test_the_upper_end_is_more_careful_than_the_mean() -> None:
+def test_judging_the_upper_end_gives_larger_files_than_the_mean() -> None:
     sizes = {}
     for judge in ("upper", "mean"):
-        result = found(
-            Made(needed=200, noise=0.02),
+        result = run_search(
+            SyntheticScores(needed=200, noise=0.02),
             SizedCandidate("any size", blob),
             options=SearchOptions(judge=judge),
         ).result
@@ -120,9 +124,9 @@ def test_the_upper_end_is_more_careful_than_the_mean() -> None:
     assert sizes["upper"] > sizes["mean"]
 
 
-def test_the_check_is_on_examples_that_the_search_never_saw() -> None:
-    scores = Made()
-    result = found(scores, SizedCandidate("any size", blob)).result
+def test_the_check_is_on_held_out_examples() -> None:
+    scores = SyntheticScores()
+    result = run_search(scores, SizedCandidate("any size", blob)).result
     *searches, _chosen, _trained, _base = scores.asked
     searched = {e for _, examples, _ in searches for e in examples}
     checked = {e for _, examples, _ in scores.asked[-3:] for e in examples}
@@ -132,20 +136,20 @@ def test_the_check_is_on_examples_that_the_search_never_saw() -> None:
     assert [choices for _, _, choices in scores.asked] == [False] * len(searches) + [True] * 3
 
 
-def test_the_division_is_the_same_in_any_order() -> None:
+def test_the_division_does_not_depend_on_order() -> None:
     one, two = split_examples(EXAMPLES, 0.3), split_examples(EXAMPLES[::-1], 0.3)
     assert [set(part) for part in one] == [set(part) for part in two]
     assert [len(part) for part in one] == [70, 30]
     assert set(split_examples(EXAMPLES, 0.3, seed=1)[1]) != set(one[1])
 
 
-def test_equal_examples_are_not_on_both_sides() -> None:
+def test_equal_examples_stay_in_one_part() -> None:
     searched, held_out = split_examples(EXAMPLES * 2)
     assert not set(searched) & set(held_out)
     assert len(searched) == len(held_out) == 100
 
 
-def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_search_resumes(tmp_path: Path) -> None:
     made: list[int] = []
 
     def make(size: int) -> Adapter:
@@ -156,20 +160,26 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     options = {"cache": TaskCache(tmp_path)}
     with pytest.raises(KeyboardInterrupt):
-        found(Made(), SizedCandidate("any size", make), **options)
+        run_search(SyntheticScores(), SizedCandidate("any size", make), **options)
     before, made[:] = list(made), []
-    result = found(
-        Made(), SizedCandidate("any size", lambda size: made.append(size) or blob(size)), **options
+    result = run_search(
+        SyntheticScores(),
+        SizedCandidate("any size", lambda size: made.append(size) or blob(size)),
+        **options,
     )
     assert not set(before) & set(made)
-    assert result.result == found(Made(), SizedCandidate("any size", blob)).result
-    found(Made(), SizedCandidate("any size", lambda _: pytest.fail("it is kept")), **options)
+    assert result.result == run_search(SyntheticScores(), SizedCandidate("any size", blob)).result
+    run_search(
+        SyntheticScores(),
+        SizedCandidate("any size", lambda _: pytest.fail("it is kept")),
+        **options,
+    )
     next(tmp_path.glob("*.safetensors")).write_bytes(b"damaged")
-    found(Made(), SizedCandidate("any size", blob), **options)
+    run_search(SyntheticScores(), SizedCandidate("any size", blob), **options)
 
 
-def test_the_check_is_in_the_file(tmp_path: Path) -> None:
-    quantized = found(Made(), SizedCandidate("any size", blob)).adapter
+def test_the_file_records_the_check(tmp_path: Path) -> None:
+    quantized = run_search(SyntheticScores(), SizedCandidate("any size", blob)).adapter
     check = quantized.recipe.task
     assert (check.data, check.examples, check.max_loss_increase) == ("dev.jsonl", 50, 0.01)
     assert check.interval[0] <= check.loss_increase <= check.interval[1]
@@ -179,8 +189,8 @@ def test_the_check_is_in_the_file(tmp_path: Path) -> None:
     assert pack_adapter(kronq.load(path)) == path.read_bytes()
 
 
-def test_a_check_that_misses_is_told() -> None:
-    class Lucky(Made):
+def test_a_check_above_the_budget() -> None:
+    class Lucky(SyntheticScores):
         """Twice the loss on what was held out."""
 
         def __call__(self, adapter, examples, *, choices=False):
@@ -189,26 +199,26 @@ def test_a_check_that_misses_is_told() -> None:
                 return [replace(s, nll=2 * s.nll) for s in scores]
             return scores
 
-    result = found(Lucky(), SizedCandidate("any size", blob)).result
+    result = run_search(Lucky(), SizedCandidate("any size", blob)).result
     assert not result.within
     assert result.change.loss_increase.value > 0.9
 
 
-def test_what_cannot_be_searched_is_told() -> None:
+def test_refusals() -> None:
     dial = SizedCandidate("any size", blob)
     with pytest.raises(KronqError, match=r"no candidate stays within 0 %; found at best \+"):
-        found(Made(), dial, budget=0.0)
+        run_search(SyntheticScores(), dial, budget=0.0)
     with pytest.raises(KronqError, match="does not fit"):
-        found(Made(), SizedCandidate("none", too_small))
+        run_search(SyntheticScores(), SizedCandidate("none", refuse))
     with pytest.raises(KronqError, match="too few examples; found 5 to search by"):
-        search_candidates(TRAINED, Made(), EXAMPLES[:10], 0.01, [dial])
+        search_candidates(TRAINED, SyntheticScores(), EXAMPLES[:10], 0.01, [dial])
     with pytest.raises(KronqError, match="no better than its base"):
-        search_candidates(blob(500, 9.0), Made(needed=10**6), EXAMPLES, 0.01, [dial])
+        search_candidates(blob(500, 9.0), SyntheticScores(needed=10**6), EXAMPLES, 0.01, [dial])
     with pytest.raises(KronqError, match="no such judge"):
-        found(Made(), dial, options=SearchOptions(judge="median"))
+        run_search(SyntheticScores(), dial, options=SearchOptions(judge="median"))
 
 
-def test_one_call_does_what_the_command_does(
+def test_smallest_takes_a_loaded_model_and_uses_the_users_cache(
     model: TaskModel, helped: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Examples and a loaded base instead of files, and the cache where $KRONQ_CACHE says."""

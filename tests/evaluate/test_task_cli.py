@@ -105,7 +105,7 @@ def test_candidates() -> None:
     assert 1900 < len(pack_adapter(dial.quantize(2000))) <= 2000
 
 
-def test_a_check_that_misses(
+def test_a_check_above_the_budget(
     kronq: Kronq,
     learned: Path,
     questions: Path,
@@ -113,7 +113,7 @@ def test_a_check_that_misses(
     out: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Exit code 1, the figures all the same, and no file."""
+    """Exit code 1, the table, and no file."""
     real = search.metric_changes
 
     def worse(*scores: list[ExampleScore]) -> MetricChanges:
@@ -152,7 +152,7 @@ def test_options_that_do_not_go_together(kronq: Kronq, learned: Path, questions:
         ("", "the text is empty"),
     ],
 )
-def test_questions_that_are_none(
+def test_refuses_bad_questions(
     kronq: Kronq, learned: Path, tiny_base: Path, tmp_path: Path, text: str | None, told: str
 ) -> None:
     path = tmp_path / "dev.jsonl"
@@ -163,7 +163,7 @@ def test_questions_that_are_none(
     assert told in kronq.refuses("quantize", learned, "--dry-run", *asked, *BUDGET)
 
 
-def test_a_base_that_is_none(kronq: Kronq, learned: Path, questions: Path, out: Path) -> None:
+def test_refuses_a_missing_base(kronq: Kronq, learned: Path, questions: Path, out: Path) -> None:
     asked = ("score", learned, "--tasks", questions)
     assert "Missing option '--base'" in kronq.refuses(*asked)
     assert "no ONNX model in the folder" in kronq.refuses(*asked, "--base", out)

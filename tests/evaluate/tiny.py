@@ -44,7 +44,7 @@ def tiny_adapter(family: str = "kron", seed: int = 0, rank: int = 4, size: float
 
 
 def random_examples(count: int, seed: int = 0) -> list[Example]:
-    """Letters without meaning, of different lengths, with two or three choices."""
+    """Random letters of different lengths, with two or three choices."""
     rng = random.Random(seed)  # noqa: S311
 
     def word(most: int) -> str:

@@ -1,7 +1,7 @@
-"""The Gaussian rate–distortion bound: its algebra, and that it means what it says.
+"""Gaussian rate–distortion bound: its algebra, and simulated codes that stay above it.
 
-What simulated Gaussian factors really cost is the judge: an ideal entropy-coded scalar quantizer
-(bits = the empirical entropy of its codes) is 1.53 dB away at high rates and never better.
+The reference is the measured cost of simulated Gaussian factors: an ideal entropy-coded scalar
+quantizer (bits = the empirical entropy of its codes) is 1.53 dB away at high rates, never better.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def components(w: list[float], m: int, n: int) -> GaussianBound:
 
 
 def first_order_db(bound: GaussianBound, bits: float) -> float:
-    """Reverse water-filling by the book, entries as sources: Σ min(σ², θ), by bisection."""
+    """Classical reverse water-filling, entries as sources: Σ min(σ², θ), by bisection."""
     variance = np.concatenate([bound.energy / bound.rows, bound.energy / bound.cols])
     count = np.concatenate([bound.rows, bound.cols])
     low, high = -100.0, float(np.log(variance.max()))
@@ -64,7 +64,7 @@ def test_one_component_at_a_high_rate_is_the_closed_form(rate: float) -> None:
         assert one_component(50, 50).bits(error) == pytest.approx(100 * rate, rel=1e-5)
 
 
-def test_against_brute_force() -> None:
+def test_bound_is_the_hull_of_a_brute_force_search() -> None:
     """Every split of the bits between u and v, and the lower hull of the best."""
     m, n = 60, 20
     grid = np.linspace(0, 14, 2801)  # bits an entry
@@ -105,7 +105,7 @@ def test_monotonic_convex_and_its_own_inverse(kind: str) -> None:
     assert back == pytest.approx(bits, rel=1e-9, abs=1e-6)
 
 
-def test_all_energy_is_counted() -> None:
+def test_error_without_bits_is_the_norm_of_the_adapter() -> None:
     """Cropped or not, whole or not: at no bits the error is ‖ΔW‖."""
     for kind, make in adapters.KINDS.items():
         delta = make(np.random.default_rng(0))
@@ -113,7 +113,7 @@ def test_all_energy_is_counted() -> None:
         assert bound.energy.sum() == pytest.approx(np.sum(dense(delta) ** 2)), kind
 
 
-def test_the_ends() -> None:
+def test_no_bits_and_exact_reconstruction() -> None:
     bound = gaussian_bound(adapters.adapter())
     assert (bound.snr_db(0), bound.snr_db(-1), bound.bits(1), bound.bits(1.5)) == (0, 0, 0, 0)
     assert bound.bits(0) == math.inf
@@ -128,7 +128,7 @@ def test_the_ends() -> None:
 
 
 @pytest.mark.parametrize("kind", ["kron", "lora", "decomposed_a", "cropped"])
-def test_the_gauge_and_where_the_scale_sits_make_no_difference(kind: str) -> None:
+def test_bound_does_not_depend_on_gauge_or_place_of_the_scale(kind: str) -> None:
     rng = np.random.default_rng(0)
     delta = adapters.KINDS[kind](rng)
     left, right = delta.b.float32()
@@ -182,13 +182,13 @@ def test_a_large_whole_matrix_is_coded_by_entries() -> None:
 
 
 def ideal_channel(rng: np.random.Generator, value: F64, x: float) -> F64:
-    """What a perfect code of the rate ½·log2(1/x) gives back of standard Gaussians."""
+    """Reconstruction of standard Gaussians by an ideal code of the rate ½·log2(1/x)."""
     return (1 - x) * value + math.sqrt(x * (1 - x)) * rng.normal(size=value.shape)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.01, 0.02), (0.3, 0.1), (0.7, 0.6), (1.0, 1.0)])
-def test_what_two_coded_factors_lose(x: float, y: float) -> None:
-    """x + y − x·y, by simulation: the loss in which the bound is told."""
+def test_distortion_of_two_coded_factors(x: float, y: float) -> None:
+    """Simulates the distortion x + y − x·y."""
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=100_000), rng.normal(size=100_000)
     uu, vv = ideal_channel(rng, u, x), ideal_channel(rng, v, y)
@@ -198,7 +198,7 @@ def test_what_two_coded_factors_lose(x: float, y: float) -> None:
 
 
 def entropy_coded(values: F64, step: float) -> tuple[F64, float]:
-    """Rounded to multiples of ``step`` and put to the means of their codes; bits by entropy."""
+    """Rounds to multiples of ``step``, reconstructs by the means of codes; bits by entropy."""
     codes = np.rint(values / step).astype(np.int64)
     _, index, count = np.unique(codes, return_inverse=True, return_counts=True)
     means = np.bincount(index, values) / count
@@ -207,7 +207,7 @@ def entropy_coded(values: F64, step: float) -> tuple[F64, float]:
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
-def test_gaussian_factors_by_an_ideal_scalar_quantizer(rate: float) -> None:
+def test_ideal_scalar_quantizer_of_gaussian_factors_stays_above_the_bound(rate: float) -> None:
     """1.53 dB away where every component is finely coded, less at low rates, never better."""
     rng = np.random.default_rng(0)
     m, n = 60_000, 40_000
@@ -222,8 +222,10 @@ def test_gaussian_factors_by_an_ideal_scalar_quantizer(rate: float) -> None:
     left, right = q1 @ u * s, q2 @ vt.T * s
 
     def coded(step: float, kept: int) -> tuple[Product, float]:
-        pairs = [entropy_coded(side[:, k], step) for side in (left, right) for k in range(kept)]
-        values, bits = zip(*pairs, strict=True)
+        coded_columns = [
+            entropy_coded(side[:, k], step) for side in (left, right) for k in range(kept)
+        ]
+        values, bits = zip(*coded_columns, strict=True)
         b1 = np.stack(values[:kept], axis=1)
         b2 = np.stack(values[kept:]) / s[:kept, None]
         return Product(Float(b1.astype(np.float32)), Float(b2.astype(np.float32))), sum(bits)
@@ -252,7 +254,7 @@ def test_gaussian_factors_by_an_ideal_scalar_quantizer(rate: float) -> None:
 # The example, and the report
 
 
-def test_the_figures_of_the_example() -> None:
+def test_bound_of_the_example() -> None:
     """First-order water-filling is what was published of this adapter before; see the module."""
     adapter = kronq.load(EXAMPLE)
     bound = gaussian_bound(adapter)
@@ -267,7 +269,7 @@ def test_the_figures_of_the_example() -> None:
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 @pytest.mark.parametrize("kind", ["kron", "lora"])
-def test_the_report_tells_it_of_the_file(kind: str, bits: int) -> None:
+def test_report_has_the_bound_of_the_file(kind: str, bits: int) -> None:
     rng = np.random.default_rng(0)
     shapes = {
         "kron": lambda: adapters.kron(rng, b=(200, 150)),
@@ -286,13 +288,13 @@ def test_the_report_tells_it_of_the_file(kind: str, bits: int) -> None:
     assert bound.snr_db(needed) == pytest.approx(total.snr_db, abs=1e-6)
 
 
-def test_without_any_error_there_is_nothing_to_tell() -> None:
+def test_no_bound_without_an_error() -> None:
     adapter = adapters.adapter()
     total = kronq.measure(adapter, adapter).total
     assert (total.bound_snr_db, total.bits_above_bound) == (None, None)
 
 
-def test_an_error_larger_than_what_was_there_needs_no_bits_at_all() -> None:
+def test_an_error_of_100_percent_needs_no_bits() -> None:
     adapter = adapters.adapter()
     nothing = Adapter({n: replace(d, scale=0.0) for n, d in adapter.items()})
     total = kronq.measure(adapter, nothing).total

@@ -1,4 +1,4 @@
-"""Adapters side by side."""
+"""Comparison of adapters over widths, and with baselines."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def comparison() -> Comparison:
 
 
 def test_every_adapter_at_every_width(comparison: Comparison) -> None:
-    """float16 is the same whatever the method, and told once."""
+    """float16 is the same for all methods, and has one row."""
     found = [(row.adapter, row.bits, row.method) for row in comparison.rows]
     widths = [(16, "fp16"), *((b, m) for b in (8, 4, 2) for m in ("rtn", "balanced"))]
     assert found == [(name, *width) for name in ("kron", "lora") for width in widths]
     assert {row.adapter: row.family for row in comparison.rows} == {"kron": "kron", "lora": "lora"}
 
 
-def test_a_row_is_what_quantize_and_save_would_give(tmp_path: Path) -> None:
+def test_a_row_has_the_size_and_error_of_a_saved_file(tmp_path: Path) -> None:
     adapter = adapters.adapter()
     (row,) = compare({"x": adapter}, (4,)).rows
     quantized = kronq.quantize(adapter, kronq.Uniform())
@@ -45,7 +45,7 @@ def test_a_row_is_what_quantize_and_save_would_give(tmp_path: Path) -> None:
     assert (row.bytes, row.relative_error) == (file.stat().st_size, error)
 
 
-def test_equal_bytes_is_the_best_of_the_other_that_fits(comparison: Comparison) -> None:
+def test_equal_bytes_is_the_best_fitting_row_of_the_other_adapter(comparison: Comparison) -> None:
     rows = comparison.rows
     for row in rows:
         (other, fit), *rest = row.equal_bytes.items()
@@ -56,8 +56,8 @@ def test_equal_bytes_is_the_best_of_the_other_that_fits(comparison: Comparison) 
     assert not any(row.equal_bytes for row in compare({"x": adapters.adapter()}, (4,)).rows)
 
 
-def test_baselines_stand_beside_it_by_trained_parameter() -> None:
-    """A rank cut to half has half the weights; bits are by those that were trained."""
+def test_baselines_count_bits_per_trained_parameter() -> None:
+    """A rank truncated to half has half the weights; bits are per trained weight."""
     adapter = adapters.adapter()
     chosen = [b for b in BASELINES if b.name in ("rank 4/8 fp16", "olive int4 b32")]
     rows = compare({"x": adapter, "y": adapters.adapter(1)}, (4,), baselines=chosen).rows
@@ -90,7 +90,7 @@ def test_compact_takes_any_width_and_no_other_method_does() -> None:
         compare({"x": adapter}, (2.5,))
 
 
-def test_the_bound_is_told_over_the_files_that_were_measured(comparison: Comparison) -> None:
+def test_bound_spans_the_measured_sizes(comparison: Comparison) -> None:
     for name, points in comparison.bounds.items():
         sizes = [row.bytes for row in comparison.rows if row.adapter == name]
         assert (points[0].bytes, points[-1].bytes) == (min(sizes), max(sizes))
@@ -99,7 +99,7 @@ def test_the_bound_is_told_over_the_files_that_were_measured(comparison: Compari
         assert points[0].snr_db == pytest.approx(smallest.bound_snr_db)
 
 
-def test_a_comparison_written_before_baselines_is_still_read(comparison: Comparison) -> None:
+def test_reads_a_comparison_from_before_baselines(comparison: Comparison) -> None:
     old = json.loads(comparison.model_dump_json(exclude={"bounds"}))
     for row in old["rows"]:
         del row["source"], row["how"]
@@ -113,7 +113,7 @@ def test_progress() -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_the_picture_is_the_same_every_time(comparison: Comparison, tmp_path: Path) -> None:
+def test_plots_are_reproducible(comparison: Comparison, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pictures = [plot_comparison(comparison, tmp_path / f"{i}.svg").read_bytes() for i in range(2)]
     assert pictures[0] == pictures[1]
@@ -122,7 +122,7 @@ def test_the_picture_is_the_same_every_time(comparison: Comparison, tmp_path: Pa
     assert plot_comparison(comparison, tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_is_never_overwritten_or_of_an_unknown_kind(
+def test_plot_refuses_existing_files_and_unknown_formats(
     comparison: Comparison, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")

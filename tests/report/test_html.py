@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, and safe whatever the layers are called."""
+"""HTML page of a report: complete, self-contained, and safe with hostile layer names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def comparison() -> Comparison:
 
 
 def parsed(path: Path) -> ElementTree.Element:
-    """As strict XML, so that nothing is left open."""
+    """Parses the page as strict XML."""
     text = path.read_text("utf-8")
     assert text.startswith("<!DOCTYPE html>\n")
     return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314
@@ -56,7 +56,9 @@ def words(root: ElementTree.Element) -> str:
     return " ".join(part.strip() for part in root.itertext())
 
 
-def test_everything_is_on_it(report: Report, comparison: Comparison, tmp_path: Path) -> None:
+def test_page_has_all_sections_and_layers(
+    report: Report, comparison: Comparison, tmp_path: Path
+) -> None:
     path = write_html(
         report, tmp_path / "a.html", comparison=comparison, bound=gaussian_bound(blocks())
     )
@@ -72,9 +74,7 @@ def test_everything_is_on_it(report: Report, comparison: Comparison, tmp_path: P
     assert format_percent(report.total.activation_error) in text
 
 
-def test_it_needs_nothing_from_elsewhere(
-    report: Report, comparison: Comparison, tmp_path: Path
-) -> None:
+def test_page_is_self_contained(report: Report, comparison: Comparison, tmp_path: Path) -> None:
     text = write_html(report, tmp_path / "a.html", comparison=comparison).read_text("utf-8")
     assert not re.search(r"<script|<link|<img|<iframe|\bsrc=|\bhref=|url\(|@import|https?:", text)
     assert "default-src &#x27;none&#x27;" in text
@@ -82,7 +82,7 @@ def test_it_needs_nothing_from_elsewhere(
     assert "@media print" in text
 
 
-def test_every_picture_and_table_has_a_name(
+def test_drawings_and_tables_are_labelled(
     report: Report, comparison: Comparison, tmp_path: Path
 ) -> None:
     root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
@@ -100,7 +100,7 @@ def test_every_picture_and_table_has_a_name(
     assert uses <= set(re.findall(r"(--\w+):", style))
 
 
-def test_all_that_is_drawn_is_within_its_picture(
+def test_shapes_lie_within_their_view_boxes(
     report: Report, comparison: Comparison, tmp_path: Path
 ) -> None:
     root = parsed(
@@ -121,10 +121,10 @@ def test_all_that_is_drawn_is_within_its_picture(
                 assert 0 <= float(y) <= height
 
 
-def test_a_lines_points_are_the_comparisons(
+def test_lines_have_the_points_of_the_comparison(
     report: Report, comparison: Comparison, tmp_path: Path
 ) -> None:
-    """More bits to the right, less error below, as the figures say."""
+    """Points lie on a linear axis of bits and a logarithmic axis of error."""
     root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
     lines = [p.get("points") or "" for p in root.iter("polyline")]
     for line, method in zip(lines, ("balanced", "rtn"), strict=True):
@@ -140,10 +140,10 @@ def test_a_lines_points_are_the_comparisons(
         assert (np.diff(places, axis=0) > 0).all()
 
 
-def test_other_tools_have_marks_and_a_line_of_their_own(
+def test_baselines_have_one_line_per_tool(
     report: Report, comparison: Comparison, tmp_path: Path
 ) -> None:
-    """One a tool, whatever its settings."""
+    """All settings of a tool share a line."""
     rows = [
         row.model_copy(update={"method": f"olive int{row.bits} b32", "source": "baseline"})
         for row in comparison.rows
@@ -159,7 +159,7 @@ def test_other_tools_have_marks_and_a_line_of_their_own(
     assert [t.text for t in root.iter("text") if t.get("class") == "label s-baseline"] == ["olive"]
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = {f"{HOSTILE}.{i}.{HOSTILE}": adapters.kron(rng, b=(48, 40)) for i in range(3)}
     adapter = Adapter(layers, Origin("peft", Path(HOSTILE), base_model=HOSTILE))
@@ -196,7 +196,7 @@ def test_any_adapter_has_a_page(tmp_path: Path, bits: int) -> None:
 
 
 def test_a_compact_file(tmp_path: Path) -> None:
-    """Its layers cost what they cost: a third map."""
+    """Coding costs differ by layer, and have a third map."""
     adapter = blocks(12)
     loud = {n: replace(d, scale=d.scale * 2.0**-i) for i, (n, d) in enumerate(adapter.items())}
     adapter = replace(adapter, layers=loud)
@@ -213,7 +213,7 @@ def test_the_same_report_gives_the_same_bytes(report: Report, tmp_path: Path) ->
     assert one == two
 
 
-def test_outputs_are_kept_and_named(report: Report, tmp_path: Path) -> None:
+def test_refuses_existing_files_and_other_suffixes(report: Report, tmp_path: Path) -> None:
     path = write_html(report, tmp_path / "a.html")
     with pytest.raises(OutputExistsError):
         write_html(report, path)
@@ -222,7 +222,7 @@ def test_outputs_are_kept_and_named(report: Report, tmp_path: Path) -> None:
         write_html(report, tmp_path / "a.txt")
 
 
-def test_figures_as_people_read_them() -> None:
+def test_number_formats() -> None:
     shares = (None, 0, 1e-7, 0.00031, 0.0065, 0.104, 0.9996, 1, 18.0)
     assert [format_percent(s) for s in shares] == [
         "–", "0 %", "1.0e-05 %", "0.0310 %", "0.650 %", "10.4 %", "100 %", "100 %", "1800 %"

@@ -1,4 +1,4 @@
-"""The report: totals are those of the matrices multiplied out, bytes those of the file."""
+"""Report: statistics equal those of the dense matrices, and bytes those of the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def energy(adapter: Adapter) -> float:
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4, 2])
-def test_totals_are_those_of_all_matrices_multiplied_out(bits: int) -> None:
+def test_totals_equal_those_of_dense_matrices(bits: int) -> None:
     adapter = adapters.adapter()
     quantized = kronq.quantize(adapter, bits=bits)
     total = measure(adapter, quantized).total
@@ -38,7 +38,7 @@ def test_totals_are_those_of_all_matrices_multiplied_out(bits: int) -> None:
 
 
 @pytest.mark.parametrize("kind", adapters.KINDS)
-def test_every_layer_is_told_as_it_is(kind: str) -> None:
+def test_layer_statistics_equal_those_of_dense_matrices(kind: str) -> None:
     adapter = adapters.adapter(kinds=(kind,))
     quantized = kronq.quantize(adapter, bits=8)
     for layer in measure(adapter, quantized).layers:
@@ -53,7 +53,7 @@ def test_every_layer_is_told_as_it_is(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4, 3, 2])
-def test_the_total_is_the_file_that_will_be_written(tmp_path: Path, bits: int) -> None:
+def test_total_bytes_are_those_of_the_saved_file(tmp_path: Path, bits: int) -> None:
     """Header, scales and the error itself included."""
     adapter = adapters.adapter()
     quantized = kronq.quantize(adapter, bits=bits)
@@ -66,13 +66,13 @@ def test_the_total_is_the_file_that_will_be_written(tmp_path: Path, bits: int) -
     assert measure(adapter, again).total.relative_error == total.relative_error
 
 
-def test_nothing_lost_is_told_as_null() -> None:
+def test_snr_of_an_exact_copy_is_null() -> None:
     total = measure(adapters.adapter(), adapters.adapter()).total
     assert (total.relative_error, total.snr_db, total.energy_kept) == (0, None, 1)
 
 
-def test_zero_layers_cost_nothing() -> None:
-    """Nothing is lost of nothing: no NaN, and JSON that any parser reads."""
+def test_zero_layers_have_no_error() -> None:
+    """The error is 0, not NaN, and JSON is strict."""
     fresh = {
         name: replace(delta, b=Product(Float(delta.b.left.float32() * 0), delta.b.right))
         for name, delta in adapters.adapter().items()
@@ -84,7 +84,7 @@ def test_zero_layers_cost_nothing() -> None:
     assert Report.model_validate(json.loads(text, parse_constant=pytest.fail)) == report
 
 
-def test_something_made_of_nothing_has_no_relative_error() -> None:
+def test_refuses_a_layer_that_is_zero_in_the_reference_alone() -> None:
     adapter = adapters.adapter(layers=1, kinds=("kron",))
     nothing = Adapter({n: replace(d, scale=0.0) for n, d in adapter.items()})
     with pytest.raises(MismatchError, match=r"model.layers.0.kron: the layer is zero in one"):
@@ -92,7 +92,7 @@ def test_something_made_of_nothing_has_no_relative_error() -> None:
     assert measure(adapter, nothing).total.relative_error == 1
 
 
-def test_layers_that_stay_floating_point_are_told() -> None:
+def test_layers_kept_as_float_are_marked() -> None:
     adapter = Adapter(
         {
             "small": adapters.lora(np.random.default_rng(0), 2, 2, 2),
@@ -106,7 +106,7 @@ def test_layers_that_stay_floating_point_are_told() -> None:
     }
 
 
-def test_groups_and_sums() -> None:
+def test_groups_of_layers() -> None:
     adapter = adapters.adapter(layers=4, kinds=("kron", "lora"))
     report = measure(adapter, kronq.quantize(adapter, bits=4))
     groups = group_layers(report.layers)
@@ -120,7 +120,7 @@ def test_groups_and_sums() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-def test_adapters_of_different_layers_or_shapes_are_not_compared() -> None:
+def test_refuses_adapters_of_other_layers_or_shapes() -> None:
     one, two = adapters.adapter(layers=2), adapters.adapter(layers=1)
     with pytest.raises(MismatchError, match=r"different layers; found model.layers.1.cropped, "):
         measure(one, two)

@@ -1,4 +1,4 @@
-"""Every further figure of the report is that of the matrices multiplied out, or of the codes."""
+"""Further statistics of the report equal those of dense matrices, or of the codes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def loss(matrix: np.ndarray, given: LayerMoments) -> float:  # type: ignore[type
 
 @pytest.mark.parametrize("bits", [8, 2])
 @pytest.mark.parametrize("kind", adapters.KINDS)
-def test_a_layer(kind: str, bits: int) -> None:
+def test_statistics_of_a_layer(kind: str, bits: int) -> None:
     adapter = adapters.adapter(kinds=(kind,))
     quantized = kronq.quantize(adapter, bits=bits)
     moments = seen(adapter, gradients=True)
@@ -67,7 +67,7 @@ def test_a_layer(kind: str, bits: int) -> None:
         assert layer.loss_error == pytest.approx(math.sqrt(loss(error, given) / loss(one, given)))
 
 
-def test_all_layers() -> None:
+def test_statistics_of_all_layers() -> None:
     """Squared errors add up; the largest singular value of all is the largest of any."""
     adapter = adapters.adapter()
     quantized = kronq.quantize(adapter, bits=3)
@@ -130,7 +130,7 @@ def test_zeros_and_clipping(method: str, bits: int) -> None:
     assert report.layers[0].clipped_share == pytest.approx(np.mean(outside))
 
 
-def test_native_codes_know_what_was_clipped() -> None:
+def test_clipped_share_of_native_codes() -> None:
     adapter = adapters.adapter()
     shares = [
         measure(adapter, kronq.quantize(adapter, bits=bits)).total.clipped_share for bits in (8, 2)
@@ -141,12 +141,12 @@ def test_native_codes_know_what_was_clipped() -> None:
 
 
 def _shift(before: Delta, after: Delta) -> int:
-    """The power of two that quantizing moved from B into the layer's scale."""
+    """Exponent of the power of two that quantizing moved from B into the layer's scale."""
     old, new = (float(np.abs(d.b.left.float32()).mean()) for d in (before, after))
     return round(math.log2(new / old))
 
 
-def test_codes_from_a_file_do_not_know_what_was_clipped(tmp_path: object) -> None:
+def test_clipped_share_of_a_file_is_unknown(tmp_path: object) -> None:
     adapter = adapters.adapter()
     path = kronq.save(kronq.quantize(adapter, kronq.Uniform(bits=2)), f"{tmp_path}/a.safetensors")
     total = measure(adapter, kronq.load(path)).total
@@ -155,7 +155,7 @@ def test_codes_from_a_file_do_not_know_what_was_clipped(tmp_path: object) -> Non
 
 
 def test_dead_components() -> None:
-    """One that B1 has not, one that B2 has not, one that neither has: three."""
+    """One is zero in B1, one in B2, one in both: three."""
     delta = adapters.lora(np.random.default_rng(0), 40, 30, rank=5)
     left, right = (m.float32().copy() for m in delta.b.matrices)
     left[:, [0, 2]] = 0
@@ -168,8 +168,8 @@ def test_dead_components() -> None:
     assert measure(whole, kronq.quantize(whole, bits=4)).total.dead_components is None
 
 
-def test_components_that_only_together_are_zero() -> None:
-    """B1 has the first, B2 the others: ΔŴ is nothing, and has no direction."""
+def test_components_that_are_zero_in_one_factor_each() -> None:
+    """B1 has the first, B2 the others: ΔŴ is zero, and has no cosine."""
     delta = adapters.lora(np.random.default_rng(0), 40, 30, rank=4)
     left, right = (m.float32().copy() for m in delta.b.matrices)
     left[:, 1:] = 0
@@ -204,7 +204,7 @@ def test_floats_have_no_codes() -> None:
     )  # fmt: skip
 
 
-def test_every_layer_must_have_been_seen() -> None:
+def test_refuses_second_moments_of_other_layers_or_shapes() -> None:
     adapter = adapters.adapter(layers=1)
     moments = seen(adapter)
     fewer = SecondMoments(dict(list(moments.items())[1:]), 10)
@@ -219,8 +219,8 @@ def moment_of(n: int) -> np.ndarray:  # type: ignore[type-arg]
     return np.eye(n, dtype=np.float32)
 
 
-def test_inputs_that_a_layer_is_blind_to() -> None:
-    """ΔW·x = 0 for all x that were seen: there is no relative error, and no NaN."""
+def test_inputs_in_the_null_space_of_a_layer() -> None:
+    """ΔW·x = 0 for all inputs x: there is no relative error, and no NaN."""
     adapter = adapters.adapter(layers=1, kinds=("lora",))
     quantized = kronq.quantize(adapter, bits=4)
     for value in (0.0, 1.0):

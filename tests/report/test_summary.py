@@ -1,4 +1,4 @@
-"""What an adapter is, from its headers alone."""
+"""Summary of an adapter from its headers alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kronq.report.summary import summarize
 from tests import adapters
 
 
-def test_a_file_of_a_terabyte_is_shown_at_once(tmp_path: Path) -> None:
+def test_summarizes_a_terabyte_without_reading_it(tmp_path: Path) -> None:
     """A sparse file: it has a size but no bytes, and reading it would take an hour."""
     layer = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
     header: dict[str, object] = {}
@@ -66,7 +66,7 @@ def test_a_packed_file(tmp_path: Path, bits: int) -> None:
     )  # fmt: skip
 
 
-def test_layers_of_another_rank_or_scale_are_told_apart() -> None:
+def test_layers_of_another_rank_or_scale_are_groups_of_their_own() -> None:
     """PEFT's rank_pattern gives one layer of a kind another rank."""
     rng = np.random.default_rng(0)
     layers = {f"layers.{i}.q": adapters.lora(rng, rank=2 if i == 1 else 4) for i in range(4)}
