@@ -15,10 +15,10 @@ import numpy as np
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, Delta
 from kronq.trellis.coded_matrix import EntropyCoded
-from kronq.trellis.layer_shape import I32, layer_shape
+from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, codes_from_levels
-from kronq.trellis.stream import decoded_levels
-from kronq.trellis.stream_layout import LANE, Run, lay_out_stream, split_lanes
+from kronq.trellis.stream import lay_out_layers
+from kronq.trellis.stream_layout import LANE, Run, split_lanes
 
 
 def coding_costs(adapter: Adapter) -> dict[str, float]:
@@ -42,13 +42,7 @@ def round_to_bytes(bits: Sequence[float]) -> list[int]:
 
 def _ideal_costs(layers: Sequence[Delta]) -> F64:
     """Returns the bits of each layer's levels [layers], by their shares in all layers."""
-    matrices = [decoded_levels(delta) for delta in layers]
-    classes = [[product[0].norm_classes for product in each] for each in matrices]
-    offsets = [each[-1][0].offsets for each in matrices]
-    layout = lay_out_stream([layer_shape(delta) for delta in layers], classes, offsets)
-    levels = layout.gather(
-        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
-    )
+    layout, levels = lay_out_layers(layers)
     owners = layout.gather(lambda part: np.full(part.length, part.layer, dtype=np.int32))
     return _costs_by_owner(layout.runs, levels, owners, len(layers))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kronq.model.matrix import F32
-from kronq.trellis.layer_shape import I32, zero_levels
+from kronq.trellis.layer_shape import I32, AdapterLevels, zero_levels
 from kronq.trellis.norm_classes import EMPTY_CHANNEL
 from kronq.trellis.range_coder import LARGEST_CONTEXT_CLASS, out_of_range
 from kronq.trellis.rate_tables import RateTables
@@ -43,7 +43,7 @@ class RoundingPlan:
     layout: StreamLayout
     tables: RateTables
 
-    def zeros(self) -> list[list[list[I32]]]:
+    def zeros(self) -> AdapterLevels:
         """Returns zeros in the shape of all matrices: [layer][product][side]."""
         return zero_levels(self.layout.shapes)
 
@@ -54,7 +54,7 @@ class RoundingPlan:
             for target, classes in zip(self.targets, self.norm_classes, strict=True)
         ]
 
-    def right(self, levels: list[list[list[I32]]]) -> list[list[F32]]:
+    def right(self, levels: AdapterLevels) -> list[list[F32]]:
         """Returns every right matrix in levels, fitted to the rounded left ones in ``levels``."""
         shifts = self.tables.shifts
         return [
@@ -103,7 +103,7 @@ class RoundedLevels:
     step: float
     shifts: Shifts
     norm_classes: list[list[I32]]
-    levels: list[list[list[I32]]]
+    levels: AdapterLevels
 
 
 def round_and_learn(
@@ -164,7 +164,7 @@ def round_side(
     plan: RoundingPlan,
     side: int,
     values: Sequence[Sequence[F32]],
-    levels: list[list[list[I32]]],
+    levels: AdapterLevels,
     multiplier: float = MULTIPLIER,
     learned: RateTables | None = None,
 ) -> None:

@@ -74,16 +74,11 @@ def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
     for each in (matrix for products in matrices for product in products for matrix in product):
         if (each.step, each.shifts) != (first.step, first.shifts):
             raise FormatError("compact layers of different steps cannot share a file")
-    shapes = [layer_shape(delta) for delta in coded]
-    classes = [[product[0].norm_classes for product in products] for products in matrices]
+    layout, levels = lay_out_layers(coded)
     offsets = [products[-1][0].offsets for products in matrices]
     has_offsets = any(each != NO_OFFSETS for each in offsets)
-    layout = lay_out_stream(shapes, classes, offsets)
-    levels = layout.gather(
-        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
-    )
     try:
-        numbers = norms.norm_class_differences(shapes, classes)
+        numbers = norms.norm_class_differences(layout.shapes, _norm_classes(matrices))
         if has_offsets:
             numbers.append(norms.step_offset_differences(offsets))
         data = encode_runs(numbers, layout.runs, levels)
@@ -95,7 +90,23 @@ def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
             hint="quantize the layers that you want",
         ) from None
     parameters = StreamParameters(first.step, first.shifts, has_offsets)
-    return EncodedStream(pad_stream(data, shapes), parameters)
+    return EncodedStream(pad_stream(data, layout.shapes), parameters)
+
+
+def lay_out_layers(coded: Sequence[Delta]) -> tuple[StreamLayout, list[I32]]:
+    """Returns the layout of coded layers in their stream, and the levels of every run [size]."""
+    matrices = [decoded_levels(delta) for delta in coded]
+    offsets = [products[-1][0].offsets for products in matrices]
+    shapes = [layer_shape(delta) for delta in coded]
+    layout = lay_out_stream(shapes, _norm_classes(matrices), offsets)
+    levels = layout.gather(
+        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
+    )
+    return layout, levels
+
+
+def _norm_classes(matrices: Sequence[Sequence[Sequence[MatrixLevels]]]) -> list[list[I32]]:
+    return [[product[0].norm_classes for product in products] for products in matrices]
 
 
 def pad_stream(data: bytes, shapes: Sequence[LayerShape]) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.trellis.integer_math import doubled_log2
-from kronq.trellis.layer_shape import I32, LayerShape, channel_lengths, channel_view
+from kronq.trellis.layer_shape import I32, AdapterLevels, LayerShape, channel_lengths, channel_view
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
 
 LANE = 128
@@ -84,7 +84,7 @@ class StreamLayout:
             gathered[part.run].append(values(part))
         return [np.concatenate(each) for each in gathered]
 
-    def scatter(self, runs: Sequence[I32], levels: list[list[list[I32]]]) -> None:
+    def scatter(self, runs: Sequence[I32], levels: AdapterLevels) -> None:
         """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
         start = [0] * len(runs)
         for part in self.parts:
