@@ -47,7 +47,12 @@ def score_code() -> str:
 @cache
 def _hash_code(packages: tuple[str, ...]) -> str:
     root = Path(kronq.__file__).parent
-    files = sorted(file for package in packages for file in (root / package).rglob("*.py"))
+    files = sorted(
+        file
+        for package in packages
+        for file in (root / package).rglob("*")
+        if file.suffix in (".py", ".c", ".h")
+    )
     return digest(kronq.__version__, *(file.read_bytes() for file in files))
 
 
