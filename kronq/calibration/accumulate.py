@@ -10,10 +10,8 @@ import numpy as np
 from kronq.calibration.batches import Batch
 from kronq.calibration.moment_store import MomentStore
 from kronq.errors import KronqError
+from kronq.io.progress import Progress
 from kronq.model.matrix import F32
-
-Progress = Callable[[int, int], None]
-"""Called with (tokens done, tokens in all)."""
 
 SumOfBatch = Callable[[Batch], Iterator[tuple[str, F32]]]
 """Sums of one batch: yields names with Σ x·xᵀ over its positions, one at a time."""

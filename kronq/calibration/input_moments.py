@@ -9,7 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
-from kronq.calibration.accumulate import Progress, SumOfBatch, accumulate
+from kronq.calibration.accumulate import SumOfBatch, accumulate
 from kronq.calibration.batches import (
     LIMIT_TOKENS,
     Batch,
@@ -24,6 +24,7 @@ from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
 from kronq.io.cache import digest_files
 from kronq.io.examples import Example, resolve_examples
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments, SecondMoments

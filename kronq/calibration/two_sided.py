@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kronq.base.hf_folder import WEIGHT_FILES
-from kronq.calibration.accumulate import Progress, SumOfBatch, accumulate
+from kronq.calibration.accumulate import SumOfBatch, accumulate
 from kronq.calibration.batches import LIMIT_TOKENS, Batch, make_batches, sample_sequences
 from kronq.calibration.layer_capture import LayerCapture
 from kronq.calibration.moment_store import digest_adapter, digest_batches, open_store
@@ -30,6 +30,7 @@ from kronq.calibration.torch_model import attach, load_model, model_device
 from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.io.cache import digest_files
 from kronq.io.examples import Example, resolve_examples
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments, SecondMoments

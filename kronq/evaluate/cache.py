@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import kronq
-from kronq.evaluate.score import ExampleScore, Progress, score_examples
+from kronq.evaluate.score import ExampleScore, score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.cache import digest, new_entry, read_entry, trim
 from kronq.io.examples import Example
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.onnx.model_files import ModelFiles
 from kronq.packed import pack_adapter, read_packed

@@ -7,7 +7,7 @@ alone and with each choice; the number of the prompt's tokens is where the choic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,12 +17,11 @@ from kronq.errors import ArgumentError
 from kronq.genai.logits import negative_log_likelihoods
 from kronq.genai.token_inputs import IntArray
 from kronq.io.examples import Example
+from kronq.io.progress import Progress
 from kronq.model.matrix import F32
 
 BATCH_TOKENS = 512
 """Tokens of one run, padding included; more are no faster, and activations take memory."""
-
-Progress = Callable[[int, int], None]
 
 
 class Predictor(Protocol):

@@ -16,10 +16,11 @@ from kronq.evaluate.cache import TaskCache
 from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
 from kronq.evaluate.held_out import split_examples
 from kronq.evaluate.metrics import metric_changes, task_metrics
-from kronq.evaluate.score import ExampleScore, Progress, nll_per_token
+from kronq.evaluate.score import ExampleScore, nll_per_token
 from kronq.evaluate.search_result import SearchResult, Trial
 from kronq.evaluate.trials import Budget, CandidateSearch, Judge, Passed, ScoreFunction
 from kronq.io.examples import Example
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 
 

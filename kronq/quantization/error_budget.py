@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 
 from kronq.errors import ArgumentError, KronqError
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.model.squared_norms import squared_norms
 from kronq.quantization.config_checks import MAX_BPW
-
-Progress = Callable[[int, int], None]
 
 _PASSES = 14
 _CLOSE = 0.99
@@ -41,7 +40,7 @@ def smallest_within_error(
         progress: Called with (passes done, passes at most).
 
     Raises:
-        KronqError: ``max_error`` is out of range, or every size that was tried has more error.
+        ArgumentError: ``max_error`` is out of range, or every size that was tried has more error.
     """
     if not 0 < max_error < 1:
         raise ArgumentError("max_error", found=max_error, expected="above 0 and below 1")

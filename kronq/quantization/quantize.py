@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 from kronq.errors import ArgumentError, check_type
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
@@ -29,9 +29,6 @@ from kronq.quantization.file_size import file_size
 from kronq.quantization.layer_overrides import check_overrides
 from kronq.quantization.mixed.native import native
 from kronq.quantization.uniform.layer import quantize_layer
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all): of layers, or of passes over all of them."""
 
 
 def quantize(

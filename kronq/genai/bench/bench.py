@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from kronq.genai.bench.timed_model import (
     time_swaps,
 )
 from kronq.genai.bench.timing import Round, Spread, run_in_turns, time_ratio, tokens_per_second
+from kronq.io.progress import Progress
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.providers import (
     RECORD_NODES,
@@ -36,7 +37,6 @@ WITH, WITHOUT = "with", "without"
 FRESH_PROCESSES = 3
 SWAPS = 30
 
-Progress = Callable[[int, int], None]
 FreshFigures = Sequence[Mapping[str, float | None]]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kronq.errors import ArgumentError
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural_key
@@ -22,8 +23,6 @@ from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.rounding import RoundedLevels, round_and_learn, round_targets
 from kronq.trellis.stream import encode_layers
 from kronq.trellis.targets import LayerTarget, prepare_targets
-
-Progress = Callable[[int, int], None]
 
 _PASSES = 12
 _LEARNING_PASSES = 3

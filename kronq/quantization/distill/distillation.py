@@ -9,7 +9,7 @@ latents down the gradient of KL(as trained ‖ rounded) at the answers' tokens a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from kronq.calibration.torch_model import attach, load_model
 from kronq.errors import ArgumentError, StrPath
 from kronq.io.examples import Example, read_examples
+from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.second_moments import LayerMoments
 from kronq.quantization.distill.choice_rows import encode_questions
@@ -41,8 +42,6 @@ _STEERING_INTERVAL = 5
 _TRIALS = 10
 _CLOSE = 0.995
 """Share of the size from which the search for it ends."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

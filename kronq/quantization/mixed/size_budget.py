@@ -76,7 +76,7 @@ def fill_budget(
         build_placeholder: Allocations → an adapter whose file is as large as the real one.
 
     Raises:
-        KronqError: The budget has no room for any codes.
+        ArgumentError: The budget has no room for any codes.
     """
     best: list[Allocation] | None = None
     codes = budget.codes
