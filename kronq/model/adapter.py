@@ -143,7 +143,7 @@ class Adapter(Mapping[str, Delta]):
     def __repr__(self) -> str:
         text = f"{self.family} adapter, {len(self)} layers, {self.parameters:,} parameters"
         if self.recipe is not None:
-            bpw = 8 * self.nbytes / self.parameters
+            bpw = 8 * self.nbytes / max(1, self.parameters)
             text += f", {self.recipe.method}, {self.nbytes:,} bytes without header ({bpw:.2f} bpw)"
         return f"<{text}>"
 
