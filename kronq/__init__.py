@@ -7,6 +7,7 @@ used, so that ``import kronq`` and ``kronq --help`` stay quick and never import 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ _MODULES = {
     "write_html": "kronq.report.html",
     "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }
+
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
 
 
 def __getattr__(name: str) -> Any:

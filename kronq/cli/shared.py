@@ -1,4 +1,4 @@
-"""What several verbs share: options, progress and printing."""
+"""Options, progress bars and printing of more than one verb."""
 
 from __future__ import annotations
 
