@@ -12,7 +12,15 @@ import kronq
 from tests.docs.pages import DOCS
 from tests.paths import ROOT
 
-TEXTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "examples/README.md", "formats/SPEC.md")
+TEXTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/README.md",
+    "formats/SPEC.md",
+)
 PAGES = [*(ROOT / name for name in TEXTS), *DOCS]
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
