@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kronq.base.agreement import Agreement, measure_agreement
-from kronq.base.builder import AS_IS, BuildOptions, Progress, finish_genai_config, run_builder
+from kronq.base.builder import AS_IS, BuildOptions, StepProgress, finish_genai_config, run_builder
 from kronq.base.gguf import gguf_to_hf, is_gguf
 from kronq.base.gguf_graph import KeptMatrices, keep_blocks
 from kronq.base.hf_folder import check_hf_folder
@@ -62,7 +62,7 @@ def build_base(
     fuse_qkv: bool = False,
     fast: bool = False,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> BaseReport:
     """Builds model.onnx, genai_config.json and tokenizer files, offline.
 
@@ -125,7 +125,7 @@ class _Built:
 
 
 def _build(
-    source: Path, folder: Path, options: BuildOptions, from_gguf: bool, progress: Progress
+    source: Path, folder: Path, options: BuildOptions, from_gguf: bool, progress: StepProgress
 ) -> _Built:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

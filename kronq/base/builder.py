@@ -22,7 +22,7 @@ from kronq.onnx.sessions import EXACT
 AS_IS = "as-is"
 PRECISIONS = (AS_IS, "fp32", "fp16", "int4")
 
-Progress = Callable[[str], None]
+StepProgress = Callable[[str], None]
 """Called with one short line for each step."""
 
 
@@ -64,7 +64,7 @@ class BuildOptions:
 
 
 def run_builder(
-    hf_folder: Path, out: Path, cache: Path, options: BuildOptions, progress: Progress
+    hf_folder: Path, out: Path, cache: Path, options: BuildOptions, progress: StepProgress
 ) -> None:
     """Builds an onnxruntime-genai model folder, offline.
 

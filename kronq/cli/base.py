@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from kronq.base.agreement import SUFFICIENT
 from kronq.base.build import BaseReport, build_base
-from kronq.base.builder import AS_IS, PRECISIONS, Progress
+from kronq.base.builder import AS_IS, PRECISIONS, StepProgress
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import listing
@@ -91,7 +91,7 @@ def describe_losses(report: BaseReport) -> Iterator[str]:
 
 
 @contextmanager
-def status(title: str) -> Iterator[Progress]:
+def status(title: str) -> Iterator[StepProgress]:
     """Shows the current step on stderr until the work is done; silent off a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
