@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
 from kronq.errors import KronqError
@@ -53,7 +54,7 @@ class _Verbs(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="'kronq VERB --help' has the options of each, with examples.",
 )
-@click.version_option(package_name="kronq", prog_name="kronq")
+@click.version_option(__version__, prog_name="kronq")
 def cli() -> None:
     """Quantize, measure, pack and run Kron-LoRA (LoKr) and LoRA adapters."""
 
