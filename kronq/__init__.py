@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kronq.base.build import build_base
     from kronq.calibration.input_moments import calibrate
+    from kronq.calibration.two_sided import calibrate_two_sided
     from kronq.errors import (
         ArgumentError,
         FormatError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from kronq.evaluate.cache import Scorer
+    from kronq.evaluate.search import SearchOptions
     from kronq.evaluate.smallest import smallest
     from kronq.evaluate.task_model import TaskModel
     from kronq.evaluate.task_report import score_all
@@ -65,6 +67,7 @@ __all__ = [
     "NotFoundError",
     "OutputExistsError",
     "Scorer",
+    "SearchOptions",
     "SecondMoments",
     "Session",
     "Slots",
@@ -75,6 +78,7 @@ __all__ = [
     "bench",
     "build_base",
     "calibrate",
+    "calibrate_two_sided",
     "compare",
     "convert",
     "export_onnx",
@@ -108,6 +112,7 @@ _MODULES = {
     "NotFoundError": "kronq.errors",
     "OutputExistsError": "kronq.errors",
     "Scorer": "kronq.evaluate.cache",
+    "SearchOptions": "kronq.evaluate.search",
     "SecondMoments": "kronq.model.second_moments",
     "Session": "kronq.genai.session",
     "Slots": "kronq.onnx.forms",
@@ -118,6 +123,7 @@ _MODULES = {
     "bench": "kronq.genai.bench.bench",
     "build_base": "kronq.base.build",
     "calibrate": "kronq.calibration.input_moments",
+    "calibrate_two_sided": "kronq.calibration.two_sided",
     "compare": "kronq.report.comparison",
     "convert": "kronq.writers.peft",
     "export_onnx": "kronq.onnx.export",
@@ -133,7 +139,6 @@ _MODULES = {
     "write_html": "kronq.report.html",
     "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }
-
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
 
