@@ -1,9 +1,8 @@
-"""What other tools make of an adapter, beside kronq: bytes of whole files and SNR of ΔW.
+"""Bytes of whole files and SNR of ΔW, of kronq and of other tools on one adapter.
 
 python -m benchmarks.baseline_tools [ADAPTER …]
 
-``results`` gives every one as an adapter of floats or codes, for a bench that asks for more, such
-as what a task loses.
+``results`` returns each quantized adapter, for benchmarks that measure more, such as task loss.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ KRONQ: tuple[tuple[Method, tuple[float, ...]], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What is left of an adapter, the bytes of its file, those without its header, and SNR."""
+    """A quantized adapter, the bytes of its file with and without the header, and its SNR."""
 
     label: str
     adapter: Adapter
@@ -41,12 +40,12 @@ class Made:
 
 
 def results(adapter: Adapter) -> dict[str, tuple[Adapter, int]]:
-    """Label → (what is left of the adapter, bytes of its file): kronq's methods, then baselines."""
+    """Returns label → (quantized adapter, bytes of its file): kronq's methods, then baselines."""
     return {made.label: (made.adapter, made.nbytes) for made in every(adapter)}
 
 
 def every(adapter: Adapter) -> Iterator[Made]:
-    """kronq's methods at several widths, then the baselines that are installed."""
+    """Yields kronq's methods at several widths, then the baselines that are installed."""
     for method, widths in KRONQ:
         for bits in widths:
             quantized = kronq.quantize(adapter, config_for(method, bits))

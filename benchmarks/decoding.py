@@ -1,4 +1,4 @@
-"""What an adapter on all seven linear layers costs while a text is made, beside what others do.
+"""Cost of an adapter on all seven linear layers while text is generated, beside other tools.
 
     python -m benchmarks.decoding [BASE …] [--threads 1 2] [--processes 5] [--keep FILE]
 
@@ -47,7 +47,7 @@ ONE, TWO = ", Kron", ", two in turn"
 
 @dataclass
 class Sides:
-    """What a process opens and times.
+    """Sessions that a process opens, and the sides that it times.
 
     Attributes:
         sessions: Label → model folder.
@@ -58,7 +58,7 @@ class Sides:
     sides: list[tuple[str, str, list[str]]] = field(default_factory=list)
 
     def add(self, label: str, folder: Path, adapters: Mapping[str, list[Path]] = PLAIN) -> None:
-        """A session, and a side for each choice of adapters."""
+        """Adds a session, and a side for each choice of adapters."""
         self.sessions[label] = str(folder)
         for name, files in adapters.items():
             self.sides.append((label + name, label, [str(file) for file in files]))
@@ -116,7 +116,7 @@ def _processes(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
-    """All model folders and adapter files."""
+    """Writes all model folders and adapter files."""
     found = Sides()
     found.add(BASE, base)
     found.add(AGAIN, base)
@@ -145,7 +145,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
 
 
 def _lora(like: Adapter, rank: int) -> Adapter:
-    """A random one on the same layers."""
+    """Returns a random LoRA on the same layers."""
     rng = np.random.default_rng(0)
 
     def factor(rows: int, columns: int) -> Float:

@@ -35,7 +35,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(request: dict[str, Any], rng: random.Random) -> Sides:
-    """Each session once, in random order, however many sides it has."""
+    """Opens each session once, in random order, however many sides it has."""
     import onnxruntime_genai as og
 
     opened: dict[str, TimedModel] = {}
@@ -99,7 +99,7 @@ def _by_turns(one: Callable[[], Text], other: Callable[[], Text]) -> Text:
 
 
 def _torch_sides(request: dict[str, Any]) -> Sides:
-    """The base in torch, and the adapter as PEFT runs it: ΔW made anew each time."""
+    """Times the base in torch, and the adapter as PEFT runs it: ΔW is rebuilt each time."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -119,7 +119,7 @@ def _torch_sides(request: dict[str, Any]) -> Sides:
 
 
 def _torch_text(model: Any, prompt: int) -> Text:
-    """The same with a KV cache in torch."""
+    """Generates a text with a KV cache in torch, and times it as ``_text`` does."""
     import torch
 
     ids, cache = torch.from_numpy(_prompt(model.config.vocab_size, prompt)[None]), None

@@ -1,4 +1,4 @@
-"""Ten adapters on one base: what lies on the disk, and what each takes in memory.
+"""Disk space and memory of ten adapters on one base.
 
     python -m benchmarks.disk [BASE]
 
@@ -54,7 +54,7 @@ def main(base: str = str(BASE)) -> None:
 
 
 def _run(slots: Path, files: list[Path]) -> dict[int, int]:
-    """Bytes over those of Python, after so many adapters have run, all still loaded."""
+    """Returns the bytes beyond Python's own after so many adapters have run, all still loaded."""
     before, held = memory()["RssAnon"], {}
     session = kronq.Session(slots, device="cpu", threads=1)
     for number, file in enumerate(files, 1):
@@ -65,7 +65,7 @@ def _run(slots: Path, files: list[Path]) -> dict[int, int]:
 
 
 def _varied(adapter: Adapter, seed: int) -> Adapter:
-    """The same with other numbers in B1."""
+    """Returns the adapter with random numbers in B1."""
     rng = np.random.default_rng(seed)
 
     def other(delta: Delta) -> Delta:
@@ -89,7 +89,7 @@ def _tell(folder: Path) -> None:
 
 
 def _twice(files: Iterable[Path]) -> str:
-    """Names and bytes of files that another one repeats."""
+    """Returns names and bytes of files that another file repeats."""
     seen: dict[bytes, Path] = {}
     found = []
     for file in files:

@@ -1,4 +1,4 @@
-"""What a group of branches should be made of: six ways, on layers that read one input.
+"""Speed of six graphs for a group of branches, on layers that read one input.
 
     python -m benchmarks.emitting
 

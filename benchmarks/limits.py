@@ -1,4 +1,4 @@
-"""How few bytes do the job: task loss of every baseline and of kronq's files, on one adapter.
+"""Task loss over bytes: every baseline and kronq's files, on one adapter.
 
     python -m benchmarks.limits ADAPTER --tasks FILE [--base DIR] [--count N] [PACKED ...]
 

@@ -1,4 +1,4 @@
-"""How long it takes until another adapter answers.
+"""Time until another adapter answers.
 
     python -m benchmarks.swapping [BASE]
 

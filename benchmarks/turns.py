@@ -1,5 +1,7 @@
-"""What is compared takes turns; and because a session's place in memory moves its time by 2 or 3 %,
-it does so in several processes, which open their sessions in random order."""
+"""Timing by turns, in several processes that open their sessions in random order.
+
+The place of a session in memory moves its time by 2 or 3 %, which one process cannot average out.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ Times = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a process spends its time.
+    """Numbers of texts, bursts and tokens that a process times.
 
     Attributes:
         rounds: New texts that count, after one that does not.
@@ -74,7 +76,7 @@ def shuffled(names: Iterable[str], rng: random.Random) -> list[str]:
 
 
 def in_a_process(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``python -m module --child`` makes of a request: JSON in, the last line printed out."""
+    """Runs ``python -m module --child``: the request as JSON in, the last line printed out."""
     done = subprocess.run(
         [sys.executable, "-m", module, "--child"],
         input=json.dumps(request),
@@ -87,7 +89,7 @@ def in_a_process(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(file: Path | None, new: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results as they come, and those of earlier runs that the file holds."""
+    """Yields results as they come, after those of earlier runs that the file holds."""
     lines = file.read_text().splitlines() if file is not None and file.is_file() else []
     found = [json.loads(line) for line in lines]
     for one in new:
@@ -101,7 +103,7 @@ def kept(file: Path | None, new: Iterable[dict[str, Any]]) -> list[dict[str, Any
 def ratios(
     processes: Sequence[Times], name: str, figure: str, to: Sequence[str] = (BASE, AGAIN)
 ) -> list[float]:
-    """A side's time wherever it took turns with others of ``to``, to the mean of theirs."""
+    """Returns a side's time relative to the mean of the sides ``to``, for each turn."""
     found = []
     for one in processes:
         others = [one[other][figure] for other in to if other in one]

@@ -1,4 +1,4 @@
-"""What a Kron adapter costs on 4-bit layers as wide as those of a 7B model, one token, one thread.
+"""Cost of a Kron adapter on 4-bit layers as wide as a 7B model's: one token, one thread.
 
     python -m benchmarks.wide [--processes 5] [--keep FILE]
 

@@ -37,7 +37,7 @@ from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.report import gaussian_bound, measure
 from kronq.report.display.report_view import report_view
 from kronq.report.html import check_page_name, compare_widths, write_html
-from kronq.report.models import Report
+from kronq.report.report import Report
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from kronq.cli import shared
 from kronq.cli.command import option
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
-from kronq.report.models import Report
+from kronq.report.report import Report
 from kronq.units import parse_share
 
 if TYPE_CHECKING:

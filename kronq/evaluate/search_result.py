@@ -6,10 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics
+from kronq.evaluate.task_tables import result_line, result_view
 from kronq.model.adapter import TaskCheck
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
-from kronq.report.models import Report
+from kronq.report.report import Report
 
 
 class Trial(BaseModel):
@@ -50,13 +51,9 @@ class SearchResult(Displayed):
 
     def view(self) -> TableView:
         """Returns the check as a table."""
-        from kronq.evaluate.task_tables import result_view
-
         return result_view(self)
 
     def __repr__(self) -> str:
-        from kronq.evaluate.task_tables import result_line
-
         return f"SearchResult({self.method}, {result_line(self)})"
 
     def task_check(self) -> TaskCheck:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics, metric_changes, task_metrics
 from kronq.evaluate.score import top_token_agreement
+from kronq.evaluate.task_tables import task_view
 from kronq.evaluate.trials import ScoreFunction
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
@@ -43,8 +44,6 @@ class TaskReport(Displayed):
 
     def view(self) -> TableView:
         """Returns the report as a table."""
-        from kronq.evaluate.task_tables import task_view
-
         return task_view(self)
 
     def __repr__(self) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from kronq.errors import printable
 from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics
-from kronq.evaluate.search_result import SearchResult, Trial
-from kronq.evaluate.task_report import TaskReport
 from kronq.report.display.table_view import TableView
+
+if TYPE_CHECKING:
+    from kronq.evaluate.search_result import SearchResult, Trial
+    from kronq.evaluate.task_report import TaskReport
 
 _COLUMNS = (
     "", "bytes", "NLL/token", "change of it (95 %)", "accuracy % (95 %)", "recall % (95 %)"

@@ -36,8 +36,6 @@ def export_onnx(
 ) -> ExportReport:
     """Writes the base with the adapter in it, or with slots for it, in a new folder.
 
-    The folder of an onnxruntime-genai model can be opened by onnxruntime-genai again.
-
     Args:
         adapter: As ``kronq.load`` returns it, quantized or not.
         base: An .onnx file, or a folder with one.

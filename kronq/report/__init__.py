@@ -2,7 +2,8 @@
 
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.measurement import measure
-from kronq.report.models import LayerStatistics, Report, Statistics, TotalStatistics
+from kronq.report.models import LayerStatistics, Statistics, TotalStatistics
+from kronq.report.report import Report
 from kronq.report.statistics import snr_db
 
 __all__ = [

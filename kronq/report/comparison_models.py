@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.model.adapter import Adapter
+from kronq.report.display.comparison_view import comparison_line, comparison_view
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.report.models import TotalStatistics
@@ -89,11 +90,7 @@ class Comparison(Displayed):
 
     def view(self) -> TableView:
         """Returns the comparison as a table."""
-        from kronq.report.display.comparison_view import comparison_view
-
         return comparison_view(self)
 
     def __repr__(self) -> str:
-        from kronq.report.display.comparison_view import comparison_line
-
         return comparison_line(self)

@@ -22,13 +22,8 @@ from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.checks import check_same_layers, check_second_moments
 from kronq.report.code_statistics import CodeStatistics, count_codes, merge_histograms
 from kronq.report.coding_cost import coding_costs, round_to_bytes
-from kronq.report.models import (
-    CalibrationData,
-    CodeHistogram,
-    LayerStatistics,
-    Report,
-    TotalStatistics,
-)
+from kronq.report.models import CalibrationData, CodeHistogram, LayerStatistics, TotalStatistics
+from kronq.report.report import Report
 from kronq.report.statistics import LayerSums, add_statistics, relative_norm, statistics_fields
 
 

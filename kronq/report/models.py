@@ -1,13 +1,8 @@
-"""Report of quantization error, as in JSON (formats/report.schema.json)."""
+"""Parts of a report: statistics of layers and of all of them, and histograms of codes."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from kronq.report.display.displayed import Displayed
-from kronq.report.display.table_view import TableView
-
-SCHEMA_VERSION = 1
 
 
 class Statistics(BaseModel):
@@ -120,40 +115,3 @@ class CalibrationData(BaseModel):
     source: str | None = Field(description="The data's name.")
     tokens: int = Field(description="How many positions were seen.")
     gradients: bool = Field(description="Whether gradients of the loss were seen too.")
-
-
-class Report(Displayed):
-    """Size and error of a quantized adapter, layer by layer and in total.
-
-    ``str(report)`` is a table; notebooks show it as one.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    kronq_version: str | None = Field(default=None, description="Version that measured it.")
-    source: str | None = Field(default=None, description="The adapter that was measured against.")
-    family: str = Field(description="kron or lora.")
-    base_model: str | None = None
-    method: str | None = None
-    bits: int | float | None = Field(default=None, description="The bits that were asked for.")
-    axis: str | None = None
-    group_size: int | None = None
-    a_bits: int | None = None
-    layer_bits: dict[str, int] = Field(default_factory=dict)
-    refit: str | None = None
-    calibration: CalibrationData | None = Field(
-        default=None, description="Null where nothing was calibrated."
-    )
-    total: TotalStatistics
-    layers: list[LayerStatistics]
-    histograms: list[CodeHistogram] = Field(default_factory=list)
-
-    def view(self) -> TableView:
-        """Returns the report as a table."""
-        from kronq.report.display.report_view import report_view
-
-        return report_view(self)
-
-    def __repr__(self) -> str:
-        from kronq.report.display.report_view import report_line
-
-        return report_line(self)

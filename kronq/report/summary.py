@@ -11,6 +11,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_names import describe_names, name_template
 from kronq.report.display.displayed import Displayed
+from kronq.report.display.summary_view import summary_line, summary_view
 from kronq.report.display.table_view import TableView
 
 
@@ -51,13 +52,9 @@ class Summary(Displayed):
 
     def view(self) -> TableView:
         """Returns the summary as a table."""
-        from kronq.report.display.summary_view import summary_view
-
         return summary_view(self)
 
     def __repr__(self) -> str:
-        from kronq.report.display.summary_view import summary_line
-
         return summary_line(self)
 
 

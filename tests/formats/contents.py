@@ -23,7 +23,7 @@ from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float, Quantized, scale_shape, with_widths
 from kronq.packed import pack_adapter
 from kronq.packed.manifest import Manifest
-from kronq.report.models import Report
+from kronq.report.report import Report
 from kronq.trellis.coded_layers import build_coded_layers
 from kronq.trellis.layer_shape import LayerShape, zero_levels
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from kronq.report.comparison_models import Comparison, ComparisonRow
+from typing import TYPE_CHECKING
+
 from kronq.report.display.numbers import format_db
 from kronq.report.display.table_view import TableView
+
+if TYPE_CHECKING:
+    from kronq.report.comparison_models import Comparison, ComparisonRow
 
 
 def comparison_view(comparison: Comparison) -> TableView:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kronq.report.display.numbers import format_db, format_distinct, format_shape
 from kronq.report.display.table_view import TableView
 from kronq.report.groups import combine_layers, group_layers, sort_by_error
-from kronq.report.models import Report, Statistics, TotalStatistics
+from kronq.report.models import Statistics, TotalStatistics
+
+if TYPE_CHECKING:
+    from kronq.report.report import Report
 
 WORST_LAYERS = 3
 

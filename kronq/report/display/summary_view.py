@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kronq.report.display.numbers import format_shape
 from kronq.report.display.table_view import TableView
-from kronq.report.summary import Summary
+
+if TYPE_CHECKING:
+    from kronq.report.summary import Summary
 
 _COLUMNS = (
     "layers", "ΔW", "A", "B", "r", "scale", "stored as", "parameters", "bytes", "bit/param"

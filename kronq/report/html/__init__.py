@@ -10,7 +10,7 @@ from kronq.report.bound import GaussianBound
 from kronq.report.comparison_models import Comparison
 from kronq.report.html.curves import compare_widths
 from kronq.report.html.page import page
-from kronq.report.models import Report
+from kronq.report.report import Report
 
 __all__ = ["check_page_name", "compare_widths", "write_html"]
 

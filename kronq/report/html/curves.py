@@ -12,7 +12,7 @@ from kronq.report.bound import GaussianBound
 from kronq.report.comparison import compare
 from kronq.report.comparison_models import Baseline, Comparison, ComparisonRow
 from kronq.report.html.chart import Series
-from kronq.report.models import Report
+from kronq.report.report import Report
 
 MAX_BPW = 10.0
 """Bits per weight beyond which nothing is drawn, such as float16."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kronq.report.groups import sort_by_error
 from kronq.report.html.chart import format_percent, format_size
 from kronq.report.markup import Markup, tag
-from kronq.report.models import Report
+from kronq.report.report import Report
 
 
 def header(report: Report, name: str) -> Markup:

@@ -9,7 +9,8 @@ from kronq.report.groups import combine_layers, group_layers, sort_by_error
 from kronq.report.html.chart import format_percent
 from kronq.report.html.header import format_cosine
 from kronq.report.markup import Child, table, tag
-from kronq.report.models import LayerStatistics, Report, Statistics
+from kronq.report.models import LayerStatistics, Statistics
+from kronq.report.report import Report
 
 WORST_LAYERS = 10
 _COLUMNS = [

@@ -15,7 +15,8 @@ from kronq.report.html.header import header
 from kronq.report.html.heat import heat_map
 from kronq.report.html.layer_tables import layer_tables
 from kronq.report.markup import Child, Markup, join, tag
-from kronq.report.models import LayerStatistics, Report
+from kronq.report.models import LayerStatistics
+from kronq.report.report import Report
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Content security policy: nothing is fetched and no script runs."""
