@@ -97,15 +97,17 @@ def test_only_whole_modules_are_dropped() -> None:
         found(["mlp.o_proj"], base(["proj.weight"]))
 
 
-def test_every_missing_layer_is_listed_with_its_nearest() -> None:
+def test_three_missing_layers_are_shown_with_their_nearest() -> None:
     model = base([f"model.layers.0.{block}.weight" for block in BLOCKS])
-    layers = [f"model.layers.{i}.{block}" for i in (0, 1) for block in BLOCKS]
+    layers = [f"model.layers.{i}.{block}" for block in BLOCKS for i in (0, 1, 2, 3)]
     with pytest.raises(MismatchError) as error:
         found(layers, model)
     text = str(error.value)
-    assert "3 of 6" in text
+    assert "9 of 12" in text
     for block in BLOCKS:
-        assert f"model.layers.1.{block}" in text
+        assert f"model.layers.1.{block} (nearest" in text
+    assert "and 6 more" in text
+    assert "model.layers.2" not in text
     assert "nearest: model.layers.0.self_attn.q_proj" in text
     assert "wrong base model?" in text
 

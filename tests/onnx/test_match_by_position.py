@@ -105,6 +105,57 @@ def test_one_layer_of_a_kind_settles_all(named: Path, nameless: Path, by: str) -
     assert nodes(mine, nameless, mapping) == wanted
 
 
+OPT = {"fc1": (96, 64), "fc2": (64, 96), "self_attn.out_proj": (64, 64)}
+GPT_J = {"attn.out_proj": (64, 64), "mlp.fc_in": (96, 64), "mlp.fc_out": (64, 96)}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {f"model.decoder.layers.{i}.fc2": (64, 96) for i in range(2)},
+        {
+            f"model.decoder.layers.{i}.{name}": shape
+            for i in range(2)
+            for name, shape in OPT.items()
+        },
+        {f"transformer.h.{i}.{name}": shape for i in range(2) for name, shape in GPT_J.items()},
+    ],
+    ids=["OPT fc2", "OPT", "GPT-J"],
+)
+def test_shapes_that_fit_are_no_proof_in_a_base_with_names(
+    tmp_path: Path, named: Path, layers: dict[str, tuple[int, int]]
+) -> None:
+    mine = tiny.adapter("lora", layers=layers)
+    with pytest.raises(MismatchError, match=r"wrong base model\?") as error:
+        export_onnx(mine, named, tmp_path / "out")
+    text = str(error.value)
+    assert f"{len(layers)} of {len(layers)} adapted layers have no place" in text
+    assert text.count("(nearest") <= 3
+    assert {row.how for row in match_table(mine, named).rows} == {"missing"}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("style", ["{op}_{n}", "node_{op}_{n}", "node_linear_{n}", "", "{n}"])
+def test_names_that_exporters_make_up_are_none(
+    tmp_path: Path, named: Path, nameless: Path, style: str
+) -> None:
+    model = onnx.load(nameless)
+    for n, node in enumerate(model.graph.node):
+        node.name = style.format(op=node.op_type, n=n)
+    onnx.save(model, tmp_path / "model.onnx")
+    table = match_table(adapter("q", "o", "down"), tmp_path / "model.onnx")
+    assert {row.how for row in table.rows} == {"position"}
+
+
+def test_a_map_settles_a_kind_in_a_base_with_other_names(named: Path) -> None:
+    layers = {f"transformer.h.{i}.mlp.fc_out": (64, 96) for i in range(2)}
+    mine = tiny.adapter("lora", layers=layers)
+    first = "/model/layers.0/mlp/down_proj/MatMul"
+    table = match_table(mine, named, {"transformer.h.0.mlp.fc_out": first})
+    assert [row.how for row in table.rows] == ["map", "position"]
+    assert table.rows[1].places[0].node == first.replace("0", "1")
+
+
 def test_fewer_blocks_than_the_base_has_are_not_counted_off(nameless: Path) -> None:
     with pytest.raises(MismatchError, match="no place"):
         export_onnx(adapter("down", blocks=1), nameless, "out")

@@ -1,4 +1,4 @@
-"""Matches an adapter's layers to the base's sites: by map, else by name, else by position."""
+"""Matches layers to sites of the base: by map, by name or, without names, by position."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def find_matches(
 ) -> dict[str, LayerMatch]:
     """Matches every layer, certain or not.
 
-    Positions are compared only where no layer outside of the map is found by name, and only for an
-    adapter: names alone have no shapes.
+    Positions are compared only where no layer outside of the map is found by name, among sites
+    without names, and only for an adapter: names alone have no shapes.
 
     Args:
         layers: The adapter, or names of layers alone.
@@ -64,7 +64,7 @@ def match_layers(
         integer_types: Operator types of the base that take no adapter, for the message.
 
     Raises:
-        MismatchError: Layers without a match (all are listed), or with more than one.
+        MismatchError: Layers without a match (three are shown), or with more than one.
     """
     matches = find_matches(layers, sites, mapping)
     refuse_unmatched(matches, sites, integer_types)

@@ -1,5 +1,8 @@
 """Matches layers to sites by shape and place in the graph, where the base has no names.
 
+A site that has a name is never taken: its name is not the layer's, and a shape that fits is no
+proof of the contrary.
+
 Layers of one kind (``model.layers.{}.mlp.down_proj``) must take all sites of one kind, in order:
 one in each block. Sites are of one kind when they agree in their own shape, in the shapes of the
 layers that read the same input, and, where two of these look alike (k and v), in the operators
@@ -8,6 +11,7 @@ that read their outputs. A match is certain only if no other kind of site would 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +36,18 @@ READERS = {
     "dense": 1,
 }
 """Linear layers that read the input of a layer of this name: q, k and v share theirs."""
+
+_GENERATED = frozenset(
+    (  # noqa: SIM905 - a word list is read more easily
+        "addmm aten bmm cast const constant dense dequantizelinear dq fused fusion gemm graph "
+        "identity init initializer input kernel linear matmul matmuladdfusion matmulnbits mm node "
+        "onnx op output param permute quant quantized quantizelinear tensor token transpose "
+        "transposed val value weight weights"
+    ).split()
+)
+"""Words of names that exporters make up, such as ``node_MatMul_12`` and ``onnx::MatMul_50``."""
+
+_HASH = re.compile(r"(?=[a-f]*\d)[0-9a-f]{8,}")
 
 _DEPTH = 3
 """Operators after a layer that are compared."""
@@ -63,7 +79,7 @@ def match_by_position(
         adapter: The layers, with their shapes.
         sites: The base's linear layers, in the order of the graph.
         pinned: Layer → site, for layers that are matched already; one of them in one block
-            settles the kind of all.
+            settles the kind of all, in a base with names too.
     """
     by_kind = _group_sites(sites)
     layers: dict[str, list[str]] = {}
@@ -73,7 +89,9 @@ def match_by_position(
         layer_kind: [
             kind
             for kind, own in by_kind.items()
-            if _suits(layer_kind, names, kind, own, adapter) and _agrees(names, own, pinned)
+            if (any(name in pinned for name in names) or not any(map(_has_name, own)))
+            and _suits(layer_kind, names, kind, own, adapter)
+            and _agrees(names, own, pinned)
         ]
         for layer_kind, names in layers.items()
     }
@@ -83,6 +101,16 @@ def match_by_position(
         for layer_kind, names in layers.items()
         for i, name in enumerate(names)
     }
+
+
+def _has_name(site: Site) -> bool:
+    """Tells whether a name of the site says more than its operator and a number."""
+    words = {
+        word
+        for name in site.names
+        for word in re.findall(r"[a-z]{2,}", _HASH.sub("", name.lower()))
+    }
+    return not words <= _GENERATED
 
 
 def _group_sites(sites: Sequence[Site]) -> dict[SiteKind, list[Site]]:

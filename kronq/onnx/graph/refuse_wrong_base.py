@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
@@ -14,8 +14,8 @@ from kronq.onnx.graph.layer_match import LayerMatch, Matches
 from kronq.onnx.graph.match_by_name import canonical
 from kronq.onnx.graph.sites import Site
 
-_MOST_NEIGHBOURS = 50
-"""Missing layers that are listed with their nearest names: finding these is slow."""
+_EXAMPLES = 3
+"""Missing layers that an error shows; the table of matches shows all."""
 
 
 def refuse_unmatched(
@@ -29,7 +29,7 @@ def refuse_unmatched(
         integer_types: Operator types of the base that take no adapter, for the message.
 
     Raises:
-        MismatchError: Layers are missing (all are listed) or ambiguous.
+        MismatchError: Layers are missing (three are shown) or ambiguous.
     """
     ambiguous = {name: match for name, match in matches.items() if match.how == "ambiguous"}
     missing = [name for name, match in matches.items() if match.how == "missing"]
@@ -65,7 +65,7 @@ def _ambiguous_error(
     )
     return MismatchError(
         f"{len(ambiguous)} of {total} adapted layers fit the base in more than one way",
-        found=text + (f"; no place for {', '.join(missing)}" if missing else ""),
+        found=text + (f"; no place for {', '.join(_examples(missing))}" if missing else ""),
         expected="one place for each layer",
         hint="{mapping} of layers to nodes settles it: one layer of each kind is enough "
         "where the base has no names; {match_table} shows the table",
@@ -76,14 +76,11 @@ def _missing_error(
     missing: Sequence[str], total: int, sites: Sequence[Site], integer_types: Sequence[str]
 ) -> MismatchError:
     known = {canonical(name): name for site in sites for name in site.names[::-1]}
-    parts = []
-    for count, name in enumerate(missing):
-        near: list[str] = []
-        if count < _MOST_NEIGHBOURS:
-            near = difflib.get_close_matches(canonical(name), known, 2, 0.5)
-        parts.append(
-            name + (f" (nearest: {', '.join(known[key] for key in near)})" if near else "")
-        )
+
+    def with_nearest(name: str) -> str:
+        near = difflib.get_close_matches(canonical(name), known, 2, 0.5)
+        return name + (f" (nearest: {', '.join(known[key] for key in near)})" if near else "")
+
     if integer_types:
         kinds = " and ".join(sorted(set(integer_types)))
         hint = f"adapters do not go beside {kinds}: quantize the base to QDQ, or its weights only"
@@ -93,9 +90,19 @@ def _missing_error(
         hint = "wrong base model? or give {mapping}; {match_table} shows the table"
     return MismatchError(
         f"{len(missing)} of {total} adapted layers have no place in the base",
-        found="; ".join(parts),
+        found="; ".join(_examples(missing, with_nearest)),
         hint=hint,
     )
+
+
+def _examples(names: Sequence[str], describe: Callable[[str], str] = str) -> list[str]:
+    """Returns a few names, of different kinds where there are any, and the count of the others."""
+    firsts: dict[str, str] = {}
+    for name in names:
+        firsts.setdefault(name_template(name), name)
+    chosen = [*dict.fromkeys([*firsts.values(), *names])][:_EXAMPLES]
+    rest = len(names) - len(chosen)
+    return [describe(name) for name in chosen] + ([f"and {rest} more"] if rest else [])
 
 
 def _shape_in_base(name: str, site: Site, adapter: Adapter) -> tuple[int, int]:
