@@ -31,7 +31,7 @@ from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.io.cache import digest_files
 from kronq.io.examples import Example, resolve_examples
 from kronq.io.progress import Progress
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments, SecondMoments
 
@@ -77,6 +77,7 @@ def calibrate_two_sided(
         KronqError: There is no such folder, no text, or no answer in it.
     """
     check_type("adapter", adapter, Adapter)
+    check_finite(adapter)
     examples, source = resolve_examples(data)
     model, tokenize = load_model(hf_model, device=device, purpose="output gradients")
     sequences = sample_sequences(examples, tokenize, limit_tokens)

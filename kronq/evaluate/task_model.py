@@ -20,7 +20,7 @@ from kronq.evaluate.open_branches import (
 )
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import IntArray, make_token_inputs
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.matrix import F32
 from kronq.onnx.base_folder import load_base
 from kronq.onnx.graph.match import match_layers
@@ -75,6 +75,7 @@ class TaskModel:
         Adapters with the same shapes, of any rank, share a graph: only arrays are exchanged.
 
         Raises:
+            FormatError: The adapter has values that are not finite.
             MismatchError: The adapter does not belong to this base.
         """
         if adapter is None:
@@ -82,6 +83,7 @@ class TaskModel:
                 self._open(None)
             self._feeds = {name: np.zeros_like(array) for name, array in self._feeds.items()}
             return
+        check_finite(adapter)
         fitted = absorb_scales(fit_to_base(adapter, match_layers(adapter, self._sites)))
         if self._session is None or branch_shapes(fitted) != self._shapes:
             self._open(fitted)

@@ -22,7 +22,7 @@ from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 
-FORMAT = "2"
+FORMAT = "3"
 """Version of the expanded numbers, part of the hash."""
 LARGEST_CACHE = 2**30
 """Bytes that the folder may take."""

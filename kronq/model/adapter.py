@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
 from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
 
@@ -180,3 +182,21 @@ class Adapter(Mapping[str, Delta]):
     def nbytes(self) -> int:
         """Bytes of all matrices, without a file's header."""
         return sum(d.nbytes for d in self.layers.values())
+
+
+def check_finite(adapter: Adapter) -> None:
+    """Refuses an adapter with a value that is NaN or infinite.
+
+    Called wherever numbers leave kronq: in a file, in a graph or as scores.
+
+    Raises:
+        FormatError: A layer has such a value.
+    """
+    for name, delta in adapter.items():
+        if not (math.isfinite(delta.scale) and all(m.is_finite for m in delta.matrices)):
+            raise FormatError(
+                "the layer has values that are not finite",
+                path=adapter.origin.path,
+                layer=name,
+                hint="training diverged, or float16 overflowed",
+            )

@@ -8,6 +8,7 @@ does not depend on which one it has.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +36,10 @@ class Matrix(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes when packed."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
 
     def float32(self) -> F32:
         """Returns the values [rows, cols]."""
@@ -66,6 +71,11 @@ class Float:
     @property
     def nbytes(self) -> int:
         return int(self.array.size) * int(self.array.dtype.itemsize)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinite; a memory map is read for it once."""
+        return bool(np.isfinite(self.array).all())
 
     def float32(self) -> F32:
         return np.asarray(self.array, dtype=np.float32)
@@ -132,6 +142,10 @@ class Quantized:
         scales = 0 if self.scale is None else int(np.count_nonzero(self.widths))
         codes = channels_size(self.widths, self.shape[1 - self.axis])
         return codes + 2 * scales + packed_size(len(self.widths), WIDTH_BITS)
+
+    @property
+    def is_finite(self) -> bool:
+        return self.scale is None or bool(np.isfinite(self.scale).all())
 
     def scale_grid(self) -> F32:
         """Returns the scales, float32, broadcastable to (per group: repeated to) ``codes``."""

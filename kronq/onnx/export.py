@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, new_folder
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.onnx.base_folder import copy_sidecars, find_base
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import ExportReport, Verification
@@ -56,7 +56,8 @@ def export_onnx(
     Raises:
         MismatchError: The adapter does not belong to this base.
         OutputExistsError: ``out`` exists and ``force`` is not set.
-        FormatError: The base is not an ONNX model, or incomplete.
+        FormatError: The base is not an ONNX model, or incomplete; or the adapter has values that
+            are not finite.
         UnsupportedError: The base cannot take this form.
         KronqError: A check failed, or merging would lose the adapter.
 
@@ -71,6 +72,7 @@ def export_onnx(
     chosen = choose_form(form, file)
     check_apart(out, file, adapter.origin.path)
     check_output(out, force=force)
+    check_finite(adapter)
     progress("matching layers")
     matched = match_base(adapter, file, mapping)
     with new_folder(out, force=force) as folder:

@@ -13,7 +13,7 @@ from safetensors.numpy import save as serialize
 
 from kronq.errors import FormatError, StrPath, check_type
 from kronq.io.files import write_file
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import (
     CODES_PER_BYTE,
     WIDTH_BITS,
@@ -53,13 +53,15 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
 
     Raises:
         OutputExistsError: The file is there and ``force`` is not set.
-        FormatError: A layer's name cannot be packed, or ``path`` has another suffix.
+        FormatError: A layer's name cannot be packed, or ``path`` has another suffix;
+            or a layer has values that are not finite.
 
     Example:
         >>> kronq.save(kronq.quantize(kronq.load("adapter")), "adapter.safetensors")
     """
     check_type("adapter", adapter, Adapter)
     check_packed_name(path)
+    check_finite(adapter)
     return write_file(path, pack_adapter(adapter), force=force)
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 from kronq.errors import ArgumentError, check_type
 from kronq.io.progress import Progress
-from kronq.model.adapter import Adapter, Recipe
+from kronq.model.adapter import Adapter, Recipe, check_finite
 from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.compact.size_budget import fill_size
@@ -74,6 +74,7 @@ def quantize(
             found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
             hint="quantize the adapter as it was trained",
         )
+    check_finite(adapter)
     if isinstance(config, Float16 | Uniform):
         if second_moments is not None:
             raise ArgumentError(

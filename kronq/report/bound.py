@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import check_type
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import F64, Delta
 from kronq.model.small_svd import singular_values
 from kronq.model.squared_norms import squared_norms
@@ -148,11 +148,15 @@ def gaussian_bound(adapter: Adapter) -> GaussianBound:
     Args:
         adapter: The adapter as trained.
 
+    Raises:
+        FormatError: A layer has values that are not finite.
+
     Example:
         >>> bound = kronq.gaussian_bound(adapter)
         >>> bound.snr_db(bits=4 * adapter.parameters)
     """
     check_type("adapter", adapter, Adapter)
+    check_finite(adapter)
     components = [(delta, _component_norms(delta)) for delta in adapter.values()]
     layers = [(delta, energy) for delta, energy in components if energy.size]
     count = [energy.size for _, energy in layers]

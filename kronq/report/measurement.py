@@ -9,7 +9,7 @@ from typing import Any
 
 from kronq import __version__
 from kronq.errors import MismatchError, check_type
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import Delta
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments, SecondMoments
@@ -46,6 +46,7 @@ def measure(
         bound: ``gaussian_bound(reference)``, if at hand already.
 
     Raises:
+        FormatError: A layer has values that are not finite.
         MismatchError: The layers or shapes differ, a layer is zero in ``reference`` alone, so that
             no relative error exists, or second moments lack a layer.
 
@@ -56,6 +57,8 @@ def measure(
     check_type("reference", reference, Adapter)
     check_type("quantized", quantized, Adapter)
     check_same_layers(reference, quantized)
+    check_finite(reference)
+    check_finite(quantized)
     if second_moments is not None:
         check_type("second_moments", second_moments, SecondMoments)
         check_second_moments(reference, second_moments)

@@ -60,6 +60,13 @@ class EntropyCoded:
     def dtype(self) -> str:
         return "coded"
 
+    @property
+    def is_finite(self) -> bool:
+        decoded = self.decode()
+        largest = np.abs(decoded.levels).max(initial=0) + 1
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(decoded.scale * np.float32(largest)).all())
+
     def float32(self) -> F32:
         decoded = self.decode()
         points = shift_levels(decoded.levels, decoded.shifts)

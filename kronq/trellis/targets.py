@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kronq.errors import FormatError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.error_weights import error_weight, find_moments, reduce_moments
@@ -87,18 +86,15 @@ def prepare_targets(
         moments: Second moments of every layer; None minimizes ‖ΔW − ΔŴ‖.
 
     Raises:
-        FormatError: A layer has values that are not finite.
         KronqError: A layer has no second moments.
     """
     return [
-        _layer_target(name, delta, None if moments is None else find_moments(moments, name))
+        _layer_target(delta, None if moments is None else find_moments(moments, name))
         for name, delta in adapter.items()
     ]
 
 
-def _layer_target(name: str, delta: Delta, moment: LayerMoments | None) -> LayerTarget:
-    if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
-        raise FormatError("the layer has values that are not finite", layer=name)
+def _layer_target(delta: Delta, moment: LayerMoments | None) -> LayerTarget:
     offsets = NO_OFFSETS
     if moment is None or not error_weight(delta):
         b = _plain_target(delta.b)

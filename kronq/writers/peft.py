@@ -19,7 +19,7 @@ from safetensors.numpy import save as serialize
 
 from kronq.errors import ArgumentError, StrPath, check_choice, check_type
 from kronq.io.files import check_apart, check_output, new_folder
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.readers.peft import PREFIX
 from kronq.readers.peft_config import CONFIG, WEIGHTS
@@ -151,9 +151,7 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
 
 def _check(adapter: Adapter, dtype: str) -> None:
     check_choice("dtype", dtype, DTYPES)
-    for name, delta in adapter.items():
-        if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
-            raise ArgumentError("the layer has values that are not finite", layer=name)
+    check_finite(adapter)
 
 
 def _cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:

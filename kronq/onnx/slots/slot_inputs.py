@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.model.adapter import Adapter
+from kronq.model.adapter import Adapter, check_finite
 from kronq.model.matrix import F32
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.group_factors import (
@@ -47,8 +47,10 @@ def lazy_slot_inputs(adapter: Adapter, spec: SlotSpec) -> list[InputStack]:
     """Returns the inputs of ``slot_inputs`` in stacks, computed when they are written.
 
     Raises:
+        FormatError: A layer has values that are not finite.
         MismatchError: A layer has no slot, or another shape than its slot.
     """
+    check_finite(adapter)
     if not spec.kernel:
         return list(_factor_inputs(adapter, spec))
     groups = list(group_factors(adapter, spec))

@@ -33,6 +33,7 @@ def write_onnx_adapter(
         The file.
 
     Raises:
+        FormatError: A layer has values that are not finite.
         MismatchError: The adapter does not belong to that graph.
         UnsupportedError: The folder's graph has no slots.
         OutputExistsError: The file exists and ``force`` is not set.

@@ -52,7 +52,6 @@ def fill_size(
 
     Raises:
         ArgumentError: The header alone is larger.
-        FormatError: A layer has values that are not finite.
     """
     adapter = order_as_in_file(adapter)
     targets = prepare_targets(adapter, moments)

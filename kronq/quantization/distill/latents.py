@@ -72,7 +72,6 @@ def initialize_latents(
 
     Raises:
         ArgumentError: The adapter does not fit.
-        FormatError: A layer has values that are not finite.
     """
     filled = fill_size(adapter, size, recipe, None, moments)
     adapter = order_as_in_file(adapter)

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from kronq.errors import ArgumentError, FormatError
+from kronq.errors import ArgumentError
 from kronq.io.progress import Progress, offset_progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
@@ -50,9 +48,10 @@ def native(
         ArgumentError: The size cannot be reached, or an override matches no layer or comes with
             ``size``.
         MismatchError: Calibration did not see a layer.
-        FormatError: A layer has values that are not finite.
     """
-    _check_layers(adapter, moments)
+    if moments is not None:
+        for name in adapter:
+            find_moments(moments, name)
     if not overrides:
         return NativeCoder.create(adapter, bits, size, moments).quantize(progress)
     check_overrides(adapter, overrides)
@@ -72,11 +71,3 @@ def native(
             report = offset_progress(progress, len(layers), len(adapter))
             layers |= NativeCoder.create(part, width, None, moments).quantize(report).layers
     return replace(adapter, layers={name: layers[name] for name in adapter}, recipe=recipe)
-
-
-def _check_layers(adapter: Adapter, moments: SecondMoments | None) -> None:
-    for name, delta in adapter.items():
-        if not all(np.isfinite(m.float32()).all() for m in delta.matrices):
-            raise FormatError("the layer has values that are not finite", layer=name)
-        if moments is not None:
-            find_moments(moments, name)

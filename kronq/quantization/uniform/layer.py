@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from kronq.errors import FormatError
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.float16 import scale_near_one, to_float16
@@ -22,13 +21,7 @@ def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
         name: The layer.
         delta: Its factors as they were trained.
         recipe: ``fp16``, ``rtn`` or ``balanced``, with widths, axis and group size.
-
-    Raises:
-        FormatError: The layer has values that are not finite.
     """
-    factors = [m.float32() for m in delta.matrices]
-    if not all(np.isfinite(x).all() for x in factors):
-        raise FormatError("the layer has values that are not finite", layer=name)
     a, exponent_a = (
         (ONE, 0) if delta.a is ONE else _quantize_product(delta.a, recipe.a_bits, recipe)
     )

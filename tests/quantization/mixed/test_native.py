@@ -176,4 +176,4 @@ def test_values_that_are_not_finite_are_refused() -> None:
     adapter = adapters.adapter(layers=1, kinds=("lora",))
     broken = {n: adapters.scaled(d, np.nan, 1) for n, d in adapter.items()}
     with pytest.raises(FormatError, match="values that are not finite"):
-        native(Adapter(broken), 4)
+        kronq.quantize(Adapter(broken))
