@@ -17,7 +17,7 @@ from kronq.base.hf_folder import check_hf_folder
 from kronq.errors import StrPath
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
-from kronq.onnx.model_files import GENAI_CONFIG
+from kronq.onnx.genai_config import GENAI_CONFIG
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
-from kronq.onnx.model_files import GENAI_CONFIG
+from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.sessions import EXACT
 
 AS_IS = "as-is"

@@ -14,9 +14,9 @@ from kronq.errors import ArgumentError, MismatchError, printable
 from kronq.onnx.export import export_onnx
 from kronq.onnx.export_report import Difference, ExportReport
 from kronq.onnx.forms import Form, FormName, Merged, Slots
+from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.graph.match_by_map import load_mapping
 from kronq.onnx.graph.match_table import MatchTable, match_table
-from kronq.onnx.model_files import GENAI_CONFIG
 
 EXAMPLES = """\b
 Examples:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.io.extras import require
-from kronq.onnx.model_files import GENAI_CONFIG, ModelFiles
+from kronq.io.files import link_folder
+from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, library_name, rewrite_config
+from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
 from kronq.onnx.providers import ExecutionTarget
 from kronq.onnx.sessions import EXACT
-from kronq.onnx.slots.kernel import check_library
+from kronq.onnx.slots.kernel import verified_library
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
+
+
+_LINK = "model"
+"""Name of the link to the model folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +35,13 @@ class TextModel:
         genai: onnxruntime-genai's model.
         provider: The execution provider that it runs on.
         files: Its files.
+        checked: The private folder that it was opened from; deleted with this object.
     """
 
     genai: og.Model
     provider: str
     files: ModelFiles
+    checked: tempfile.TemporaryDirectory[str]
 
 
 def import_genai() -> Any:
@@ -84,14 +95,12 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
         KronqError: The model cannot be loaded, or did not start on the device.
     """
     genai = import_genai()
-    library = files.decoder("session_options").get("custom_ops_library")
-    if library is not None:
-        check_library(files.folder / library)
+    check_text_folder(files)
     provider = _available_provider(target)
     name = None if provider == CPU else genai_name(provider)
+    checked = _write_checked_folder(files, target)
     try:
-        config = genai.Config(str(files.folder))
-        config.overlay(json.dumps({"model": {"decoder": _decoder_overlay(files, target)}}))
+        config = genai.Config(checked.name)
         config.clear_providers()
         if name is not None:
             config.append_provider(name)
@@ -104,7 +113,7 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
         ) from error
     if provider == CUDA and model.device_type.upper() != "CUDA":
         raise KronqError("the model did not start on CUDA", found=model.device_type)
-    return TextModel(model, provider, files)
+    return TextModel(model, provider, files, checked)
 
 
 def _available_provider(target: ExecutionTarget) -> str:
@@ -118,12 +127,30 @@ def _available_provider(target: ExecutionTarget) -> str:
     return target.provider
 
 
-def _decoder_overlay(files: ModelFiles, target: ExecutionTarget) -> dict[str, Any]:
-    """Returns the part of genai_config.json that kronq decides.
+def _write_checked_folder(
+    files: ModelFiles, target: ExecutionTarget
+) -> tempfile.TemporaryDirectory[str]:
+    """Writes a private folder for onnxruntime-genai, so that what was checked is what is opened.
 
-    Entries that onnxruntime-genai does not know by name go to ONNX Runtime's session configuration.
+    It has a genai_config.json of kronq's, a link to the model folder, and a copy of the verified
+    library, which onnxruntime-genai opens beside its config only.
     """
-    options: dict[str, Any] = dict(EXACT)
+    folder = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
+    link = Path(folder.name, _LINK)
+    link_folder(files.folder, link)
+    config = rewrite_config(files.genai, _LINK)
+    decoder = config["model"]["decoder"]
+    decoder["filename"] = f"{_LINK}/{files.model.name}"
+    # Entries that onnxruntime-genai does not know go to ONNX Runtime's session configuration.
+    options = {**(decoder.get("session_options") or {}), **EXACT}
     if target.threads is not None:
         options["intra_op_num_threads"] = target.threads
-    return {"filename": files.model.name, "session_options": options}
+    library = library_name(files.genai)
+    if library is not None:
+        shutil.copyfile(verified_library(files.folder / library), Path(folder.name, library))
+        options[LIBRARY] = library
+    decoder["session_options"] = options
+    # onnxruntime-genai does not know JSON's \u escapes.
+    text = json.dumps(config, ensure_ascii=False)
+    Path(folder.name, GENAI_CONFIG).write_text(text, "utf-8", "replace")
+    return folder

@@ -13,11 +13,12 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from kronq.errors import KronqError, StrPath
+from kronq.errors import KronqError, StrPath, UnsupportedError
 from kronq.io.files import new_file
 
 Kind = Literal["kernels", "adapters", "calibration", "tasks"]
@@ -89,6 +90,26 @@ def new_entry(file: Path, *, sync: bool = True) -> Iterator[Path]:
             folder.mkdir(mode=0o700, exist_ok=True)
     with new_file(file, force=True, sync=sync) as work:
         yield work
+
+
+def check_private(*paths: Path) -> None:
+    """Refuses files and folders that somebody other than the user could have written.
+
+    Raises:
+        UnsupportedError: One belongs to another user, or others may write it.
+    """
+    if sys.platform == "win32":
+        return  # a profile's folders are the user's own there
+    for path in paths:
+        status = path.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise UnsupportedError(
+                "others can write this part of the cache",
+                path=path,
+                found=f"owner {status.st_uid}, mode {status.st_mode & 0o7777:o}",
+                expected=f"owner {os.geteuid()}, mode 700",
+                hint="delete it, or set KRONQ_CACHE to a folder of your own",
+            )
 
 
 def trim(folder: Path, *, limit: int, keeping: Path) -> None:

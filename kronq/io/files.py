@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -110,6 +111,16 @@ def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         work.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def link_folder(folder: Path, link: Path) -> None:
+    """Makes a second name for a folder."""
+    if sys.platform == "win32":
+        import _winapi
+
+        _winapi.CreateJunction(str(folder.resolve()), str(link))  # symbolic links need a privilege
+    else:
+        link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
 def _replaceable(folder: Path) -> bool:

@@ -7,11 +7,12 @@ import os
 import shutil
 import sys
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx_ir as ir
 
 from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError, check_type
-from kronq.onnx.model_files import GENAI_CONFIG
+from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, read_genai_config
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
@@ -171,17 +172,13 @@ def copy_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
             shutil.copyfile(file, folder / file.name)
     settings = folder / GENAI_CONFIG
     if settings.is_file():
-        _point_to_model(settings, library)
+        _point_to_model(settings, read_genai_config(around), library)
 
 
-def _point_to_model(settings: Path, library: str | None) -> None:
+def _point_to_model(settings: Path, config: dict[str, Any], library: str | None) -> None:
     """Makes onnxruntime-genai open the model that was written."""
-    try:
-        config = json.loads(settings.read_text(encoding="utf-8"))
-        decoder = config["model"]["decoder"]
-        decoder["filename"] = MODEL
-        if library is not None:
-            decoder.setdefault("session_options", {})["custom_ops_library"] = library
-    except (ValueError, KeyError, TypeError):
-        raise FormatError("not a genai_config.json with a decoder", path=settings.name) from None
+    decoder = config["model"]["decoder"]
+    decoder["filename"] = MODEL
+    if library is not None:
+        decoder["session_options"] = (decoder.get("session_options") or {}) | {LIBRARY: library}
     settings.write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from kronq.errors import ArgumentError
-from kronq.onnx.model_files import GENAI_CONFIG
+from kronq.onnx.genai_config import GENAI_CONFIG
 
 FormName = Literal["branch", "merged", "slots"]
 

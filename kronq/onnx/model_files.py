@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, NotFoundError, StrPath, check_type, listing
-
-GENAI_CONFIG = "genai_config.json"
+from kronq.onnx.genai_config import read_genai_config
 
 
 @dataclass(frozen=True)
@@ -72,18 +70,3 @@ def find_model(path: StrPath) -> ModelFiles:
             hint="give the .onnx file itself" if models else None,
         )
     return ModelFiles(models[0], genai)
-
-
-def read_genai_config(folder: Path) -> dict[str, Any]:
-    """Reads genai_config.json of a folder; returns an empty dict where there is none."""
-    file = folder / GENAI_CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise FormatError("not JSON", path=file, found=str(error)) from error
-    decoder = config.get("model", {}).get("decoder") if isinstance(config, dict) else None
-    if not isinstance(decoder, dict):
-        raise FormatError("no 'model.decoder' in it", path=file)
-    return dict(config)

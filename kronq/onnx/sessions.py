@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.onnx.providers import ExecutionTarget, check_provider
-from kronq.onnx.slots.kernel import check_library
+from kronq.onnx.slots.kernel import verified_library
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _session_options(
 
 
 def find_kernel(folder: Path) -> Path | None:
-    """Returns the library of a folder's compiled slots, or None where they are not compiled.
+    """Returns the library to open for a folder's compiled slots, or None where there are none.
 
     Raises:
         UnsupportedError: The library was not made on this machine.
@@ -124,6 +124,4 @@ def find_kernel(folder: Path) -> Path | None:
     name = SlotSpec.read(folder).kernel
     if name is None:
         return None
-    library = folder / Path(name).name
-    check_library(library)
-    return library
+    return verified_library(folder / Path(name).name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -11,7 +13,7 @@ from onnx import TensorProto, helper
 
 from kronq.errors import KronqError, UnsupportedError
 from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
-from kronq.onnx.slots.kernel import TRUST, build_library, check_library
+from kronq.onnx.slots.kernel import TRUST, build_library, verified_library
 from kronq.onnx.slots.packed_input import EMPTY_ADAPTER, packed_input_chunks
 from tests.fuzzing import max_examples
 
@@ -154,14 +156,39 @@ def test_a_graph_that_does_not_fit_is_refused() -> None:
 def test_a_library_from_elsewhere_is_not_opened(tmp_path, monkeypatch) -> None:
     other = tmp_path / LIBRARY.name
     with pytest.raises(UnsupportedError, match="missing"):
-        check_library(other)
+        verified_library(other)
     other.write_bytes(LIBRARY.read_bytes())
-    check_library(other)
+    assert verified_library(other) == LIBRARY  # never the folder's file, which can be exchanged
     other.write_bytes(LIBRARY.read_bytes() + b"more")
     with pytest.raises(UnsupportedError, match="not made on this machine"):
-        check_library(other)
+        verified_library(other)
     monkeypatch.setenv(TRUST, "1")
-    check_library(other)
+    assert verified_library(other) == other
+
+
+def test_a_damaged_library_in_the_cache_is_compiled_again(tmp_path) -> None:
+    library = build_library(tmp_path)
+    whole = library.read_bytes()
+    library.write_bytes(whole[:-1] + b"x")
+    assert build_library(tmp_path) == library
+    assert library.read_bytes() == whole
+    library.with_suffix(".digest").unlink()
+    library.write_bytes(b"no library")
+    assert build_library(tmp_path).read_bytes() == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no modes")
+@pytest.mark.parametrize("part", ["", "key", "key/name"])
+def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch, part) -> None:
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path))
+    library = build_library()
+    place = {"": library.parent.parent, "key": library.parent, "key/name": library}[part]
+    place.chmod(0o777)
+    with pytest.raises(UnsupportedError, match="others can write"):
+        build_library()
+    own = verified_library(library)
+    assert not own.is_relative_to(tmp_path)
+    assert own.read_bytes() == library.read_bytes()
 
 
 def test_no_compiler(tmp_path, monkeypatch) -> None:

@@ -1,0 +1,120 @@
+"""genai_config.json: read once, checked, and rewritten before onnxruntime-genai sees it.
+
+A setting of it can run code: ``custom_ops_library`` names a native library. onnxruntime-genai
+reads more than Python's ``json`` does (it merges objects that occur twice), so it never gets the
+file, but what kronq read, written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kronq.errors import FormatError, UnsupportedError
+from kronq.io.safetensors_file import refuse_repeated_names
+
+GENAI_CONFIG = "genai_config.json"
+LIBRARY = "custom_ops_library"
+"""Setting that names the compiled operators' library; kronq writes it, into the decoder's only."""
+
+_DROPPED = {
+    LIBRARY,
+    "provider_options",
+    "providers",
+    "enable_profiling",
+    "session.model_external_initializers_file_folder_path",
+}
+"""Session options that can load a library or write a file; kronq chooses the provider itself."""
+
+
+def read_genai_config(folder: Path) -> dict[str, Any]:
+    """Reads and checks genai_config.json of a folder; returns an empty dict where there is none.
+
+    Raises:
+        FormatError: It is damaged, or a name occurs twice in it.
+        UnsupportedError: It names a library where kronq names none.
+    """
+    file = folder / GENAI_CONFIG
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text("utf-8"), object_pairs_hook=refuse_repeated_names)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("not JSON", path=file, found=str(error)) from None
+    decoder = _object(_object(config, "model"), "decoder")
+    if decoder is None:
+        raise FormatError("no 'model.decoder' in it", path=file)
+    options = decoder.get("session_options")
+    if options is not None and not isinstance(options, dict):
+        raise FormatError("'model.decoder.session_options' is no object", path=file)
+    _check_library(options or {}, config, file)
+    return dict(config)
+
+
+def library_name(config: Mapping[str, Any]) -> str | None:
+    """Returns the file name of the compiled operators' library; None without compiled slots."""
+    options = config["model"]["decoder"].get("session_options") or {}
+    name: str | None = options.get(LIBRARY)
+    return name
+
+
+def rewrite_config(config: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Returns a config for onnxruntime-genai that lies beside the model folder.
+
+    Args:
+        config: What ``read_genai_config`` returned.
+        folder: Name by which the config reaches the model folder; it goes before each file name.
+
+    Returns:
+        The same config without session options that load libraries, choose providers or write
+        files.
+    """
+    result: dict[str, Any] = _rewrite(config, f"{folder}/")
+    return result
+
+
+def _rewrite(value: Any, prefix: str) -> Any:
+    if isinstance(value, list):
+        return [_rewrite(part, prefix) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"{prefix}{part}" if _names_file(name, part) else _rewrite(part, prefix)
+        for name, part in value.items()
+        if not (name in _DROPPED or name.startswith(("ep_", "ep.")))
+    }
+
+
+def _names_file(name: str, value: Any) -> bool:
+    return isinstance(value, str) and value != "" and name.rpartition("_")[2] == "filename"
+
+
+def _check_library(options: Mapping[str, Any], config: Any, file: Path) -> None:
+    """Refuses a library that is named elsewhere, or lies outside of the folder."""
+    named = [value for name, value in _settings(config) if name == LIBRARY]
+    own = options.get(LIBRARY)
+    if len(named) > (LIBRARY in options):
+        raise UnsupportedError(
+            f"{LIBRARY} runs code, and is where kronq writes none",
+            path=file,
+            expected="none, or one in model.decoder.session_options",
+        )
+    if LIBRARY in options and not (isinstance(own, str) and own and Path(own).name == own):
+        raise FormatError(f"{LIBRARY} is no file name", path=file, found=repr(own)[:80])
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields every name and its value, however deep."""
+    parts = value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        yield from value.items()
+        parts = list(value.values())
+    for part in parts:
+        yield from _settings(part)
+
+
+def _object(value: Any, name: str) -> dict[str, Any] | None:
+    part = value.get(name) if isinstance(value, dict) else None
+    return part if isinstance(part, dict) else None
