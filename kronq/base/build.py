@@ -94,7 +94,7 @@ def build_base(
         check_hf_folder(given)
     check_output(out, force=force)
     require("base", "building a base", "onnxruntime_genai", "torch", "transformers")
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, "base", force=force) as folder:
         built = _build(given, folder, options, from_gguf, progress or (lambda _line: None))
         file_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return BaseReport(

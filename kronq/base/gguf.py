@@ -47,7 +47,7 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
     folder_of_file = file.absolute().parent
     # transformers draws progress bars whatever it is told; the caller has its own.
     with (
-        new_folder(out, force=force) as folder,
+        new_folder(out, "base", force=force) as folder,
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),
     ):

@@ -6,9 +6,13 @@ import importlib
 import io
 import itertools
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -61,6 +65,11 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
+    with _exit_on_signals():
+        _run(args)
+
+
+def _run(args: Sequence[str] | None) -> None:
     verbosity.set(0)
     _limit_threads(sys.argv[1:] if args is None else args)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -88,6 +97,25 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a folder without permission
         click.echo(f"kronq: error: {error}", err=True)
         sys.exit(2)
+
+
+@contextmanager
+def _exit_on_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise, as Ctrl-C does, so that unfinished outputs are deleted."""
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                replaced[number] = signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _limit_threads(args: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -10,10 +11,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from kronq import __version__
 from kronq.errors import ArgumentError, OutputExistsError, StrPath
 
-_MARKERS = ("model.onnx", "genai_config.json", "adapter_config.json", "config.json")
-"""Files that mark a folder as written by kronq; another is never deleted."""
+MARK = ".kronq"
+"""File that marks a folder as written by kronq: its version and the verb, as JSON."""
 
 
 def check_output(path: StrPath, *, force: bool = False) -> Path:
@@ -65,50 +67,58 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
     """Gives a temporary file that becomes ``path`` if the block ends well, else is deleted.
 
     With ``sync`` it is on the disk before it is renamed; without, its readers must verify it.
+
+    Raises:
+        OutputExistsError: ``path`` exists, or appeared meanwhile, and ``force`` is not set.
     """
     target = check_output(path, force=force)
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
     work = Path(name)
     try:
+        os.close(handle)
         yield work
         if sync:
-            with work.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            _sync(work)
         work.chmod(0o644)
-        work.replace(target)
-    except BaseException:
+        if force:
+            work.replace(target)
+        else:
+            _rename_to_new(work, target)
+        if sync:
+            _sync(target.parent)
+    finally:
         work.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager
-def new_folder(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+def new_folder(path: StrPath, verb: str, *, force: bool = False) -> Iterator[Path]:
     """Gives a temporary folder that becomes ``path`` if the block ends well, else is deleted.
 
-    With ``force`` an existing folder is replaced if it is empty or an output of kronq; a file, a
-    link or another folder is never replaced.
+    Args:
+        path: The folder. With ``force`` an existing one is replaced if it is empty, or has kronq's
+            mark and no subfolders; a file, a link or another folder is never replaced.
+        verb: Verb of the command line that writes it, for the mark.
+        force: Whether an existing folder is replaced.
+
+    Raises:
+        OutputExistsError: ``path`` exists and may not be replaced, or appeared meanwhile.
     """
     target = check_output(path, force=force)
-    if target.is_symlink() or target.is_file():
-        raise OutputExistsError("the output is a file", path=path, expected="a folder name")
-    if target.is_dir() and not _replaceable(target):
-        raise OutputExistsError(
-            "the output is a folder that kronq did not write, and never replaces",
-            path=path,
-            expected=f"an empty folder, or one with {' or '.join(_MARKERS)}",
-        )
+    before = _replaceable_inode(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    work.chmod(0o755)
     try:
+        work.chmod(0o755)
+        (work / MARK).write_text(json.dumps({"kronq": __version__, "verb": verb}) + "\n", "utf-8")
         yield work
-        if target.exists():
-            shutil.rmtree(target)
-        work.replace(target)
+        for entry in [*work.rglob("*"), work]:
+            _sync(entry)
+        if _replaceable_inode(target) != before:
+            raise OutputExistsError("the output was written by another program", path=path)
+        _replace_folder(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -123,8 +133,81 @@ def link_folder(folder: Path, link: Path) -> None:
         link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def _replaceable(folder: Path) -> bool:
-    """Tells whether a folder is empty, or without subfolders and marked as written by kronq."""
-    names = {entry.name for entry in folder.iterdir()}
-    flat = all((folder / name).is_file() for name in names)
-    return not names or (flat and not names.isdisjoint(_MARKERS))
+def _replaceable_inode(folder: Path) -> int | None:
+    """Returns the inode of a folder that may be replaced; None if nothing is there.
+
+    Raises:
+        OutputExistsError: Something is there that must not be replaced.
+    """
+    if folder.is_symlink() or folder.is_file():
+        raise OutputExistsError("the output is a file", path=folder, expected="a folder name")
+    if not folder.exists():
+        return None
+    entries = [*folder.iterdir()]
+    if entries and not (_has_mark(folder) and all(entry.is_file() for entry in entries)):
+        raise OutputExistsError(
+            "the output is a folder that kronq did not write, and never replaces",
+            path=folder,
+            expected=f"an empty folder, or one with kronq's file {MARK} and no subfolders",
+            hint="delete the folder, or choose another {out}",
+        )
+    return folder.stat().st_ino
+
+
+def _has_mark(folder: Path) -> bool:
+    try:
+        mark = json.loads((folder / MARK).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(mark, dict) and "kronq" in mark
+
+
+def _replace_folder(work: Path, target: Path) -> None:
+    """Moves the old folder aside, the new one in, and deletes the old one."""
+    aside = None
+    if target.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=work.parent))
+        aside.rmdir()
+        target.rename(aside)
+    try:
+        _rename_to_new(work, target)
+    except BaseException:
+        if aside is not None:
+            aside.rename(target)
+        raise
+    _sync(work.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename_to_new(work: Path, target: Path) -> None:
+    """Renames a file or folder; what has appeared under the new name stays.
+
+    Raises:
+        OutputExistsError: A file, or a folder with files, has appeared.
+    """
+    try:
+        if work.is_dir():
+            work.rename(target)  # fails where there is a file, or a folder that is not empty
+        else:
+            target.hardlink_to(work)
+            work.unlink()
+    except OSError as error:
+        if target.exists() or target.is_symlink():
+            raise OutputExistsError(
+                "the output was written by another program", path=target
+            ) from error
+        if work.is_dir():
+            raise
+        work.replace(target)  # a file system without hard links
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

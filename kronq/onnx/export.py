@@ -75,7 +75,7 @@ def export_onnx(
     check_finite(adapter)
     progress("matching layers")
     matched = match_base(adapter, file, mapping)
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, "export", force=force) as folder:
         progress(f"writing the {chosen.name} form")
         written = _write_form(chosen, matched, folder)
         copy_sidecars(file, folder, written.library)

@@ -83,7 +83,7 @@ def convert(
     check_output(out, force=force)
     build = to_peft if to == "peft" else to_lora
     folder = build(adapter, dtype=dtype, base_model=base_model)
-    with new_folder(out, force=force) as work:
+    with new_folder(out, "convert", force=force) as work:
         text = json.dumps(folder.config, indent=2, sort_keys=True) + "\n"
         (work / CONFIG).write_text(text, encoding="utf-8")
         (work / WEIGHTS).write_bytes(serialize(folder.tensors, {"format": "pt"}))

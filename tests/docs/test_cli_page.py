@@ -18,7 +18,8 @@ HEAD = """\
 
 Results go to stdout, everything else to stderr; `--json` puts JSON alone on stdout. Exit codes:
 0 done, 1 a limit that you set was missed, 2 something to mend (one line on stderr says what). An
-output that exists is refused without `--force`, and nothing is ever half-written.
+output that exists is refused without `--force`, and nothing is ever half-written, also after Ctrl-C
+or `kill`. A folder is only replaced if it is empty, or if kronq wrote it (it then has a `.kronq`).
 """
 
 

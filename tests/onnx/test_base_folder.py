@@ -24,7 +24,7 @@ def test_external_base_weights_come_along(tmp_path: Path) -> None:
     adapter = tiny.adapter()
     export_onnx(adapter, tmp_path / "base", tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"model.onnx", "model.onnx.data", "adapter.safetensors"}
+    assert names == {".kronq", "model.onnx", "model.onnx.data", "adapter.safetensors"}
     assert (tmp_path / "base" / "model.onnx.data").stat().st_nlink == 1
     x = tiny.random_input("matmul")
     wanted = tiny.expected(stored, tiny.dense(adapter), x)

@@ -324,11 +324,15 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "adapter_config.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match="did not write"):
+        convert(adapter, out, to="lora", force=True)
+    (out / ".kronq").write_text('{"kronq": "0.1.0", "verb": "convert"}')
     (out / "old").write_text("")
     with pytest.raises(OutputExistsError, match="the output exists"):
         convert(adapter, out, to="lora")
     convert(adapter, out, to="lora", force=True)
     assert sorted(p.name for p in out.iterdir()) == [
+        ".kronq",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
