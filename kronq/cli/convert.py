@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 
 from kronq.cli import shared
-from kronq.cli.command import Command
+from kronq.cli.command import Command, verbosity
 from kronq.errors import KronqError
 from kronq.model.adapter import Adapter
 from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
@@ -102,6 +102,7 @@ def command(
     else:
         convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)
         converted = load(output)
+        _note_ranks(converted, output)
         report = _report(adapter, converted, output, converted.origin.file_bytes)
     if as_json:
         shared.show_json(report)
@@ -112,6 +113,17 @@ def command(
         f"{report.parameters:,} parameters (from {report.parameters_before:,}), "
         f"{report.bytes:,} bytes (from {report.bytes_before:,})"
     )
+
+
+def _note_ranks(converted: Adapter, output: str) -> None:
+    """Says on stderr who cannot read a LoRA whose layers differ in rank."""
+    ranks = sorted({delta.rank for delta in converted.values()})
+    if converted.family == "lora" and len(ranks) > 1 and verbosity.get() >= 0:
+        click.echo(
+            f"kronq: note: {output} has layers of rank {', '.join(map(str, ranks))}: "
+            "PEFT and llama.cpp read each layer's rank, vLLM takes one for all",
+            err=True,
+        )
 
 
 def _report(before: Adapter, converted: Adapter, output: str, size: int) -> ConvertReport:

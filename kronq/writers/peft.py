@@ -20,11 +20,13 @@ from safetensors.numpy import save as serialize
 from kronq.errors import ArgumentError, StrPath, check_choice, check_type
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
+from kronq.model.delta import F64
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.readers.peft import PREFIX
 from kronq.readers.peft_config import CONFIG, WEIGHTS
+from kronq.writers.balance import balance_quantized
 from kronq.writers.lokr_layout import lokr_layers
-from kronq.writers.peft_config import common_settings, ranks_and_alphas
+from kronq.writers.peft_config import alpha_of, common_settings, most_common, ranks_and_alphas
 
 FORMS = ("peft", "lora")
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -100,6 +102,7 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     if adapter.family == "lora":
         return to_lora(adapter, dtype=dtype, base_model=base_model)
     _check(adapter, dtype)
+    adapter = balance_quantized(adapter)
     layout, layers = lokr_layers(adapter)
     tensors = {
         f"{PREFIX}{name}.{part}": _cast(array, dtype, name)
@@ -107,10 +110,10 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
         for part, array in layer.tensors.items()
     }
     ranks = {name: layer.rank for name, layer in layers.items()}
-    scales = {name: layer.scale for name, layer in layers.items()}
+    alphas = {name: alpha_of(layer.scale, layer.rank) for name, layer in layers.items()}
     config = {
         **common_settings("LOKR", adapter, base_model),
-        **ranks_and_alphas("alpha", ranks, scales),
+        **ranks_and_alphas("alpha", ranks, alphas),
         "decompose_both": layout.decompose_both,
         "decompose_factor": layout.decompose_factor,
         "init_weights": True,
@@ -129,16 +132,19 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     """
     _check(adapter, dtype)
     check_lora_size(adapter)
-    tensors, ranks = {}, {}
-    for name, delta in adapter.items():
-        up, down = exact_lora_factors(delta)
-        ranks[name] = up.shape[1]
+    adapter = balance_quantized(adapter)
+    factors = {name: exact_lora_factors(delta) for name, delta in adapter.items()}
+    ranks = {name: up.shape[1] for name, (up, _) in factors.items()}
+    alphas = {name: alpha_of(abs(adapter[name].scale), rank) for name, rank in ranks.items()}
+    if adapter.family == "kron" or adapter.recipe is not None:
+        factors, alphas = _fold_alphas(factors, alphas)
+    tensors = {}
+    for name, (up, down) in factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = _cast(down, dtype, name)
         tensors[f"{PREFIX}{name}.lora_B.weight"] = _cast(up, dtype, name)
-    scales = {name: abs(delta.scale) for name, delta in adapter.items()}
     config = {
         **common_settings("LORA", adapter, base_model),
-        **ranks_and_alphas("lora_alpha", ranks, scales),
+        **ranks_and_alphas("lora_alpha", ranks, alphas),
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -147,6 +153,21 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
         "use_rslora": False,
     }
     return PeftFolder(config, tensors)
+
+
+def _fold_alphas(
+    factors: dict[str, tuple[F64, F64]], alphas: dict[str, float]
+) -> tuple[dict[str, tuple[F64, F64]], dict[str, float]]:
+    """Gives all layers one α, half of the rest in each factor: many loaders know no patterns."""
+    alpha = max((most_common(alphas.values()), *alphas.values()), key=bool)
+    if not alpha:
+        return factors, alphas
+    roots = {name: (each / alpha) ** 0.5 for name, each in alphas.items()}
+    folded = {
+        name: pair if roots[name] == 1 else (pair[0] * roots[name], pair[1] * roots[name])
+        for name, pair in factors.items()
+    }
+    return folded, dict.fromkeys(alphas, alpha)
 
 
 def _check(adapter: Adapter, dtype: str) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 from kronq.model.adapter import Adapter
 from kronq.readers.peft_config import CONFIG
 
+_CAUSAL_LM = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.\d+\.|lm_head$|embed_out$")
+"""Names of layers of transformers' causal language models; those without a head have no prefix."""
+
 
 def common_settings(kind: str, adapter: Adapter, base_model: str | None) -> dict[str, Any]:
     """Returns the settings that LoKr and LoRA share.
@@ -31,17 +34,16 @@ def common_settings(kind: str, adapter: Adapter, base_model: str | None) -> dict
 
 
 def ranks_and_alphas(
-    alpha_name: str, ranks: Mapping[str, int], scales: Mapping[str, float]
+    alpha_name: str, ranks: Mapping[str, int], alphas: Mapping[str, float]
 ) -> dict[str, Any]:
     """Returns the most common rank and α, and patterns for the layers that differ.
 
     Args:
         alpha_name: Name of the setting: ``alpha`` or ``lora_alpha``.
         ranks: Layer → rank.
-        scales: Layer → scale, which PEFT computes as α / rank.
+        alphas: Layer → α; PEFT's scale is α / rank.
     """
-    alphas = {name: _alpha(scales[name], rank) for name, rank in ranks.items()}
-    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
+    rank, alpha = most_common(ranks.values()), most_common(alphas.values())
     return {
         "r": rank,
         alpha_name: alpha,
@@ -51,10 +53,14 @@ def ranks_and_alphas(
 
 
 def _task_type(adapter: Adapter) -> str | None:
-    """Returns the task type of the PEFT folder that was read; PEFT also loads without one."""
+    """Returns the task type of the PEFT folder that was read, or the one that the names tell.
+
+    ``AutoPeftModelForCausalLM`` asks for it. A packed file does not record it, but an adapter of
+    another head has that head's weights in ``modules_to_save``, which kronq does not read.
+    """
     origin = adapter.origin
     if origin.format != "peft" or origin.path is None:
-        return None
+        return "CAUSAL_LM" if all(map(_CAUSAL_LM.match, adapter)) else None
     folder = origin.path if origin.path.is_dir() else origin.path.parent
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -69,11 +75,12 @@ def _exact_pattern(name: str) -> str:
     return "^" + re.escape(name)
 
 
-def _alpha(scale: float, rank: int) -> float:
+def alpha_of(scale: float, rank: int) -> float:
     """Returns α with α / rank = scale, as an integer if that is exact."""
     alpha = scale * rank
     return round(alpha) if round(alpha) / rank == scale else alpha
 
 
-def _most_common(values: Iterable[Any]) -> Any:
+def most_common(values: Iterable[Any]) -> Any:
+    """Returns the value that occurs most often; of several the first."""
     return Counter(values).most_common(1)[0][0]

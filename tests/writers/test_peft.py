@@ -24,9 +24,10 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.quantization.mixed.native import native
+from kronq.writers.balance import balance_layer
 from kronq.writers.lokr_layout import factorization, find_factors
 from kronq.writers.peft import convert, to_lora, to_peft
-from tests import tiny
+from tests import adapters, tiny
 from tests.adapters import difference
 from tests.fuzzing import max_examples
 from tests.paths import EXAMPLE
@@ -278,11 +279,12 @@ def test_the_exact_lora_is_no_larger_than_it_must_be() -> None:
     adapter = Adapter(
         {k: Delta(p, q, 1.0, (4 * q.shape[0], 3 * q.shape[1])) for k, (p, q, _) in layers.items()}
     )
-    tensors = to_lora(adapter).tensors
+    folder = to_lora(adapter)
     for name, (_, _, rank) in layers.items():
-        up, down = (tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
+        up, down = (folder.tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
         assert up.shape[1] == rank
-        assert difference(up @ down, adapter[name].dense()) <= 1e-6
+        scale = folder.config["lora_alpha"] / rank
+        assert difference(scale * up @ down, adapter[name].dense()) <= 1e-6
 
 
 def test_an_untrained_lokr_converts_to_zeros(tmp_path: Path) -> None:
@@ -315,8 +317,106 @@ def test_the_task_type_is_kept_where_it_is_known(tmp_path: Path) -> None:
     lora(tmp_path / "in", r=4, task_type="CAUSAL_LM")
     adapter = kronq.load(tmp_path / "in")
     assert to_peft(adapter).config["task_type"] == "CAUSAL_LM"
-    packed = kronq.save(adapter, tmp_path / "packed.safetensors")
-    assert to_peft(kronq.load(packed)).config["task_type"] is None
+    for to in (to_peft, to_lora):
+        packed = kronq.save(adapter, tmp_path / "packed.safetensors", force=True)
+        assert to(kronq.load(packed)).config["task_type"] == "CAUSAL_LM"
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("transformer.h.0.attn.c_attn", "CAUSAL_LM"),
+        ("gpt_neox.layers.0.mlp.dense_h_to_4h", "CAUSAL_LM"),
+        ("layers.0.self_attn.q_proj", None),  # a model without a head
+        ("model.decoder.layers.0.self_attn.q_proj", None),  # OPT, but BART and Whisper as well
+        ("bert.encoder.layer.0.attention.self.query", None),
+        ("down_blocks.1.attentions.0.proj_in", None),
+    ],
+)
+def test_the_task_type_of_a_packed_file_is_told_by_its_names(name: str, task: str | None) -> None:
+    adapter = Adapter({name: random_delta(None, (6, 6), 2)})
+    assert to_peft(adapter).config["task_type"] == task
+
+
+@pytest.mark.parametrize("to", ["peft", "lora"])
+@pytest.mark.parametrize("kind", ["lokr", "lora"])
+@pytest.mark.parametrize(
+    "config", [kronq.Native(bits=4), kronq.Compact(bpw=12), kronq.Uniform(bits=8)], ids=repr
+)
+def test_a_quantized_adapter_converts_to_usual_factors(
+    tmp_path: Path, config: Any, kind: str, to: str
+) -> None:
+    """Codes and float16 scales are no factors: alpha was 7e-9 and B2 up to 655,360."""
+    make = {"lokr": lokr, "lora": lora}[kind]
+    make(tmp_path / "in", r=4, **({"decompose_factor": 4} if kind == "lokr" else {}))
+    quantized = kronq.quantize(kronq.load(tmp_path / "in"), config)
+    packed = kronq.load(kronq.save(quantized, tmp_path / "packed.safetensors"))
+    expected = {name: delta.dense() for name, delta in packed.items()}
+    for dtype, limit in (("fp32", 1e-6), ("fp16", 2e-3), ("bf16", 2e-2)):
+        folder = convert(packed, tmp_path / dtype, to=to, dtype=dtype)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        alpha = settings["alpha" if (kind, to) == ("lokr", "peft") else "lora_alpha"]
+        assert (alpha, settings["alpha_pattern"]) == (settings["r"], {})
+        largest = [np.abs(t.astype(np.float32)).max() for t in tensors_of(folder).values()]
+        assert 0.01 < min(largest) <= max(largest) < 100
+        for name, delta in kronq.load(folder).items():
+            assert difference(delta.dense(), expected[name]) <= limit
+
+
+def tensors_of(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        f"{name}.{i}": matrix.float32()
+        for name, delta in kronq.load(folder).items()
+        for i, matrix in enumerate(delta.matrices)
+    }
+
+
+def test_a_model_in_float16_runs_a_converted_quantized_adapter(tmp_path: Path) -> None:
+    """Its logits were NaN: vLLM, TGI and PEFT can keep an adapter in the base's dtype."""
+    lokr(tmp_path / "in", r=4, decompose_factor=4)
+    quantized = kronq.quantize(kronq.load(tmp_path / "in"), bits=4)
+    expected = through_weights(quantized)
+    for to in ("peft", "lora"):
+        folder = convert(quantized, tmp_path / to, to=to)
+        model = peft.PeftModel.from_pretrained(
+            llama().half(), str(folder), autocast_adapter_dtype=False
+        ).eval()
+        assert difference(tiny.logits(model), expected) <= 1e-2
+
+
+@pytest.mark.parametrize("scale", [2.5e-9, -3.0, 0.0, 1.7e8])
+def test_balanced_layers_are_the_same(scale: float) -> None:
+    """Of every kind, with factors of any size, and with components that are zero."""
+    for name, delta in adapters.adapter(layers=1).items():
+        matrices = [m.float32() for m in delta.b.matrices]
+        matrices[0][:, 1] = 0
+        matrices[-1][0] *= 3e5
+        odd = Delta(delta.a, Product(*map(Float, matrices)), scale, delta.shape)
+        balanced = balance_layer(odd)
+        assert (balanced.scale, balanced.shape) == (np.sign(scale), odd.shape), name
+        found, expected = adapters.dense(balanced), adapters.dense(odd)
+        assert difference(found, expected) <= 3e-7
+        sizes = [np.sqrt((m.float32() ** 2).mean()) for m in balanced.matrices]
+        assert max(sizes) <= 8 * min(sizes)
+
+
+def test_layers_of_other_scales_and_ranks_share_one_alpha() -> None:
+    """llama.cpp reads lora_alpha and each layer's rank, and vLLM only the config's."""
+    layers = {
+        "one.proj": random_delta((2, 2), (6, 6), 2, scale=4.0),
+        "two.proj": random_delta((2, 2), (6, 6), 2, scale=4.0),
+        "three.proj": random_delta((2, 2), (6, 6), 2, scale=-0.5),
+        "four.proj": random_delta((2, 2), (6, 6), 3, scale=1.0),
+        "zero.proj": random_delta((2, 2), (6, 6), 2, scale=0.0),
+    }
+    folder = to_lora(Adapter(layers))
+    assert (folder.config["r"], folder.config["lora_alpha"]) == (4, 16)
+    assert folder.config["alpha_pattern"] == {}
+    assert list(folder.config["rank_pattern"].values()) == [6]
+    for name, delta in layers.items():
+        up, down = (folder.tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
+        scale = folder.config["lora_alpha"] / down.shape[0]
+        assert difference(scale * up @ down, delta.dense()) <= 1e-6
 
 
 def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
