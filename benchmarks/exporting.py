@@ -23,7 +23,8 @@ from typing import Any
 import kronq
 from benchmarks.sizes import ADAPTER
 from benchmarks.turns import in_a_process
-from kronq.onnx.base_folder import external_files, find_base, load_base
+from kronq.onnx.base_folder import find_base, load_base
+from kronq.onnx.external_data import external_files
 
 MODULE = "benchmarks.exporting"
 BASE = Path(__file__).parents[1] / ".demo" / "base"

@@ -16,6 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from kronq.errors import UnsupportedError
 from kronq.onnx.base_folder import load_base
 from kronq.onnx.graph.sites import Site
+from kronq.onnx.guard_base import guard_base
 from kronq.onnx.providers import ExecutionTarget
 from kronq.onnx.sessions import open_session
 
@@ -80,5 +81,6 @@ def open_exposed(
     Raises:
         KronqError: ONNX Runtime cannot load it, or not on this provider.
     """
-    data = ir.to_proto(expose_values(path, names)).SerializeToString()
+    with guard_base(path):
+        data = ir.to_proto(expose_values(path, names)).SerializeToString()
     return open_session(path, target, model=data)

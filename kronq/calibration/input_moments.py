@@ -28,7 +28,7 @@ from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments, SecondMoments
-from kronq.onnx.base_folder import external_files
+from kronq.onnx.external_data import external_files
 from kronq.onnx.matched_base import match_base
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import ExecutionOptions, ExecutionTarget, choose_target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -71,6 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(args: Sequence[str] | None) -> None:
     verbosity.set(0)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a bad graph is one line, kronq's own
     _limit_threads(sys.argv[1:] if args is None else args)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe without Unicode

@@ -26,6 +26,7 @@ from kronq.onnx.base_folder import load_base
 from kronq.onnx.graph.match import match_layers
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base
 from kronq.onnx.graph.sites import Site, find_sites
+from kronq.onnx.guard_base import guard_base
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.providers import ExecutionOptions, choose_target
 from kronq.onnx.sessions import open_session, run_session
@@ -84,7 +85,9 @@ class TaskModel:
             self._feeds = {name: np.zeros_like(array) for name, array in self._feeds.items()}
             return
         check_finite(adapter)
-        fitted = absorb_scales(fit_to_base(adapter, match_layers(adapter, self._sites)))
+        with guard_base(self.files.model):
+            matches = match_layers(adapter, self._sites)
+        fitted = absorb_scales(fit_to_base(adapter, matches))
         if self._session is None or branch_shapes(fitted) != self._shapes:
             self._open(fitted)
         self._feeds = branch_feeds(fitted)
@@ -116,9 +119,10 @@ class TaskModel:
         """Opens a session of the base, with branches of the adapter's shapes."""
         self._session = None  # two at once would take twice the base's memory
         model = load_base(self.files.model)
-        self._gathers_rows = gather_asked_rows(model)
-        if adapter is not None:
-            open_branches(model, adapter, match_layers(adapter, find_sites(model)))
-        data = ir.to_proto(model).SerializeToString()
+        with guard_base(self.files.model):
+            self._gathers_rows = gather_asked_rows(model)
+            if adapter is not None:
+                open_branches(model, adapter, match_layers(adapter, find_sites(model)))
+            data = ir.to_proto(model).SerializeToString()
         self._session = open_session(self.files.model, self.target, model=data)
         self._shapes = None if adapter is None else branch_shapes(adapter)

@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from kronq.errors import FormatError, NotFoundError, StrPath, UnsupportedError, check_type
+from kronq.errors import FormatError, NotFoundError, StrPath, check_type
+from kronq.onnx.external_data import check_external_data, external_files
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, read_genai_config
+from kronq.onnx.graph.sites import find_sites, integer_node_types
+from kronq.onnx.guard_base import guard_base
 
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
@@ -52,8 +55,10 @@ def find_base(base: StrPath) -> Path:
 def load_base(path: Path) -> ir.Model:
     """Opens a model, its nodes in topological order; external weights stay on disk.
 
+    The one door for models of others: damage is refused here.
+
     Raises:
-        FormatError: It is not an ONNX model, or its external data is missing.
+        FormatError: It is not an ONNX model, or damaged, or its external data is missing.
         UnsupportedError: Its external data lies outside of its folder.
     """
     try:
@@ -61,54 +66,11 @@ def load_base(path: Path) -> ir.Model:
         model.graph.sort()
     except Exception as error:
         raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
-    sizes = {location: _data_size(path, location) for location in external_files(model)}
-    for tensor in _external_tensors(model):
-        stop = (tensor.offset or 0) + (tensor.length or 0)
-        if stop > sizes[str(tensor.location)]:
-            raise FormatError(
-                "the model's external data is truncated",
-                path=path.parent / tensor.location,
-                found=f"{sizes[str(tensor.location)]:,} bytes",
-                expected=f"{stop:,} for {tensor.name!r}",
-            )
+    with guard_base(path):
+        check_external_data(model, path)
+        find_sites(model)  # so that whoever lists them later need not expect damage
+        integer_node_types(model)
     return model
-
-
-def _data_size(path: Path, location: str) -> int:
-    """Returns the bytes of a model's data file; refuses a file outside of the model's folder."""
-    parts = PurePosixPath(location.replace("\\", "/"))
-    file = path.parent / location
-    inside = not parts.is_absolute() and ".." not in parts.parts
-    if not inside or not file.resolve().is_relative_to(path.parent.resolve()):
-        raise UnsupportedError(
-            "the model's external data lies outside of its folder",
-            path=path,
-            found=location,
-            hint="onnx refuses such links: copy the model first, with cp -rL",
-        )
-    if not file.is_file():
-        raise FormatError("the model's external data is missing", path=path, found=location)
-    status = file.stat()
-    if status.st_nlink > 1:
-        raise UnsupportedError(
-            "the model's external data is a hard link, which onnx refuses",
-            path=path,
-            found=location,
-            hint="copy the model first",
-        )
-    return status.st_size
-
-
-def external_files(model: ir.Model) -> set[str]:
-    """Returns the names of a model's external data files, relative to its folder."""
-    return {str(tensor.location) for tensor in _external_tensors(model)}
-
-
-def _external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
-    for node in model.graph.all_nodes():
-        tensors += [a.value for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
-    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
 
 
 def copy_data(model: ir.Model, base: Path, folder: Path) -> None:

@@ -10,12 +10,17 @@ from pathlib import Path
 from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
-from kronq.onnx.base_folder import copy_sidecars, find_base
+from kronq.onnx.base_folder import MODEL, copy_sidecars, find_base
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import ExportReport, Verification
+from kronq.onnx.external_data import refuse_reserved_names
 from kronq.onnx.forms import Branch, Form, FormName, Merged, choose_form
+from kronq.onnx.genai_config import GENAI_CONFIG
+from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
 from kronq.onnx.merge.write_merged import write_merged
+from kronq.onnx.slots.kernel.build import NAME
+from kronq.onnx.slots.slot_spec import SPEC
 from kronq.onnx.slots.write_slots import write_slots
 from kronq.onnx.verify.verify_export import verify_export
 from kronq.onnx.written_form import WrittenForm
@@ -56,8 +61,8 @@ def export_onnx(
     Raises:
         MismatchError: The adapter does not belong to this base.
         OutputExistsError: ``out`` exists and ``force`` is not set.
-        FormatError: The base is not an ONNX model, or incomplete; or the adapter has values that
-            are not finite.
+        FormatError: The base is not an ONNX model, damaged or incomplete; or the adapter has values
+            that are not finite.
         UnsupportedError: The base cannot take this form.
         KronqError: A check failed, or merging would lose the adapter.
 
@@ -75,7 +80,8 @@ def export_onnx(
     check_finite(adapter)
     progress("matching layers")
     matched = match_base(adapter, file, mapping)
-    with new_folder(out, "export", force=force) as folder:
+    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, NAME})
+    with new_folder(out, "export", force=force) as folder, guard_base(file):
         progress(f"writing the {chosen.name} form")
         written = _write_form(chosen, matched, folder)
         copy_sidecars(file, folder, written.library)

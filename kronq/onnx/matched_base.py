@@ -11,11 +11,13 @@ import onnx_ir as ir
 
 from kronq.errors import StrPath
 from kronq.model.adapter import Adapter
-from kronq.onnx.base_folder import external_files, find_base, load_base
+from kronq.onnx.base_folder import find_base, load_base
+from kronq.onnx.external_data import external_files
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.match import find_matches
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
 from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
+from kronq.onnx.guard_base import guard_base
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +87,12 @@ def match_base(
     """
     file = find_base(base)
     model = load_base(file)
-    sites = find_sites(model)
-    found = find_matches(adapter, sites, mapping)
-    refuse_unmatched(found, sites, integer_node_types(model))
-    matches = {layer: match.sites for layer, match in found.items()}
-    fitted = fit_to_base(adapter, matches)
+    with guard_base(file):
+        sites = find_sites(model)
+        found = find_matches(adapter, sites, mapping)
+        refuse_unmatched(found, sites, integer_node_types(model))
+        matches = {layer: match.sites for layer, match in found.items()}
+        fitted = fit_to_base(adapter, matches)
     return MatchedBase(
         file=file,
         model=model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
@@ -11,8 +11,9 @@ from kronq import packed
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Product
 from kronq.model.matrix import Float, Matrix, Quantized
-from kronq.onnx.base_folder import MODEL, copy_data, external_files
+from kronq.onnx.base_folder import MODEL, copy_data
 from kronq.onnx.branch.add_branches import INT4_OPSET, add_branches, opset_of
+from kronq.onnx.external_data import external_files
 from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.written_form import WrittenForm
@@ -76,7 +77,7 @@ def convert_for_onnx(adapter: Adapter, opset: int) -> Adapter:
 
 def _unused_file_name(model: ir.Model) -> str:
     """Returns a name that no data file of the base has: it may hold another adapter."""
-    files = external_files(model)
+    files = {str(PurePosixPath(file)) for file in external_files(model)}
     taken = {file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX)}
     return unused_name("adapter", taken) + _SUFFIX
 

@@ -12,6 +12,7 @@ from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.graph.match import find_matches
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
 from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
+from kronq.onnx.guard_base import guard_base
 
 
 class SiteRow(BaseModel):
@@ -89,16 +90,18 @@ def match_table(
         >>> [row.layer for row in table.rows if row.how == "missing"]
     """
     check_type("adapter", adapter, Adapter)
-    model = load_base(find_base(base))
-    sites = find_sites(model)
-    matches = find_matches(adapter, sites, mapping)
-    integer = integer_node_types(model)
+    file = find_base(base)
+    model = load_base(file)
     problem = None
-    try:
-        refuse_unmatched(matches, sites, integer)
-        fit_to_base(adapter, {name: match.sites for name, match in matches.items()})
-    except MismatchError as error:
-        problem = str(error)
+    with guard_base(file):
+        sites = find_sites(model)
+        matches = find_matches(adapter, sites, mapping)
+        integer = integer_node_types(model)
+        try:
+            refuse_unmatched(matches, sites, integer)
+            fit_to_base(adapter, {name: match.sites for name, match in matches.items()})
+        except MismatchError as error:
+            problem = str(error)
     used = {site.weight_name for match in matches.values() for site in match.sites}
     return MatchTable(
         rows=[

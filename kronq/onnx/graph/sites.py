@@ -187,7 +187,7 @@ def _names(node: ir.Node, weight: ir.Value | None) -> Iterator[str]:
     if scopes:
         try:
             path = ast.literal_eval(scopes)[-2]
-        except (ValueError, SyntaxError, IndexError, TypeError):
+        except (ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
             path = ""
         if path:
             # The exporter states the module itself; the name of a tied weight may be another's.

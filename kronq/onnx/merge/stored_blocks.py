@@ -73,6 +73,8 @@ def _read_nbits(site: Site, codes: _Array, scale: _Array, zero: _Array | None) -
     if bits not in (2, 4, 8):
         raise _unsupported(site, f"{bits} bits")
     rows, count = site.shape[0], -(-site.shape[1] // size)
+    if codes.size * 8 != rows * count * size * bits or scale.size != rows * count:
+        raise _unsupported(site, f"{codes.size:,} bytes and {scale.size:,} scales")
     middle = 2 ** (bits - 1)
     integer_zeros = zero is None or zero.dtype == np.uint8
     if zero is None:
