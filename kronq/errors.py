@@ -7,6 +7,7 @@ subclass is also the built-in exception that Python programs catch, such as ``Fi
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -14,6 +15,10 @@ from collections.abc import Callable, Iterable
 StrPath = str | os.PathLike[str]
 
 _PARAMETER = re.compile(r"\{([a-z]\w*)(?:=([^{}]*))?\}")
+
+
+_LONGEST_PART = 10_000
+"""Characters of one part of an error's line: the names of some hundred layers."""
 
 
 class KronqError(Exception):
@@ -59,14 +64,16 @@ class KronqError(Exception):
             parameter: Writes a parameter that the hint names; takes the name, and the value or
                 None.
         """
-        where = "".join(f"{part}: " for part in (self.path, self.layer) if part is not None)
-        text = f"{where}{self.message}"
+        places = (self.path, self.layer)
+        text = "".join(f"{_shorten(part)}: " for part in places if part is not None)
+        text += _shorten(self.message)
         if self.found is not None:
-            text += f"; found {self.found}"
+            text += f"; found {_shorten(self.found)}"
         if self.expected is not None:
-            text += f"; expected {self.expected}"
+            text += f"; expected {_shorten(self.expected)}"
         if self.hint is not None:
-            hint = _PARAMETER.sub(lambda match: parameter(match[1], match[2]), self.hint)
+            hint = _shorten(self.hint)
+            hint = _PARAMETER.sub(lambda match: parameter(match[1], match[2]), hint)
             text += f" (hint: {hint})"
         return printable(" ".join(text.split()))
 
@@ -129,9 +136,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def printable_json(text: str) -> str:
+    """Escapes control characters in a JSON text's strings by their numbers; it means the same."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 def listing(names: Iterable[str]) -> str:
     """Joins all names, sorted, on one line; none is left out."""
     return ", ".join(sorted(names))
+
+
+def _shorten(value: object) -> str:
+    """Returns a part of an error's line, its beginning if it is very long."""
+    text = str(value)
+    left_out = len(text) - _LONGEST_PART
+    return text if left_out <= 0 else f"{text[:_LONGEST_PART]}… ({left_out:,} more characters)"
 
 
 def _as_argument(name: str, value: str | None) -> str:

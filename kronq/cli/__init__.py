@@ -20,7 +20,7 @@ import click
 from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
-from kronq.errors import KronqError
+from kronq.errors import KronqError, printable
 
 VERBS = {
     "quantize": "Quantize a trained adapter and pack it into one file.",
@@ -90,14 +90,15 @@ def _run(args: Sequence[str] | None) -> None:
         sys.exit(130)
     except KronqError as error:
         if verbosity.get() > 0:
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                click.echo(printable(line), err=True)
         click.echo(error_line(error), err=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
-        click.echo(f"kronq: error: {error}", err=True)
+        click.echo(error_line(KronqError(str(error))), err=True)
         sys.exit(2)
 
 

@@ -16,7 +16,7 @@ from kronq.base.build import BaseReport, build_base
 from kronq.base.builder import AS_IS, PRECISIONS, StepProgress
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.errors import listing
+from kronq.errors import listing, printable
 
 EXAMPLES = """\b
 Examples:
@@ -66,12 +66,11 @@ def command(
     if as_json:
         click.echo(json.dumps(asdict(report), default=str))
         return
-    click.echo(
+    shared.show(
         f"{output}: {report.architecture}, {report.layers} layers, {report.precision}, "
         f"{report.file_bytes:,} bytes, {report.seconds:.1f} s"
     )
-    for line in describe_losses(report):
-        click.echo(line)
+    shared.show(*describe_losses(report))
 
 
 def describe_losses(report: BaseReport) -> Iterator[str]:
@@ -99,4 +98,4 @@ def status(title: str) -> Iterator[StepProgress]:
         return
     with console.status(title) as line:
         width = max(console.width - len(title) - 6, 8)
-        yield lambda step: line.update(f"{title}: {escape(step[:width])}")
+        yield lambda step: line.update(f"{title}: {escape(printable(step[:width]))}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import kronq
-from kronq.errors import KronqError
+from kronq.errors import KronqError, printable
 from kronq.report.comparison_models import Baseline
 
 
@@ -31,7 +31,7 @@ def find_baselines() -> Sequence[Baseline]:
         sys.path.append(str(root))
     tools = importlib.import_module("benchmarks.baselines")
     for line in tools.missing():
-        click.echo(f"kronq: {line}", err=True)
+        click.echo(f"kronq: {printable(line)}", err=True)
     installed: Sequence[Baseline] = tools.installed()
     return installed
 

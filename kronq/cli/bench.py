@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.table import Table
 
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.genai.bench.bench import bench
 from kronq.genai.bench.bench_report import BenchReport, VariantReport
 from kronq.genai.bench.timing import Spread
+from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -61,15 +61,15 @@ ROWS: dict[str, tuple[Callable[[VariantReport], Spread | None], str]] = {
 """Title of a row → its figure and format."""
 
 
-def bench_table(report: BenchReport) -> Table:
+def bench_table(report: BenchReport) -> PlainTable:
     """Returns a table with a figure a row, for both variants, and the ratio of their times."""
-    table = Table(box=None, pad_edge=False)
+    table = PlainTable()
     for column in ("", "with the adapter", "without", "time with ÷ without"):
         table.add_column(column, justify="left" if column == "" else "right")
     ratios = {"prefill, tokens/s": report.prefill_ratio, "decode, tokens/s": report.decode_ratio}
     for name, (figure, style) in ROWS.items():
         ratio = ratios.get(name)
-        table.add_row(
+        table.add_cells(
             name,
             _format_spread(figure(report.with_adapter), style),
             _format_spread(figure(report.without), style),
@@ -77,7 +77,7 @@ def bench_table(report: BenchReport) -> Table:
         )
     for name, spread in (("swap, ms", report.swap_ms), ("activate, ms", report.activate_ms)):
         if spread is not None:
-            table.add_row(name, _format_spread(spread, ",.3f"), "", "")
+            table.add_cells(name, _format_spread(spread, ",.3f"), "", "")
     return table
 
 

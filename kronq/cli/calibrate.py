@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.table import Table
 
 from kronq.calibration.calibration_summary import (
     CalibrationSummary,
@@ -20,7 +19,8 @@ from kronq.cli.calibration_options import (
     collect_moments,
 )
 from kronq.cli.command import Command
-from kronq.errors import KronqError, printable
+from kronq.errors import KronqError
+from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -60,10 +60,11 @@ def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **read
     shared.show(calibration_table(summary), line)
 
 
-def calibration_table(summary: CalibrationSummary) -> Table:
+def calibration_table(summary: CalibrationSummary) -> PlainTable:
     """Returns a table with a row for every group of layers."""
     two_sided = any(group.outputs is not None for group in summary.groups)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = PlainTable()
+    table.header_style = "bold"
     table.add_column("layers", no_wrap=True)
     last = ("outputs", "spread", "loss per ‖E‖²") if two_sided else ("rms",)
     for column in ("inputs", "spread", *last):
@@ -75,7 +76,7 @@ def calibration_table(summary: CalibrationSummary) -> Table:
             cells.append(f"{group.inputs.mean_square**0.5:.3g}")
         else:
             cells += [*_moment_cells(group.outputs), f"{group.sensitivity:.3g}"]
-        table.add_row(printable(name), *cells)
+        table.add_cells(name, *cells)
     return table
 
 

@@ -65,13 +65,13 @@ class Chat:
         elif word == "/adapter":
             self.use(rest.strip())
         else:
-            self.notify(f"no such command: {printable(word)}; /help lists them")
+            self.notify(f"no such command: {word}; /help lists them")
         return True
 
     def use(self, name: str) -> None:
         """Lets an adapter answer from now on; the conversation stays."""
         if name and name != "none" and name not in self.session.adapters:
-            self.notify(f"no adapter {printable(name)}")
+            self.notify(f"no adapter {name}")
         elif name:
             self.adapter = None if name == "none" else name
         loaded = listing([*self.session.adapters, "none"])
@@ -105,7 +105,7 @@ def command(path: str, adapters: tuple[str, ...], system: str | None, **options:
     session = Session(path, named, **shared.pop_execution(options))
 
     def notify(line: str) -> None:
-        click.echo(line, err=True)
+        click.echo("\n".join(map(printable, line.splitlines())), err=True)
 
     chat = Chat(session, system, next(iter(named), None), notify)
     if named:
@@ -116,7 +116,7 @@ def command(path: str, adapters: tuple[str, ...], system: str | None, **options:
                 return
         elif line:
             try:
-                chat.answer(line, lambda piece: click.echo(piece, nl=False), **options)
+                chat.answer(line, shared.stream_text, **options)
                 click.echo()
             except KronqError as error:
                 if not sys.stdin.isatty():

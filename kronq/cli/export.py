@@ -6,17 +6,17 @@ from typing import Any, get_args
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.errors import ArgumentError, MismatchError, printable
+from kronq.errors import ArgumentError, MismatchError
 from kronq.onnx.export import export_onnx
 from kronq.onnx.export_report import Difference, ExportReport
 from kronq.onnx.forms import Form, FormName, Merged, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.graph.match_by_map import load_mapping
 from kronq.onnx.graph.match_table import MatchTable, match_table
+from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -123,51 +123,53 @@ def _show_matches(table: MatchTable, as_json: bool) -> None:
         raise MismatchError(table.problem)
 
 
-def _match_rows(table: MatchTable) -> tuple[Table, str]:
+def _match_rows(table: MatchTable) -> tuple[PlainTable, str]:
     """Returns every layer with its sites or candidates, and the base's layers that are left."""
-    shown = Table("layer", "shape", "by", "node", "weight", box=None, pad_edge=False)
+    shown = PlainTable("layer", "shape", "by", "node", "weight")
     for row in table.rows:
         sites = row.places or row.candidates
         nodes = [f"{site.node} ({site.part})" if site.part else site.node for site in sites]
         weights = list(dict.fromkeys(site.weight for site in sites))
-        shown.add_row(
-            printable(row.layer),
+        shown.add_cells(
+            row.layer,
             "×".join(map(str, row.shape)),
             row.how,
-            printable(" or ".join(nodes)),
-            printable(" or ".join(weights)),
+            " or ".join(nodes),
+            " or ".join(weights),
         )
     rest = [f"{site.node or site.weight} {'×'.join(map(str, site.shape))}" for site in table.unused]
     return shown, f"without an adapter: {', '.join(rest) or 'none'}"
 
 
-def _summary_table(report: ExportReport) -> Table:
+def _summary_table(report: ExportReport) -> PlainTable:
     """Returns the form, the files and the results of the checks, one a row."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("form", report.form)
+    table = PlainTable(show_header=False)
+    table.add_cells("form", report.form)
     matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())
-    table.add_row("layers matched", matched)
+    table.add_cells("layers matched", matched)
     if report.cropped:
-        table.add_row("cropped to the base", f"{len(report.cropped):,}")
+        table.add_cells("cropped to the base", f"{len(report.cropped):,}")
     for name, size in report.files.items():
-        table.add_row(name, f"{size:,} bytes")
+        table.add_cells(name, f"{size:,} bytes")
     if report.delta_kept is not None:
         least = min(report.layers_kept, key=report.layers_kept.__getitem__)
         worst = f"least {report.layers_kept[least]:.2%}, {least}"
-        table.add_row("ΔW kept in the base's rounding", f"{report.delta_kept:.2%} ({worst})")
+        table.add_cells("ΔW kept in the base's rounding", f"{report.delta_kept:.2%} ({worst})")
     checked = report.verification
     if checked is None:
-        table.add_row("checks", "not run (--no-verify)")
+        table.add_cells("checks", "not run (--no-verify)")
         return table
     against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
-    table.add_row(f"layers against {against}", _difference_text(checked.layers))
+    table.add_cells(f"layers against {against}", _difference_text(checked.layers))
     if checked.model is not None:
-        table.add_row(f"model against its {checked.against} form", _difference_text(checked.model))
-        table.add_row("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
+        table.add_cells(
+            f"model against its {checked.against} form", _difference_text(checked.model)
+        )
+        table.add_cells("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
     else:
-        table.add_row("whole model", f"not run: {checked.model_skipped}")
+        table.add_cells("whole model", f"not run: {checked.model_skipped}")
     if checked.checker is not None:
-        table.add_row("onnx checker", "passed")
+        table.add_cells("onnx checker", "passed")
     return table
 
 

@@ -25,7 +25,7 @@ from kronq.cli.task_search import (
     show_search,
     task_options,
 )
-from kronq.errors import KronqError
+from kronq.errors import KronqError, printable_json
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
@@ -257,7 +257,7 @@ def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | No
 
 def _write_reports(source: Adapter, report: Report, outputs: Outputs) -> None:
     if outputs.report is not None:
-        data = report.model_dump_json(indent=2) + "\n"
+        data = printable_json(report.model_dump_json(indent=2)) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)
     if outputs.page is not None:
         with shared.progress_bar("other widths") as progress:

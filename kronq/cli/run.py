@@ -12,7 +12,7 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.errors import KronqError, listing
+from kronq.errors import KronqError, listing, printable_json
 from kronq.genai.generation import Generation
 from kronq.genai.session import Session
 
@@ -75,13 +75,14 @@ def command(
     generation = session.generate(
         text,
         adapter=next(iter(named), None),
-        stream=None if as_json else lambda piece: click.echo(piece, nl=False),
+        stream=None if as_json else shared.stream_text,
         **options,
     )
     nodes = session.report.nodes if count_nodes else None
     threads = session.target.threads
     if as_json:
-        click.echo(json.dumps(to_json(generation, threads, nodes), ensure_ascii=False))
+        text = json.dumps(to_json(generation, threads, nodes), ensure_ascii=False)
+        click.echo(printable_json(text))
         return
     click.echo()
     click.echo(describe_run(generation, threads, nodes), err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
 from kronq.cli.command import OUTPUT, option, verbosity
-from kronq.errors import KronqError, printable
+from kronq.errors import KronqError, printable, printable_json
 from kronq.model.adapter import Adapter
 from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
 from kronq.readers.load import FORMATS, load
@@ -23,6 +25,9 @@ INPUT = "Input"
 
 _WIDEST = 100_000
 """Columns that no table needs: rich would cut figures to make one fit a terminal."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters that no text needs."""
 
 json_option = option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON alone on stdout."
@@ -147,7 +152,14 @@ def show(*renderables: RenderableType) -> None:
 
 def show_json(model: BaseModel) -> None:
     """Prints a model as JSON, alone on stdout."""
-    click.echo(model.model_dump_json(indent=2))
+    click.echo(printable_json(model.model_dump_json(indent=2)))
+
+
+def stream_text(piece: str) -> None:
+    """Prints a piece of a model's text; on a terminal control characters are escaped."""
+    if sys.stdout.isatty():
+        piece = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], piece)
+    click.echo(piece, nl=False)
 
 
 @contextmanager

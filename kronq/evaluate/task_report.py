@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kronq.errors import printable
 from kronq.evaluate.metrics import MetricChanges, TaskMetrics, metric_changes, task_metrics
 from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.task_tables import task_view
@@ -48,7 +49,7 @@ class TaskReport(Displayed):
 
     def __repr__(self) -> str:
         names = ", ".join(row.name for row in self.rows)
-        return f"TaskReport({self.examples} examples, {names})"
+        return printable(f"TaskReport({self.examples} examples, {names})")
 
 
 def score_all(

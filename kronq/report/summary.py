@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kronq.errors import printable
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_names import describe_names, name_template
@@ -55,7 +56,7 @@ class Summary(Displayed):
         return summary_view(self)
 
     def __repr__(self) -> str:
-        return summary_line(self)
+        return printable(summary_line(self))
 
 
 def summarize(adapter: Adapter) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kronq.errors import printable
 from kronq.report.display.numbers import format_db
 from kronq.report.display.table_view import TableView
 
@@ -38,7 +39,7 @@ def comparison_view(comparison: Comparison) -> TableView:
 def comparison_line(comparison: Comparison) -> str:
     """Returns a comparison in one line, for ``repr``."""
     adapters = list(dict.fromkeys(row.adapter for row in comparison.rows))
-    return f"Comparison({len(comparison.rows)} rows of {', '.join(adapters)})"
+    return printable(f"Comparison({len(comparison.rows)} rows of {', '.join(adapters)})")
 
 
 def _format_others(row: ComparisonRow) -> str:

@@ -66,13 +66,13 @@ class TableView:
         return "left" if column in _TEXT_COLUMNS else "right"
 
     def _rich_table(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
+        from kronq.report.display.plain_table import PlainTable
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = PlainTable()
+        table.header_style = "bold"
         for column in self.columns:
             left = self._alignment(column) == "left"
             table.add_column(column, justify="left" if left else "right", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_cells(*row)
         return table
