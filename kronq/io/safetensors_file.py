@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from kronq.errors import FormatError, NotFoundError, StrPath
-from kronq.io.tensors import DTYPES, Entry, Tensors
+from kronq.io.tensors import NUMBERS, Entry, Tensors
 
 MAX_HEADER = 64 * 2**20
 MAX_TENSORS = 200_000
@@ -33,7 +33,7 @@ class TensorFile(Tensors):
 
     def _array(self, name: str) -> NDArray[Any]:
         entry = self.entries[name]
-        dtype = DTYPES[entry.dtype]
+        dtype = NUMBERS[entry.dtype]
         if entry.nbytes == 0:
             return np.empty(entry.shape, dtype=dtype)
         raw = self._map[entry.offset : entry.offset + entry.nbytes]

@@ -21,6 +21,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
 }
 FLOATS = ("F32", "F16", "BF16")
+NUMBERS = DTYPES | {
+    "F64": np.dtype(np.float64),
+    **{f"{k.upper()}{n}": np.dtype(f"{k}{n // 8}") for k in "iu" for n in (16, 32, 64)},
+}
+"""Dtypes that a single number may have, such as α."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -74,12 +79,15 @@ class Tensors:
         return self._array(name)
 
     def matrix(self, name: str) -> NDArray[Any]:
-        """Returns a two-dimensional floating-point tensor.
+        """Returns a two-dimensional floating-point tensor; float64 becomes float32.
 
         Raises:
             FormatError: It is of another kind.
         """
         entry = self.entries[name]
+        if entry.dtype == "F64" and len(entry.shape) == 2 and 0 not in entry.shape:
+            with np.errstate(over="ignore"):
+                return self._array(name).astype(np.float32)
         if entry.dtype not in FLOATS or len(entry.shape) != 2 or 0 in entry.shape:
             raise FormatError(
                 f"tensor {name!r} is not a floating-point matrix",
@@ -88,6 +96,22 @@ class Tensors:
                 expected=f"two dimensions of {', '.join(FLOATS)}",
             )
         return self.array(name)
+
+    def number(self, name: str) -> float:
+        """Returns a tensor of one number, of any dtype.
+
+        Raises:
+            FormatError: It is not one number.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in NUMBERS or entry.nbytes == 0 or entry.shape not in ((), (1,)):
+            raise FormatError(
+                f"{name!r} is not a number",
+                path=self.path,
+                found=f"{entry.dtype} {list(entry.shape)}",
+                expected="one value",
+            )
+        return float(self._array(name).reshape(-1)[0])
 
     def _array(self, name: str) -> NDArray[Any]:
         raise NotImplementedError

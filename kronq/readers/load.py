@@ -13,6 +13,7 @@ from kronq.errors import (
     FormatError,
     NotFoundError,
     StrPath,
+    UnsupportedError,
     check_choice,
     check_type,
 )
@@ -20,6 +21,7 @@ from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
 from kronq.readers import READERS
 from kronq.readers.options import Options
+from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
 FORMATS = ("kronq", *READERS)
@@ -84,12 +86,26 @@ def _detect(path: Path) -> str:
             "no adapter in this folder",
             path=path,
             expected="adapter_config.json and adapter_model.safetensors",
-            hint="give a packed file itself" if any(path.glob("*.safetensors")) else None,
+            hint=_folder_hint(path),
         )
     names = sorted(open_tensors(path).entries)
+    if any(".lora_down." in name for name in names):
+        raise UnsupportedError(
+            "a LoRA in kohya's layout (lora_down, lora_up), which kronq does not read",
+            path=path,
+            expected="a PEFT folder",
+            hint="PEFT's examples/lora_dreambooth/convert_kohya_ss_sd_lora_to_peft.py makes one",
+        )
     raise FormatError(
         "not an adapter that kronq knows",
         path=path,
         found=", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no tensors",
         expected="PEFT, LyCORIS LoKr, Kron-LoRA factors or a packed file",
     )
+
+
+def _folder_hint(folder: Path) -> str | None:
+    inside = sorted(config.parent for config in folder.glob(f"*/{CONFIG}"))
+    if inside:
+        return f"give {' or '.join(map(str, inside))}"
+    return "give a packed file itself" if any(folder.glob("*.safetensors")) else None

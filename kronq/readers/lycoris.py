@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.safetensors_file import open_tensors
-from kronq.io.tensors import FLOATS, Tensors
+from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
@@ -68,14 +68,13 @@ def read(path: Path, options: Options) -> Adapter:
         if layer in layers:
             raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
         factors = lokr.read_factors(file, layer, parts)
-        alpha = (
-            options.alpha if options.alpha is not None else _read_scalar(file, parts.get("alpha"))
-        )
+        alpha = options.alpha
+        if alpha is None and "alpha" in parts:  # infinite, maybe, where no rule uses it
+            alpha = file.number(parts["alpha"])
         rule = options.scale_rule or "lycoris"
         scale = scale_of(rule, alpha=alpha, rank=factors.rank, path=path, layer=layer)
-        scalar = _read_scalar(file, parts.get("scalar"))
-        if scalar is not None:  # trained; multiplies w1, and is folded into it by a regular save
-            scale *= scalar
+        # The scalar is trained; a regular save folds it into w1.
+        scale *= _read_scalar(file, parts.get("scalar"))
         layers[layer] = Delta.uncropped(factors.a, factors.b, scale)
     if not layers:
         raise FormatError("no adapted layers", path=path)
@@ -110,18 +109,9 @@ def module_path(key: str) -> str:
     return f"{match['encoder']}.{path}" if match["encoder"] else path
 
 
-def _read_scalar(file: Tensors, tensor: str | None) -> float | None:
-    if tensor is None:
-        return None
-    entry = file.entries[tensor]
-    if entry.dtype not in FLOATS or entry.nbytes == 0 or entry.shape not in ((), (1,)):
-        raise FormatError(
-            f"{tensor!r} is not a number",
-            path=file.path,
-            found=f"{entry.dtype} {list(entry.shape)}",
-            expected="one floating-point value",
-        )
-    value = float(file.array(tensor).reshape(-1)[0])
+def _read_scalar(file: Tensors, tensor: str | None) -> float:
+    """Returns what multiplies w1: 1 where the file has no scalar."""
+    value = 1.0 if tensor is None else file.number(tensor)
     if not math.isfinite(value):
         raise FormatError(f"{tensor!r} is not finite", path=file.path, found=value)
     return value

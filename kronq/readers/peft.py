@@ -6,7 +6,7 @@ Shapes come from the tensors, never from the config: PEFT's own factorization ru
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,22 @@ from kronq.model.matrix import Float
 from kronq.readers import lokr
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
-from kronq.readers.scale_rule import ScaleRule, scale_of
+from kronq.readers.scale_rule import ScaleRule, scale_of, uses_alpha
 
 PREFIX = "base_model.model."
 """Prefix of every tensor's name."""
 _PICKLED_WEIGHTS = "adapter_model.bin"
 
-_LOKR_KEY = rf"(?P<layer>.+)\.(?P<part>{'|'.join((*lokr.PARTS, *lokr.CONVOLUTION_PARTS))})"
-_LORA_KEY = r"(?P<layer>.+)\.(?P<part>lora_[AB])(\.default)?\.weight"
+_INDEX = f"{WEIGHTS}.index.json"
+
+_NAME = r"(\.(?P<adapter>[^.]+))?"
+_LOKR_KEY = rf"(?P<layer>.+)\.(?P<part>{'|'.join((*lokr.PARTS, *lokr.CONVOLUTION_PARTS))}){_NAME}"
+_LORA_KEY = rf"(?P<layer>.+)\.(?P<part>lora_[AB]){_NAME}\.weight"
+
+_WRAPPER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Steps of a path that torch.compile, FSDP and activation checkpointing add."""
+_PARALLEL = re.compile(rf"^(module\.)*({re.escape(PREFIX)})?(module\.)*")
+"""``module.`` of DataParallel, around PEFT's model or the base."""
 
 
 def detect(path: Path) -> bool:
@@ -47,6 +55,13 @@ def read(path: Path, options: Options) -> Adapter:
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
     config.check_supported()
+    if not (folder / WEIGHTS).exists() and (folder / _INDEX).exists():
+        raise UnsupportedError(
+            "the weights are split over several files",
+            path=folder / _INDEX,
+            expected=f"one {WEIGHTS}",
+            hint="load all parts with safetensors' load_file and save them with one save_file",
+        )
     pickled = not (folder / WEIGHTS).exists() and (folder / _PICKLED_WEIGHTS).exists()
     file = open_tensors(folder / (_PICKLED_WEIGHTS if pickled else WEIGHTS))
     origin = Origin("peft", path, file.size, config.base_model)
@@ -79,20 +94,52 @@ def _split_names(tensors: Tensors, pattern: str) -> dict[str, tuple[str, str]]:
     Raises:
         UnsupportedError: Some tensors are no part of a layer; all of them are named.
     """
-    names, unknown = {}, []
+    names: dict[str, tuple[str, str]] = {}
+    owners: dict[tuple[str, str], str] = {}
+    unknown = []
     for tensor in tensors.entries:
-        match = re.fullmatch(pattern, tensor)
-        if match:
-            names[tensor] = (match["layer"].removeprefix(PREFIX), match["part"])
-        else:
+        match = re.fullmatch(pattern, unwrap_name(tensor))
+        if not match:
             unknown.append(tensor)
-    frozen = {f"{PREFIX}{layer}.base_layer.weight" for layer, _ in names.values()}
-    unknown = [tensor for tensor in unknown if tensor not in frozen]
+            continue
+        names[tensor] = match["layer"], match["part"]
+        other = owners.setdefault(names[tensor], tensor)
+        if other != tensor:
+            raise FormatError(
+                "two tensors are the same part of one layer",
+                path=tensors.path,
+                layer=match["layer"],
+                found=listing([other, tensor]),
+                hint="keep those of one adapter",
+            )
+    frozen = {f"{layer}.base_layer.weight" for layer, _ in names.values()}
+    unknown = [tensor for tensor in unknown if unwrap_name(tensor) not in frozen]
     if unknown:
         raise UnsupportedError(
             "tensors that belong to no supported layer", path=tensors.path, found=listing(unknown)
         )
+    _refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
+
+
+def unwrap_name(tensor: str) -> str:
+    """Returns a tensor's name without PEFT's prefix and without the steps of wrappers."""
+    return _PARALLEL.sub("", _WRAPPER.sub("", tensor))
+
+
+def _refuse_experts(tensors: Tensors, layers: Iterable[str]) -> None:
+    """Refuses LoRA on the stacked weights of experts, which has r rows for each of them.
+
+    Raises:
+        UnsupportedError: Some layers are such weights; all of them are named.
+    """
+    experts = [name for name in layers if re.search(r"(^|\.)(experts|base_layer)$", name)]
+    if experts:
+        raise UnsupportedError(
+            "LoRA on the stacked weights of experts (target_parameters) is not supported",
+            path=tensors.path,
+            found=listing(experts),
+        )
 
 
 def _read_lokr(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
@@ -171,5 +218,7 @@ def _scale(
     rank: int | None,
     layer: str,
 ) -> float:
-    alpha = config.alpha(layer) if options.alpha is None else options.alpha
+    alpha = options.alpha
+    if alpha is None and uses_alpha(rule, rank):
+        alpha = config.alpha(layer)
     return scale_of(rule, alpha=alpha, rank=rank, path=tensors.path, layer=layer)

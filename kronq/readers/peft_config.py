@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ class PeftConfig:
             UnsupportedError: Another ``peft_type``, DoRA, biases, trained full modules, or an
                 initialization that moved a part of the base into the factors.
         """
+        if "fine_tune_type" in self.settings and "peft_type" not in self.settings:
+            raise UnsupportedError(
+                "an adapter of mlx-lm, which kronq does not read",
+                path=self.path,
+                expected="a PEFT folder",
+                hint="PEFT's tensors are these transposed, and its alpha is scale times rank",
+            )
         kind = self.settings.get("peft_type")
         if kind not in ("LOKR", "LORA"):
             raise UnsupportedError(
@@ -83,7 +91,7 @@ class PeftConfig:
                 expected="LOKR or LORA",
             )
         refused = [name for name in _UNSUPPORTED_SETTINGS if self.settings.get(name)]
-        if self.settings.get("bias", "none") != "none":
+        if self.settings.get("bias") not in (None, False, "none"):
             refused.append("bias")
         if refused:
             raise UnsupportedError(
@@ -97,26 +105,39 @@ class PeftConfig:
                 "the adapter belongs to a base that its initialization changed",
                 path=self.path,
                 found=f"init_lora_weights {initialization!r}",
-                hint="save it with PEFT's path_initial_model_for_weight_conversion",
+                hint="PEFT's path_initial_model_for_weight_conversion "
+                + (
+                    "does not undo LoftQ: merge it into the base that LoftQ wrote"
+                    if initialization.lower() == "loftq"
+                    else "gives one of the original base"
+                ),
             )
 
     def _value(self, pattern: str, key: str, layer: str) -> Any:
         """Returns a layer's value, matched as PEFT's ``get_pattern_key`` does, or the default."""
+        for expression, (compiled, value) in self._patterns[pattern].items():
+            if compiled.match(layer):
+                return self._number(value, f"{pattern}[{expression!r}]")
+        return self._number(self.settings.get(key), key)
+
+    @cached_property
+    def _patterns(self) -> dict[str, dict[str, tuple[re.Pattern[str], Any]]]:
+        """Compiled expressions; ``re`` itself keeps no more than 512."""
+        return {name: self._compile(name) for name in ("rank_pattern", "alpha_pattern")}
+
+    def _compile(self, pattern: str) -> dict[str, tuple[re.Pattern[str], Any]]:
         patterns = self.settings.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise FormatError(
                 f"{pattern} is not layer → number", path=self.path, found=repr(patterns)
             )
-        for expression, value in patterns.items():
-            try:
-                matches = re.match(rf"(.*\.)?({expression})$", layer)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise FormatError(
-                    f"{pattern} has a bad expression: {error}", path=self.path
-                ) from None
-            if matches:
-                return self._number(value, f"{pattern}[{expression!r}]")
-        return self._number(self.settings.get(key), key)
+        try:
+            return {
+                expression: (re.compile(rf"(.*\.)?({expression})$"), value)
+                for expression, value in patterns.items()
+            }
+        except (re.error, RecursionError, OverflowError) as error:
+            raise FormatError(f"{pattern} has a bad expression: {error}", path=self.path) from None
 
     def _number(self, value: Any, name: str) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ ScaleRule = Literal["peft", "rslora", "lycoris", "one"]
 SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
 
 LARGEST_SCALE = 1e4
-"""Largest scale that is believed: a larger α is a placeholder (ai-toolkit writes 1e10)."""
+"""Largest size of a scale that is believed: a larger α is a placeholder (ai-toolkit's 1e10)."""
 
 
 def scale_of(
@@ -37,9 +37,9 @@ def scale_of(
         layer: For the error.
 
     Raises:
-        FormatError: α is not finite, negative or absurd, or the rule needs a rank and has none.
+        FormatError: α is not finite or absurd, or the rule needs a rank and has none.
     """
-    if rule == "one" or (rule == "lycoris" and rank is None):
+    if not uses_alpha(rule, rank):
         return 1.0
     if rank is None or rank <= 0:
         raise FormatError(
@@ -50,13 +50,18 @@ def scale_of(
             hint="{scale_rule=lycoris} or one",
         )
     value = (rank if alpha is None else alpha) / (math.sqrt(rank) if rule == "rslora" else rank)
-    if not math.isfinite(value) or not 0 <= value <= LARGEST_SCALE:
+    if not math.isfinite(value) or abs(value) > LARGEST_SCALE:
         raise FormatError(
             "the scale is absurd",
             path=path,
             layer=layer,
             found=f"alpha {alpha:g} / rank {rank} by the rule {rule!r}",
-            expected=f"0 to {LARGEST_SCALE:g}",
-            hint="alpha may be a placeholder: try {scale_rule=lycoris} or one",
+            expected=f"at most {LARGEST_SCALE:g}",
+            hint="alpha may be a placeholder: {alpha} replaces it, {scale_rule=one} is scale 1",
         )
     return value
+
+
+def uses_alpha(rule: ScaleRule, rank: int | None) -> bool:
+    """Tells whether a layer's scale depends on α; ``rank`` is None when both factors are whole."""
+    return rule != "one" and not (rule == "lycoris" and rank is None)

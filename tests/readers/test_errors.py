@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,7 +286,7 @@ def test_convolutions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [ones(15), np.ones((15, 2), np.int8), np.ones((15, 2)), ones(0, 2)]
+    "array", [ones(15), np.ones((15, 2), np.int8), np.ones((0, 2)), ones(0, 2)]
 )
 def test_tensors_that_are_no_matrices(tmp_path: Path, array: np.ndarray) -> None:
     change_tensors(lokr(tmp_path), lambda tensors: tensors.update({f"{Q}.lokr_w2_a": array}))
@@ -308,3 +309,146 @@ def test_file_of_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["format", "scale_rule"])
 def test_options_that_do_not_exist(tmp_path: Path, name: str) -> None:
     assert "found tensorflow" in str(refused(lokr(tmp_path), **{name: "tensorflow"}))
+
+
+def test_two_tensors_for_one_part(tmp_path: Path) -> None:
+    """One of them won silently; the same layer may also be there with a wrapper's prefix."""
+    a = f"{Q}.lora_A"
+    for second in (f"{a}.default.weight", f"{a}.other.weight", f"_orig_mod.{a}.weight"):
+        folder = lora(tmp_path)
+        change_tensors(folder, lambda t, second=second: t.update({second: ones(2, 9)}))  # type: ignore[misc]
+        error = refused(folder)
+        assert error.layer == "model.layers.0.self_attn.q_proj"
+        assert error.found == ", ".join(sorted([f"{a}.weight", second]))
+        assert "two tensors are the same part of one layer" in str(error)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "_orig_mod.base_model.model.",
+        "module.base_model.model.",
+        "base_model.model._orig_mod.",
+        "base_model.model.module.",
+        "_fsdp_wrapped_module.base_model.model._fsdp_wrapped_module.",
+        "module._orig_mod.base_model.model.",
+    ],
+)
+@pytest.mark.parametrize("make", [lokr, lora])
+def test_wrappers_are_no_part_of_a_name(
+    tmp_path: Path, make: Callable[[Path], Path], prefix: str
+) -> None:
+    """torch.compile, FSDP and DataParallel put them into the path of every layer."""
+    expected = {name: d.dense() for name, d in kronq.load(make(tmp_path / "plain")).items()}
+    path = make(tmp_path / "wrapped")
+    weights = path / "adapter_model.safetensors"
+    inside = {
+        name.replace("base_model.model.", prefix).replace(
+            "layers.0.", "layers.0._checkpoint_wrapped_module.", 1
+        ): value
+        for name, value in load_file(weights).items()
+    }
+    save_file(inside, weights)
+    adapter = kronq.load(path)
+    assert list(adapter) == list(expected)
+    for name, delta in adapter.items():
+        assert (delta.dense() == expected[name]).all()
+    kronq.convert(adapter, tmp_path / "out", to="peft")
+    assert list(load_file(tmp_path / "out" / "adapter_model.safetensors")) == list(
+        load_file(tmp_path / "plain" / "adapter_model.safetensors")
+    )
+
+
+def test_the_name_of_an_adapter_in_the_keys(tmp_path: Path) -> None:
+    weights = lora(tmp_path) / "adapter_model.safetensors"
+    save_file(
+        {k.replace(".weight", ".task.weight"): v for k, v in load_file(weights).items()}, weights
+    )
+    assert list(kronq.load(tmp_path)) == ["model.layers.0.self_attn.q_proj"]
+
+
+def test_factors_in_float64_become_float32(tmp_path: Path) -> None:
+    weights = lora(tmp_path) / "adapter_model.safetensors"
+    save_file({k: v.astype(np.float64) for k, v in load_file(weights).items()}, weights)
+    (delta,) = kronq.load(tmp_path).values()
+    assert {m.dtype for m in delta.matrices} == {"float32"}
+    assert (delta.dense() == 2 * 4 / 2).all()
+
+
+def test_a_negative_alpha_is_read(tmp_path: Path) -> None:
+    """Sliders and task arithmetic have one; the scale is -2, and no hint offers 1."""
+    change_config(lora(tmp_path), lora_alpha=-4)
+    (delta,) = kronq.load(tmp_path).values()
+    assert delta.scale == -2
+    kronq.convert(kronq.load(tmp_path), tmp_path / "out", to="lora")
+    (written,) = kronq.load(tmp_path / "out").values()
+    assert (written.dense() == delta.dense()).all()
+
+
+@pytest.mark.parametrize("bias", [None, False, "none"])
+def test_no_bias_by_any_name(tmp_path: Path, bias: Any) -> None:
+    change_config(lora(tmp_path), bias=bias)
+    assert len(kronq.load(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("alpha", [float("inf"), float("nan"), None, "4"])
+def test_an_alpha_that_no_rule_uses_may_be_anything(tmp_path: Path, alpha: Any) -> None:
+    change_config(lokr(tmp_path), alpha=alpha)
+    (delta,) = kronq.load(tmp_path, scale_rule="one").values()
+    assert delta.scale == 1
+
+
+def test_experts_are_refused_by_name(tmp_path: Path) -> None:
+    """PEFT's target_parameters give r rows to each expert: no LoRA of rank r times experts."""
+    for name in ("mlp.experts", "mlp.experts.base_layer"):
+        layer = f"base_model.model.model.layers.0.{name}"
+        tensors = {f"{layer}.lora_A.weight": ones(8, 9), f"{layer}.lora_B.weight": ones(15, 8)}
+        folder(tmp_path, LORA, tensors)
+        for rule in (None, "lycoris", "one"):
+            error = refused(tmp_path, scale_rule=rule)
+            assert "stacked weights of experts (target_parameters)" in str(error)
+            assert error.found == f"model.layers.0.{name}"
+
+
+def test_more_patterns_than_python_caches(tmp_path: Path) -> None:
+    """Each is compiled once: 600 layers took a minute."""
+    config: dict[str, Any] = {**LORA, "rank_pattern": {}}
+    tensors = {}
+    for i in range(600):
+        layer = f"model.layers.{i}.q_proj"
+        config["rank_pattern"]["^" + layer.replace(".", r"\.")] = 1 + i % 3
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = ones(1 + i % 3, 2)
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = ones(2, 1 + i % 3)
+    folder(tmp_path, config, tensors)
+    begun = time.process_time()
+    adapter = kronq.load(tmp_path)
+    assert time.process_time() - begun < 5
+    assert adapter["model.layers.599.q_proj"].scale == 4 / 3
+
+
+def test_layouts_of_others_are_named(tmp_path: Path) -> None:
+    named = tmp_path / "out"
+    named.mkdir()
+    lora(named / "task_a")
+    assert f"hint: give {named / 'task_a'})" in str(refused(named))
+
+    split = lora(tmp_path / "split")
+    weights = split / "adapter_model.safetensors"
+    weights.rename(split / "adapter_model-00001-of-00001.safetensors")
+    (split / "adapter_model.safetensors.index.json").write_text("{}")
+    assert "the weights are split over several files" in str(refused(split))
+
+    mlx = tmp_path / "mlx"
+    mlx.mkdir()
+    (mlx / "adapter_config.json").write_text('{"fine_tune_type": "lora"}')
+    save_file({"x.lora_a": ones(2, 2)}, mlx / "adapters.safetensors")
+    assert "an adapter of mlx-lm" in str(refused(mlx))
+
+    kohya = tmp_path / "kohya.safetensors"
+    save_file({f"lora_unet_x.lora_{k}.weight": ones(2, 2) for k in ("down", "up")}, kohya)
+    assert "a LoRA in kohya's layout" in str(refused(kohya))
+
+
+def test_loftq_gets_a_hint_of_its_own(tmp_path: Path) -> None:
+    change_config(lora(tmp_path), init_lora_weights="loftq")
+    assert "does not undo LoftQ" in str(refused(tmp_path))

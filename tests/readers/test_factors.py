@@ -84,7 +84,7 @@ def test_alpha_must_come_from_somewhere(tmp_path: Path) -> None:
         ({"alpha": "lots"}, "alpha is not a number; found 'lots'"),
         ({"alpha": "nan"}, "the scale is absurd; found alpha nan / rank 4"),
         ({"alpha": "1e10"}, r"the scale is absurd; found alpha 1e\+10 / rank 4"),
-        ({"alpha": "-1"}, "the scale is absurd; found alpha -1 / rank 4"),
+        ({"alpha": "-1e10"}, r"the scale is absurd; found alpha -1e\+10 / rank 4"),
         ({"alpha": "8", "shapes": "[1, 2]"}, r"shapes are not layer → \[d_out, d_in\]"),
         ({"alpha": "8", "shapes": '{"x": [1]}'}, r"shapes are not layer → \[d_out, d_in\]"),
         (

@@ -226,3 +226,37 @@ def test_peft_weights_without_their_config_are_refused(tmp_path: Path) -> None:
     rename(path, "lycoris_proj", f"base_model.model.{NAME}")
     with pytest.raises(FormatError, match=r"without their adapter_config\.json"):
         kronq.load(path)
+
+
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        torch.tensor(9999999999).to(torch.float16),  # infinite
+        torch.tensor(9999999999),
+        torch.tensor(32, dtype=torch.int32),
+        torch.tensor([32.0], dtype=torch.float64),
+    ],
+    ids=str,
+)
+def test_an_alpha_of_any_type_where_it_is_not_used(tmp_path: Path, alpha: torch.Tensor) -> None:
+    """ai-toolkit saves 9999999999 in the adapter's dtype, and LyCORIS before 2024 an integer."""
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(12, 30), lora_dim=64, factor=3)
+    save_file(load_file(path) | {"lycoris_proj.alpha": alpha}, path)
+    assert difference(kronq.load(path)["proj"].dense(), reference(module)) <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float64])
+def test_an_alpha_of_any_type_where_it_counts(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3, alpha=5)
+    save_file(load_file(path) | {"lycoris_proj.alpha": torch.tensor(5, dtype=dtype)}, path)
+    assert difference(kronq.load(path)["proj"].dense(), reference(module)) <= 1e-6
+
+
+def test_an_infinite_alpha_where_it_counts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
+    save_file(load_file(path) | {"lycoris_proj.alpha": torch.tensor(torch.inf)}, path)
+    with pytest.raises(FormatError, match="the scale is absurd; found alpha inf"):
+        kronq.load(path)
