@@ -67,7 +67,7 @@ def _models(adapter: kronq.Adapter) -> Iterator[Model]:
     yield "no adapter", None, "–", "–"
     yield "as trained", adapter, f"{adapter.origin.file_bytes:,}", "–"
     for method, bits in WIDTHS:
-        quantized = kronq.quantize(adapter, config_for(method, bits))  # type: ignore[arg-type]
+        quantized = kronq.quantize(adapter, config_for(method, bits))
         yield f"{method} {bits} bit", quantized, *_figures(adapter, quantized)
     for size in SIZES:
         quantized = kronq.quantize(adapter, kronq.Compact(size=size))

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kronq.quantization.methods import Method
-
 import kronq
 from benchmarks import baselines
 from kronq.model.adapter import Adapter
 from kronq.quantization.config_names import config_for
 
 ADAPTER = Path(__file__).parents[1] / "examples" / "arc-easy-lokr-r8"
-KRONQ: tuple[tuple[Method, tuple[float, ...]], ...] = (
+KRONQ: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("fp16", (16,)),
     ("rtn", (8, 4, 3, 2)),
     ("balanced", (8, 4, 3, 2)),

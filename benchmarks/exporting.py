@@ -30,10 +30,10 @@ MODULE = "benchmarks.exporting"
 BASE = Path(__file__).parents[1] / ".demo" / "base"
 RUNS = 3
 FORMS = {
-    "branch": {"form": "branch"},
-    "merged": {"form": "merged"},
-    "slots": {"form": "slots"},
-    "slots, kernel": {"form": "slots", "kernel": True},
+    "branch": kronq.Branch(),
+    "merged": kronq.Merged(),
+    "slots": kronq.Slots(),
+    "slots, kernel": kronq.Slots(compiled=True),
 }
 
 
@@ -57,7 +57,7 @@ def main(*arguments: str) -> None:
 
 
 def _print(form: str, verify: bool, base: Path, size: int) -> None:
-    request = {"options": FORMS[form] | {"verify": verify}, "base": str(base)}
+    request = {"form": form, "verify": verify, "base": str(base)}
     found = [in_a_process(MODULE, request) for _ in range(RUNS)]
     if "refused" in found[0]:
         print(f"  {form}: {found[0]['refused']}")
@@ -79,7 +79,8 @@ def child(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=base.resolve().parent) as folder, Watch() as watch:
         start = time.perf_counter()
         try:
-            report = kronq.export_onnx(adapter, base, Path(folder, "out"), **request["options"])
+            form, out = FORMS[request["form"]], Path(folder, "out")
+            report = kronq.export_onnx(adapter, base, out, form, verify=request["verify"])
         except kronq.KronqError as error:
             return {"refused": str(error)}
         seconds = time.perf_counter() - start

@@ -63,7 +63,7 @@ def _models(adapter: kronq.Adapter, packed: list[str], shares: list[float]) -> I
         yield f"kronq {made.recipe.method}", made, made.origin.file_bytes, False
     for refit in ("unbiased", "fit"):
         for bits in shares:
-            made = kronq.quantize(adapter, kronq.Compact(bpw=bits, refit=refit))  # type: ignore[arg-type]
+            made = kronq.quantize(adapter, kronq.Compact(bpw=bits, refit=refit))
             yield f"kronq compact, {refit}", made, kronq.measure(adapter, made).total.bytes, False
     for bits in (4, 2):
         made = kronq.quantize(adapter, bits=bits)

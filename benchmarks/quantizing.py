@@ -96,7 +96,7 @@ def _made(adapter: Adapter, route: str, start: float) -> dict[str, float]:
     """Quantizing and saving, and then opening the file and reading all its numbers."""
     with tempfile.TemporaryDirectory() as folder:
         bits = 4 if route == "native" else 2
-        quantized = kronq.quantize(adapter, config_for(route, bits))  # type: ignore[arg-type]
+        quantized = kronq.quantize(adapter, config_for(route, bits))
         path = kronq.save(quantized, Path(folder, "a.safetensors"))
         made = time.perf_counter()
         for delta in kronq.load(path).values():
