@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from kronq.errors import (
     MismatchError,
     NotFoundError,
     StrPath,
+    check_type,
     listing,
 )
 from kronq.genai.adapter_cache import AdapterFile, prepare_adapter
@@ -30,7 +32,8 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
     """Adapters by name that this folder's graph can run with.
 
     onnxruntime and onnxruntime-genai each bring an ONNX Runtime of their own; both map the same
-    file, each when it first runs with it.
+    file, each when it first runs with it. Threads may load, run and unload at the same time: a run
+    keeps its adapter.
 
     Args:
         folder: A model folder as ``kronq export --form slots`` writes it.
@@ -43,15 +46,17 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         self._files: dict[str, AdapterFile] = {}
         self._mapped: dict[str, ort.LoraAdapter] = {}
         self._in_genai: set[str] = set()
+        self._lock = threading.RLock()
 
     def __getitem__(self, name: str) -> AdapterFile:
+        check_type("adapter", name, str)
         if name not in self._files:
             loaded = listing(self._files) or "none"
             raise ArgumentError("no such adapter", found=repr(name), expected=f"one of: {loaded}")
         return self._files[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._files
+        return isinstance(name, str) and name in self._files
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -84,57 +89,77 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             MismatchError: The adapter does not belong to this graph.
             UnsupportedError: The graph takes no adapters.
         """
-        if name in self._files:
-            raise ArgumentError("an adapter of this name is loaded", found=name, hint="unload it")
+        check_type("name", name, str)
+        self._refuse_loaded(name)
         adapter = prepare_adapter(path, self.slots)
         if adapter.file == adapter.origin:
             check_names(adapter.file, self.slots)
         try:
-            self._mapped[name] = map_file(adapter.file)
+            mapped = map_file(adapter.file)
         except (FormatError, NotFoundError):
             if adapter.file == adapter.origin:
                 raise
             adapter.file.unlink(missing_ok=True)  # a damaged file in the cache
             adapter = prepare_adapter(path, self.slots)
-            self._mapped[name] = map_file(adapter.file)
-        self._files[name] = adapter
+            mapped = map_file(adapter.file)
+        with self._lock:
+            self._refuse_loaded(name)
+            self._files[name], self._mapped[name] = adapter, mapped
         return adapter
 
+    def _refuse_loaded(self, name: str) -> None:
+        if name in self._files:
+            raise ArgumentError("an adapter of this name is loaded", found=name, hint="unload it")
+
     def unload(self, name: str) -> None:
-        """Forgets an adapter.
+        """Forgets an adapter; a run that has begun with it in another thread ends well.
 
         Raises:
             KronqError: No adapter has this name, or a text is being generated with it.
         """
-        _ = self[name]
-        if name in self._in_genai:
-            try:
-                self._genai.unload(name)
-            except RuntimeError as error:
-                raise KronqError("the adapter is in use", found=name) from error
-            self._in_genai.discard(name)
-        del self._files[name], self._mapped[name]
+        with self._lock:
+            _ = self[name]
+            if name in self._in_genai:
+                try:
+                    self._genai.unload(name)
+                except RuntimeError as error:
+                    raise KronqError("the adapter is in use", found=name) from error
+                self._in_genai.discard(name)
+            del self._files[name], self._mapped[name]
 
     def run_options(self, name: str | None) -> ort.RunOptions | None:
-        """Returns onnxruntime's options for a run with an adapter; None for the base alone."""
+        """Returns onnxruntime's options for a run with an adapter; None for the base alone.
+
+        The options keep the adapter, which onnxruntime itself does not.
+        """
         if name is None:
             return None
-        import onnxruntime as ort
-
-        _ = self[name]
-        options = ort.RunOptions()
-        options.add_active_adapter(self._mapped[name])
+        with self._lock:
+            _ = self[name]
+            adapter = self._mapped[name]
+        options = _run_options_class()()
+        options.adapter = adapter
+        options.add_active_adapter(adapter)
         return options
 
     def activate(self, generator: og.Generator, name: str | None) -> None:
         """Makes a generator run with an adapter from its first token on."""
         if name is None:
             return
-        adapter = self[name]
-        if name not in self._in_genai:
-            self._genai.load(str(adapter.file.absolute()), name)
-            self._in_genai.add(name)
-        generator.set_active_adapter(self._genai, name)
+        with self._lock:
+            adapter = self[name]
+            if name not in self._in_genai:
+                self._genai.load(str(adapter.file.absolute()), name)
+                self._in_genai.add(name)
+            generator.set_active_adapter(self._genai, name)
+
+
+@cache
+def _run_options_class() -> Any:
+    """Returns onnxruntime's RunOptions as a class of Python, whose objects take attributes."""
+    import onnxruntime as ort
+
+    return type("RunOptions", (ort.RunOptions,), {})
 
 
 def map_file(file: Path) -> Any:

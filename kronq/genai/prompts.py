@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kronq.errors import ArgumentError, UnsupportedError
+from kronq.errors import ArgumentError, UnsupportedError, check_type
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -28,6 +28,7 @@ def encode_prompt(tokenizer: og.Tokenizer, prompt: Prompt, chat: bool = False) -
         UnsupportedError: The folder has no chat template.
         KronqError: The prompt is empty, or a message has another form.
     """
+    check_type("prompt", prompt, str, Sequence)
     if isinstance(prompt, str) and not chat:
         ids = [int(token) for token in tokenizer.encode(prompt)]
     else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
-from kronq.errors import ArgumentError
+from kronq.errors import ArgumentError, check_type
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -35,6 +36,14 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        check_type("temperature", self.temperature, Real)
+        for name, value, kind in (
+            ("top_p", self.top_p, Real),
+            ("top_k", self.top_k, Integral),
+            ("seed", self.seed, Integral),
+        ):
+            if value is not None:
+                check_type(name, value, kind)
         if not 0 <= self.temperature < float("inf"):
             raise ArgumentError("not a temperature", found=self.temperature, expected="0 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -74,6 +83,9 @@ class GenerationSettings:
     stop: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_type("max_tokens", self.max_tokens, Integral)
+        for text in self.stop:
+            check_type("a stop string", text, str)
         if self.max_tokens < 1:
             raise ArgumentError(
                 "nothing to generate", found=self.max_tokens, expected="1 token or more"

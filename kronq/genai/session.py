@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError, StrPath
+from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.genai.adapter_cache import AdapterFile
 from kronq.genai.array_runner import ArrayRunner, Arrays, SessionReport, Shapes
 from kronq.genai.generation import Generation
@@ -102,7 +102,11 @@ class Session:
         return self.adapters.load(name, path)
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter."""
+        """Forgets an adapter; a run with it that has begun in another thread ends well.
+
+        Raises:
+            KronqError: No adapter has this name, or a text is being generated with it.
+        """
         self.adapters.unload(name)
 
     def run(
@@ -204,6 +208,7 @@ class Session:
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation]:
         """Continues several prompts side by side, with one adapter; as ``generate`` otherwise."""
+        check_type("prompts", prompts, Sequence)
         if isinstance(prompts, str) or not prompts:
             raise ArgumentError("no prompts", found=repr(prompts), expected="a list of prompts")
         settings = GenerationSettings(max_tokens, Sampling(**sampling), _as_list(stop))
@@ -229,4 +234,5 @@ class Session:
 
 
 def _as_list(stop: Stop) -> Sequence[str]:
+    check_type("stop", stop, str, Sequence)
     return [stop] if isinstance(stop, str) else stop

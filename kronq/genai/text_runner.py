@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,13 +32,19 @@ class TextRunner:
     def __init__(self, files: ModelFiles, target: ExecutionTarget) -> None:
         self.files = files
         self.target = target
+        self._opening = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> og.Tokenizer:
         return load_tokenizer(self.files)
 
-    @cached_property
+    @property
     def model(self) -> TextModel:
+        with self._opening:  # threads share one model, to which adapters are loaded
+            return self._model
+
+    @cached_property
+    def _model(self) -> TextModel:
         return load_text_model(self.files, self.target)
 
     def encode(self, text: str) -> list[int]:

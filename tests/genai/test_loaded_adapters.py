@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +18,14 @@ from click.testing import CliRunner
 import kronq
 from kronq import Session
 from kronq.cli import cli
-from kronq.errors import FormatError, KronqError, MismatchError, NotFoundError, UnsupportedError
+from kronq.errors import (
+    ArgumentError,
+    FormatError,
+    KronqError,
+    MismatchError,
+    NotFoundError,
+    UnsupportedError,
+)
 from kronq.genai.text_stream import TextStream
 from kronq.io import checksummed
 from kronq.io.cache import cache_folder
@@ -223,6 +234,91 @@ def test_adapters_that_are_refused(session, files, tiny_base, tmp_path):
         session.load("bad", tmp_path / "bad.onnx_adapter")
     session.unload("one")
     assert list(session.adapters) == ["two"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"adapter": ["one"]},
+        {"adapter": 1},
+        {"stop": 3},
+        {"stop": [3]},
+        {"max_tokens": "5"},
+        {"temperature": "hot"},
+        {"temperature": 1.0, "top_p": "x"},
+        {"temperature": 1.0, "top_k": 1.5},
+        {"temperature": 1.0, "seed": "x"},
+    ],
+)
+def test_arguments_of_wrong_types(session, arguments):
+    with pytest.raises(ArgumentError, match="wrong type"):
+        session.generate("abc", **arguments)
+    with pytest.raises(ArgumentError, match="wrong type"):
+        session.generate_batch(["abc", "d"], **arguments)
+
+
+def test_other_arguments_of_wrong_types(session, files):
+    for call in (
+        lambda: session.logits(IDS, adapter=["one"]),
+        lambda: session.unload(["one"]),
+        lambda: session.load(["x"], files / "one.safetensors"),
+        lambda: session.generate(3),
+        lambda: session.generate_batch(3),
+        lambda: session.generate_batch([3]),
+    ):
+        with pytest.raises(ArgumentError, match="wrong type"):
+            call()
+    assert ["one"] not in session.adapters
+
+
+def test_options_keep_their_adapter(session):
+    """An adapter that is unloaded while a run uses it stays until the run ends."""
+    expected = session.logits(IDS, adapter="one")
+    options = session.adapters.run_options("one")
+    unloaded = weakref.ref(session.adapters["one"])
+    session.unload("one")
+    gc.collect()
+    assert unloaded() is None
+    found = session._arrays.logits(IDS, None, {}, options)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_threads_run_while_another_unloads_and_loads(session, files):
+    expected = {name: session.logits(IDS, adapter=name) for name in ("one", "two")}
+    text = session.generate("abc", adapter="one", max_tokens=4).tokens
+    end = threading.Event()
+    refused, in_use = [], []
+
+    def run(turn: int) -> int:
+        done = 0
+        while not end.is_set() or done == 0:
+            try:
+                if turn % 2:
+                    found = session.generate("abc", adapter="one", max_tokens=4).tokens
+                    assert found == text
+                else:
+                    found = session.logits(IDS, adapter="one")
+                    np.testing.assert_array_equal(found, expected["one"])
+            except KronqError as error:
+                refused.append(str(error))
+                continue
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(run, turn) for turn in range(4)]
+        for _ in range(40):
+            try:
+                session.unload("one")
+            except KronqError as error:
+                in_use.append(str(error))
+            else:
+                session.load("one", files / "one.safetensors")
+        end.set()
+        assert all(each.result(timeout=60) for each in runs)
+    assert all("in use" in error for error in in_use)
+    assert {error.split(";")[0] for error in refused} <= {"no such adapter"}
+    np.testing.assert_array_equal(session.logits(IDS, adapter="one"), expected["one"])
 
 
 def test_several_prompts_at_once(session):
