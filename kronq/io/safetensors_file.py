@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from kronq.errors import FormatError, NotFoundError, StrPath
+from kronq import limits
+from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
 from kronq.io.tensors import NUMBERS, Entry, Tensors
 
-MAX_HEADER = 64 * 2**20
-MAX_TENSORS = 200_000
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -57,8 +56,11 @@ def open_tensors(path: StrPath) -> TensorFile:
     try:
         with safe_open(file, framework="np") as checked:
             names = list(checked.keys())
+            limits.TENSORS.check(len(names), path)
             metadata = dict(checked.metadata() or {})
         described = json.loads(header, object_pairs_hook=refuse_repeated_names)
+    except KronqError:
+        raise
     except (SafetensorError, ValueError, RecursionError) as error:
         raise FormatError(
             f"not a whole safetensors file: {error}",
@@ -66,8 +68,6 @@ def open_tensors(path: StrPath) -> TensorFile:
             found=f"{size:,} bytes",
             hint="was the download or the copy complete?",
         ) from None
-    if len(names) > MAX_TENSORS:
-        raise FormatError("too many tensors", path=path, found=len(names), expected=MAX_TENSORS)
     entries = {}
     for name in names:
         start, stop = described[name]["data_offsets"]
@@ -95,13 +95,14 @@ def _read_header(path: Path) -> tuple[int, bytes]:
         raise FormatError(f"the file cannot be opened: {error.strerror}", path=path) from None
     with stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8 or length > MAX_HEADER:
+        if size < 8 or length > size - 8:
             raise FormatError(
                 "not a safetensors file, or a truncated one",
                 path=path,
                 found=f"a header of {length:,} bytes in a file of {size:,}",
                 hint="was the download or the copy complete?",
             )
+        limits.HEADER.check(length, path)
         return size, stream.read(length)
 
 

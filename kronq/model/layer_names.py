@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from kronq import limits
+
 _NUMBER = re.compile(r"\d+")
 _DIGITS = re.compile(r"(\d+)")
 _PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _RANGES = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
 
-MAX_LAYERS = 100_000
 MAX_NAME = 500
 """Characters of a template around its numbers, so that a short one cannot become gigabytes."""
 
@@ -53,26 +54,35 @@ def describe_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(compress_names(names))
 
 
-def expand_templates(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> list[str]:
+def expand_templates(templates: Iterable[str], *, limit: int | None = None) -> list[str]:
     """Returns the names that templates of ``compress_names`` stand for.
+
+    Args:
+        templates: As ``compress_names`` returns them.
+        limit: Largest number of names; None for ``limits.LAYERS``.
 
     Raises:
         ValueError: A template is malformed or stands for more than ``limit`` names.
     """
-    parsed = list(_parse(templates, limit))
+    parsed = list(_parse(templates, limits.LAYERS.value if limit is None else limit))
     names: list[str] = []
     for head, numbers, tail in parsed:
         names.extend([head] if numbers is None else [f"{head}{n}{tail}" for n in numbers])
     return names
 
 
-def count_names(templates: Iterable[str], *, limit: int = MAX_LAYERS) -> int:
+def count_names(templates: Iterable[str], *, limit: int | None = None) -> int:
     """Counts the names that ``expand_templates`` would return, without making them.
+
+    Args:
+        templates: As ``compress_names`` returns them.
+        limit: Largest number of names; None for ``limits.LAYERS``.
 
     Raises:
         ValueError: As ``expand_templates`` does.
     """
-    return sum(1 if numbers is None else len(numbers) for _, numbers, _ in _parse(templates, limit))
+    parsed = _parse(templates, limits.LAYERS.value if limit is None else limit)
+    return sum(1 if numbers is None else len(numbers) for _, numbers, _ in parsed)
 
 
 def _parse(templates: Iterable[str], limit: int) -> Iterator[tuple[str, range | None, str]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     ValidationError,
     model_validator,
 )
 
-from kronq.errors import FormatError, UnsupportedError
+from kronq import limits
+from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.io.safetensors_file import TensorFile, refuse_repeated_names
 from kronq.model.matrix import scale_shape
 
@@ -89,9 +91,9 @@ class Group(_Strict):
     layers. ``scale`` is one value for all of them or one each. Without ``A`` it is a plain LoRA.
     """
 
-    layers: Annotated[list[str], Field(min_length=1)]
+    layers: Annotated[list[str], Field(min_length=1), FailFast()]
     shape: Shape
-    scale: Scale | list[Scale]
+    scale: Scale | Annotated[list[Scale], Field(fail_fast=True)]
     A: MatrixSpec | None = None
     A2: MatrixSpec | None = None
     B1: MatrixSpec
@@ -159,7 +161,7 @@ class Manifest(_Strict):
     cropped_by_base: bool = False
     recipe: RecipeSpec | None = None
     codes: CodesSpec | None = None
-    groups: list[Group]
+    groups: Annotated[list[Group], FailFast()]
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -198,11 +200,18 @@ def read_manifest(file: TensorFile) -> Manifest:
     text = file.metadata.get("kronq")
     if text is None:
         raise FormatError("no kronq manifest in the header", path=file.path)
+    limits.MANIFEST.check(len(text), file.path)
+
+    def check_object(pairs: list[tuple[str, Any]]) -> Any:
+        limits.FIELDS.check(len(pairs), file.path)  # pydantic builds an error for each
+        return refuse_repeated_names(pairs).get("version")
+
     try:
-        fields = json.loads(text, object_pairs_hook=refuse_repeated_names)
+        version = json.loads(text, object_pairs_hook=check_object)
+    except KronqError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FormatError(f"bad manifest: {error}", path=file.path) from None
-    version = fields.get("version") if isinstance(fields, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise UnsupportedError(
             "the packed file's version is not supported",

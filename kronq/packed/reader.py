@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq import limits
 from kronq.errors import FormatError, StrPath
 from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
@@ -52,6 +53,7 @@ def read_packed(path: StrPath | TensorFile) -> Adapter:
     file = path if isinstance(path, TensorFile) else open_tensors(path)
     manifest = read_manifest(file)
     check_tensors(file, manifest)
+    _check_ranks(file, manifest)
     coded = _coded_layers(file, manifest)
     stacks = [_layer_stack(file, i, group, coded) for i, group in enumerate(manifest.groups)]
     names = [name for stack in stacks for name in stack.names]
@@ -63,6 +65,13 @@ def read_packed(path: StrPath | TensorFile) -> Adapter:
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
     return Adapter(StackedLayers(stacks), origin, recipe)
+
+
+def _check_ranks(file: TensorFile, manifest: Manifest) -> None:
+    for group in manifest.groups:
+        for left, right in ((group.A, group.A2), (group.B1, group.B2)):
+            if left is not None and right is not None:
+                limits.RANK.check(left.shape[1], file.path, group.layers[0])
 
 
 def _recipe(spec: RecipeSpec) -> Recipe:
@@ -104,6 +113,9 @@ def _coded_layers(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, En
 def _open_coded_groups(
     file: TensorFile, codes: CodesSpec, groups: list[Group]
 ) -> Iterator[dict[str, EntropyCoded]]:
+    layers_in_all = sum(count_names(group.layers) for group in groups)
+    data = file.array("codes")
+    limits.CODED_LAYERS.check(-(-layers_in_all // max(1, len(data))), file.path)
     shapes: list[LayerShape] = []
     roles: list[list[str]] = []
     for group in groups:
@@ -114,7 +126,6 @@ def _open_coded_groups(
         shapes.extend(LayerShape(shape, scale) for scale in scales)
         roles.extend([list(specs)] * len(scales))
     parameters = StreamParameters(codes.step, codes.shifts, codes.layer_steps)
-    data = file.array("codes")
     try:
         layers = open_stream(data, shapes, parameters, file.path)
     except ValueError as error:

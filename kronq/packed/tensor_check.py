@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kronq import limits
 from kronq.errors import FormatError, listing
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.bit_packing import WIDTH_BITS, packed_size
-from kronq.model.layer_names import MAX_LAYERS, count_names
+from kronq.model.layer_names import count_names
 from kronq.packed.manifest import Manifest, MatrixSpec
 
 _FLOAT_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -50,7 +51,7 @@ def _expected_tensors(file: TensorFile, manifest: Manifest) -> dict[str, TensorS
     layers = 0
     for index, group in enumerate(manifest.groups):
         try:
-            size = count_names(group.layers, limit=MAX_LAYERS - layers)
+            size = count_names(group.layers, limit=limits.LAYERS.value - layers)
         except ValueError as error:
             raise FormatError(str(error), path=file.path) from None
         layers += size

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kronq import limits
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
@@ -95,6 +96,7 @@ def _read_products(
             found=", ".join(f"{k} {list(m.shape)}" for k, m in sorted(parts.items())),
             expected="A [a_out, a_in], B1 [b_out, r], B2 [r, b_in]",
         )
+    limits.RANK.check(parts["B1"].shape[1], file.path, layer)
     return Product(parts["A"]), Product(parts["B1"], parts["B2"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kronq import limits
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.tensors import Tensors
 from kronq.model.delta import Product
@@ -94,4 +95,5 @@ def _read_product(
             found=f"{list(a.shape)} and {list(b.shape)}",
             expected="the same rank",
         )
+    limits.RANK.check(a.shape[1], tensors.path, layer)
     return Product(a, b), a.shape[1]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kronq import limits
 from kronq.errors import FormatError, UnsupportedError, check_type, listing
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
@@ -168,6 +169,7 @@ def _read_lora(tensors: Tensors, config: PeftConfig, options: Options) -> dict[s
                 expected="lora_A [r, d_in] and lora_B [d_out, r]",
             )
         b = Product(parts["lora_B"], parts["lora_A"])
+        limits.RANK.check(b.rank, tensors.path, name)
         if rule not in ("lycoris", "one") and "r" in config.settings:
             _rank(tensors, config, name, b.rank)
         scale = _scale(tensors, config, options, rule, b.rank, name)

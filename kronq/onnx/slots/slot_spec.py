@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from kronq import limits
 from kronq.errors import FormatError, StrPath, UnsupportedError
 
 SPEC = "kronq_slots.json"
 
 PACKED = "kronq.adapter"
 """Name of the one input of a graph with compiled operators."""
+
+
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class SlotMember(BaseModel):
@@ -31,7 +36,7 @@ class SlotMember(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     layer: str
-    d_out: int
+    d_out: Size
 
 
 class SlotGroup(BaseModel):
@@ -47,9 +52,9 @@ class SlotGroup(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    d_in: int
-    lead: int
-    members: tuple[SlotMember, ...]
+    d_in: Size
+    lead: Annotated[int, Field(ge=0)]
+    members: Annotated[tuple[SlotMember, ...], FailFast()]
 
     @property
     def b2_name(self) -> str:
@@ -95,7 +100,7 @@ class SlotSpec(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     version: int = 1
-    groups: tuple[SlotGroup, ...]
+    groups: Annotated[tuple[SlotGroup, ...], FailFast()]
     kernel: str | None = None
 
     @classmethod
@@ -113,6 +118,7 @@ class SlotSpec(BaseModel):
                 path=folder,
                 hint="an export with {form=slots} makes a model that has",
             )
+        limits.SLOTS.check(file.stat().st_size, file)
         try:
             spec = cls.model_validate_json(file.read_bytes())
         except ValidationError as error:
@@ -121,6 +127,8 @@ class SlotSpec(BaseModel):
             raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
         if spec.version != 1:
             raise UnsupportedError("unknown version", path=file, found=spec.version, expected=1)
+        for group in spec.groups:
+            limits.DIMENSIONS.check(group.lead, file, group.name)
         return spec
 
     @cached_property
