@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
+from kronq.model.layer_expressions import NameMatcher
 from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
 
 
@@ -88,8 +89,15 @@ class Recipe:
         """Returns the requested width of a layer."""
         if self.method == "fp16":
             return 16
-        matching = [b for expression, b in self.layer_bits.items() if re.search(expression, layer)]
+        try:
+            matching = [b for e, b in self.layer_bits.items() if self._matcher.matches(e, layer)]
+        except ValueError as error:
+            raise FormatError(f"layer_bits: {error}", layer=layer) from None
         return matching[-1] if matching else self.bits
+
+    @cached_property
+    def _matcher(self) -> NameMatcher:
+        return NameMatcher()
 
 
 @dataclass(frozen=True, eq=False)

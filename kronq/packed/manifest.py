@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 from kronq import limits
 from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.io.safetensors_file import TensorFile, refuse_repeated_names
+from kronq.model.layer_expressions import check_expression
 from kronq.model.matrix import scale_shape
 
 VERSION = 3
@@ -33,10 +33,7 @@ Bits = Literal[16, 8, 4, 3, 2]
 
 
 def _expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
+    check_expression(text)
     return text
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from kronq.errors import ArgumentError
+from kronq.model.layer_expressions import NameMatcher
 
 
 def check_overrides(names: Iterable[str], overrides: Iterable[str]) -> None:
@@ -19,6 +19,11 @@ def check_overrides(names: Iterable[str], overrides: Iterable[str]) -> None:
         ArgumentError: An expression matches no layer.
     """
     names = list(names)
+    matcher = NameMatcher()
     for expression in overrides:
-        if not any(re.search(expression, name) for name in names):
+        try:
+            matches = any(matcher.matches(expression, name) for name in names)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from None
+        if not matches:
             raise ArgumentError("the layer expression matches no layer", found=repr(expression))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.model.layer_expressions import NameMatcher
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """File names in a PEFT folder."""
@@ -115,29 +116,25 @@ class PeftConfig:
 
     def _value(self, pattern: str, key: str, layer: str) -> Any:
         """Returns a layer's value, matched as PEFT's ``get_pattern_key`` does, or the default."""
-        for expression, (compiled, value) in self._patterns[pattern].items():
-            if compiled.match(layer):
-                return self._number(value, f"{pattern}[{expression!r}]")
-        return self._number(self.settings.get(key), key)
-
-    @cached_property
-    def _patterns(self) -> dict[str, dict[str, tuple[re.Pattern[str], Any]]]:
-        """Compiled expressions; ``re`` itself keeps no more than 512."""
-        return {name: self._compile(name) for name in ("rank_pattern", "alpha_pattern")}
-
-    def _compile(self, pattern: str) -> dict[str, tuple[re.Pattern[str], Any]]:
         patterns = self.settings.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise FormatError(
                 f"{pattern} is not layer → number", path=self.path, found=repr(patterns)
             )
-        try:
-            return {
-                expression: (re.compile(rf"(.*\.)?({expression})$"), value)
-                for expression, value in patterns.items()
-            }
-        except (re.error, RecursionError, OverflowError) as error:
-            raise FormatError(f"{pattern} has a bad expression: {error}", path=self.path) from None
+        for expression, value in patterns.items():
+            try:
+                matches = self._matcher.matches(expression, layer)
+            except ValueError as error:
+                raise FormatError(
+                    f"{pattern} has a bad expression: {error}", path=self.path
+                ) from None
+            if matches:
+                return self._number(value, f"{pattern}[{expression!r}]")
+        return self._number(self.settings.get(key), key)
+
+    @cached_property
+    def _matcher(self) -> NameMatcher:
+        return NameMatcher(peft=True)
 
     def _number(self, value: Any, name: str) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
