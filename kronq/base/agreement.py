@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from kronq.genai.logits import kl_divergences
 from kronq.genai.session import Session
+from kronq.io.json_file import read_json
 
 SUFFICIENT = 0.95
 """Share of equal top tokens below which a base answers differently from its source."""
@@ -66,8 +66,9 @@ def measure_agreement(base: Path, hf_folder: Path) -> Agreement:
         hf_folder: The Hugging Face folder that it was built from.
     """
     session = Session(base, device="cpu")
-    config = json.loads((hf_folder / "config.json").read_text("utf-8"))
-    context = config.get("max_position_embeddings") or MAX_TOKENS
+    config = read_json(hf_folder / "config.json")
+    stated = config.get("max_position_embeddings")
+    context = stated if isinstance(stated, int) and stated > 0 else MAX_TOKENS
     tokens = session.tokenize(TEXT)[: min(context, MAX_TOKENS)]
     return compare_logits(_source_logits(hf_folder, tokens), session.logits(tokens)[0])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -17,6 +16,7 @@ from kronq.base.hf_folder import check_hf_folder
 from kronq.errors import StrPath
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
+from kronq.io.json_file import read_json
 from kronq.onnx.genai_config import GENAI_CONFIG
 
 
@@ -145,7 +145,7 @@ def _build(
             )
             _move_other_files(built, folder)
         layers = finish_genai_config(folder / GENAI_CONFIG)
-        architecture = json.loads((hf_folder / "config.json").read_text("utf-8"))["architectures"]
+        architecture = read_json(hf_folder / "config.json")["architectures"]
         agreement = None
         if not options.exact:
             progress("comparing it with the source")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from kronq.errors import FormatError, NotFoundError
+from kronq.io.json_file import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
@@ -36,11 +36,10 @@ def check_hf_folder(folder: Path) -> None:
             path=folder,
             hint=f"give the file itself: {folder / ggufs[0]}" if ggufs else None,
         )
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-    except ValueError as error:
-        raise FormatError("not JSON", path=config_file, found=str(error)) from error
-    if not isinstance(config, dict) or not config.get("architectures"):
+    architectures = read_json(config_file).get("architectures")
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        architectures = []
+    if not architectures:
         raise FormatError("no 'architectures' in it", path=config_file)
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         raise FormatError("no weights", path=folder, expected=" or ".join(WEIGHT_FILES))

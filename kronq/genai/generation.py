@@ -117,7 +117,7 @@ def _start_generator(
     model: TextModel, prompts: Sequence[Sequence[int]], settings: GenerationSettings
 ) -> og.Generator:
     genai = import_genai()
-    context = int(model.files.genai["model"]["context_length"])
+    context = model.files.model_count("context_length")
     longest = max(map(len, prompts))
     if longest >= context:
         raise ArgumentError(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from kronq import limits
 from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
+from kronq.io.json_file import refuse_repeated_names
 from kronq.io.tensors import NUMBERS, Entry, Tensors
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -104,15 +105,3 @@ def _read_header(path: Path) -> tuple[int, bytes]:
             )
         limits.HEADER.check(length, path)
         return size, stream.read(length)
-
-
-def refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes a JSON object for ``json.loads``, whose ``object_pairs_hook`` it is.
-
-    Raises:
-        ValueError: A name occurs twice, which JSON forbids and Python allows.
-    """
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result

@@ -7,13 +7,12 @@ file, but what kronq read, written anew.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, UnsupportedError
-from kronq.io.safetensors_file import refuse_repeated_names
+from kronq.io.json_file import read_json
 
 GENAI_CONFIG = "genai_config.json"
 LIBRARY = "custom_ops_library"
@@ -39,10 +38,7 @@ def read_genai_config(folder: Path) -> dict[str, Any]:
     file = folder / GENAI_CONFIG
     if not file.is_file():
         return {}
-    try:
-        config = json.loads(file.read_text("utf-8"), object_pairs_hook=refuse_repeated_names)
-    except (ValueError, RecursionError) as error:
-        raise FormatError("not JSON", path=file, found=str(error)) from None
+    config = read_json(file)
     decoder = _object(_object(config, "model"), "decoder")
     if decoder is None:
         raise FormatError("no 'model.decoder' in it", path=file)
@@ -50,7 +46,9 @@ def read_genai_config(folder: Path) -> dict[str, Any]:
     if options is not None and not isinstance(options, dict):
         raise FormatError("'model.decoder.session_options' is no object", path=file)
     _check_library(options or {}, config, file)
-    return dict(config)
+    _check_values(config["model"], ("context_length", "vocab_size"), file)
+    _check_values(decoder, ("num_key_value_heads", "head_size", "num_hidden_layers"), file)
+    return config
 
 
 def library_name(config: Mapping[str, Any]) -> str | None:
@@ -89,6 +87,17 @@ def _rewrite(value: Any, prefix: str) -> Any:
 
 def _names_file(name: str, value: Any) -> bool:
     return isinstance(value, str) and value != "" and name.rpartition("_")[2] == "filename"
+
+
+def _check_values(settings: Mapping[str, Any], counts: Sequence[str], file: Path) -> None:
+    """Refuses counts that are no positive integers and a file name that is no text."""
+    for name in counts:
+        value = settings.get(name, 1)
+        if type(value) is not int or not 0 < value < 2**31:
+            raise FormatError(f"{name} is no positive integer", path=file, found=repr(value)[:80])
+    name = settings.get("filename", "")
+    if not isinstance(name, str) or "\0" in name:
+        raise FormatError("filename is no file name", path=file, found=repr(name)[:80])
 
 
 def _check_library(options: Mapping[str, Any], config: Any, file: Path) -> None:

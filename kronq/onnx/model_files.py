@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, NotFoundError, StrPath, check_type, listing
-from kronq.onnx.genai_config import read_genai_config
+from kronq.onnx.genai_config import GENAI_CONFIG, read_genai_config
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,17 @@ class ModelFiles:
     @property
     def folder(self) -> Path:
         return self.model.parent
+
+    def model_count(self, key: str) -> int:
+        """Returns a positive integer of genai_config.json's ``model``.
+
+        Raises:
+            FormatError: It is not there.
+        """
+        value = self.genai.get("model", {}).get(key)
+        if not isinstance(value, int):
+            raise FormatError(f"no 'model.{key}' in it", path=self.folder / GENAI_CONFIG)
+        return value
 
     def decoder(self, key: str) -> Any:
         """Returns a value of genai_config.json's ``model.decoder``, or None."""

@@ -17,7 +17,8 @@ from pydantic import (
 
 from kronq import limits
 from kronq.errors import FormatError, KronqError, UnsupportedError
-from kronq.io.safetensors_file import TensorFile, refuse_repeated_names
+from kronq.io.json_file import refuse_repeated_names
+from kronq.io.safetensors_file import TensorFile
 from kronq.model.layer_expressions import check_expression
 from kronq.model.matrix import scale_shape
 

@@ -117,7 +117,7 @@ def _read_shapes(file: Tensors) -> dict[str, tuple[int, int]]:
     try:
         shapes: dict[str, Any] = json.loads(text)
         return {name: (int(rows), int(cols)) for name, (rows, cols) in shapes.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise FormatError(
             "the metadata's shapes are not layer → [d_out, d_in]", path=file.path, found=text[:80]
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.io.json_file import read_json
 from kronq.model.layer_expressions import NameMatcher
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -156,8 +156,4 @@ def read_config(folder: Path) -> PeftConfig:
             path=folder,
             hint="alpha and the ranks are in it: copy it from where the adapter was trained",
         )
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"not valid JSON: {error}", path=path) from None
-    return PeftConfig(settings if isinstance(settings, dict) else {}, path)
+    return PeftConfig(read_json(path), path)

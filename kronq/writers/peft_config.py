@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kronq.errors import KronqError
+from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.readers.peft_config import CONFIG
 
@@ -63,8 +64,8 @@ def _task_type(adapter: Adapter) -> str | None:
         return "CAUSAL_LM" if all(map(_CAUSAL_LM.match, adapter)) else None
     folder = origin.path if origin.path.is_dir() else origin.path.parent
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(folder / CONFIG)
+    except KronqError:
         return None
     task = config.get("task_type")
     return task if isinstance(task, str) else None

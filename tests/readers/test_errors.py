@@ -124,13 +124,14 @@ def test_config_that_is_not_json(tmp_path: Path, text: str) -> None:
     error = refused(tmp_path)
     assert isinstance(error, FormatError)
     assert error.path == config
-    assert "not valid JSON" in str(error)
+    assert "not JSON" in str(error)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"peft_type": ["LORA"]}'])
 def test_config_of_another_form(tmp_path: Path, text: str) -> None:
     (lokr(tmp_path) / "adapter_config.json").write_text(text)
-    assert "the peft_type is not supported" in str(refused(tmp_path))
+    reason = "the peft_type is not supported" if text.startswith("{") else "no JSON object"
+    assert reason in str(refused(tmp_path))
 
 
 def test_peft_type_of_another_method(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Workload:
 
     def check(self, files: ModelFiles) -> None:
         """Raises KronqError where the model cannot hold so many tokens."""
-        room = files.genai["model"]["context_length"]
+        room = files.model_count("context_length")
         if self.prompt_tokens + self.new_tokens > room:
             raise ArgumentError(
                 "more tokens than the model's context",
@@ -85,8 +85,8 @@ class TimedModel:
         genai = import_genai()
         total = workload.prompt_tokens + workload.new_tokens
         files = self.text_model.files
-        config = files.genai["model"]
-        ids = np.random.default_rng(0).integers(0, config["vocab_size"], workload.prompt_tokens)
+        tokens = files.model_count("vocab_size")
+        ids = np.random.default_rng(0).integers(0, tokens, workload.prompt_tokens)
         try:
             params = genai.GeneratorParams(self.text_model.genai)
             options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "batch_size": 1}

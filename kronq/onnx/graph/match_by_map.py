@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from kronq.errors import FormatError, MismatchError, NotFoundError, StrPath
+from kronq.errors import FormatError, MismatchError, StrPath
+from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.onnx.graph.sites import Site
 
@@ -29,15 +28,8 @@ def load_mapping(path: StrPath) -> dict[str, str]:
         NotFoundError: It does not exist.
         FormatError: It cannot be read, or is something else.
     """
-    try:
-        mapping = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NotFoundError("no such file", path=path) from None
-    except OSError as error:
-        raise FormatError("the map cannot be read", path=path, found=error.strerror) from None
-    except ValueError as error:
-        raise FormatError("the map is not JSON", path=path, found=str(error)) from None
-    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+    mapping = read_json(path)
+    if not all(isinstance(value, str) for value in mapping.values()):
         raise FormatError("not a map", path=path, expected='{"layer": "node or weight", …}')
     return mapping
 

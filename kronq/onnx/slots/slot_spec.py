@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from kronq import limits
 from kronq.errors import FormatError, StrPath, UnsupportedError
+from kronq.io.json_file import read_json
 
 SPEC = "kronq_slots.json"
 
@@ -54,7 +55,7 @@ class SlotGroup(BaseModel):
     name: str
     d_in: Size
     lead: Annotated[int, Field(ge=0)]
-    members: Annotated[tuple[SlotMember, ...], FailFast()]
+    members: Annotated[tuple[SlotMember, ...], FailFast(), Field(min_length=1)]
 
     @property
     def b2_name(self) -> str:
@@ -125,6 +126,7 @@ class SlotSpec(BaseModel):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
+        read_json(file)  # for what pydantic allows: names that occur twice
         if spec.version != 1:
             raise UnsupportedError("unknown version", path=file, found=spec.version, expected=1)
         for group in spec.groups:
