@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,11 @@ from kronq.model.matrix import Float
 
 PARTS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
 CONVOLUTION_PARTS = ("lokr_t1", "lokr_t2")
+_CONVOLUTION = re.compile(
+    r"(^|[._])(conv(olution)?\d*d?(_(in|out|shortcut|dw|pw))?"
+    r"|patch_embed(ding)?s?([._]proj(ection)?)?)$"
+)
+"""Names of convolutions: their factors can have two dimensions, and look like a linear layer's."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ def group_tensors(
         Layer → part → tensor name.
 
     Raises:
-        UnsupportedError: Layers are convolutions (a Tucker core, more than two dimensions) or DoRA.
+        UnsupportedError: Layers are DoRA, or convolutions: by name, Tucker core, or more than
+            two dimensions.
     """
     layers: dict[str, dict[str, str]] = {}
     for tensor, (layer, part) in names.items():
@@ -45,7 +52,8 @@ def group_tensors(
     convolutions = [
         layer
         for layer, parts in layers.items()
-        if any(p in CONVOLUTION_PARTS for p in parts)
+        if _CONVOLUTION.search(layer)
+        or any(p in CONVOLUTION_PARTS for p in parts)
         or any(len(tensors.entries[t].shape) > 2 for p, t in parts.items() if p in PARTS)
     ]
     if convolutions:

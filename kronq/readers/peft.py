@@ -21,10 +21,13 @@ from kronq.model.matrix import Float
 from kronq.readers import lokr
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
+from kronq.readers.peft_names import (
+    refuse_missing_layers,
+    refuse_weights_beside,
+    unwrap_name,
+)
 from kronq.readers.scale_rule import ScaleRule, scale_of, uses_alpha
 
-PREFIX = "base_model.model."
-"""Prefix of every tensor's name."""
 _PICKLED_WEIGHTS = "adapter_model.bin"
 
 _INDEX = f"{WEIGHTS}.index.json"
@@ -32,11 +35,6 @@ _INDEX = f"{WEIGHTS}.index.json"
 _NAME = r"(\.(?P<adapter>[^.]+))?"
 _LOKR_KEY = rf"(?P<layer>.+)\.(?P<part>{'|'.join((*lokr.PARTS, *lokr.CONVOLUTION_PARTS))}){_NAME}"
 _LORA_KEY = rf"(?P<layer>.+)\.(?P<part>lora_[AB]){_NAME}\.weight"
-
-_WRAPPER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Steps of a path that torch.compile, FSDP and activation checkpointing add."""
-_PARALLEL = re.compile(rf"^(module\.)*({re.escape(PREFIX)})?(module\.)*")
-"""``module.`` of DataParallel, around PEFT's model or the base."""
 
 
 def detect(path: Path) -> bool:
@@ -56,6 +54,7 @@ def read(path: Path, options: Options) -> Adapter:
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
     config.check_supported()
+    refuse_weights_beside(folder)
     if not (folder / WEIGHTS).exists() and (folder / _INDEX).exists():
         raise UnsupportedError(
             "the weights are split over several files",
@@ -83,6 +82,7 @@ def _read_layers(tensors: Tensors, config: PeftConfig, options: Options) -> dict
     layers = read_kind(tensors, config, options)
     if not layers:
         raise FormatError("no adapted layers", path=tensors.path)
+    refuse_missing_layers(config, layers, tensors.path)
     return {name: layers[name] for name in sorted(layers, key=natural_key)}
 
 
@@ -121,11 +121,6 @@ def _split_names(tensors: Tensors, pattern: str) -> dict[str, tuple[str, str]]:
         )
     _refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
-
-
-def unwrap_name(tensor: str) -> str:
-    """Returns a tensor's name without PEFT's prefix and without the steps of wrappers."""
-    return _PARALLEL.sub("", _WRAPPER.sub("", tensor))
 
 
 def _refuse_experts(tensors: Tensors, layers: Iterable[str]) -> None:

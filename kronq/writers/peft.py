@@ -22,8 +22,8 @@ from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import F64
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
-from kronq.readers.peft import PREFIX
 from kronq.readers.peft_config import CONFIG, WEIGHTS
+from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
 from kronq.writers.lokr_layout import lokr_layers
 from kronq.writers.peft_config import alpha_of, common_settings, most_common, ranks_and_alphas

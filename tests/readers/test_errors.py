@@ -453,3 +453,61 @@ def test_layouts_of_others_are_named(tmp_path: Path) -> None:
 def test_loftq_gets_a_hint_of_its_own(tmp_path: Path) -> None:
     change_config(lora(tmp_path), init_lora_weights="loftq")
     assert "does not undo LoftQ" in str(refused(tmp_path))
+
+
+def attention(path: Path, lacking: set[str], targets: Any, layers: int = 4) -> Path:
+    """Saves LoRA on q, k and v of some layers, without those that are lacking."""
+    names = [f"model.layers.{i}.self_attn.{m}_proj" for i in range(layers) for m in "qkv"]
+    tensors = {}
+    for name in names:
+        if not any(name.endswith(each) for each in lacking):
+            tensors[f"base_model.model.{name}.lora_A.weight"] = ones(2, 9)
+            tensors[f"base_model.model.{name}.lora_B.weight"] = ones(15, 2)
+    return folder(path, LORA | {"target_modules": targets}, tensors)
+
+
+KINDS = ["q_proj", "k_proj", "v_proj"]
+
+
+def test_a_target_module_without_any_layer(tmp_path: Path) -> None:
+    """PEFT warns of missing keys; a converted copy would lack them silently."""
+    error = refused(attention(tmp_path, {"k_proj"}, KINDS))
+    assert isinstance(error, FormatError)
+    assert error.found == "k_proj"
+    assert "take it out of target_modules" in str(error)
+    assert len(kronq.load(attention(tmp_path, {"k_proj"}, ["q_proj", "v_proj"]))) == 8
+
+
+def test_a_listed_layer_that_is_missing(tmp_path: Path) -> None:
+    names = [f"model.layers.{i}.self_attn.{kind}" for i in range(4) for kind in KINDS]
+    error = refused(attention(tmp_path, {"2.self_attn.k_proj"}, names))
+    assert error.found == "model.layers.2.self_attn.k_proj"
+
+
+@pytest.mark.parametrize("targets", [KINDS, r".*\.self_attn\.[qkv]_proj"])
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_one_layer_missing_among_its_siblings(tmp_path: Path, targets: Any, layer: int) -> None:
+    lacking = f"model.layers.{layer}.self_attn.q_proj"
+    error = refused(attention(tmp_path, {lacking}, targets))
+    assert (error.found, error.path) == (lacking, tmp_path / "adapter_model.safetensors")
+    listed = [f"model.layers.{i}.self_attn.{kind}" for i in range(4) for kind in KINDS]
+    listed.remove(lacking)
+    change_config(tmp_path, target_modules=listed)
+    assert list(kronq.load(tmp_path))  # as the hint says
+
+
+def test_layers_that_share_keys_and_values_miss_nothing(tmp_path: Path) -> None:
+    """The last layers of some models have no k and v of their own."""
+    shared = {f"{i}.self_attn.{kind}" for i in (2, 3) for kind in ("k_proj", "v_proj")}
+    assert len(kronq.load(attention(tmp_path, shared, KINDS))) == 8
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["non_lora_trainables.bin", "trainable_params.bin", "new_embeddings.safetensors"],
+)
+def test_trained_weights_in_a_file_beside(tmp_path: Path, name: str) -> None:
+    (lora(tmp_path) / name).write_bytes(b"")
+    error = refused(tmp_path)
+    assert isinstance(error, UnsupportedError)
+    assert error.found == name

@@ -260,3 +260,17 @@ def test_an_infinite_alpha_where_it_counts_is_refused(tmp_path: Path) -> None:
     save_file(load_file(path) | {"lycoris_proj.alpha": torch.tensor(torch.inf)}, path)
     with pytest.raises(FormatError, match="the scale is absurd; found alpha inf"):
         kronq.load(path)
+
+
+def test_convolutions_of_two_dimensions_are_refused_by_name(tmp_path: Path) -> None:
+    """Without a Tucker core a decomposed w2 has the kernel in its columns, as a wide linear."""
+    path, tensors = tmp_path / "lokr.safetensors", {}
+    names = ["down_blocks_0_resnets_1_conv1", "conv_in", "down_blocks_0_downsamplers_0_conv"]
+    for name in names:
+        save_module(path, nn.Conv2d(16, 24, 3), f"lora_unet_{name}", lora_dim=2, factor=2)
+        tensors.update(load_file(path))
+    assert max(tensor.ndim for tensor in tensors.values()) == 2
+    save_file(tensors, path)
+    with pytest.raises(UnsupportedError, match="LoKr on convolutions is not supported") as error:
+        kronq.load(path)
+    assert all(f"lora_unet_{name}" in str(error.value) for name in names)
