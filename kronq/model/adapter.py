@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_expressions import NameMatcher
@@ -190,6 +192,30 @@ class Adapter(Mapping[str, Delta]):
     def nbytes(self) -> int:
         """Bytes of all matrices, without a file's header."""
         return sum(d.nbytes for d in self.layers.values())
+
+
+LARGEST_NORM = 1e18
+"""Largest norm of a factor or of ΔW in calculations whose squares are float32."""
+
+
+def check_norms(adapter: Adapter) -> None:
+    """Refuses an adapter whose squared norms float32 cannot hold, as a flipped bit makes them.
+
+    Raises:
+        FormatError: A layer has such values.
+    """
+    for name, delta in adapter.items():
+        norms = [float(np.linalg.norm(m.float32().astype(np.float64))) for m in delta.matrices]
+        largest = max(*norms, abs(delta.scale) * math.prod(norms))
+        if not largest <= LARGEST_NORM:
+            raise FormatError(
+                "the layer has values too large for float32",
+                path=adapter.origin.path,
+                layer=name,
+                found=f"a norm of {largest:.3g}",
+                expected=f"at most {LARGEST_NORM:g}",
+                hint="is the file damaged?",
+            )
 
 
 def check_finite(adapter: Adapter) -> None:

@@ -31,6 +31,7 @@ from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.stream import StreamParameters, open_stream
 
+_LARGEST_SCALE = float(np.finfo(np.float32).max)
 _PRODUCTS = (("A", "A2"), ("B1", "B2"))
 """Roles of each product's matrices."""
 
@@ -99,6 +100,15 @@ def _layer_scales(file: TensorFile, group: Group, layers: int) -> list[float]:
         raise FormatError(
             "as many scales as layers", path=file.path, found=len(scales), expected=layers
         )
+    for layer, scale in enumerate(scales):
+        if abs(scale) > _LARGEST_SCALE:
+            raise FormatError(
+                "the scale is beyond float32",
+                path=file.path,
+                layer=layer_names(file, group)[layer],
+                found=f"{scale:g}",
+                expected=f"at most {_LARGEST_SCALE:g}",
+            )
     return scales
 
 

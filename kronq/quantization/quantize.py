@@ -8,7 +8,7 @@ from typing import get_args
 
 from kronq.errors import ArgumentError, check_type
 from kronq.io.progress import Progress
-from kronq.model.adapter import Adapter, Recipe, check_finite
+from kronq.model.adapter import Adapter, Recipe, check_finite, check_norms
 from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.compact.size_budget import fill_size
@@ -82,8 +82,10 @@ def quantize(
             )
         quantized = _uniform(adapter, config, progress)
     elif isinstance(config, Tuned):
+        check_norms(adapter)
         quantized = _tuned(adapter, config, second_moments, progress)
     else:
+        check_norms(adapter)
         quantized = _within_budget(adapter, config, second_moments, progress)
     assert quantized.recipe is not None  # noqa: S101
     error = relative_error(adapter, quantized)

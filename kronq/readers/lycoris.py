@@ -19,7 +19,7 @@ from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
 from kronq.readers import lokr
 from kronq.readers.options import Options
-from kronq.readers.scale_rule import scale_of
+from kronq.readers.scale_rule import LARGEST_SCALE, scale_of
 
 _PARTS = (*lokr.PARTS, *lokr.CONVOLUTION_PARTS, "alpha", "dora_scale", "scalar")
 _KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(_PARTS)})")
@@ -74,7 +74,16 @@ def read(path: Path, options: Options) -> Adapter:
         rule = options.scale_rule or "lycoris"
         scale = scale_of(rule, alpha=alpha, rank=factors.rank, path=path, layer=layer)
         # The scalar is trained; a regular save folds it into w1.
-        scale *= _read_scalar(file, parts.get("scalar"))
+        scalar = _read_scalar(file, parts.get("scalar"))
+        if abs(scale * scalar) > LARGEST_SCALE:
+            raise FormatError(
+                "the scale is absurd",
+                path=path,
+                layer=layer,
+                found=f"{scale:g} times a scalar of {scalar:g}",
+                expected=f"at most {LARGEST_SCALE:g}",
+            )
+        scale *= scalar
         layers[layer] = Delta.uncropped(factors.a, factors.b, scale)
     if not layers:
         raise FormatError("no adapted layers", path=path)
