@@ -36,7 +36,11 @@ _JOINED = (
     "text_model text_encoder vision_model input_blocks middle_block output_blocks "
     "img_attn txt_attn "
     "img_mlp txt_mlp img_mod txt_mod double_blocks single_blocks double_stream_blocks "
-    "x_embedder t_embedder context_embedder norm_out adaLN_modulation feed_forward"
+    "x_embedder t_embedder context_embedder norm_out adaLN_modulation feed_forward "
+    "gpt_neox embed_out fc_in fc_out wi_0 wi_1 shared_expert shared_experts shared_expert_gate "
+    "query_proj key_proj value_proj q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj_qkvz "
+    "in_proj_ba proj_mlp norm1_context time_text_embed timestep_embedder guidance_embedder "
+    "text_embedder img_in txt_in time_in vector_in guidance_in in_layer out_layer final_layer"
 ).split()
 _STEP = re.compile(rf"(?:{'|'.join(sorted(_JOINED, key=len, reverse=True))})(?=_|$)|[^_]+")
 

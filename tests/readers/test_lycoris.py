@@ -19,6 +19,7 @@ from torch import nn
 
 import kronq
 from kronq.errors import FormatError, UnsupportedError
+from kronq.readers.lycoris import module_path
 from tests.adapters import difference
 from tests.tiny import DTYPES, llama
 
@@ -274,3 +275,22 @@ def test_convolutions_of_two_dimensions_are_refused_by_name(tmp_path: Path) -> N
     with pytest.raises(UnsupportedError, match="LoKr on convolutions is not supported") as error:
         kronq.load(path)
     assert all(f"lora_unet_{name}" in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.h.0.mlp.fc_in",  # GPT-J
+        "gpt_neox.layers.0.mlp.dense_h_to_4h",
+        "encoder.block.0.layer.1.DenseReluDense.wi_0",  # T5 and its kin
+        "model.layers.0.mlp.shared_expert.up_proj",  # Qwen2-MoE
+        "deberta.encoder.layer.0.attention.self.query_proj",
+        "model.layers.0.self_attn.kv_a_proj_with_mqa",  # DeepSeek
+        "single_transformer_blocks.3.proj_mlp",  # Flux
+        "time_text_embed.timestep_embedder.linear_1",
+        "transformer_blocks.0.norm1_context.linear",
+        "time_in.in_layer",
+    ],
+)
+def test_underscores_inside_a_module_name_stay(name: str) -> None:
+    assert module_path("lycoris_" + name.replace(".", "_")) == name
