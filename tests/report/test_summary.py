@@ -20,7 +20,7 @@ def test_summarizes_a_terabyte_without_reading_it(tmp_path: Path) -> None:
     """A sparse file: it has a size but no bytes, and reading it would take an hour."""
     layer = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
     header: dict[str, object] = {}
-    end, side, rank = 0, 2**21, 2**13
+    end, side, rank = 0, 2**22, 2**12
     for i in range(8):
         for part, shape in (("A", [rank, side]), ("B", [side, rank])):
             start, end = end, end + 4 * rank * side
