@@ -79,17 +79,20 @@ def export_onnx(
     check_output(out, force=force)
     check_finite(adapter)
     progress("matching layers")
-    matched = match_base(adapter, file, mapping)
-    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, NAME})
+    matched = _match(adapter, file, mapping)
     with new_folder(out, "export", force=force) as folder, guard_base(file):
         progress(f"writing the {chosen.name} form")
         written = _write_form(chosen, matched, folder)
         copy_sidecars(file, folder, written.library)
-        verification = None
-        if verify:
-            verification = verify_export(matched, folder, chosen, written, progress)
+        verification = verify_export(matched, folder, chosen, written, progress) if verify else None
         files = _list_files(folder)
     return _make_report(chosen, out, files, matched, written, verification)
+
+
+def _match(adapter: Adapter, file: Path, mapping: Mapping[str, str] | None) -> MatchedBase:
+    matched = match_base(adapter, file, mapping)
+    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, NAME})
+    return matched
 
 
 def _write_form(form: Form, base: MatchedBase, folder: Path) -> WrittenForm:
