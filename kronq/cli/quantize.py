@@ -34,7 +34,7 @@ from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
 from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
-from kronq.report import gaussian_bound, measure
+from kronq.report import GaussianBound, gaussian_bound, measure
 from kronq.report.display.report_view import report_view
 from kronq.report.html import check_page_name, compare_widths, write_html
 from kronq.report.report import Report
@@ -207,7 +207,8 @@ def command(
     objective = moments_for_quantizing(calibration, moments)
     found = None if search is None else run_search(source, search, objective)
     quantized = _quantize(source, choice, objective) if found is None else found.adapter
-    report = measure(source, quantized, bound=gaussian_bound(source), second_moments=moments)
+    bound = gaussian_bound(source)
+    report = measure(source, quantized, bound=bound, second_moments=moments)
     if found is not None:
         show_search(found, report, as_json=as_json)
     elif as_json:
@@ -216,7 +217,7 @@ def command(
         view = report_view(report, every_layer=verbosity.get() > 0)
         shared.show(str(choice), *view.renderables())
     if not dry_run:
-        _write_reports(source, report, outputs)
+        _write_reports(source, report, bound, outputs)
     _check_limits(ctx, choice, report, found)
     if outputs.adapter is not None and not dry_run:
         save(quantized, outputs.adapter, force=outputs.force)
@@ -255,14 +256,13 @@ def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | No
         return quantize(source, choice.config, second_moments=moments, progress=progress)
 
 
-def _write_reports(source: Adapter, report: Report, outputs: Outputs) -> None:
+def _write_reports(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:
     if outputs.report is not None:
         data = printable_json(report.model_dump_json(indent=2)) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)
     if outputs.page is not None:
         with shared.progress_bar("other widths") as progress:
             widths = compare_widths(source, str(report.method), progress)
-        bound = gaussian_bound(source)
         write_html(report, outputs.page, comparison=widths, bound=bound, force=outputs.force)
 
 

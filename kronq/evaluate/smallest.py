@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import ArgumentError, StrPath, check_type
+from kronq.errors import StrPath, check_type
 from kronq.evaluate.cache import Scorer, TaskCache
 from kronq.evaluate.candidates import default_candidates
 from kronq.evaluate.search import SearchOptions, SmallestAdapter, search_candidates
@@ -16,6 +16,7 @@ from kronq.io.cache import cache_folder
 from kronq.io.examples import Example, read_examples
 from kronq.model.adapter import Adapter
 from kronq.model.second_moments import SecondMoments
+from kronq.quantization.quantize import refuse_quantized
 
 
 def smallest(
@@ -50,12 +51,7 @@ def smallest(
         ...     kronq.save(found.adapter, "small.safetensors")
     """
     check_type("adapter", adapter, Adapter)
-    if adapter.recipe is not None and adapter.recipe.method != "fp16":
-        raise ArgumentError(
-            "the adapter is quantized already",
-            path=adapter.origin.path,
-            hint="quantize the adapter as it was trained",
-        )
+    refuse_quantized(adapter)
     options = options or SearchOptions()
     data = Path(tasks).name if isinstance(tasks, str | PathLike) else None
     examples = read_examples(tasks) if isinstance(tasks, str | PathLike) else tasks

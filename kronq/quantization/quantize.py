@@ -19,7 +19,6 @@ from kronq.quantization.configs import (
     Config,
     Float16,
     Native,
-    Refit,
     Tuned,
     Uniform,
     nbytes_of,
@@ -67,13 +66,7 @@ def quantize(
     """
     check_type("adapter", adapter, Adapter)
     config = _config(config, bits)
-    if adapter.recipe is not None and adapter.recipe.method != "fp16":
-        raise ArgumentError(
-            "the adapter is quantized already",
-            path=adapter.origin.path,
-            found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
-            hint="quantize the adapter as it was trained",
-        )
+    refuse_quantized(adapter)
     check_finite(adapter)
     if isinstance(config, Float16 | Uniform):
         if second_moments is not None:
@@ -92,6 +85,21 @@ def quantize(
     return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
 
 
+def refuse_quantized(adapter: Adapter) -> None:
+    """Refuses an adapter whose matrices are codes; float16 is taken as it was trained.
+
+    Raises:
+        ArgumentError: It is quantized.
+    """
+    if adapter.recipe is not None and adapter.recipe.method != "fp16":
+        raise ArgumentError(
+            "the adapter is quantized already",
+            path=adapter.origin.path,
+            found=f"{adapter.recipe.method} at {adapter.recipe.bits} bits",
+            hint="quantize the adapter as it was trained",
+        )
+
+
 def _config(config: Config | None, bits: int | None) -> Config:
     if config is not None and bits is not None:
         raise ArgumentError("give config or bits, not both")
@@ -105,7 +113,6 @@ def _config(config: Config | None, bits: int | None) -> Config:
 
 def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | None) -> Adapter:
     recipe = Recipe("fp16", 16)
-    refit: Refit = "fit"
     if isinstance(config, Uniform):
         check_overrides(adapter, config.overrides)
         recipe = Recipe(
@@ -117,14 +124,13 @@ def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | N
             config.overrides,
             refit=config.refit,
         )
-        refit = config.refit
     # One thread: the matrices are small, and two only wait for each other (measured).
     layers: dict[str, Delta] = {}
     for name, delta in adapter.items():
         layers[name] = quantize_layer(name, delta, recipe)
         if progress is not None:
             progress(len(layers), len(adapter))
-    return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), refit)
+    return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), recipe.refit)
 
 
 def _within_budget(
@@ -175,7 +181,7 @@ def _filled(
     return _refitted(adapter, filled, config.refit)
 
 
-def _refitted(adapter: Adapter, quantized: Adapter, refit: Refit) -> Adapter:
+def _refitted(adapter: Adapter, quantized: Adapter, refit: str) -> Adapter:
     if refit == "fit" or quantized.recipe is None:
         return quantized
     recipe = replace(quantized.recipe, refit=refit)
