@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
 from kronq.onnx.genai_config import GENAI_CONFIG
-from kronq.onnx.sessions import EXACT
+from kronq.onnx.providers import EXACT
 
 AS_IS = "as-is"
 PRECISIONS = (AS_IS, "fp32", "fp16", "int4")

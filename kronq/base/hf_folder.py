@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kronq.errors import FormatError, NotFoundError
+from kronq.errors import FormatError
+from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -20,8 +21,7 @@ def check_hf_folder(folder: Path) -> None:
         NotFoundError: There is no such folder.
         FormatError: It is not a Hugging Face model folder.
     """
-    if not folder.exists():
-        raise NotFoundError("no such file or folder", path=folder)
+    folder = find_input(folder)
     if not folder.is_dir():
         raise FormatError(
             "neither a folder nor a GGUF file",

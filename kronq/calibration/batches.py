@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.errors import ArgumentError
 from kronq.io.examples import Example
 
 Tokenize = Callable[[str], Sequence[int]]
 
-LIMIT_TOKENS = 16_384
-"""Tokens of the data that calibration reads at most."""
 SEQUENCE_TOKENS = 512
 """Tokens of a sequence at most; longer examples are cut into pieces."""
 BATCH_TOKENS = 1024

@@ -11,7 +11,6 @@ import numpy as np
 
 from kronq.calibration.accumulate import SumOfBatch, accumulate
 from kronq.calibration.batches import (
-    LIMIT_TOKENS,
     Batch,
     Tokenize,
     make_batches,
@@ -19,6 +18,7 @@ from kronq.calibration.batches import (
 )
 from kronq.calibration.exposed_values import input_value_name, open_exposed
 from kronq.calibration.moment_store import digest_batches, open_store
+from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.errors import StrPath, check_type
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs

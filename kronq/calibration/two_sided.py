@@ -23,9 +23,10 @@ import numpy as np
 
 from kronq.base.hf_folder import WEIGHT_FILES
 from kronq.calibration.accumulate import SumOfBatch, accumulate
-from kronq.calibration.batches import LIMIT_TOKENS, Batch, make_batches, sample_sequences
+from kronq.calibration.batches import Batch, make_batches, sample_sequences
 from kronq.calibration.layer_capture import LayerCapture
 from kronq.calibration.moment_store import digest_adapter, digest_batches, open_store
+from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.calibration.torch_model import attach, load_model, model_device
 from kronq.errors import ArgumentError, StrPath, check_type
 from kronq.io.cache import digest_files

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
-from kronq.base.agreement import SUFFICIENT
-from kronq.base.build import BaseReport, build_base
 from kronq.base.builder import AS_IS, PRECISIONS, StepProgress
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import listing, printable
+
+if TYPE_CHECKING:
+    from kronq.base.build import BaseReport
 
 EXAMPLES = """\b
 Examples:
@@ -59,6 +59,9 @@ def command(
     that Q4_0, Q4_1 and Q8_0 blocks stay as they are, exactly, and other types become float32. The
     folder gets model.onnx, its weights, genai_config.json and the tokenizer.
     """
+    shared.check_inputs(source)
+    from kronq.base.build import build_base
+
     with status("building the base") as progress:
         report = build_base(
             source, output, precision, fuse_qkv=fuse_qkv, fast=fast, force=force, progress=progress
@@ -75,6 +78,8 @@ def command(
 
 def describe_losses(report: BaseReport) -> Iterator[str]:
     """Yields lines on a GGUF's tensors and on the accuracy of the numbers."""
+    from kronq.base.agreement import SUFFICIENT
+
     if report.precision == AS_IS:
         yield f"kept {report.kept} of {report.kept + len(report.floats)} matrices as they are"
     if report.floats:
@@ -92,6 +97,9 @@ def describe_losses(report: BaseReport) -> Iterator[str]:
 @contextmanager
 def status(title: str) -> Iterator[StepProgress]:
     """Shows the current step on stderr until the work is done; silent off a terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda _line: None

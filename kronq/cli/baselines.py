@@ -6,12 +6,15 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import kronq
 from kronq.errors import KronqError, printable
-from kronq.report.comparison_models import Baseline
+
+if TYPE_CHECKING:
+    from kronq.report.comparison_models import Baseline
 
 
 def find_baselines() -> Sequence[Baseline]:

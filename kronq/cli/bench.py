@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.genai.bench.bench import bench
-from kronq.genai.bench.bench_report import BenchReport, VariantReport
-from kronq.genai.bench.timing import Spread
-from kronq.report.display.plain_table import PlainTable
+
+if TYPE_CHECKING:
+    from kronq.genai.bench.bench_report import BenchReport, VariantReport
+    from kronq.genai.bench.timing import Spread
+    from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -28,8 +29,16 @@ Examples:
     "bench", cls=Command, short_help="Time a model with and without its adapter.", epilog=EXAMPLES
 )
 @click.argument("folder", metavar="OUT_DIR")
-@click.option("--base", metavar="DIR", help="The model without the adapter, or without slots.")
-@click.option("--adapter", metavar="FILE", help="The adapter for the model's slots.")
+@click.option(
+    "--base",
+    metavar="DIR",
+    help="The model without the adapter, or without slots.",
+)
+@click.option(
+    "--adapter",
+    metavar="FILE",
+    help="The adapter for the model's slots.",
+)
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option("--new-tokens", type=int, default=32, show_default=True, metavar="N")
 @click.option("--rounds", type=int, default=7, show_default=True, metavar="N")
@@ -43,6 +52,9 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
     rounds; loading times and peak memory are those of fresh processes.
     """
     execution = shared.pop_execution(options)
+    shared.check_inputs(folder, options["base"], options["adapter"])
+    from kronq.genai.bench.bench import bench
+
     with shared.progress_bar("timing") as progress:
         report = bench(folder, progress=progress, **options, **execution)
     if as_json:
@@ -63,6 +75,8 @@ ROWS: dict[str, tuple[Callable[[VariantReport], Spread | None], str]] = {
 
 def bench_table(report: BenchReport) -> PlainTable:
     """Returns a table with a figure a row, for both variants, and the ratio of their times."""
+    from kronq.report.display.plain_table import PlainTable
+
     table = PlainTable()
     for column in ("", "with the adapter", "without", "time with ÷ without"):
         table.add_column(column, justify="left" if column == "" else "right")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kronq.calibration.calibration_summary import (
-    CalibrationSummary,
-    MomentSummary,
-    summarize_calibration,
-)
 from kronq.cli import shared
 from kronq.cli.calibration_options import (
     CalibrationOptions,
@@ -20,7 +15,10 @@ from kronq.cli.calibration_options import (
 )
 from kronq.cli.command import Command
 from kronq.errors import KronqError
-from kronq.report.display.plain_table import PlainTable
+
+if TYPE_CHECKING:
+    from kronq.calibration.calibration_summary import CalibrationSummary, MomentSummary
+    from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -48,6 +46,9 @@ def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **read
     everywhere.
     """
     check_calibration(calibration)
+    shared.check_inputs(adapter, *calibration.inputs)
+    from kronq.calibration.calibration_summary import summarize_calibration
+
     moments = collect_moments(calibration, shared.read(adapter, **reading))
     if moments is None:
         raise KronqError("there is no text to calibrate on", hint="add --calibration FILE")
@@ -62,6 +63,8 @@ def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **read
 
 def calibration_table(summary: CalibrationSummary) -> PlainTable:
     """Returns a table with a row for every group of layers."""
+    from kronq.report.display.plain_table import PlainTable
+
     two_sided = any(group.outputs is not None for group in summary.groups)
     table = PlainTable()
     table.header_style = "bold"

@@ -6,16 +6,17 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
-from rich.console import Console
 
-from kronq.calibration.batches import LIMIT_TOKENS
+from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.cli.command import option, verbosity
 from kronq.errors import KronqError
-from kronq.model.adapter import Adapter
-from kronq.model.second_moments import SecondMoments
+
+if TYPE_CHECKING:
+    from kronq.model.adapter import Adapter
+    from kronq.model.second_moments import SecondMoments
 
 TEXT = "Your text"
 _CACHE = "$KRONQ_CACHE or ~/.cache/kronq"
@@ -42,6 +43,11 @@ class CalibrationOptions:
     metric: Metric | None = None
     cache: str | None = None
     calibration_tokens: int | None = None
+
+    @property
+    def inputs(self) -> tuple[str | None, ...]:
+        """Files and folders that are read."""
+        return self.calibration, self.base, self.hf_model
 
     @property
     def effective_metric(self) -> Metric:
@@ -82,7 +88,12 @@ def calibration_options(command: F) -> F:
             group=TEXT,
             help="Base as a Hugging Face folder, for --method tuned.",
         ),
-        option("--base", metavar="DIR", group=TEXT, help="Base as ONNX, a folder or a file."),
+        option(
+            "--base",
+            metavar="DIR",
+            group=TEXT,
+            help="Base as ONNX, a folder or a file.",
+        ),
         option(
             "--calibration",
             metavar="FILE",
@@ -171,6 +182,7 @@ def moments_for_quantizing(
 @contextmanager
 def token_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Shows tokens, tokens a second and time left on stderr; silent off a terminal."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,9 @@ from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.cli.messages import as_option
 from kronq.errors import KronqError, listing, printable
-from kronq.genai.session import Session
+
+if TYPE_CHECKING:
+    from kronq.genai.session import Session
 
 EXAMPLES = """\b
 Examples:
@@ -102,6 +104,9 @@ def command(path: str, adapters: tuple[str, ...], system: str | None, **options:
     Answers go to stdout as they come, everything else to stderr.
     """
     named = shared.named_adapters(adapters)
+    shared.check_inputs(path, *named.values())
+    from kronq.genai.session import Session
+
     session = Session(path, named, **shared.pop_execution(options))
 
     def notify(line: str) -> None:

@@ -14,8 +14,6 @@ from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.io.files import check_output
 from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
-from kronq.report.comparison import compare
-from kronq.report.plot import check_picture_format, plot_comparison
 
 EXAMPLES = """\b
 Examples:
@@ -75,6 +73,10 @@ def command(
     docs/results/benchmarks.md says how. Those that are not installed are named on stderr.
     """
     widths = _parse_widths(bits, methods)
+    shared.check_inputs(*adapters)
+    from kronq.report.comparison import compare
+    from kronq.report.plot import check_picture_format, plot_comparison
+
     if plot is not None:
         check_picture_format(plot)
         check_output(plot, force=force)

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import BaseModel
 
 from kronq.cli import shared
 from kronq.cli.command import Command, verbosity
 from kronq.errors import KronqError
-from kronq.model.adapter import Adapter
-from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
-from kronq.readers.load import load
-from kronq.writers.peft import DTYPES, FORMS, convert
+from kronq.writers.forms import DTYPES, FORMS
+
+if TYPE_CHECKING:
+    from kronq.model.adapter import Adapter
 
 ONNX_ADAPTER = "onnx_adapter"
-
-
-class ConvertReport(BaseModel):
-    """Sizes of the adapter that was written, and of its source."""
-
-    output: str
-    family: str
-    layers: int
-    rank: int
-    parameters: int
-    bytes: int
-    parameters_before: int
-    bytes_before: int
 
 
 EXAMPLES = """\b
@@ -95,15 +81,21 @@ def command(
             raise KronqError("--dtype and --base-model are for --to peft and --to lora")
     elif model is not None:
         raise KronqError("--model is for --to onnx_adapter", found=f"--to {to}")
+    shared.check_inputs(path, model)
+    from kronq.cli.convert_report import report_sizes
+    from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
+    from kronq.readers.load import load
+    from kronq.writers.peft import convert
+
     adapter = shared.read(path, **reading)
     if model is not None:
         write_onnx_adapter(adapter, model, output, force=force)
-        report = _report(adapter, adapter, output, Path(output).stat().st_size)
+        report = report_sizes(adapter, adapter, output, Path(output).stat().st_size)
     else:
         convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)
         converted = load(output)
         _note_ranks(converted, output)
-        report = _report(adapter, converted, output, converted.origin.file_bytes)
+        report = report_sizes(adapter, converted, output, converted.origin.file_bytes)
     if as_json:
         shared.show_json(report)
         return
@@ -124,16 +116,3 @@ def _note_ranks(converted: Adapter, output: str) -> None:
             "PEFT and llama.cpp read each layer's rank, vLLM takes one for all",
             err=True,
         )
-
-
-def _report(before: Adapter, converted: Adapter, output: str, size: int) -> ConvertReport:
-    return ConvertReport(
-        output=output,
-        family=converted.family,
-        layers=len(converted),
-        rank=max(delta.rank for delta in converted.values()),
-        parameters=converted.parameters,
-        bytes=size,
-        parameters_before=before.parameters,
-        bytes_before=before.origin.file_bytes,
-    )

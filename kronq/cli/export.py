@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
 
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import ArgumentError, MismatchError
-from kronq.onnx.export import export_onnx
-from kronq.onnx.export_report import Difference, ExportReport
 from kronq.onnx.forms import Form, FormName, Merged, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
-from kronq.onnx.graph.match_by_map import load_mapping
-from kronq.onnx.graph.match_table import MatchTable, match_table
-from kronq.report.display.plain_table import PlainTable
+
+if TYPE_CHECKING:
+    from kronq.onnx.export_report import Difference, ExportReport
+    from kronq.onnx.graph.match_table import MatchTable
+    from kronq.report.display.plain_table import PlainTable
 
 EXAMPLES = """\b
 Examples:
@@ -33,7 +32,12 @@ Examples:
     "export", cls=Command, short_help="Graft an adapter into an ONNX model.", epilog=EXAMPLES
 )
 @click.argument("adapter")
-@click.option("--base", required=True, metavar="BASE", help="The .onnx file, or its folder.")
+@click.option(
+    "--base",
+    required=True,
+    metavar="BASE",
+    help="The .onnx file, or its folder.",
+)
 @click.option("-o", "--output", metavar="FOLDER", help="The folder to write.")
 @click.option(
     "--form",
@@ -79,6 +83,13 @@ def command(
     by --map. An onnxruntime-genai folder stays one.
     """
     form = _form(options["form"], options["kernel"], options["allow_loss"])
+    shared.check_inputs(adapter, base, map_file)
+    from rich.console import Console
+
+    from kronq.onnx.export import export_onnx
+    from kronq.onnx.graph.match_by_map import load_mapping
+    from kronq.onnx.graph.match_table import match_table
+
     source = shared.read(adapter, **shared.reading(options))
     mapping = load_mapping(map_file) if map_file else {}
     if dry_run:
@@ -125,6 +136,8 @@ def _show_matches(table: MatchTable, as_json: bool) -> None:
 
 def _match_rows(table: MatchTable) -> tuple[PlainTable, str]:
     """Returns every layer with its sites or candidates, and the base's layers that are left."""
+    from kronq.report.display.plain_table import PlainTable
+
     shown = PlainTable("layer", "shape", "by", "node", "weight")
     for row in table.rows:
         sites = row.places or row.candidates
@@ -143,6 +156,8 @@ def _match_rows(table: MatchTable) -> tuple[PlainTable, str]:
 
 def _summary_table(report: ExportReport) -> PlainTable:
     """Returns the form, the files and the results of the checks, one a row."""
+    from kronq.report.display.plain_table import PlainTable
+
     table = PlainTable(show_header=False)
     table.add_cells("form", report.form)
     matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())

@@ -8,7 +8,6 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.report.summary import summarize
 
 EXAMPLES = """\b
 Examples:
@@ -28,6 +27,9 @@ def command(path: str, as_json: bool, **reading: Any) -> None:
 
     Only headers are read, so this is quick however large the adapter is.
     """
+    shared.check_inputs(path)
+    from kronq.report.summary import summarize
+
     summary = summarize(shared.read(path, **reading))
     if as_json:
         shared.show_json(summary)

@@ -27,21 +27,17 @@ from kronq.cli.task_search import (
 )
 from kronq.errors import KronqError, printable_json
 from kronq.io.files import check_apart, check_output, write_file
-from kronq.model.adapter import Adapter
-from kronq.model.second_moments import SecondMoments
-from kronq.packed import check_packed_name, save
 from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
-from kronq.quantization.quantize import quantize
 from kronq.readers.peft_config import CONFIG, WEIGHTS
-from kronq.report import GaussianBound, gaussian_bound, measure
-from kronq.report.display.report_view import report_view
-from kronq.report.html import check_page_name, compare_widths, write_html
-from kronq.report.report import Report
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:
     from kronq.evaluate.search import SmallestAdapter
+    from kronq.model.adapter import Adapter
+    from kronq.model.second_moments import SecondMoments
+    from kronq.report.bound import GaussianBound
+    from kronq.report.report import Report
 
 SIZE = "Size"
 METHOD = "Method"
@@ -84,6 +80,9 @@ class Outputs:
 
     def check_names(self) -> None:
         """Refuses names that do not suit their contents, and one name for two files."""
+        from kronq.packed.writer import check_packed_name
+        from kronq.report.html import check_page_name
+
         if self.adapter is not None:
             check_packed_name(self.adapter)
         if self.page is not None:
@@ -199,6 +198,12 @@ def command(
     choice = _choose(others, calibration)
     tuned = isinstance(choice.config, Tuned)
     check_calibration(calibration, base_used=search is not None, tuned=tuned)
+    shared.check_inputs(adapter, *calibration.inputs, others["tasks"])
+    from kronq.packed.writer import save
+    from kronq.report.bound import gaussian_bound
+    from kronq.report.display.report_view import report_view
+    from kronq.report.measurement import measure
+
     outputs.check_names()
     if not dry_run:
         outputs.check_free(adapter)
@@ -251,12 +256,16 @@ def _parse_override(text: str) -> tuple[str, int]:
 
 
 def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | None) -> Adapter:
+    from kronq.quantization.quantize import quantize
+
     title = "tuning" if isinstance(choice.config, Tuned) else "quantizing"
     with shared.progress_bar(title) as progress:
         return quantize(source, choice.config, second_moments=moments, progress=progress)
 
 
 def _write_reports(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:
+    from kronq.report.html import compare_widths, write_html
+
     if outputs.report is not None:
         data = printable_json(report.model_dump_json(indent=2)) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)

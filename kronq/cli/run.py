@@ -6,15 +6,16 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import KronqError, listing, printable_json
-from kronq.genai.generation import Generation
-from kronq.genai.session import Session
+
+if TYPE_CHECKING:
+    from kronq.genai.generation import Generation
 
 EXAMPLES = """\b
 Examples:
@@ -71,6 +72,9 @@ def command(
     named = shared.named_adapters(adapters)
     if len(named) > 1:
         raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
+    shared.check_inputs(path, *named.values())
+    from kronq.genai.session import Session
+
     session = Session(path, named, **shared.pop_execution(options))
     generation = session.generate(
         text,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import KronqError
-from kronq.evaluate.cache import Scorer
-from kronq.evaluate.task_model import TaskModel
-from kronq.evaluate.task_report import score_all
 from kronq.io.examples import read_examples
-from kronq.model.adapter import Adapter
+
+if TYPE_CHECKING:
+    from kronq.model.adapter import Adapter
 
 EXAMPLES = """\b
 Examples:
@@ -32,8 +31,18 @@ BASE_LABEL = "no adapter"
     short_help="Score adapters on questions with known answers.",
 )
 @click.argument("adapters", nargs=-1)
-@click.option("--base", required=True, metavar="DIR", help="The base model's folder.")
-@click.option("--tasks", required=True, metavar="FILE.jsonl", help="The questions.")
+@click.option(
+    "--base",
+    required=True,
+    metavar="DIR",
+    help="The base model's folder.",
+)
+@click.option(
+    "--tasks",
+    required=True,
+    metavar="FILE.jsonl",
+    help="The questions.",
+)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
 @click.option("--no-adapter", is_flag=True, help="Score the base without an adapter as well.")
 @shared.execution_options
@@ -57,6 +66,11 @@ def command(
     """
     if len(set(adapters)) != len(adapters):
         raise KronqError("the same adapter is given twice", found=", ".join(adapters))
+    shared.check_inputs(*adapters, base, tasks)
+    from kronq.evaluate.cache import Scorer
+    from kronq.evaluate.task_model import TaskModel
+    from kronq.evaluate.task_report import score_all
+
     examples = read_examples(tasks)[:limit]
     reading = shared.reading(others)
     loaded: dict[str, Adapter | None] = {path: shared.read(path, **reading) for path in adapters}

@@ -7,18 +7,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from pydantic import BaseModel
-from rich.console import Console, RenderableType
 
 from kronq.cli.command import OUTPUT, option, verbosity
 from kronq.errors import KronqError, printable, printable_json
-from kronq.model.adapter import Adapter
+from kronq.io.input_path import find_input
 from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
-from kronq.readers.load import FORMATS, load
+from kronq.readers import FORMATS
 from kronq.readers.scale_rule import SCALE_RULES
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import RenderableType
+
+    from kronq.model.adapter import Adapter
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
@@ -28,6 +32,7 @@ _WIDEST = 100_000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters that no text needs."""
+
 
 json_option = option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON alone on stdout."
@@ -128,8 +133,17 @@ def pop_execution(options: dict[str, Any]) -> ExecutionOptions:
     }
 
 
+def check_inputs(*paths: str | None) -> None:
+    """Refuses inputs that do not exist, before anything that reads them is imported."""
+    for path in paths:
+        if path is not None:
+            find_input(path)
+
+
 def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:
     """The adapter that the reading options describe."""
+    from kronq.readers.load import load
+
     return load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
 
 
@@ -140,6 +154,8 @@ def reading(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def show(*renderables: RenderableType) -> None:
     """Prints to stdout, unless ``-q`` is given; nothing is cut to fit a terminal."""
+    from rich.console import Console
+
     if verbosity.get() < 0:
         return
     console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
@@ -165,6 +181,7 @@ def stream_text(piece: str) -> None:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr that vanishes when the work is done; silent off a terminal."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

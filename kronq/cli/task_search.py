@@ -11,14 +11,14 @@ from click.core import ParameterSource
 
 from kronq.cli import shared
 from kronq.cli.command import option
-from kronq.model.adapter import Adapter
-from kronq.model.second_moments import SecondMoments
-from kronq.report.report import Report
 from kronq.units import parse_share
 
 if TYPE_CHECKING:
     from kronq.evaluate.search import SmallestAdapter
     from kronq.evaluate.search_result import SearchResult
+    from kronq.model.adapter import Adapter
+    from kronq.model.second_moments import SecondMoments
+    from kronq.report.report import Report
 
 TASK = "Your task"
 _SEARCH_OPTIONS = ("max_loss_increase", "judge")

@@ -15,6 +15,7 @@ from pathlib import Path
 from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.checksummed import add_trailer, verify_trailer
+from kronq.io.input_path import find_input
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
@@ -91,8 +92,7 @@ def _cache_key(path: Path, slots: SlotSpec) -> str:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    if not path.exists():
-        raise NotFoundError("no such file or folder", path=path)
+    find_input(path)
     files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
     for file in files:
         if not file.is_file():

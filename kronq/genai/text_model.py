@@ -15,8 +15,7 @@ from kronq.io.files import link_folder
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, library_name, rewrite_config
 from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
-from kronq.onnx.providers import ExecutionTarget
-from kronq.onnx.sessions import EXACT
+from kronq.onnx.providers import EXACT, ExecutionTarget
 from kronq.onnx.slots.kernel import verified_library
 
 if TYPE_CHECKING:

@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
-from kronq.onnx.providers import ExecutionTarget, check_provider
+from kronq.onnx.providers import EXACT, ExecutionTarget, check_provider
 from kronq.onnx.slots.kernel import verified_library
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-EXACT: Mapping[str, str] = {"session.qdq_matmulnbits_accuracy_level": "0"}
-"""Session configuration that keeps DequantizeLinear + MatMul in float arithmetic.
-
-Without it ONNX Runtime rewrites the pair to int8 arithmetic without a warning: a relative error of
-4e-3 in place of 3e-7.
-"""
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 

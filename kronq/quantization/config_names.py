@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kronq.errors import ArgumentError
-from kronq.model.adapter import Recipe
 from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
 from kronq.quantization.configs import Compact, Config, Float16, Native, Tuned, Uniform
+
+if TYPE_CHECKING:
+    from kronq.model.adapter import Recipe
 
 CONFIGS: dict[str, type[Config]] = {
     "native": Native,

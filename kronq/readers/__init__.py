@@ -1,13 +1,8 @@
 """Readers of trained adapters, one module per format.
 
 Each has ``detect(path) -> bool`` and ``read(path, options) -> Adapter``; the first whose ``detect``
-is true reads the path.
+is true reads the path. They are imported by name, when the first adapter is read.
 """
 
-from __future__ import annotations
-
-from types import ModuleType
-
-from kronq.readers import factors, lycoris, peft
-
-READERS: dict[str, ModuleType] = {"peft": peft, "lycoris": lycoris, "factors": factors}
+READERS = ("peft", "lycoris", "factors")
+FORMATS = ("kronq", *READERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -11,20 +12,20 @@ from kronq import packed
 from kronq.errors import (
     ArgumentError,
     FormatError,
-    NotFoundError,
     StrPath,
     UnsupportedError,
     check_choice,
     check_type,
 )
+from kronq.io.input_path import find_input
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
-from kronq.readers import READERS
+from kronq.readers import FORMATS, READERS
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
-FORMATS = ("kronq", *READERS)
+_READERS = {name: importlib.import_module(f"kronq.readers.{name}") for name in READERS}
 
 
 def load(
@@ -60,9 +61,7 @@ def load(
         check_choice("scale_rule", scale_rule, SCALE_RULES)
     if format is not None:
         check_choice("format", format, FORMATS)
-    source = Path(path)
-    if not source.exists():
-        raise NotFoundError("no such file or folder", path=path)
+    source = find_input(path)
     packed_file = packed.open_packed(source) if format is None else None
     if packed_file is not None or format == "kronq":
         if scale_rule is not None or alpha is not None:
@@ -72,13 +71,13 @@ def load(
                 hint="give {scale_rule} and {alpha} when it is quantized",
             )
         return packed.read_packed(packed_file or source)
-    reader = READERS[format or _detect(source)]
+    reader = _READERS[format or _detect(source)]
     adapter: Adapter = reader.read(source, Options(scale_rule, alpha))
     return adapter
 
 
 def _detect(path: Path) -> str:
-    for name, reader in READERS.items():
+    for name, reader in _READERS.items():
         if reader.detect(path):
             return name
     if path.is_dir():

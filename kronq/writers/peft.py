@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  # numpy's bfloat16
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
@@ -25,15 +25,9 @@ from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
+from kronq.writers.forms import DTYPES, FORMS
 from kronq.writers.lokr_layout import lokr_layers
 from kronq.writers.peft_config import alpha_of, common_settings, most_common, ranks_and_alphas
-
-FORMS = ("peft", "lora")
-DTYPES: dict[str, np.dtype[Any]] = {
-    "fp32": np.dtype(np.float32),
-    "fp16": np.dtype(np.float16),
-    "bf16": np.dtype(ml_dtypes.bfloat16),
-}
 
 
 @dataclass(frozen=True, eq=False)

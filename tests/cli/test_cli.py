@@ -14,7 +14,10 @@ import kronq as package
 from kronq.cli import VERBS
 from tests.cli.command import Kronq
 
-HEAVY = {"torch", "transformers", "peft", "onnxruntime", "onnx", "numpy", "pydantic", "matplotlib"}
+HEAVY = {
+    "torch", "transformers", "peft", "onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir", "numpy",
+    "ml_dtypes", "safetensors", "constriction", "pydantic", "rich", "matplotlib", "huggingface_hub",
+}  # fmt: skip
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +43,38 @@ def test_starting_brings_in_nothing_heavy(code: str) -> None:
     assert found.returncode == 0
     loaded = found.stderr.split("loaded ")[1].split()
     assert not HEAVY & set(loaded)
+
+
+NOWHERE = {
+    "quantize": ["nowhere", "-o", "a.safetensors"],
+    "compare": ["nowhere"],
+    "convert": ["nowhere", "--to", "peft", "-o", "out"],
+    "export": ["nowhere", "--base", "nowhere", "-o", "out"],
+    "run": ["nowhere", "--prompt", "a"],
+    "score": ["nowhere", "--base", "nowhere", "--tasks", "nowhere"],
+    "base": ["nowhere", "-o", "out"],
+}
+"""Arguments of verbs that take more than one path, which is not there."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(verb: str) -> None:
+    """Which takes a second: a verb imports what does its work when its options are right."""
+    given = (["--help"], ["--help-all"], ["--bitz", "3"], NOWHERE.get(verb, ["nowhere"]))
+    found = python(
+        "import sys\n"
+        "from kronq.cli import main\n"
+        f"for args in {given!r}:\n"
+        "    try:\n"
+        f"        main([{verb!r}, *args])\n"
+        "    except SystemExit as stop:\n"
+        f"        print('ended', stop.code, *{HEAVY!r} & set(sys.modules))\n"
+    )
+    ends = [line for line in found.stdout.splitlines() if line.startswith("ended")]
+    assert ends == ["ended 0", "ended 0", "ended 2", "ended 2"], found.stderr
+    option, path = found.stderr.splitlines()
+    assert "No such option" in option
+    assert "nowhere: no such file or folder" in path
 
 
 @pytest.mark.parametrize("verb", ["quantize", "inspect", "compare"])
