@@ -17,9 +17,9 @@ from kronq.cli.calibration_options import (
     moments_for_quantizing,
 )
 from kronq.cli.command import OUTPUT, Command, option, verbosity
+from kronq.cli.limit_checks import error_above, loss_above
 from kronq.cli.method_choice import MethodChoice, choose_method
 from kronq.cli.task_search import (
-    missed_line,
     read_task_options,
     run_search,
     show_search,
@@ -33,7 +33,6 @@ from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:
-    from kronq.evaluate.search import SmallestAdapter
     from kronq.model.adapter import Adapter
     from kronq.model.second_moments import SecondMoments
     from kronq.report.bound import GaussianBound
@@ -119,7 +118,7 @@ class Outputs:
     "--max-error",
     metavar="10%",
     group=SIZE,
-    help="Relative error at most; beside another size, a check.",
+    help="Error at most, of ΔW or --calibration; a check with a size.",
 )
 @task_options
 @option(
@@ -223,7 +222,12 @@ def command(
         shared.show(str(choice), *view.renderables())
     if not dry_run:
         _write_reports(source, report, bound, outputs)
-    _check_limits(ctx, choice, report, found)
+    above = error_above(report, choice.max_error, calibrated=objective is not None)
+    if above is None and found is not None:
+        above = loss_above(found.result)
+    if above is not None:
+        click.echo(above, err=True)
+        ctx.exit(1)
     if outputs.adapter is not None and not dry_run:
         save(quantized, outputs.adapter, force=outputs.force)
         if not as_json:
@@ -273,18 +277,3 @@ def _write_reports(source: Adapter, report: Report, bound: GaussianBound, output
         with shared.progress_bar("other widths") as progress:
             widths = compare_widths(source, str(report.method), progress)
         write_html(report, outputs.page, comparison=widths, bound=bound, force=outputs.force)
-
-
-def _check_limits(
-    ctx: click.Context, choice: MethodChoice, report: Report, found: SmallestAdapter | None
-) -> None:
-    """Ends with exit code 1 where the error or the loss on held-out examples is too large."""
-    error = report.total.relative_error
-    if choice.max_error is not None and error > choice.max_error:
-        limit = f"{100 * choice.max_error:g} %"
-        line = f"the relative error {error:.4g} is above {limit}; no adapter was written"
-        click.echo(f"kronq: {line}", err=True)
-        ctx.exit(1)
-    if found is not None and not found.result.within:
-        click.echo(missed_line(found.result), err=True)
-        ctx.exit(1)

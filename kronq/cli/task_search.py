@@ -15,7 +15,6 @@ from kronq.units import parse_share
 
 if TYPE_CHECKING:
     from kronq.evaluate.search import SmallestAdapter
-    from kronq.evaluate.search_result import SearchResult
     from kronq.model.adapter import Adapter
     from kronq.model.second_moments import SecondMoments
     from kronq.report.report import Report
@@ -160,15 +159,3 @@ def show_search(found: SmallestAdapter, report: Report, *, as_json: bool) -> Non
         return
     total = report.total
     shared.show(*result_view(found.result, total.bytes, total.bytes_before).renderables())
-
-
-def missed_line(result: SearchResult) -> str:
-    """Returns the line that says why no adapter was written."""
-    from kronq.evaluate.task_tables import format_change
-
-    return (
-        "kronq: on held-out examples the loss grew by "
-        f"{format_change(result.change.loss_increase)}, "
-        f"more than {100 * result.max_loss_increase:g} %; no adapter was written "
-        "(hint: more questions make the choice surer, a larger budget the file smaller)"
-    )

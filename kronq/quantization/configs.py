@@ -82,7 +82,8 @@ class Native:
             this width have.
         bpw: Bits per weight of the whole file, header and scales included.
         size: Size of the file in bytes, or a text such as ``"150KB"``; never exceeded.
-        max_error: Largest relative error ‖ΔW − ΔŴ‖ / ‖ΔW‖: the smallest file within it.
+        max_error: Largest relative error ‖ΔW − ΔŴ‖ / ‖ΔW‖, or with second moments the error that
+            they weigh: the smallest file within it.
         overrides: Regular expression on the layer's name → average width of its codes; the last
             match wins. With ``bits`` only.
         refit: See ``Compact``.
@@ -128,7 +129,8 @@ class Compact:
         bpw: Bits per weight of the whole file, header included.
         size: Size of the file in bytes, or a text such as ``"150KB"``; never exceeded, and met
             within 1 %.
-        max_error: Largest relative error ‖ΔW − ΔŴ‖ / ‖ΔW‖: the smallest file within it.
+        max_error: Largest relative error ‖ΔW − ΔŴ‖ / ‖ΔW‖, or with second moments the error that
+            they weigh: the smallest file within it.
         refit: ``fit`` leaves the least squared error. ``unbiased`` then rescales ΔŴ, which least
             squares shrinks, until ⟨ΔW, ΔŴ⟩ = ‖ΔW‖²: more error, and at few bits much less lost of
             a task.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kronq.errors import ArgumentError, KronqError
 from kronq.io.progress import Progress
+from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.adapter import Adapter
+from kronq.model.error_weights import find_moments
+from kronq.model.second_moments import LayerMoments
 from kronq.model.squared_norms import squared_norms
 from kronq.quantization.config_checks import MAX_BPW
 
@@ -18,9 +21,23 @@ _FIRST_BPW = 3.0
 _DB_PER_BIT = 6.02
 
 
-def relative_error(reference: Adapter, quantized: Adapter) -> float:
-    """Returns ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; 0 where ΔW is zero."""
-    norms = [squared_norms(reference[name], quantized[name]) for name in reference]
+def relative_error(
+    reference: Adapter,
+    quantized: Adapter,
+    moments: Mapping[str, LayerMoments] | None = None,
+) -> float:
+    """Returns ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; 0 where ΔW is zero.
+
+    With second moments it is the error that calibration judges by: √(E‖(ΔW − ΔŴ)·x‖² / E‖ΔW·x‖²),
+    or, with moments of output gradients too, the same weighed by the loss.
+    """
+    if moments is None:
+        norms = [squared_norms(reference[name], quantized[name]) for name in reference]
+    else:
+        norms = [
+            squared_activation_norms(delta, quantized[name], find_moments(moments, name))
+            for name, delta in reference.items()
+        ]
     total = sum(each.reference for each in norms)
     return math.sqrt(sum(each.error for each in norms) / total) if total else 0.0
 
@@ -30,13 +47,17 @@ def smallest_within_error(
     max_error: float,
     quantize_to_size: Callable[[int], Adapter],
     progress: Progress | None = None,
+    *,
+    moments: Mapping[str, LayerMoments] | None = None,
 ) -> Adapter:
     """Finds the smallest file whose relative error is at most ``max_error``.
 
     Args:
         adapter: As it was trained.
-        max_error: Largest ‖ΔW − ΔŴ‖ / ‖ΔW‖, above 0 and below 1.
+        max_error: Largest ``relative_error``, above 0 and below 1.
         quantize_to_size: Bytes of the file → quantized adapter.
+        moments: Second moments of every layer, which the error is then weighed by; None for the
+            error of ΔW.
         progress: Called with (passes done, passes at most).
 
     Raises:
@@ -56,7 +77,7 @@ def smallest_within_error(
                 raise
             bpw = min(2 * bpw, MAX_BPW)
             continue
-        error = relative_error(adapter, quantized)
+        error = relative_error(adapter, quantized, moments)
         trials.append((bpw, math.log(max(error, 1e-12))))
         if error <= max_error and (best is None or error > best[0]):
             best = error, quantized

@@ -46,8 +46,8 @@ def quantize(
             ``Float16``. None for ``Native(bits=4)``.
         bits: Shorthand for ``Native(bits=bits)``; 16 for ``Float16()``.
         second_moments: Second moments of the layers' inputs, as ``calibrate`` returns them: errors
-            then count as E‖(ΔW − ΔŴ)·x‖² instead of ‖ΔW − ΔŴ‖². ``Native``, ``Compact`` and
-            ``Tuned`` only.
+            then count as E‖(ΔW − ΔŴ)·x‖² instead of ‖ΔW − ΔŴ‖², for ``max_error`` too. ``Native``,
+            ``Compact`` and ``Tuned`` only.
         progress: Called with (steps done, steps in all).
 
     Returns:
@@ -150,7 +150,9 @@ def _within_budget(
         return _refitted(adapter, quantized, config.refit)
     make = partial(_filled, adapter, config, second_moments)
     if config.max_error is not None:
-        return smallest_within_error(adapter, float(config.max_error), make, progress)
+        return smallest_within_error(
+            adapter, float(config.max_error), make, progress, moments=second_moments
+        )
     return make(nbytes_of(config, adapter.parameters), progress)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kronq import __version__
 from kronq.errors import MismatchError, check_type
+from kronq.model.activation_norms import projected_activation_norms
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import Delta
 from kronq.model.matrix import Float
@@ -17,7 +18,6 @@ from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import spectral_norm
 from kronq.model.squared_norms import SquaredNorms, squared_norms_in_bases
 from kronq.packed import pack_adapter
-from kronq.report.activation_error import projected_activation_norms
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.checks import check_same_layers, check_second_moments
 from kronq.report.code_statistics import CodeStatistics, count_codes, merge_histograms

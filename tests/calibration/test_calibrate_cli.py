@@ -20,8 +20,10 @@ from kronq.model.adapter import Adapter
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import save
 from kronq.readers.load import load
+from kronq.writers.peft import convert
 from tests import adapters
 from tests.cli.command import Kronq
+from tests.evaluate.tiny import tiny_adapter
 from tests.paths import EXAMPLE
 
 
@@ -118,3 +120,23 @@ def test_a_real_base_is_read_once_and_then_the_cache(
 def test_an_error_is_a_kronq_error() -> None:
     with pytest.raises(KronqError, match="no base"):
         check_calibration(CalibrationOptions(calibration="notes.txt"))
+
+
+def test_max_error_is_that_of_the_calibration(
+    kronq: Kronq, tiny_base: Path, tmp_path: Path
+) -> None:
+    """Alone it finds a smaller file than by ΔW; beside a size it is a check of the same error."""
+    small, notes = tmp_path / "lora", tmp_path / "notes.txt"
+    convert(tiny_adapter(), small, to="lora")
+    notes.write_text("bees make honey\n\nplants take in carbon dioxide\n\n")
+    asked = ("quantize", small, "--max-error", "10%", "--dry-run", "--json")
+    text = ("--calibration", notes, "--base", tiny_base, "--cache", tmp_path / "cache")
+    found = kronq(*asked, *text).json()["total"]
+    assert 0.09 < found["activation_error"] <= 0.1 < found["relative_error"]
+    assert found["bytes"] < kronq(*asked).json()["total"]["bytes"]
+    checked = kronq(*asked, *text, "--bits", 2)
+    assert checked.code == 1
+    error = checked.json()["total"]["activation_error"]
+    assert f"the activation error is {100 * error:.3g} %, above 10 %" in checked.err
+    plain = kronq(*asked, *text, "--metric", "plain").json()["total"]
+    assert plain["relative_error"] <= 0.1

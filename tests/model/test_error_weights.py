@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.delta import Delta, Product
 from kronq.model.error_weights import error_weight, reduce_moments
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments
 from kronq.model.squared_norms import squared_norms
-from kronq.report.activation_error import squared_activation_norms
 from tests.adapters import KINDS, Rng, dense
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.adapter import Recipe
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float
@@ -17,7 +18,6 @@ from kronq.model.second_moments import LayerMoments
 from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import TOLERANCE, spectral_norm
 from kronq.quantization.uniform.layer import quantize_layer
-from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.adapters import KINDS, dense
 from tests.fuzzing import max_examples

@@ -11,12 +11,12 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
+from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack_adapter
-from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.model.test_error_weights import second_moment
 from tests.quantization.compact.test_compact import layers
@@ -137,3 +137,21 @@ def test_a_layer_out_of_range_of_the_common_step() -> None:
     large = Adapter(some | {"h.0": replace(some["h.0"], scale=1e9)})
     with pytest.raises(KronqError, match="too large beside the others"):
         kronq.quantize(large, kronq.Compact(bpw=4))
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("method", [kronq.Compact, kronq.Native])
+def test_max_error_limits_the_error_that_calibration_judges_by(
+    method: type, two_sided: bool
+) -> None:
+    """The file is smaller than the one whose error of ΔW is as large."""
+    adapter = layers("kron", 8)
+    moments = moments_of(adapter, two_sided=two_sided)
+    found = kronq.quantize(adapter, method(max_error=0.1), second_moments=moments)
+    total = kronq.measure(adapter, found, second_moments=moments).total
+    judged = total.loss_error if two_sided else total.activation_error
+    assert judged is not None
+    assert 0.098 <= judged <= 0.1
+    assert judged**2 == pytest.approx(activation_error(adapter, found, moments))
+    plain = kronq.quantize(adapter, method(max_error=0.1))
+    assert total.bytes < kronq.measure(adapter, plain).total.bytes

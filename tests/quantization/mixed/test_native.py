@@ -10,6 +10,7 @@ import pytest
 
 import kronq
 from kronq.errors import FormatError, KronqError
+from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
@@ -17,7 +18,6 @@ from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import pack_adapter
 from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.native import native
-from kronq.report.activation_error import squared_activation_norms
 from tests import adapters
 from tests.paths import EXAMPLE
 
