@@ -1,0 +1,49 @@
+/** A matrix, row-major. */
+export interface Matrix {
+  rows: number;
+  cols: number;
+  data: Float32Array;
+}
+
+/** ΔW = scale · (A·A2 ⊗ B1·B2)[:d_out, :d_in]; factors that are absent count as 1. */
+export interface Layer {
+  /** [d_out, d_in] */
+  shape: [number, number];
+  scale: number;
+  A?: Matrix;
+  A2?: Matrix;
+  B1: Matrix;
+  B2?: Matrix;
+}
+
+/** How the adapter was quantized: formats/SPEC.md, Manifest. */
+export interface Recipe {
+  method: string;
+  bits: number;
+  relative_error?: number;
+  [field: string]: unknown;
+}
+
+export interface PackedAdapter {
+  baseModel: string | null;
+  /** Whether `shape` is only an upper bound. */
+  croppedByBase: boolean;
+  recipe: Recipe | null;
+  /** By the layers' module paths, in the file's order. */
+  layers: Map<string, Layer>;
+}
+
+/** The file is damaged, cut short, or not what its manifest says. */
+export class FormatError extends Error {}
+
+/** Whether the bytes are a safetensors file with kronq's manifest. */
+export function isPacked(bytes: Uint8Array): boolean;
+
+/**
+ * Reads a packed adapter from the bytes of the whole file.
+ * @throws FormatError
+ */
+export function readPacked(bytes: Uint8Array): PackedAdapter;
+
+/** ΔW of a layer, [d_out · d_in], row-major: for tests, and for small layers. */
+export function denseUpdate(layer: Layer): Float64Array;

@@ -1,0 +1,122 @@
+/**
+ * Reads kronq's packed adapters, formats/SPEC.md: floats, integer codes and entropy-coded files.
+ *
+ * @example
+ * import { readPacked } from "kronq-packed";
+ * const { layers } = readPacked(new Uint8Array(await file.arrayBuffer()));
+ * const { scale, A, B1, B2 } = layers.get("model.layers.0.self_attn.q_proj");
+ */
+
+import { openContainer } from "./container.js";
+import { check, FormatError } from "./errors.js";
+import { isCoded, readManifest, ROLES } from "./manifest.js";
+import { readStack, Tensors } from "./native.js";
+import { reconstruct } from "./reconstruction.js";
+import { decodeStream } from "./stream.js";
+import { expand } from "./templates.js";
+
+export { FormatError };
+
+const LEVELS_PER_BYTE = 256;
+const PRODUCTS = [["A", "A2"], ["B1", "B2"]];
+
+/** Whether a file begins as a packed adapter does: a safetensors file with kronq's manifest. */
+export function isPacked(bytes) {
+  try {
+    return "kronq" in openContainer(bytes).metadata;
+  } catch {
+    return false;
+  }
+}
+
+/** Reads a packed adapter from the bytes of the whole file. Throws a FormatError. */
+export function readPacked(bytes) {
+  const { metadata, tensors: opened } = openContainer(bytes);
+  const manifest = readManifest(metadata);
+  const tensors = new Tensors(opened);
+  const groups = manifest.groups.map((group) => openGroup(group));
+  const coded = readCoded(tensors, manifest, groups.filter(({ group }) => isCoded(group.B1)));
+  const layers = new Map();
+  groups.forEach(({ group, names, scales }, index) => {
+    const factors = coded.get(group) ?? readNative(tensors, index, group, names.length);
+    names.forEach((name, i) => {
+      check(!layers.has(name), `the layer ${name} is there twice`);
+      layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i] });
+    });
+  });
+  tensors.checkAllUsed();
+  const { base_model: baseModel = null, cropped_by_base: croppedByBase = false, recipe = null } = manifest;
+  return { baseModel, croppedByBase, recipe, layers };
+}
+
+/** ΔW of a layer as a Float64Array [d_out · d_in], row-major: for tests, and for small layers. */
+export function denseUpdate({ shape: [rows, cols], scale, A, A2, B1, B2 }) {
+  const a = A ? multiply(A, A2) : { rows: 1, cols: 1, data: [1] };
+  const b = multiply(B1, B2);
+  const delta = new Float64Array(rows * cols);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < cols; j++) {
+      const left = a.data[Math.floor(i / b.rows) * a.cols + Math.floor(j / b.cols)];
+      delta[i * cols + j] = scale * left * b.data[(i % b.rows) * b.cols + (j % b.cols)];
+    }
+  }
+  return delta;
+}
+
+function openGroup(group) {
+  const names = group.layers.flatMap(expand);
+  const scales = Array.isArray(group.scale) ? group.scale : names.map(() => group.scale);
+  check(scales.length === names.length, `${scales.length} scales for ${names.length} layers`);
+  return { group, names, scales };
+}
+
+function readNative(tensors, index, group, n) {
+  const factors = Array.from({ length: n }, () => ({}));
+  for (const role of ROLES.filter((each) => group[each])) {
+    const [rows, cols] = group[role].shape;
+    readStack(tensors, `${index}.${role}`, group[role], n).forEach((data, i) => (factors[i][role] = { rows, cols, data }));
+  }
+  return factors;
+}
+
+/** The factors of all coded layers, by group. */
+function readCoded(tensors, { codes }, groups) {
+  const found = new Map();
+  if (!groups.length) return found;
+  const bytes = tensors.take("codes", "U8", [null]);
+  const rolesOf = (group) => PRODUCTS.map((pair) => pair.filter((role) => group[role])).filter((pair) => pair.length);
+  const shapes = groups.flatMap(({ group, names }) => names.map(() => rolesOf(group).map((pair) => pair.map((role) => group[role].shape))));
+  const levels = shapes.flat(2).reduce((sum, [rows, cols]) => sum + rows * cols, 0);
+  check(levels <= LEVELS_PER_BYTE * bytes.length, `${levels} levels in a stream of ${bytes.length} bytes: cut short`);
+  const { products, steps } = decodeStream(bytes, shapes, codes.layer_steps ?? false);
+  let [layer, next] = [0, 0];
+  for (const { group, scales } of groups) {
+    const roles = rolesOf(group);
+    found.set(group, scales.map((scale) => {
+      const own = products.slice(next, (next += roles.length));
+      return byRole(group, roles, reconstruct(own, scale, steps[layer++], codes));
+    }));
+  }
+  return found;
+}
+
+function byRole(group, roles, matrices) {
+  const entries = roles.flatMap((pair, p) => pair.map((role, side) => [role, matrices[p][side]]));
+  return Object.fromEntries(entries.map(([role, data]) => {
+    const [rows, cols] = group[role].shape;
+    return [role, { rows, cols, data }];
+  }));
+}
+
+function multiply(left, right) {
+  if (!right) return left;
+  const data = new Float64Array(left.rows * right.cols);
+  for (let i = 0; i < left.rows; i++) {
+    for (let j = 0; j < right.cols; j++) {
+      let sum = 0;
+      for (let k = 0; k < left.cols; k++) sum += left.data[i * left.cols + k] * right.data[k * right.cols + j];
+      data[i * right.cols + j] = sum;
+    }
+  }
+  return { rows: left.rows, cols: right.cols, data };
+}

@@ -1,0 +1,148 @@
+/** The manifest of a packed file, and what of it a reader checks before it reads a number. */
+
+import { isObject } from "./container.js";
+import { check } from "./errors.js";
+import { parseJson } from "./json.js";
+import { countNames } from "./templates.js";
+
+const LARGEST_VERSION = 3;
+const MOST_LAYERS = 100_000;
+
+/** Reads the manifest of an open container; fields that are null are left out. */
+export function readManifest(metadata) {
+  check(typeof metadata.kronq === "string", "no manifest of kronq in the header: not a packed adapter");
+  const manifest = withoutNulls(parseJson(new TextEncoder().encode(metadata.kronq), "manifest"));
+  const { version } = isObject(manifest) ? manifest : {};
+  check(!(version > LARGEST_VERSION), `version ${version}: this reader knows 1 to ${LARGEST_VERSION}`);
+  MANIFEST(manifest, "manifest");
+  const needed = requiredVersion(manifest);
+  check(version === needed, `its contents are of version ${needed}, not of ${version}`);
+  const layers = manifest.groups.flatMap((group) => group.layers).reduce((sum, each) => sum + countNames(each), 0);
+  check(layers > 0, "no adapted layers");
+  check(layers <= MOST_LAYERS, `${layers} layers: at most ${MOST_LAYERS}`);
+  return manifest;
+}
+
+export const ROLES = ["A", "A2", "B1", "B2"];
+
+/** Whether a matrix's levels are in the entropy-coded stream. */
+export const isCoded = (matrix) => !(matrix.dtype || matrix.bits || matrix.widths);
+
+function withoutNulls(value) {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (!isObject(value)) return value;
+  const entries = Object.entries(value).filter(([, each]) => each !== null);
+  return Object.fromEntries(entries.map(([name, each]) => [name, withoutNulls(each)]));
+}
+
+function requiredVersion({ groups, codes, recipe }) {
+  const matrices = groups.flatMap((group) => ROLES.filter((role) => group[role]).map((role) => group[role]));
+  if (matrices.some((matrix) => matrix.widths || matrix.scaled === false)) return 3;
+  if (recipe?.task || (recipe?.refit ?? "fit") !== "fit") return 3;
+  return codes ? (codes.layer_steps ? 3 : 2) : 1;
+}
+
+// Checks of one value each, which throw where it is not what the specification says.
+
+const is = (test, what) => (value, where) => check(test(value), `${where} is not ${what}`);
+const oneOf = (...values) => is((value) => values.includes(value), `one of ${values.join(", ")}`);
+const whole = (least, most) =>
+  is((value) => Number.isInteger(value) && least <= value && value <= most, `a whole number from ${least} to ${most}`);
+const list = (item, { least = 0, most = Infinity } = {}) => (value, where) => {
+  check(Array.isArray(value) && value.length >= least && value.length <= most, `${where} is not a list of that length`);
+  value.forEach((each, index) => item(each, `${where}.${index}`));
+};
+const record = (required, optional, extra = () => {}) => (value, where) => {
+  check(isObject(value), `${where} is not an object`);
+  const known = { ...required, ...optional };
+  for (const name of Object.keys(value)) check(Object.hasOwn(known, name), `${where}.${name} is not a known field`);
+  for (const name of Object.keys(required)) check(Object.hasOwn(value, name), `${where}.${name} is missing`);
+  for (const [name, each] of Object.entries(value)) known[name](each, `${where}.${name}`);
+  extra(value, where);
+};
+
+const text = is((value) => typeof value === "string", "text");
+const boolean = is((value) => typeof value === "boolean", "true or false");
+const finite = is(Number.isFinite, "a finite number");
+const positive = is((value) => Number.isFinite(value) && value > 0, "a finite number above 0");
+const float32 = is((value) => Number.isFinite(value) && Number.isFinite(Math.fround(value)), "a number that float32 holds");
+const share = is((value) => value >= 0 && value <= 1, "a number from 0 to 1");
+const size = whole(1, 2 ** 31 - 1);
+const shape = list(size, { least: 2, most: 2 });
+const bits = oneOf(16, 8, 4, 3, 2);
+
+const MATRIX = record(
+  { shape },
+  {
+    dtype: oneOf("float32", "float16", "bfloat16"),
+    bits: oneOf(8, 4, 3, 2),
+    widths: boolean,
+    axis: oneOf(0, 1),
+    group_size: size,
+    scaled: boolean,
+  },
+  ({ dtype, bits, widths, axis, group_size, scaled = true }, where) => {
+    check(!!dtype + !!bits + !!widths <= 1, `${where} has more than one of dtype, bits and widths`);
+    const integers = !!bits || !!widths;
+    check(integers === (axis !== undefined), `${where} has codes without an axis, or an axis without codes`);
+    check(group_size === undefined || (bits && scaled), `${where} has a group_size without codes and scales`);
+    check(scaled || integers, `${where} is not of codes, and says that it has no scales`);
+  },
+);
+
+const GROUP = record(
+  { layers: list(text, { least: 1 }), shape, scale: (value, where) => (Array.isArray(value) ? list(float32) : float32)(value, where), B1: MATRIX },
+  { A: MATRIX, A2: MATRIX, B2: MATRIX },
+  (group, where) => {
+    const matrices = ROLES.filter((role) => group[role]).map((role) => group[role]);
+    check(new Set(matrices.map(isCoded)).size === 1, `${where} is coded in part`);
+    check(group.A || !group.A2, `${where} has A2 without A`);
+    checkProduct(group, where);
+  },
+);
+
+/** Factors multiply, and make at least the layer's shape. */
+function checkProduct({ shape: [rows, cols], A, A2, B1, B2 }, where) {
+  const a = A ? outer(A, A2, where) : [1, 1];
+  const b = outer(B1, B2, where);
+  check(rows <= a[0] * b[0] && cols <= a[1] * b[1], `${where}: the factors are smaller than the layer`);
+}
+
+function outer(left, right, where) {
+  check(!right || left.shape[1] === right.shape[0], `${where}: the factors do not multiply`);
+  return [left.shape[0], (right ?? left).shape[1]];
+}
+
+const TASK = record(
+  { data: text, examples: size, max_loss_increase: finite, loss_increase: finite, interval: list(finite, { least: 2, most: 2 }) },
+  { accuracy: share, accuracy_before: share },
+);
+
+const RECIPE = record(
+  { method: text, bits: is((value) => value > 0 && value <= 16, "a number of bits") },
+  {
+    axis: oneOf("component", "row"),
+    group_size: size,
+    a_bits: bits,
+    layer_bits: (value, where) => {
+      check(isObject(value), `${where} is not an object`);
+      for (const [name, each] of Object.entries(value)) bits(each, `${where}.${name}`);
+    },
+    relative_error: is((value) => Number.isFinite(value) && value >= 0, "a number of at least 0"),
+    task: TASK,
+    refit: oneOf("fit", "unbiased"),
+  },
+);
+
+const CODES = record(
+  { step: positive },
+  { shifts: list(whole(-255, 255), { least: 3, most: 3 }), layer_steps: boolean },
+);
+
+const MANIFEST = record(
+  { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
+  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES },
+  ({ groups, codes }) => {
+    check(groups.some((group) => isCoded(group.B1)) === !!codes, "coded matrices and a step belong together");
+  },
+);

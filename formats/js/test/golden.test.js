@@ -1,0 +1,33 @@
+/** The golden files: ΔW as told, and nothing else of a file that is cut, lengthened or changed. */
+
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { denseUpdate, FormatError, readPacked } from "../index.js";
+
+const GOLDEN = new URL("../../golden/", import.meta.url);
+const names = readdirSync(GOLDEN).filter((name) => name.endsWith(".safetensors"));
+const read = (name) => new Uint8Array(readFileSync(new URL(name, GOLDEN)));
+
+for (const name of names) {
+  const told = JSON.parse(readFileSync(new URL(name.replace(".safetensors", ".json"), GOLDEN))).layers;
+
+  test(`${name} has the layers that are told`, () => {
+    const { layers } = readPacked(read(name));
+    assert.deepEqual([...layers.keys()].sort(), Object.keys(told).sort());
+    for (const [layer, { delta }] of Object.entries(told)) {
+      const found = denseUpdate(layers.get(layer));
+      const expected = delta.flat();
+      const largest = Math.max(...expected.map(Math.abs));
+      expected.forEach((value, i) => assert.ok(Math.abs(found[i] - value) <= 1e-6 * largest, `${layer} ${i}`));
+    }
+  });
+
+  test(`${name} is refused wherever it is cut`, () => {
+    const whole = read(name);
+    for (let length = 0; length < whole.length; length++) {
+      assert.throws(() => readPacked(whole.slice(0, length)), FormatError);
+    }
+    assert.throws(() => readPacked(Uint8Array.from([...whole, 0])), FormatError);
+  });
+}
