@@ -31,6 +31,7 @@ VERBS = {
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",
     "chat": "Talk with a model, with and without its adapters.",
+    "web": "Serve a model and its adapters to a browser.",
     "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",
     "base": "Build an ONNX base model from a Hugging Face folder or a GGUF file.",

@@ -1,9 +1,9 @@
 """The user's cache: one folder per kind, with one policy for keys, damaged entries and size.
 
 ``$KRONQ_CACHE``, ``$XDG_CACHE_HOME/kronq`` or ``~/.cache/kronq`` holds ``kernels``, ``adapters``,
-``calibration`` and ``tasks``, all for the user alone (mode 0700). An entry, a file or a folder, is
-named by a digest of everything that its content depends on, so it is never wrong, only unused. A
-damaged entry counts as absent. The cache may be deleted at any time.
+``calibration``, ``tasks`` and ``web``, all for the user alone (mode 0700). An entry, a file or a
+folder, is named by a digest of everything that its content depends on, so it is never wrong, only
+unused. A damaged entry counts as absent. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 from kronq.errors import KronqError, StrPath, UnsupportedError
 from kronq.io.files import new_file
 
-Kind = Literal["kernels", "adapters", "calibration", "tasks"]
+Kind = Literal["kernels", "adapters", "calibration", "tasks", "web"]
 T = TypeVar("T")
 
 _DIGEST_BYTES = 20

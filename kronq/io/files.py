@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from kronq import __version__
@@ -94,20 +94,23 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
 
 
 @contextlib.contextmanager
-def new_folder(path: StrPath, verb: str, *, force: bool = False) -> Iterator[Path]:
+def new_folder(
+    path: StrPath, verb: str, *, force: bool = False, subfolders: Collection[str] = ()
+) -> Iterator[Path]:
     """Gives a temporary folder that becomes ``path`` if the block ends well, else is deleted.
 
     Args:
         path: The folder. With ``force`` an existing one is replaced if it is empty, or has kronq's
-            mark and no subfolders; a file, a link or another folder is never replaced.
+            mark and no unknown subfolders; a file, a link or another folder is never replaced.
         verb: Verb of the command line that writes it, for the mark.
         force: Whether an existing folder is replaced.
+        subfolders: Names of the subfolders that the verb writes.
 
     Raises:
         OutputExistsError: ``path`` exists and may not be replaced, or appeared meanwhile.
     """
     target = check_output(path, force=force)
-    before = _replaceable_inode(target)
+    before = _replaceable_inode(target, subfolders)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
     try:
@@ -116,7 +119,7 @@ def new_folder(path: StrPath, verb: str, *, force: bool = False) -> Iterator[Pat
         yield work
         for entry in [*work.rglob("*"), work]:
             _sync(entry)
-        if _replaceable_inode(target) != before:
+        if _replaceable_inode(target, subfolders) != before:
             raise OutputExistsError("the output was written by another program", path=path)
         _replace_folder(work, target)
     finally:
@@ -133,7 +136,7 @@ def link_folder(folder: Path, link: Path) -> None:
         link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def _replaceable_inode(folder: Path) -> int | None:
+def _replaceable_inode(folder: Path, subfolders: Collection[str]) -> int | None:
     """Returns the inode of a folder that may be replaced; None if nothing is there.
 
     Raises:
@@ -144,7 +147,8 @@ def _replaceable_inode(folder: Path) -> int | None:
     if not folder.exists():
         return None
     entries = [*folder.iterdir()]
-    if entries and not (_has_mark(folder) and all(entry.is_file() for entry in entries)):
+    known = all(entry.is_file() or entry.name in subfolders for entry in entries)
+    if entries and not (known and _has_mark(folder)):
         raise OutputExistsError(
             "the output is a folder that kronq did not write, and never replaces",
             path=folder,

@@ -61,8 +61,6 @@ def test_the_blocks_of_a_page_run(
         for name in ("my-lokr", "small.safetensors", "app", "notes.txt"):
             (desk / name).symlink_to(shared / name)
         (desk / "questions.jsonl").symlink_to(ROOT / "examples" / "questions.jsonl")
-    else:
-        (desk / "docs" / "web").mkdir(parents=True)
     printed = ""
     names: dict[str, object] = {}
     for block in blocks(ROOT / page):

@@ -1,4 +1,4 @@
-"""formats/js, the reader in JavaScript: its own tests, and its factors bit by bit beside kronq's."""
+"""formats/js, the reader in JavaScript: its own tests, and its factors beside kronq's."""
 
 from __future__ import annotations
 

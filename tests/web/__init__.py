@@ -1,1 +1,1 @@
-"""The page in docs/web, driven in headless Chromium."""
+"""The page in kronq/web/page, driven in headless Chromium."""

@@ -1,4 +1,4 @@
-"""What the page reads first, and what ONNX Runtime says of the same adapters on the CPU."""
+"""Logits of ONNX Runtime on the CPU, of the same adapters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-
-
-def write_list(folder: Path, files: dict[str, str]) -> None:
-    """What the page reads first: names and their files."""
-    adapters = [{"name": name, "file": file} for name, file in files.items()]
-    listed = {"name": "tiny", "prompt": "Question: {}\nAnswer:", "adapters": adapters}
-    (folder / "adapters.json").write_text(json.dumps(listed), encoding="utf-8")
 
 
 def cpu_logits(folder: Path, adapter: str | None, ids: list[int]) -> np.ndarray:

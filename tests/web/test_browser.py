@@ -1,9 +1,10 @@
-"""docs/web in headless Chromium: the same adapters, in WebAssembly, from this machine alone."""
+"""The page of ``kronq web`` in headless Chromium, from this machine alone."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import subprocess
+import threading
 import zlib
 from pathlib import Path
 
@@ -13,14 +14,17 @@ import pytest
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import kronq
+from kronq.errors import MissingDependencyError
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.write_onnx_adapter import write_inputs, write_onnx_adapter
 from kronq.quantization.config_names import config_for
+from kronq.web.packages import PAGE, find_packages
+from kronq.web.serve import ADDRESS, serve_folder
+from kronq.web.site import write_site
 from tests.conftest import once_per_machine
 from tests.evaluate.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
-from tests.web.model import cpu_logits, write_list
-from tests.web.server import PAGE, served
+from tests.web.model import cpu_logits
 
 BASE = "no adapter"
 ADAPTERS = {
@@ -29,9 +33,13 @@ ADAPTERS = {
     "kron, native": ("kron", "native"),
     "lora, native": ("lora", "native"),
     "kron, balanced": ("kron", "balanced"),
+    "kron, compact": ("kron", "compact"),
+    "lora, compact": ("lora", "compact"),
     "kron, halves": ("kron", "fp16"),
 }
 """Family, and how it is packed; None for an .onnx_adapter."""
+BITS = {"fp16": 16, "compact": 8}
+CUT = "a file that is cut short"
 IDS = [5, 60, 7, 81, 9]
 
 
@@ -45,23 +53,18 @@ def program(*names: str) -> str:
 @pytest.fixture(scope="module")
 def packages() -> Path:
     """node_modules of the page, as its package-lock.json pins them."""
-    npm = program("npm")
 
     def install(folder: Path) -> None:
-        folder.mkdir()
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(PAGE / name, folder)
-        done = subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            pytest.skip(f"needs the npm registry: {done.stderr.strip().splitlines()[-1]}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KRONQ_CACHE", str(folder))
+            find_packages(install=True)
 
-    pinned = zlib.crc32((PAGE / "package-lock.json").read_bytes())
-    return once_per_machine(f"web-{pinned:08x}", install) / "node_modules"
+    try:
+        pinned = zlib.crc32((PAGE / "package-lock.json").read_bytes())
+        cache = once_per_machine(f"web-packages-{pinned:08x}", install)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    return next(cache.glob("web/*/node_modules"))
 
 
 def four_bits(base: Path, out: Path) -> Path:
@@ -82,12 +85,26 @@ def folder(request, tiny_base, tmp_path_factory) -> Path:
     for seed, (name, (family, method)) in enumerate(ADAPTERS.items()):
         adapter = tiny_adapter(family, seed=seed)
         if method is not None:
-            adapter = kronq.quantize(adapter, config_for(method, 16 if method == "fp16" else 4))
+            adapter = kronq.quantize(adapter, config_for(method, BITS.get(method, 4)))
             kronq.save(adapter, folder / f"{name}.safetensors")
         # What a packed one is compared with: ONNX Runtime on the CPU reads nothing else.
         write_onnx_adapter(adapter, folder, folder / f"{name}.onnx_adapter")
-    write_list(folder, {name: file_of(name) for name in ADAPTERS})
     return folder
+
+
+@pytest.fixture(scope="module")
+def site(folder, packages, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("site") / "site"
+    adapters = {name: folder / file_of(name) for name in ADAPTERS}
+    prompt = "Question: {}\nAnswer:"
+    write_site(folder, adapters, out, packages, prompt=prompt)
+    (out / "model/cut.safetensors").write_bytes(
+        (folder / file_of("kron, native")).read_bytes()[:-9]
+    )
+    listed = json.loads((out / "model/adapters.json").read_text())
+    listed["adapters"].insert(1, {"name": CUT, "file": "cut.safetensors"})
+    (out / "model/adapters.json").write_text(json.dumps(listed))
+    return out
 
 
 def file_of(name: str) -> str:
@@ -95,13 +112,15 @@ def file_of(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(folder, packages, tmp_path_factory):
+def page(site, tmp_path_factory):
     chromium = program("chromium", "chromium-browser", "google-chrome")
-    room, profile = tmp_path_factory.mktemp("room"), tmp_path_factory.mktemp("profile")
-    with served(room, packages, folder) as url, browser(chromium, profile) as page:
-        page.open(url)
+    profile = tmp_path_factory.mktemp("profile")
+    with serve_folder(site) as server, browser(chromium, profile) as page:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.open(f"http://{ADDRESS}:{server.server_port}/")
         page.evaluate("kronq.ready")
         yield page
+        server.shutdown()
 
 
 def answers(page: Page) -> dict[str, list[int]]:
@@ -111,7 +130,10 @@ def answers(page: Page) -> dict[str, list[int]]:
 
 def test_the_page_lists_the_adapters_with_their_sizes(page, folder):
     cards = page.evaluate("[...document.querySelectorAll('article')].map(card => card.innerText)")
-    assert len(cards) == 1 + len(ADAPTERS)
+    assert len(cards) == 2 + len(ADAPTERS)
+    failed = cards.pop(2)
+    assert CUT in failed
+    assert "behind the file: cut short" in failed
     for card, name in zip(cards[1:], ADAPTERS, strict=True):
         assert name in card
         assert f"{(folder / file_of(name)).stat().st_size:,} bytes" in card
@@ -150,10 +172,10 @@ def test_a_click_on_ask_shows_every_answer(page):
         assert sum(unit in text for text in told) >= len(told) - (place == "rate")
 
 
-def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder):
+def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, site):
     ones = np.ones((1, 8, 4), np.float32)
     other = InputStack(["/h.0/attn/down"], (8, 4), ones.dtype, lambda: [ones])
-    write_inputs([other], folder / "other.onnx_adapter")
+    write_inputs([other], site / "model/other.onnx_adapter")
     opened = (
         "Promise.all([import('./model.js'), fetch('model/other.onnx_adapter')])"
         ".then(async ([{ openAdapter }, file]) =>"
@@ -161,6 +183,10 @@ def test_an_adapter_of_another_base_is_refused_by_the_slot_it_names(page, folder
     )
     with pytest.raises(RuntimeError, match=r"no slot /h\.0/attn/down: made for another base"):
         page.evaluate(opened)
+
+
+def test_the_page_may_use_threads(page):
+    assert page.evaluate("crossOriginIsolated") is True
 
 
 def test_nothing_is_asked_of_another_host(page):

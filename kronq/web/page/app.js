@@ -39,6 +39,17 @@ function addAdapter(name, bytes) {
   addCard(name, bytes.length, performance.now() - started, feeds);
 }
 
+/** A card that says why a file cannot be used; the others are not held up. */
+function addFailure(name, error) {
+  const card = by("card").content.firstElementChild.cloneNode(true);
+  card.querySelector("input").checked = false;
+  card.querySelector("input").disabled = true;
+  card.querySelector("dl").remove();
+  card.querySelector(".answer").classList.add("error");
+  fill(card, { name, answer: error.message });
+  by("cards").append(card);
+}
+
 async function answer({ name, feeds, card }, prompt, maxTokens) {
   card.classList.add("active");
   fill(card, { answer: "", first: "", rate: "" });
@@ -94,7 +105,13 @@ async function start() {
   // The first run also pays for WebAssembly being compiled: nobody's first token should.
   await run(model, model.none, [0]);
   addCard("no adapter", model.bytes, model.ms, model.none);
-  for (const { name, file } of list.adapters) addAdapter(name, await fetchBytes(folder + file));
+  for (const { name, file } of list.adapters) {
+    try {
+      addAdapter(name, await fetchBytes(folder + file));
+    } catch (error) {
+      addFailure(name, error);
+    }
+  }
   const threads = self.crossOriginIsolated ? "threads" : "one thread";
   say(`${list.name ?? folder} · ${size(model.bytes)}, loaded in ${milliseconds(model.ms)} · ${runtime}, WebAssembly, ${threads}`);
   button.disabled = false;

@@ -4,12 +4,15 @@
 
 import * as ort from "onnxruntime-web";
 import { Tokenizer } from "@huggingface/tokenizers";
+import { readPacked } from "kronq-packed";
 import { isAdapter, readAdapter } from "./adapter.js";
 import { fillSlots } from "./fill.js";
-import { readPacked } from "./packed.js";
 import { openSlots } from "./slots.js";
 
 export const runtime = `onnxruntime-web ${ort.env.versions.web}`;
+
+/** Without the rules for integer arithmetic, ONNX Runtime turns constant codes into floats once, as it loads them. */
+const SESSION = { executionProviders: ["wasm"], extra: { session: { disable_quant_qdq: "1" } } };
 
 /** Adapters' slots warn that they are not constant, one line each; that is what they are for. */
 ort.env.logLevel = "error";
@@ -38,7 +41,7 @@ export async function openModel(folder) {
   const { model, defaults, files } = openSlots(await fetchBytes(folder + config.decoder.filename));
   const externalData = [];
   for (const path of files) externalData.push({ path, data: await fetchBytes(folder + path) });
-  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], externalData });
+  const session = await ort.InferenceSession.create(model, { ...SESSION, externalData });
   const bytes = externalData.reduce((sum, { data }) => sum + data.length, model.length);
   // Only for packed files: an .onnx_adapter names the slots itself.
   const spec = await fetchJson(folder + "kronq_slots.json").catch(() => null);
@@ -56,7 +59,7 @@ export function openAdapter(model, bytes) {
 }
 
 function unpack(spec, bytes) {
-  const layers = readPacked(bytes);
+  const { layers } = readPacked(bytes);
   if (!spec) throw new Error("packed files need the kronq_slots.json of the model's folder");
   return fillSlots(spec, layers);
 }

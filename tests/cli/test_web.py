@@ -1,0 +1,93 @@
+"""``kronq web``: the folder it writes, what it refuses, and what it serves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from kronq import Adapter, KronqError, export_onnx, quantize, save
+from kronq.web import packages
+from kronq.web.serve import ADDRESS, serve_folder
+from tests.evaluate.tiny import tiny_adapter
+
+
+@pytest.fixture(scope="module")
+def app(tiny_base, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("web") / "app"
+    export_onnx(tiny_adapter(), tiny_base, out, form="slots", verify=False)
+    return out
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> None:
+    """A cache with packages of no content."""
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
+    names = [packages.PAGE / name for name in ("package.json", "package-lock.json")]
+    modules = packages.cache_folder("web") / packages.digest_files(names) / "node_modules"
+    for name in ("onnxruntime-web/dist/ort.wasm.min.mjs", "flatbuffers/mjs/flatbuffers.js"):
+        (modules / name).parent.mkdir(parents=True)
+        (modules / name).write_text("")
+
+
+@pytest.fixture
+def packed(tmp_path) -> Path:
+    return save(quantize(tiny_adapter(), bits=4), tmp_path / "small.safetensors")
+
+
+def test_it_writes_a_folder_that_any_server_serves(installed, app, packed, tmp_path, kronq) -> None:
+    site = tmp_path / "site"
+    done = kronq("web", app, "--adapter", f"mine={packed}", "-o", site)
+    assert done.code == 0, done.err
+    assert f"mine: {packed.stat().st_size:,} bytes" in done.out
+    listed = json.loads((site / "model/adapters.json").read_text())
+    assert listed["adapters"] == [{"name": "mine", "file": "mine.safetensors"}]
+    for name in ("index.html", "packed/index.js", "model/model.onnx", "model/tokenizer.json"):
+        assert (site / name).is_file()
+    again = kronq("web", app, "--adapter", packed, "-o", site)
+    assert again.code == 2
+    assert "exists" in again.err
+    assert kronq("web", app, "--adapter", packed, "-o", site, "--force").code == 0
+    (site / "mine").mkdir()
+    refused = kronq("web", app, "--adapter", packed, "-o", site, "--force")
+    assert refused.code == 2
+    assert "kronq did not write" in refused.err
+
+
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_written(
+    installed, app, tmp_path, kronq
+) -> None:
+    other = {f"other.{name}": delta for name, delta in tiny_adapter().items()}
+    path = save(Adapter(other), tmp_path / "other.safetensors")
+    done = kronq("web", app, "--adapter", path, "-o", tmp_path / "site")
+    assert done.code == 2
+    assert "other." in done.err
+    assert not (tmp_path / "site").exists()
+
+
+def test_without_the_packages_it_says_how_to_get_them(
+    app, packed, tmp_path, monkeypatch, kronq
+) -> None:
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "empty"))
+    done = kronq("web", app, "--adapter", packed)
+    assert done.code == 2
+    assert "--install lets npm fetch it once" in done.err
+
+
+def test_pages_are_served_to_this_machine_with_the_headers_for_threads(tmp_path) -> None:
+    (tmp_path / "a.mjs").write_text("export {}")
+    with serve_folder(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://{ADDRESS}:{server.server_port}/a.mjs") as answer:
+            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+            assert answer.headers["Content-Type"].startswith("text/javascript")
+        with (
+            pytest.raises(KronqError, match="the port cannot be used"),
+            serve_folder(tmp_path, server.server_port),
+        ):
+            pass
+        server.shutdown()
