@@ -93,7 +93,7 @@ def build_base(
     if not from_gguf:
         check_hf_folder(given)
     check_output(out, force=force)
-    require("base", "building a base", "onnxruntime_genai", "torch", "transformers")
+    require("base", "building a base")
     with new_folder(out, "base", force=force) as folder:
         built = _build(given, folder, options, from_gguf, progress or (lambda _line: None))
         file_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -24,6 +24,7 @@ from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
 from kronq.io.cache import digest_files
 from kronq.io.examples import Example, resolve_examples
+from kronq.io.extras import require
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import F32
@@ -67,8 +68,11 @@ def calibrate(
         MismatchError: The adapter does not belong to this base.
         UnsupportedError: The base has no tokenizer, or does not take tokens.
         KronqError: There is no text or no such device, or the base cannot be run.
+        MissingDependencyError: onnxruntime-genai, for the base's tokenizer, is missing.
     """
     check_type("adapter", adapter, Adapter)
+    if tokenize is None:
+        require("genai", "calibration with the base folder's tokenizer")
     target = choose_target(**execution)
     examples, source = resolve_examples(data)
     matched = match_base(adapter, base)

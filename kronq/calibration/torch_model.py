@@ -55,7 +55,7 @@ def load_model(
         MissingDependencyError: torch or transformers is not installed, or has no CUDA.
         KronqError: The folder lacks these files, or transformers cannot open it.
     """
-    require("torch", purpose, "torch", "transformers")
+    require("torch", purpose)
     check_hf_folder(Path(folder))
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

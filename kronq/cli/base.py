@@ -14,6 +14,7 @@ from kronq.base.builder import AS_IS, PRECISIONS, StepProgress
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import listing, printable
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.base.build import BaseReport
@@ -60,6 +61,7 @@ def command(
     folder gets model.onnx, its weights, genai_config.json and the tokenizer.
     """
     shared.check_inputs(source)
+    require("base", "building a base")
     from kronq.base.build import build_base
 
     with status("building the base") as progress:

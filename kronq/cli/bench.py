@@ -11,6 +11,7 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.genai.bench.bench_report import BenchReport, VariantReport
@@ -53,6 +54,7 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
     """
     execution = shared.pop_execution(options)
     shared.check_inputs(folder, options["base"], options["adapter"])
+    require("genai", "timing text")
     from kronq.genai.bench.bench import bench
 
     with shared.progress_bar("timing") as progress:

@@ -12,6 +12,7 @@ from kronq.cli.calibration_options import (
     calibration_options,
     check_calibration,
     collect_moments,
+    require_packages,
 )
 from kronq.cli.command import Command
 from kronq.errors import KronqError
@@ -47,6 +48,7 @@ def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **read
     """
     check_calibration(calibration)
     shared.check_inputs(adapter, *calibration.inputs)
+    require_packages(calibration)
     from kronq.calibration.calibration_summary import summarize_calibration
 
     moments = collect_moments(calibration, shared.read(adapter, **reading))

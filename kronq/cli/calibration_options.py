@@ -13,6 +13,7 @@ import click
 from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.cli.command import option, verbosity
 from kronq.errors import KronqError
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.model.adapter import Adapter
@@ -43,6 +44,11 @@ class CalibrationOptions:
     metric: Metric | None = None
     cache: str | None = None
     calibration_tokens: int | None = None
+
+    @property
+    def uses_torch(self) -> bool:
+        """Whether moments are collected in torch, not in ONNX Runtime."""
+        return self.effective_metric == "two-sided" or self.base is None
 
     @property
     def inputs(self) -> tuple[str | None, ...]:
@@ -150,6 +156,22 @@ def check_calibration(
         raise KronqError("there is no base to run on the text", hint="add --base DIR")
 
 
+def require_packages(given: CalibrationOptions, *, tuned: bool = False) -> None:
+    """Checks that what reads the text is installed: torch for gradients, else genai's tokenizer.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    if tuned:
+        require("torch", "--method tuned")
+    if given.calibration is None or (tuned and given.metric is None):
+        return
+    if given.uses_torch:
+        require("torch", "--calibration with --hf-model")
+    else:
+        require("genai", "--calibration with --base")
+
+
 def collect_moments(
     given: CalibrationOptions, adapter: Adapter, *, tuned: bool = False
 ) -> SecondMoments | None:
@@ -161,7 +183,7 @@ def collect_moments(
         "cache": given.cache,
     }
     with token_bar("calibrating") as progress:
-        if given.effective_metric == "two-sided" or given.base is None:
+        if given.base is None or given.uses_torch:
             from kronq.calibration.two_sided import calibrate_two_sided
 
             return calibrate_two_sided(

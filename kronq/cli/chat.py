@@ -12,6 +12,7 @@ from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.cli.messages import as_option
 from kronq.errors import KronqError, listing, printable
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.genai.session import Session
@@ -105,6 +106,7 @@ def command(path: str, adapters: tuple[str, ...], system: str | None, **options:
     """
     named = shared.named_adapters(adapters)
     shared.check_inputs(path, *named.values())
+    require("genai", "text")
     from kronq.genai.session import Session
 
     session = Session(path, named, **shared.pop_execution(options))

@@ -12,6 +12,7 @@ from kronq.cli import shared
 from kronq.cli.baselines import find_baselines
 from kronq.cli.command import Command
 from kronq.errors import KronqError
+from kronq.io.extras import require
 from kronq.io.files import check_output
 from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
 
@@ -74,6 +75,8 @@ def command(
     """
     widths = _parse_widths(bits, methods)
     shared.check_inputs(*adapters)
+    if plot is not None:
+        require("plot", "--plot")
     from kronq.report.comparison import compare
     from kronq.report.plot import check_picture_format, plot_comparison
 

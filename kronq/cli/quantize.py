@@ -15,6 +15,7 @@ from kronq.cli.calibration_options import (
     check_calibration,
     collect_moments,
     moments_for_quantizing,
+    require_packages,
 )
 from kronq.cli.command import OUTPUT, Command, option, verbosity
 from kronq.cli.limit_checks import error_above, loss_above
@@ -26,6 +27,7 @@ from kronq.cli.task_search import (
     task_options,
 )
 from kronq.errors import KronqError, printable_json
+from kronq.io.extras import require
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
@@ -198,6 +200,9 @@ def command(
     tuned = isinstance(choice.config, Tuned)
     check_calibration(calibration, base_used=search is not None, tuned=tuned)
     shared.check_inputs(adapter, *calibration.inputs, others["tasks"])
+    require_packages(calibration, tuned=tuned)
+    if search is not None:
+        require("genai", "--tasks")
     from kronq.packed.writer import save
     from kronq.report.bound import gaussian_bound
     from kronq.report.display.report_view import report_view

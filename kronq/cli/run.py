@@ -13,6 +13,7 @@ import click
 from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import KronqError, listing, printable_json
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.genai.generation import Generation
@@ -73,6 +74,7 @@ def command(
     if len(named) > 1:
         raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
     shared.check_inputs(path, *named.values())
+    require("genai", "text")
     from kronq.genai.session import Session
 
     session = Session(path, named, **shared.pop_execution(options))

@@ -11,6 +11,7 @@ from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.errors import KronqError
 from kronq.io.examples import read_examples
+from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.model.adapter import Adapter
@@ -67,6 +68,7 @@ def command(
     if len(set(adapters)) != len(adapters):
         raise KronqError("the same adapter is given twice", found=", ".join(adapters))
     shared.check_inputs(*adapters, base, tasks)
+    require("genai", "scoring")
     from kronq.evaluate.cache import Scorer
     from kronq.evaluate.task_model import TaskModel
     from kronq.evaluate.task_report import score_all

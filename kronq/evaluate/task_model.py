@@ -20,6 +20,7 @@ from kronq.evaluate.open_branches import (
 )
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import IntArray, make_token_inputs
+from kronq.io.extras import require
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.matrix import F32
 from kronq.onnx.base_folder import load_base
@@ -45,9 +46,11 @@ class TaskModel:
 
     Raises:
         KronqError: The folder has no model, or the device is not available.
+        MissingDependencyError: onnxruntime-genai, whose tokenizer reads the examples, is missing.
     """
 
     def __init__(self, base: StrPath, **execution: Unpack[ExecutionOptions]) -> None:
+        require("genai", "scoring")
         self.files: ModelFiles = find_model(base)
         self.target = choose_target(**execution)
         self._tokenizer = Session(base, device="cpu")

@@ -44,7 +44,7 @@ class TextModel:
 
 
 def import_genai() -> Any:
-    require("genai", "text", "onnxruntime_genai")
+    require("genai", "text")
     import onnxruntime_genai
 
     return onnxruntime_genai

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import ArgumentError, MissingDependencyError, StrPath
+from kronq.errors import ArgumentError, StrPath
+from kronq.io.extras import require
 from kronq.io.files import write_file
 from kronq.report.comparison_models import Comparison, ComparisonRow
 
@@ -25,14 +26,11 @@ def plot_comparison(comparison: Comparison, path: StrPath, *, force: bool = Fals
         KronqError: The suffix is neither .svg nor .png.
     """
     kind = check_picture_format(path)
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter
-    except ImportError:
-        raise MissingDependencyError(
-            "drawing needs matplotlib", hint="pip install 'kronq[plot]'"
-        ) from None
+    require("plot", "drawing")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
     # Without hashsalt and Date an SVG would differ from run to run.
     with rc_context({"svg.hashsalt": "kronq"}):
         figure = Figure(figsize=(7, 5.5), layout="constrained")
