@@ -5,15 +5,16 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command, verbosity
 from kronq.errors import ArgumentError
-from kronq.web.packages import find_packages
-from kronq.web.serve import ADDRESS, serve_folder
-from kronq.web.site import INDEX, Site, write_site
+
+if TYPE_CHECKING:
+    from kronq.web.site import Site
 
 EXAMPLES = """\b
 Examples:
@@ -54,6 +55,10 @@ def command(
     Adapters are packed files of any method, or .onnx_adapter files. Weights of 4 and 8 bits become
     float32 when the page loads, which makes a token several times as fast.
     """
+    shared.check_inputs(path)
+    from kronq.web.packages import find_packages
+    from kronq.web.site import INDEX, write_site
+
     if Path(path, INDEX).is_file():
         if adapters or output:
             raise ArgumentError(
@@ -61,8 +66,9 @@ def command(
             )
         _serve(Path(path), port)
         return
-    packages = find_packages(install=install)
     named = shared.named_adapters(adapters)
+    shared.check_inputs(*named.values())
+    packages = find_packages(install=install)
     write = partial(write_site, path, named, packages=packages, question=question, prompt=prompt)
     if output is not None:
         site = write(output, force=force)
@@ -85,6 +91,8 @@ def _describe(site: Site) -> list[str]:
 
 
 def _serve(folder: Path, port: int) -> None:
+    from kronq.web.serve import ADDRESS, serve_folder
+
     with serve_folder(folder, port) as server:
         if verbosity.get() >= 0:
             click.echo(f"http://{ADDRESS}:{server.server_port}/   (Ctrl-C ends it)")
