@@ -20,7 +20,8 @@ import click
 from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
-from kronq.errors import KronqError, printable
+from kronq.cli.output import note, stop_printing
+from kronq.errors import KronqError
 
 VERBS = {
     "quantize": "Quantize a trained adapter and pack it into one file.",
@@ -85,21 +86,21 @@ def _run(args: Sequence[str] | None) -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"{context.command_path} --help" if context else None
-        click.echo(error_line(KronqError(error.format_message(), hint=hint)), err=True)
+        note(error_line(KronqError(error.format_message(), hint=hint)))
         sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(130)
     except KronqError as error:
         if verbosity.get() > 0:
             for line in "".join(traceback.format_exception(error)).splitlines():
-                click.echo(printable(line), err=True)
-        click.echo(error_line(error), err=True)
+                note(line)
+        note(error_line(error))
         sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except BrokenPipeError:  # kronq … | head
+        stop_printing(sys.stdout, sys.stderr)
+        sys.exit(0)
     except OSError as error:  # a full disk, a folder without permission
-        click.echo(error_line(KronqError(str(error))), err=True)
+        note(error_line(KronqError(str(error))))
         sys.exit(2)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from kronq.base.builder import AS_IS, PRECISIONS, StepProgress
+from kronq.base.builder import AS_IS, PRECISIONS
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.errors import listing, printable
+from kronq.errors import listing
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
@@ -64,9 +63,15 @@ def command(
     require("base", "building a base")
     from kronq.base.build import build_base
 
-    with status("building the base") as progress:
+    with shared.progress_bar("building the base") as progress:
         report = build_base(
-            source, output, precision, fuse_qkv=fuse_qkv, fast=fast, force=force, progress=progress
+            source,
+            output,
+            precision,
+            fuse_qkv=fuse_qkv,
+            fast=fast,
+            force=force,
+            progress=progress.step,
         )
     if as_json:
         click.echo(json.dumps(asdict(report), default=str))
@@ -94,18 +99,3 @@ def describe_losses(report: BaseReport) -> Iterator[str]:
         )
         if not agreement.sufficient:
             yield f"warning: below {SUFFICIENT:.0%}; this base answers differently from its source"
-
-
-@contextmanager
-def status(title: str) -> Iterator[StepProgress]:
-    """Shows the current step on stderr until the work is done; silent off a terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield lambda _line: None
-        return
-    with console.status(title) as line:
-        width = max(console.width - len(title) - 6, 8)
-        yield lambda step: line.update(f"{title}: {escape(printable(step[:width]))}")

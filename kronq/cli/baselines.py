@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 import kronq
-from kronq.errors import KronqError, printable
+from kronq.cli.output import note
+from kronq.errors import KronqError
 
 if TYPE_CHECKING:
     from kronq.report.comparison_models import Baseline
@@ -34,7 +33,7 @@ def find_baselines() -> Sequence[Baseline]:
         sys.path.append(str(root))
     tools = importlib.import_module("benchmarks.baselines")
     for line in tools.missing():
-        click.echo(f"kronq: {printable(line)}", err=True)
+        note(f"kronq: {line}")
     installed: Sequence[Baseline] = tools.installed()
     return installed
 

@@ -16,7 +16,7 @@ from kronq.io.extras import require
 if TYPE_CHECKING:
     from kronq.genai.bench.bench_report import BenchReport, VariantReport
     from kronq.genai.bench.timing import Spread
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
 EXAMPLES = """\b
 Examples:
@@ -62,7 +62,7 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
         return
-    shared.show(bench_table(report), *describe_bench(report))
+    shared.show(bench_table(report))
 
 
 ROWS: dict[str, tuple[Callable[[VariantReport], Spread | None], str]] = {
@@ -75,26 +75,30 @@ ROWS: dict[str, tuple[Callable[[VariantReport], Spread | None], str]] = {
 """Title of a row → its figure and format."""
 
 
-def bench_table(report: BenchReport) -> PlainTable:
+def bench_table(report: BenchReport) -> TableView:
     """Returns a table with a figure a row, for both variants, and the ratio of their times."""
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
-    table = PlainTable()
-    for column in ("", "with the adapter", "without", "time with ÷ without"):
-        table.add_column(column, justify="left" if column == "" else "right")
     ratios = {"prefill, tokens/s": report.prefill_ratio, "decode, tokens/s": report.decode_ratio}
+    rows = []
     for name, (figure, style) in ROWS.items():
         ratio = ratios.get(name)
-        table.add_cells(
-            name,
-            _format_spread(figure(report.with_adapter), style),
-            _format_spread(figure(report.without), style),
-            "" if ratio is None else _format_spread(ratio, ".3f"),
+        rows.append(
+            [
+                name,
+                _format_spread(figure(report.with_adapter), style),
+                _format_spread(figure(report.without), style),
+                "" if ratio is None else _format_spread(ratio, ".3f"),
+            ]
         )
     for name, spread in (("swap, ms", report.swap_ms), ("activate, ms", report.activate_ms)):
         if spread is not None:
-            table.add_cells(name, _format_spread(spread, ",.3f"), "", "")
-    return table
+            rows.append([name, _format_spread(spread, ",.3f"), "", ""])
+    return TableView(
+        ["", "with the adapter", "without", "time with ÷ without"],
+        rows,
+        after=describe_bench(report),
+    )
 
 
 def describe_bench(report: BenchReport) -> list[str]:

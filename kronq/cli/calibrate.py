@@ -19,7 +19,7 @@ from kronq.errors import KronqError
 
 if TYPE_CHECKING:
     from kronq.calibration.calibration_summary import CalibrationSummary, MomentSummary
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
 EXAMPLES = """\b
 Examples:
@@ -58,22 +58,16 @@ def command(adapter: str, calibration: CalibrationOptions, as_json: bool, **read
     if as_json:
         shared.show_json(summary)
         return
-    of = "" if summary.source is None else f" of {summary.source}"
-    line = f"{summary.layers} layers, {summary.tokens:,} tokens{of}"
-    shared.show(calibration_table(summary), line)
+    shared.show(calibration_table(summary))
 
 
-def calibration_table(summary: CalibrationSummary) -> PlainTable:
+def calibration_table(summary: CalibrationSummary) -> TableView:
     """Returns a table with a row for every group of layers."""
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
     two_sided = any(group.outputs is not None for group in summary.groups)
-    table = PlainTable()
-    table.header_style = "bold"
-    table.add_column("layers", no_wrap=True)
     last = ("outputs", "spread", "loss per ‖E‖²") if two_sided else ("rms",)
-    for column in ("inputs", "spread", *last):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for group in summary.groups:
         name = f"{group.layers} ×{group.count}" if group.count > 1 else group.layers
         cells = _moment_cells(group.inputs)
@@ -81,8 +75,10 @@ def calibration_table(summary: CalibrationSummary) -> PlainTable:
             cells.append(f"{group.inputs.mean_square**0.5:.3g}")
         else:
             cells += [*_moment_cells(group.outputs), f"{group.sensitivity:.3g}"]
-        table.add_cells(name, *cells)
-    return table
+        rows.append([name, *cells])
+    of = "" if summary.source is None else f" of {summary.source}"
+    line = f"{summary.layers} layers, {summary.tokens:,} tokens{of}"
+    return TableView(["layers", "inputs", "spread", *last], rows, after=[line])
 
 
 def _moment_cells(moment: MomentSummary) -> list[str]:

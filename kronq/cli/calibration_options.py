@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
 
 from kronq.calibration.token_limit import LIMIT_TOKENS
-from kronq.cli.command import option, verbosity
+from kronq.cli.command import option
+from kronq.cli.progress import progress_bar
 from kronq.errors import KronqError
 from kronq.io.extras import require
 
@@ -182,7 +182,7 @@ def collect_moments(
         "limit_tokens": given.calibration_tokens or LIMIT_TOKENS,
         "cache": given.cache,
     }
-    with token_bar("calibrating") as progress:
+    with progress_bar("calibrating", "tokens") as progress:
         if given.base is None or given.uses_torch:
             from kronq.calibration.two_sided import calibrate_two_sided
 
@@ -199,31 +199,3 @@ def moments_for_quantizing(
 ) -> SecondMoments | None:
     """Returns the moments that quantizing uses: with --metric plain only the report does."""
     return None if given.effective_metric == "plain" else moments
-
-
-@contextmanager
-def token_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows tokens, tokens a second and time left on stderr; silent off a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    speed = "{task.fields[speed]}"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns,
-        TextColumn(speed),
-        Remaining(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or verbosity.get() < 0,
-    ) as bar:
-        task = bar.add_task(title, total=None, speed="")
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            rate = bar.tasks[0].speed
-            bar.update(task, speed=f"{rate:,.0f} tokens/s" if rate else "")
-
-        yield update

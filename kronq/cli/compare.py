@@ -102,7 +102,7 @@ def command(
     if as_json:
         shared.show_json(comparison)
     else:
-        shared.show(*comparison.view().renderables())
+        shared.show(comparison.view())
     if plot is not None:
         plot_comparison(comparison, plot, force=force)
         if not as_json:

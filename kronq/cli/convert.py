@@ -111,8 +111,7 @@ def _note_ranks(converted: Adapter, output: str) -> None:
     """Says on stderr who cannot read a LoRA whose layers differ in rank."""
     ranks = sorted({delta.rank for delta in converted.values()})
     if converted.family == "lora" and len(ranks) > 1 and verbosity.get() >= 0:
-        click.echo(
+        shared.note(
             f"kronq: note: {output} has layers of rank {', '.join(map(str, ranks))}: "
-            "PEFT and llama.cpp read each layer's rank, vLLM takes one for all",
-            err=True,
+            "PEFT and llama.cpp read each layer's rank, vLLM takes one for all"
         )

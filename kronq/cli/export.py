@@ -15,7 +15,7 @@ from kronq.onnx.genai_config import GENAI_CONFIG
 if TYPE_CHECKING:
     from kronq.onnx.export_report import Difference, ExportReport
     from kronq.onnx.graph.match_table import MatchTable
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
 EXAMPLES = """\b
 Examples:
@@ -84,7 +84,6 @@ def command(
     """
     form = _form(options["form"], options["kernel"], options["allow_loss"])
     shared.check_inputs(adapter, base, map_file)
-    from rich.console import Console
 
     from kronq.onnx.export import export_onnx
     from kronq.onnx.graph.match_by_map import load_mapping
@@ -97,7 +96,7 @@ def command(
         return
     if options["output"] is None:
         raise ArgumentError("no output", expected="-o FOLDER, or --dry-run")
-    with Console(stderr=True).status("") as status:
+    with shared.progress_bar("exporting") as progress:
         report = export_onnx(
             source,
             base,
@@ -106,12 +105,12 @@ def command(
             mapping=mapping,
             verify=options["verify"],
             force=options["force"],
-            progress=lambda text: status.update(text),
+            progress=progress.step,
         )
     if as_json:
         shared.show_json(report)
     else:
-        shared.show(_summary_table(report), *_next_steps(report, adapter))
+        shared.show(_summary_view(report), *_next_steps(report, adapter))
 
 
 def _form(name: FormName | None, kernel: bool, allow_loss: bool) -> Form | FormName | None:
@@ -129,63 +128,58 @@ def _show_matches(table: MatchTable, as_json: bool) -> None:
     if as_json:
         shared.show_json(table)
     else:
-        shared.show(*_match_rows(table))
+        shared.show(_match_view(table))
     if table.problem is not None:
         raise MismatchError(table.problem)
 
 
-def _match_rows(table: MatchTable) -> tuple[PlainTable, str]:
+def _match_view(table: MatchTable) -> TableView:
     """Returns every layer with its sites or candidates, and the base's layers that are left."""
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
-    shown = PlainTable("layer", "shape", "by", "node", "weight")
+    rows = []
     for row in table.rows:
         sites = row.places or row.candidates
         nodes = [f"{site.node} ({site.part})" if site.part else site.node for site in sites]
         weights = list(dict.fromkeys(site.weight for site in sites))
-        shown.add_cells(
-            row.layer,
-            "×".join(map(str, row.shape)),
-            row.how,
-            " or ".join(nodes),
-            " or ".join(weights),
-        )
+        shape = "×".join(map(str, row.shape))
+        rows.append([row.layer, shape, row.how, " or ".join(nodes), " or ".join(weights)])
     rest = [f"{site.node or site.weight} {'×'.join(map(str, site.shape))}" for site in table.unused]
-    return shown, f"without an adapter: {', '.join(rest) or 'none'}"
+    line = f"without an adapter: {', '.join(rest) or 'none'}"
+    columns = ["layer", "shape", "by", "node", "weight"]
+    return TableView(columns, rows, after=[line], droppable=["weight", "shape"])
 
 
-def _summary_table(report: ExportReport) -> PlainTable:
+def _summary_view(report: ExportReport) -> TableView:
     """Returns the form, the files and the results of the checks, one a row."""
-    from kronq.report.display.plain_table import PlainTable
+    from kronq.report.display.table_view import TableView
 
-    table = PlainTable(show_header=False)
-    table.add_cells("form", report.form)
     matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())
-    table.add_cells("layers matched", matched)
+    rows = [("form", report.form), ("layers matched", matched)]
     if report.cropped:
-        table.add_cells("cropped to the base", f"{len(report.cropped):,}")
-    for name, size in report.files.items():
-        table.add_cells(name, f"{size:,} bytes")
+        rows.append(("cropped to the base", f"{len(report.cropped):,}"))
+    rows += [(name, f"{size:,} bytes") for name, size in report.files.items()]
     if report.delta_kept is not None:
         least = min(report.layers_kept, key=report.layers_kept.__getitem__)
         worst = f"least {report.layers_kept[least]:.2%}, {least}"
-        table.add_cells("ΔW kept in the base's rounding", f"{report.delta_kept:.2%} ({worst})")
+        rows.append(("ΔW kept in the base's rounding", f"{report.delta_kept:.2%} ({worst})"))
+    return TableView(["item", "value"], [*rows, *_check_rows(report)], titles=False)
+
+
+def _check_rows(report: ExportReport) -> list[tuple[str, str]]:
     checked = report.verification
     if checked is None:
-        table.add_cells("checks", "not run (--no-verify)")
-        return table
+        return [("checks", "not run (--no-verify)")]
     against = "W + ΔW, rounded" if report.form == "merged" else "the normal form"
-    table.add_cells(f"layers against {against}", _difference_text(checked.layers))
+    rows = [(f"layers against {against}", _difference_text(checked.layers))]
     if checked.model is not None:
-        table.add_cells(
-            f"model against its {checked.against} form", _difference_text(checked.model)
-        )
-        table.add_cells("the adapter's own effect", f"{checked.effect:.3g} of the largest output")
+        rows.append((f"model against its {checked.against} form", _difference_text(checked.model)))
+        rows.append(("the adapter's own effect", f"{checked.effect:.3g} of the largest output"))
     else:
-        table.add_cells("whole model", f"not run: {checked.model_skipped}")
+        rows.append(("whole model", f"not run: {checked.model_skipped}"))
     if checked.checker is not None:
-        table.add_cells("onnx checker", "passed")
-    return table
+        rows.append(("onnx checker", "passed"))
+    return rows
 
 
 def _next_steps(report: ExportReport, adapter: str) -> list[str]:

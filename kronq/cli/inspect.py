@@ -34,4 +34,4 @@ def command(path: str, as_json: bool, **reading: Any) -> None:
     if as_json:
         shared.show_json(summary)
         return
-    shared.show(*summary.view().renderables())
+    shared.show(summary.view())

@@ -224,14 +224,14 @@ def command(
         shared.show_json(report)
     else:
         view = report_view(report, every_layer=verbosity.get() > 0)
-        shared.show(str(choice), *view.renderables())
+        shared.show(str(choice), view)
     if not dry_run:
         _write_reports(source, report, bound, outputs)
     above = error_above(report, choice.max_error, calibrated=objective is not None)
     if above is None and found is not None:
         above = loss_above(found.result)
     if above is not None:
-        click.echo(above, err=True)
+        shared.note(above)
         ctx.exit(1)
     if outputs.adapter is not None and not dry_run:
         save(quantized, outputs.adapter, force=outputs.force)

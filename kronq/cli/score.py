@@ -85,4 +85,4 @@ def command(
     if as_json:
         shared.show_json(report)
         return
-    shared.show(*report.view().renderables())
+    shared.show(report.view())

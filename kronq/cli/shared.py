@@ -1,38 +1,30 @@
-"""Options, progress bars and printing of more than one verb."""
+"""Options, reading, printing and progress of more than one verb."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kronq.cli.command import OUTPUT, option, verbosity
-from kronq.errors import KronqError, printable, printable_json
+from kronq.cli.command import OUTPUT, option
+from kronq.cli.output import note as note
+from kronq.cli.output import show as show
+from kronq.cli.output import show_json as show_json
+from kronq.cli.output import stream_text as stream_text
+from kronq.cli.progress import progress_bar as progress_bar
+from kronq.errors import KronqError
 from kronq.io.input_path import find_input
 from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
 from kronq.readers import FORMATS
 from kronq.readers.scale_rule import SCALE_RULES
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from rich.console import RenderableType
-
     from kronq.model.adapter import Adapter
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
-
-_WIDEST = 100_000
-"""Columns that no table needs: rich would cut figures to make one fit a terminal."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters that no text needs."""
-
 
 json_option = option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON alone on stdout."
@@ -150,51 +142,3 @@ def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -
 def reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """The reading options among others."""
     return {name: options[name] for name in ("format_", "scale_rule", "alpha")}
-
-
-def show(*renderables: RenderableType) -> None:
-    """Prints to stdout, unless ``-q`` is given; nothing is cut to fit a terminal."""
-    from rich.console import Console
-
-    if verbosity.get() < 0:
-        return
-    console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
-    for renderable in renderables:
-        if isinstance(renderable, str):
-            console.print(printable(renderable), soft_wrap=True)
-        else:
-            console.print(renderable)
-
-
-def show_json(model: BaseModel) -> None:
-    """Prints a model as JSON, alone on stdout."""
-    click.echo(printable_json(model.model_dump_json(indent=2)))
-
-
-def stream_text(piece: str) -> None:
-    """Prints a piece of a model's text; on a terminal control characters are escaped."""
-    if sys.stdout.isatty():
-        piece = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], piece)
-    click.echo(piece, nl=False)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr that vanishes when the work is done; silent off a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or verbosity.get() < 0,
-    ) as bar:
-        task = bar.add_task(title, total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update

@@ -158,4 +158,4 @@ def show_search(found: SmallestAdapter, report: Report, *, as_json: bool) -> Non
         shared.show_json(SearchReport(task=found.result, report=report))
         return
     total = report.total
-    shared.show(*result_view(found.result, total.bytes, total.bytes_before).renderables())
+    shared.show(result_view(found.result, total.bytes, total.bytes_before))

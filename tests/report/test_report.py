@@ -133,7 +133,7 @@ def test_a_report_is_shown_as_a_table() -> None:
     adapter = adapters.adapter(layers=2)
     report = measure(adapter, kronq.quantize(adapter, kronq.Uniform()))
     text, line, page = str(report), repr(report), report._repr_html_()
-    head = "layers ΔW r bits bit/param bytes error % SNR dB energy %"
+    head = "layers ΔW r bits bit/param before bytes error % SNR dB energy %"
     assert " ".join(text.splitlines()[0].split()) == head
     assert "total ×10, file" in text
     assert text.splitlines()[-1].startswith("Gaussian bound: ")

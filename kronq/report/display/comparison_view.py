@@ -11,6 +11,9 @@ from kronq.report.display.table_view import TableView
 if TYPE_CHECKING:
     from kronq.report.comparison_models import Comparison, ComparisonRow
 
+_DROPPABLE = ("family", "parameters", "others in no more bytes", "above bound", "SNR dB")
+"""Columns that a narrow terminal leaves out, in this order."""
+
 
 def comparison_view(comparison: Comparison) -> TableView:
     """Returns the table of a comparison."""
@@ -33,7 +36,7 @@ def comparison_view(comparison: Comparison) -> TableView:
         ]
         for row in comparison.rows
     ]
-    return TableView(columns, rows)
+    return TableView(columns, rows, droppable=_DROPPABLE)
 
 
 def comparison_line(comparison: Comparison) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kronq.report.report import Report
 
 WORST_LAYERS = 3
+_DROPPABLE = ("energy %", "before", "r", "ΔW", "SNR dB")
+"""Columns that a narrow terminal leaves out, in this order."""
 
 
 def report_view(report: Report, *, every_layer: bool = False) -> TableView:
@@ -25,7 +27,8 @@ def report_view(report: Report, *, every_layer: bool = False) -> TableView:
     groups = group_layers(report.layers)
     if every_layer:
         groups = {layer.name: [layer] for layer in sort_by_error(report.layers)}
-    columns = ["layers", "ΔW", "r", "bits", "bit/param", "bytes", "error %", "SNR dB", "energy %"]
+    columns = ["layers", "ΔW", "r", "bits", "bit/param", "before", "bytes"]
+    columns += ["error %", "SNR dB", "energy %"]
     rows = []
     for name, layers in groups.items():
         # Entropy-coded codes have no width.
@@ -43,7 +46,7 @@ def report_view(report: Report, *, every_layer: bool = False) -> TableView:
     rows.append([total, "", "", "", *_cells(report.total, report)])
     if report.calibration:
         columns.append("activation %")
-    return TableView(columns, rows, after=report_notes(report))
+    return TableView(columns, rows, after=report_notes(report), droppable=_DROPPABLE)
 
 
 def report_line(report: Report) -> str:
@@ -104,7 +107,8 @@ def _cells(statistics: Statistics, report: Report) -> list[str]:
     activation = "–" if error is None else f"{100 * error:.3f}"
     return [
         f"{statistics.bits_per_parameter:.3f}",
-        f"{statistics.bytes_before:,} → {statistics.bytes:,}",
+        f"{statistics.bytes_before:,}",
+        f"{statistics.bytes:,}",
         f"{100 * statistics.relative_error:.3f}",
         format_db(statistics.snr_db),
         f"{100 * statistics.energy_kept:.2f}",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "layers", "ΔW", "A", "B", "r", "scale", "stored as", "parameters", "bytes", "bit/param"
 )  # fmt: skip
+_DROPPABLE = ("B", "parameters", "stored as", "A", "ΔW")
+"""Columns that a narrow terminal leaves out, in this order."""
 
 
 def summary_view(summary: Summary) -> TableView:
@@ -34,7 +36,7 @@ def summary_view(summary: Summary) -> TableView:
     ]
     total = [f"{summary.parameters:,}", f"{summary.bytes:,}", f"{summary.bits_per_parameter:.3f}"]
     rows.append([f"total ×{summary.layers}, file", *[""] * 6, *total])
-    return TableView(_COLUMNS, rows, before=_heading(summary))
+    return TableView(_COLUMNS, rows, before=_heading(summary), droppable=_DROPPABLE)
 
 
 def summary_line(summary: Summary) -> str:

@@ -1,24 +1,30 @@
-"""Table with lines of text around it, rendered as text, as HTML or for a terminal."""
+"""Table with lines of text around it, rendered as text of any width or as HTML."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kronq.errors import printable
+from kronq.fitting import wrap
+from kronq.report.display.table_text import Column, Kind, render
 from kronq.report.markup import tag
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_TEXT_COLUMNS = {
-    "", "layers", "adapter", "family", "method", "stored as", "others in no more bytes"
-}  # fmt: skip
-"""Columns that are aligned left."""
-_WIDTH = 100_000
-"""Characters that no table needs, so that no number is ever cut."""
+_KINDS: dict[str, Kind] = {
+    "": "name",
+    "adapter": "name",
+    "layer": "name",
+    "layers": "name",
+    "node": "name",
+    "weight": "name",
+    "family": "words",
+    "item": "words",
+    "method": "words",
+    "stored as": "words",
+    "others in no more bytes": "words",
+    "value": "words",
+}
+"""Title → kind of a column that does not hold figures."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +36,41 @@ class TableView:
         rows: Cells.
         before: Lines above the table.
         after: Lines below the table.
+        droppable: Titles of columns that a narrow terminal leaves out, in this order.
+        titles: Whether titles are shown.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    droppable: Sequence[str] = ()
+    titles: bool = True
 
-    def renderables(self) -> list[str | Table]:
-        """Returns what rich prints to a terminal."""
-        return [*self.before, self._rich_table(), *self.after]
+    def text(self, width: int | None = None, emphasize: Callable[[str], str] = str) -> str:
+        """Returns the table as plain text.
 
-    def text(self) -> str:
-        """Returns the table as plain text."""
-        from rich.console import Console
-
-        stream = io.StringIO()
-        Console(file=stream, width=_WIDTH, color_system=None).print(self._rich_table())
-        table = (line.rstrip() for line in stream.getvalue().splitlines())
-        return "\n".join([*map(printable, self.before), *table, *map(printable, self.after)])
+        Args:
+            width: Columns of the terminal; None for no limit.
+            emphasize: Styles a line of titles.
+        """
+        cells = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.columns)
+        columns = [
+            Column(title, _KINDS.get(title, "figure"), [*map(printable, texts)])
+            for title, texts in zip(self.columns, cells, strict=True)
+        ]
+        table = render(columns, width, self.droppable, emphasize if self.titles else None)
+        before, after = (
+            [piece for line in lines for piece in wrap(printable(line), width)]
+            for lines in (self.before, self.after)
+        )
+        return "\n".join([*before, *table, *after])
 
     def html(self) -> str:
         """Returns the table as an HTML fragment, for notebooks."""
-        styles = [f"text-align: {self._alignment(column)}" for column in self.columns]
+        styles = [
+            f"text-align: {'left' if column in _KINDS else 'right'}" for column in self.columns
+        ]
 
         def cells(name: str, texts: Sequence[str]) -> list[str]:
             return [tag(name, t, style=s) for t, s in zip(texts, styles, strict=True)]
@@ -61,18 +79,3 @@ class TableView:
         body = tag("tbody", [tag("tr", cells("td", row)) for row in self.rows])
         before, after = ([tag("p", line) for line in lines] for lines in (self.before, self.after))
         return tag("div", before, tag("table", head, body), after)
-
-    def _alignment(self, column: str) -> str:
-        return "left" if column in _TEXT_COLUMNS else "right"
-
-    def _rich_table(self) -> Table:
-        from kronq.report.display.plain_table import PlainTable
-
-        table = PlainTable()
-        table.header_style = "bold"
-        for column in self.columns:
-            left = self._alignment(column) == "left"
-            table.add_column(column, justify="left" if left else "right", no_wrap=True)
-        for row in self.rows:
-            table.add_cells(*row)
-        return table

@@ -1,0 +1,96 @@
+"""Printing: fitted to a terminal's width, whole in a pipe, and quiet where nobody reads on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from kronq.cli.command import verbosity
+from kronq.errors import printable, printable_json
+from kronq.fitting import wrap
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from kronq.report.display.table_view import TableView
+
+_NARROWEST = 20
+"""Columns below which a width is taken to be unknown."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters that no text needs."""
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Returns the columns of the terminal that a stream goes to; None for a pipe or a file."""
+    if not stream.isatty():
+        return None
+    try:
+        columns = (
+            int(os.environ.get("COLUMNS", "")) or os.get_terminal_size(stream.fileno()).columns
+        )
+    except (OSError, ValueError):
+        columns = shutil.get_terminal_size().columns
+    return columns if columns >= _NARROWEST else None
+
+
+def show(*parts: str | TableView) -> None:
+    """Prints lines and tables to stdout, unless ``-q`` is given."""
+    if verbosity.get() < 0:
+        return
+    width = terminal_width(sys.stdout)
+    for part in parts:
+        if isinstance(part, str):
+            _print("\n".join(wrap(printable(part), width)))
+        else:
+            _print(part.text(width, _bold))
+
+
+def show_json(model: BaseModel) -> None:
+    """Prints a model as JSON, alone on stdout."""
+    _print(printable_json(model.model_dump_json(indent=2)))
+
+
+def note(line: str) -> None:
+    """Prints a line to stderr, even with ``-q``."""
+    _print("\n".join(wrap(printable(line), terminal_width(sys.stderr))), err=True)
+
+
+def stream_text(piece: str) -> None:
+    """Prints a piece of a model's text; on a terminal control characters are escaped."""
+    if sys.stdout.isatty():
+        piece = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], piece)
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def stop_printing(*streams: TextIO) -> None:
+    """Sends what is still to be printed nowhere: the reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream in streams:
+            os.dup2(nowhere, stream.fileno())
+    except (OSError, ValueError):  # a stream without a file, as in tests
+        pass
+    finally:
+        os.close(nowhere)
+
+
+def _print(text: str, *, err: bool = False) -> None:
+    """Prints a text; that nobody reads it (``| head``) does not end the work."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:
+        stop_printing(stream)
+
+
+def _bold(line: str) -> str:
+    plain = os.name == "nt" or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
+    return line if plain else click.style(line, bold=True)
