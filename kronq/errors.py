@@ -106,6 +106,10 @@ class MissingDependencyError(KronqError, ImportError):  # type: ignore[misc]  # 
     """An optional package that the request needs and that is not installed."""
 
 
+class KronqWarning(UserWarning):
+    """Something strange in an input that is read all the same; a note on the command line."""
+
+
 def check_type(name: str, value: object, *types: type) -> None:
     """Refuses an argument that is of none of the types; True and False are no numbers.
 

@@ -20,7 +20,7 @@ import click
 from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
-from kronq.cli.output import note, stop_printing
+from kronq.cli.output import note, stop_printing, warnings_as_notes
 from kronq.errors import KronqError
 
 VERBS = {
@@ -68,7 +68,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
-    with _exit_on_signals():
+    with _exit_on_signals(), warnings_as_notes():
         _run(args)
 
 

@@ -53,7 +53,11 @@ Examples:
     type=click.Choice(list(DTYPES)),
     help="Dtype of the tensors; fp32 if not given, and always for onnx_adapter.",
 )
-@click.option("--base-model", metavar="NAME", help="The base's name for the config.")
+@click.option(
+    "--base-model",
+    metavar="NAME",
+    help="The base's name for the config. Its folder also tells the dots of flattened names.",
+)
 @shared.json_option
 @shared.force_option
 @shared.reading_options

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from kronq.cli.command import verbosity
-from kronq.errors import printable, printable_json
+from kronq.errors import KronqWarning, printable, printable_json
 from kronq.fitting import wrap
 
 if TYPE_CHECKING:
@@ -59,6 +62,30 @@ def show_json(model: BaseModel) -> None:
 def note(line: str) -> None:
     """Prints a line to stderr, even with ``-q``."""
     _print("\n".join(wrap(printable(line), terminal_width(sys.stderr))), err=True)
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Makes each of kronq's warnings one line on stderr, unless ``-q`` is given."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, KronqWarning):
+                show(message, category, filename, lineno, file, line)
+            elif verbosity.get() >= 0:
+                note(f"kronq: note: {message}")
+
+        warnings.simplefilter("once", KronqWarning)
+        warnings.showwarning = show_note
+        yield
 
 
 def stream_text(piece: str) -> None:

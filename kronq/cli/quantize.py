@@ -190,7 +190,7 @@ def command(
 ) -> None:
     """Quantize ADAPTER, report what that cost, and pack it into one file.
 
-    ADAPTER is a PEFT folder, a LyCORIS LoKr file or raw Kron-LoRA factors.
+    ADAPTER is a PEFT folder, a LyCORIS or kohya file, or raw Kron-LoRA factors.
     """
     search = read_task_options(ctx)
     outputs = Outputs(others["output"], others["report"], others["html"], others["force"])

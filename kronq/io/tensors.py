@@ -21,7 +21,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
 }
 FLOATS = ("F32", "F16", "BF16")
-NUMBERS = DTYPES | {
+FLOAT8: dict[str, np.dtype[Any]] = {
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""Dtypes that float16 holds exactly, and becomes."""
+NUMBERS: dict[str, np.dtype[Any]] = {
+    **DTYPES,
+    **FLOAT8,
     "F64": np.dtype(np.float64),
     **{f"{k.upper()}{n}": np.dtype(f"{k}{n // 8}") for k in "iu" for n in (16, 32, 64)},
 }
@@ -79,16 +86,20 @@ class Tensors:
         return self._array(name)
 
     def matrix(self, name: str) -> NDArray[Any]:
-        """Returns a two-dimensional floating-point tensor; float64 becomes float32.
+        """Returns a two-dimensional floating-point tensor.
+
+        float64 becomes float32, and float8 becomes float16, which holds its values exactly.
 
         Raises:
             FormatError: It is of another kind.
         """
         entry = self.entries[name]
-        if entry.dtype == "F64" and len(entry.shape) == 2 and 0 not in entry.shape:
+        is_matrix = len(entry.shape) == 2 and 0 not in entry.shape
+        if is_matrix and (entry.dtype == "F64" or entry.dtype in FLOAT8):
+            dtype = np.float32 if entry.dtype == "F64" else np.float16
             with np.errstate(over="ignore"):
-                return self._array(name).astype(np.float32)
-        if entry.dtype not in FLOATS or len(entry.shape) != 2 or 0 in entry.shape:
+                return self._array(name).astype(dtype)
+        if entry.dtype not in FLOATS or not is_matrix:
             raise FormatError(
                 f"tensor {name!r} is not a floating-point matrix",
                 path=self.path,
@@ -134,7 +145,7 @@ class ArrayTensors(Tensors):
 def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
     """Copies numpy arrays, torch tensors, or anything that ``numpy.asarray`` takes.
 
-    float64 becomes float32; every other dtype stays.
+    float64 becomes float32, float8 float16; every other dtype stays.
 
     Raises:
         ArgumentError: A name is no string, or a value no array.
@@ -148,6 +159,7 @@ def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
         except (ValueError, TypeError, RuntimeError) as error:
             raise ArgumentError(f"tensor {name!r} is no array", found=str(error)) from None
         dtype = np.float32 if array.dtype == np.float64 else array.dtype
+        dtype = np.dtype(np.float16) if array.dtype in FLOAT8.values() else dtype
         arrays[name] = np.array(array, dtype=dtype, order="C")
         arrays[name].flags.writeable = False
     entries = {
@@ -163,5 +175,7 @@ def _as_numpy(value: Any) -> NDArray[Any]:
         if str(value.dtype) == "torch.bfloat16":  # numpy() refuses it; float32 holds it exactly
             bfloat16: NDArray[Any] = value.float().numpy().astype(ml_dtypes.bfloat16)
             return bfloat16
+        if str(value.dtype) in ("torch.float8_e4m3fn", "torch.float8_e5m2"):
+            value = value.half()
         value = value.numpy()
     return np.asarray(value)

@@ -13,7 +13,6 @@ from kronq.errors import (
     ArgumentError,
     FormatError,
     StrPath,
-    UnsupportedError,
     check_choice,
     check_type,
 )
@@ -35,7 +34,7 @@ def load(
     scale_rule: ScaleRule | None = None,
     alpha: float | None = None,
 ) -> Adapter:
-    """Reads an adapter: a PEFT folder, a LyCORIS or raw-factor file, or a packed file.
+    """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
     Only safetensors and JSON files are opened, and torch is not needed.
 
@@ -88,18 +87,11 @@ def _detect(path: Path) -> str:
             hint=_folder_hint(path),
         )
     names = sorted(open_tensors(path).entries)
-    if any(".lora_down." in name for name in names):
-        raise UnsupportedError(
-            "a LoRA in kohya's layout (lora_down, lora_up), which kronq does not read",
-            path=path,
-            expected="a PEFT folder",
-            hint="PEFT's examples/lora_dreambooth/convert_kohya_ss_sd_lora_to_peft.py makes one",
-        )
     raise FormatError(
         "not an adapter that kronq knows",
         path=path,
         found=", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no tensors",
-        expected="PEFT, LyCORIS LoKr, Kron-LoRA factors or a packed file",
+        expected="PEFT, LyCORIS LoKr or LoRA, Kron-LoRA factors or a packed file",
     )
 
 

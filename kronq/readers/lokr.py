@@ -14,6 +14,8 @@ from kronq.model.matrix import Float
 
 PARTS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
 CONVOLUTION_PARTS = ("lokr_t1", "lokr_t2")
+_LORA = "lora_"
+"""Front of the parts of a LoRA, which LyCORIS writes beside LoKr's where a preset mixes both."""
 _CONVOLUTION = re.compile(
     r"(^|[._])(conv(olution)?\d*d?(_(in|out|shortcut|dw|pw))?"
     r"|patch_embed(ding)?s?([._]proj(ection)?)?)$"
@@ -49,16 +51,13 @@ def group_tensors(
     layers: dict[str, dict[str, str]] = {}
     for tensor, (layer, part) in names.items():
         layers.setdefault(layer, {})[part] = tensor
-    convolutions = [
-        layer
-        for layer, parts in layers.items()
-        if _CONVOLUTION.search(layer)
-        or any(p in CONVOLUTION_PARTS for p in parts)
-        or any(len(tensors.entries[t].shape) > 2 for p, t in parts.items() if p in PARTS)
-    ]
+    convolutions = [name for name, parts in layers.items() if _is_convolution(tensors, name, parts)]
     if convolutions:
+        kinds = {"LoRA" if _is_lora(layers[name]) else "LoKr" for name in convolutions}
         raise UnsupportedError(
-            "LoKr on convolutions is not supported", path=tensors.path, found=listing(convolutions)
+            f"{' and '.join(sorted(kinds))} on convolutions is not supported",
+            path=tensors.path,
+            found=listing(convolutions),
         )
     dora = [layer for layer, parts in layers.items() if "dora_scale" in parts]
     if dora:
@@ -66,6 +65,20 @@ def group_tensors(
             "DoRA layers are not supported", path=tensors.path, found=listing(dora)
         )
     return layers
+
+
+def _is_lora(parts: Mapping[str, str]) -> bool:
+    return any(part.startswith(_LORA) for part in parts)
+
+
+def _is_convolution(tensors: Tensors, layer: str, parts: Mapping[str, str]) -> bool:
+    """Tells a convolution by its Tucker core, its dimensions or, of LoKr, by its name."""
+    if any(part in (*CONVOLUTION_PARTS, f"{_LORA}mid.weight") for part in parts):
+        return True
+    factors = [t for p, t in parts.items() if p in PARTS or p.startswith(_LORA)]
+    if any(len(tensors.entries[tensor].shape) > 2 for tensor in factors):
+        return True
+    return not _is_lora(parts) and _CONVOLUTION.search(layer) is not None
 
 
 def read_factors(tensors: Tensors, layer: str, parts: Mapping[str, str]) -> LokrFactors:

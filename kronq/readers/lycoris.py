@@ -1,55 +1,46 @@
-"""LyCORIS LoKr files: ``lycoris_…``, ``lora_unet_…``, ``lora_te…_…`` and dotted keys.
+"""LyCORIS and kohya files, LoKr and LoRA: ``lycoris_…``, ``lora_unet_…``, and dotted keys.
 
 LyCORIS flattens module paths (``model.layers.0.self_attn.q_proj`` becomes
-``lycoris_model_layers_0_self_attn_q_proj``). Dots are restored around known module names; other
-names stay joined, and an export matches them in their flattened form.
+``lycoris_model_layers_0_self_attn_q_proj``). The table of ``known_paths`` gives them their dots
+back. Every other key stays whole as the layer's name, and an export compares it with the base's
+names flattened.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from kronq import limits
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
-from kronq.model.delta import Delta
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.flat_names import is_flat, strip_prefix
 from kronq.model.layer_names import natural_key
+from kronq.model.matrix import Float
 from kronq.readers import lokr
+from kronq.readers.known_paths import restore_dots
 from kronq.readers.options import Options
 from kronq.readers.scale_rule import LARGEST_SCALE, scale_of
 
-_PARTS = (*lokr.PARTS, *lokr.CONVOLUTION_PARTS, "alpha", "dora_scale", "scalar")
-_KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(_PARTS)})")
-_PREFIX = re.compile(r"(lycoris_|lora_unet_|lora_(?P<encoder>te\d*)_|lora_|diffusion_model\.)")
-
-# Module names with an underscore inside: everything else between underscores is a path step.
-_JOINED = (
-    "self_attn cross_attn self_attention cross_attention encoder_attn linear_attn "
-    "q_proj k_proj v_proj o_proj out_proj qkv_proj in_proj gate_proj up_proj down_proj "
-    "gate_up_proj lm_head embed_tokens c_attn c_proj c_fc query_key_value dense_h_to_4h "
-    "dense_4h_to_h q_lin k_lin v_lin out_lin proj_in proj_out to_q to_k to_v to_out to_add_out "
-    "add_q_proj add_k_proj add_v_proj down_blocks up_blocks mid_block transformer_blocks "
-    "single_transformer_blocks ff_context time_emb_proj time_embedding linear_1 linear_2 "
-    "text_model text_encoder vision_model input_blocks middle_block output_blocks "
-    "img_attn txt_attn "
-    "img_mlp txt_mlp img_mod txt_mod double_blocks single_blocks double_stream_blocks "
-    "x_embedder t_embedder context_embedder norm_out adaLN_modulation feed_forward "
-    "gpt_neox embed_out fc_in fc_out wi_0 wi_1 shared_expert shared_experts shared_expert_gate "
-    "query_proj key_proj value_proj q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj_qkvz "
-    "in_proj_ba proj_mlp norm1_context time_text_embed timestep_embedder guidance_embedder "
-    "text_embedder img_in txt_in time_in vector_in guidance_in in_layer out_layer final_layer"
-).split()
-_STEP = re.compile(rf"(?:{'|'.join(sorted(_JOINED, key=len, reverse=True))})(?=_|$)|[^_]+")
+_UP, _DOWN, _MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
+_PARTS = (*lokr.PARTS, *lokr.CONVOLUTION_PARTS, _UP, _DOWN, _MID, "alpha", "dora_scale", "scalar")
+_KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(map(re.escape, _PARTS))})")
+_ENCODER = re.compile(r"(?P<encoder>te\d*)_(?P<rest>.+)")
+_PIPELINE = re.compile(r"diffusion_model\.|transformer\.(?=(single_)?transformer_blocks\.)")
+"""Fronts of dotted keys: the part of a pipeline that they belong to, and no module of it."""
 
 
 def detect(path: Path) -> bool:
-    """Tells whether a path is a safetensors file with LoKr tensors."""
+    """Tells whether a path is a safetensors file with LoKr or LoRA tensors."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    return any(".lokr_w" in name for name in open_tensors(path).entries)
+    marks = (".lokr_w", f".{_UP}", f".{_DOWN}")
+    return any(mark in name for name in open_tensors(path).entries for mark in marks)
 
 
 def read(path: Path, options: Options) -> Adapter:
@@ -67,17 +58,19 @@ def read(path: Path, options: Options) -> Adapter:
             hint="put both in a folder, the weights named adapter_model.safetensors",
         )
     layers: dict[str, Delta] = {}
-    for key, parts in lokr.group_tensors(file, _split_names(file)).items():
-        layer = module_path(key)
+    groups = lokr.group_tensors(file, _split_names(file))
+    front = next((match[0] for key in groups if (match := _PIPELINE.match(key))), "")
+    for key, parts in groups.items():
+        layer = module_path(key.removeprefix(front))
         if layer in layers:
             raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
-        factors = lokr.read_factors(file, layer, parts)
+        a, b, rank = _read_factors(file, layer, parts)
         alpha = options.alpha
         if alpha is None and "alpha" in parts:  # infinite, maybe, where no rule uses it
             alpha = file.number(parts["alpha"])
         rule = options.scale_rule or "lycoris"
-        scale = scale_of(rule, alpha=alpha, rank=factors.rank, path=path, layer=layer)
-        # The scalar is trained; a regular save folds it into w1.
+        scale = scale_of(rule, alpha=alpha, rank=rank, path=path, layer=layer)
+        # The scalar is trained; a regular save folds it into a factor.
         scalar = _read_scalar(file, parts.get("scalar"))
         if abs(scale * scalar) > LARGEST_SCALE:
             raise FormatError(
@@ -88,7 +81,7 @@ def read(path: Path, options: Options) -> Adapter:
                 expected=f"at most {LARGEST_SCALE:g}",
             )
         scale *= scalar
-        layers[layer] = Delta.uncropped(factors.a, factors.b, scale)
+        layers[layer] = Delta.uncropped(a, b, scale)
     if not layers:
         raise FormatError("no adapted layers", path=path)
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
@@ -107,19 +100,49 @@ def _split_names(file: Tensors) -> dict[str, tuple[str, str]]:
             unknown.append(tensor)
     if unknown:
         raise UnsupportedError(
-            "tensors that are not LoKr's", path=file.path, found=listing(unknown)
+            "tensors that are neither LoKr's nor LoRA's", path=file.path, found=listing(unknown)
         )
     return names
 
 
 def module_path(key: str) -> str:
-    """Returns the module path that a LyCORIS key stands for, as far as the key determines it."""
-    match = _PREFIX.match(key)
-    rest = key[match.end() :] if match else key
-    if match is None or key.startswith("diffusion_model."):
-        return rest
-    path = ".".join(_STEP.findall(rest))
-    return f"{match['encoder']}.{path}" if match["encoder"] else path
+    """Returns the module path that a key stands for; the key itself where that is not known."""
+    if not is_flat(key):
+        return key
+    name = strip_prefix(key)
+    encoder = _ENCODER.fullmatch(name)
+    path = restore_dots(encoder["rest"] if encoder else name)
+    if path is None:
+        return key
+    return f"{encoder['encoder']}.{path}" if encoder else path
+
+
+def _read_factors(
+    file: Tensors, layer: str, parts: Mapping[str, str]
+) -> tuple[Product, Product, int | None]:
+    """Reads A and B of one layer, and the rank that α is divided by.
+
+    Raises:
+        FormatError: Factors of both kinds, missing ones, or others that do not multiply.
+    """
+    lora = [part for part in (_UP, _DOWN) if part in parts]
+    if not lora:
+        factors = lokr.read_factors(file, layer, parts)
+        return factors.a, factors.b, factors.rank
+    matrices = {part: Float(file.matrix(parts[part])) for part in lora}
+    others = [part for part in lokr.PARTS if part in parts]
+    if others or len(lora) != 2 or matrices[_UP].shape[1] != matrices[_DOWN].shape[0]:
+        found = [f"{part} {list(matrix.shape)}" for part, matrix in matrices.items()]
+        raise FormatError(
+            "incomplete or mismatched factors",
+            path=file.path,
+            layer=layer,
+            found=", ".join(others + found),
+            expected="lora_down [r, d_in] and lora_up [d_out, r]",
+        )
+    b = Product(matrices[_UP], matrices[_DOWN])
+    limits.RANK.check(b.rank, file.path, layer)
+    return ONE, b, b.rank
 
 
 def _read_scalar(file: Tensors, tensor: str | None) -> float:

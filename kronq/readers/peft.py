@@ -19,13 +19,10 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float
 from kronq.readers import lokr
+from kronq.readers.missing_layers import refuse_missing_layers
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
-from kronq.readers.peft_names import (
-    refuse_missing_layers,
-    refuse_weights_beside,
-    unwrap_name,
-)
+from kronq.readers.peft_names import refuse_weights_beside, unwrap_name
 from kronq.readers.scale_rule import ScaleRule, scale_of, uses_alpha
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
@@ -138,6 +135,25 @@ def _refuse_experts(tensors: Tensors, layers: Iterable[str]) -> None:
         )
 
 
+def _refuse_stacked(tensors: Tensors, config: PeftConfig, layer: str, stored: int) -> None:
+    """Refuses a LoRA that has the rows of several, whatever its module is called.
+
+    Raises:
+        FormatError: Its rank is a multiple of the config's.
+    """
+    rank = config.rank(layer)
+    if 0 < rank < stored and stored % rank == 0:
+        raise FormatError(
+            f"the factors have {stored / rank:g} times the config's rank, as those of experts have "
+            "(target_parameters), which are not supported",
+            path=tensors.path,
+            layer=layer,
+            found=stored,
+            expected=rank,
+            hint="if it is one LoRA of that rank, correct r in the config",
+        )
+
+
 def _read_lokr(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
     rule = options.scale_rule or "peft"
     layers = {}
@@ -165,6 +181,8 @@ def _read_lora(tensors: Tensors, config: PeftConfig, options: Options) -> dict[s
             )
         b = Product(parts["lora_B"], parts["lora_A"])
         limits.RANK.check(b.rank, tensors.path, name)
+        if "r" in config.settings:
+            _refuse_stacked(tensors, config, name, b.rank)
         if rule not in ("lycoris", "one") and "r" in config.settings:
             _rank(tensors, config, name, b.rank)
         scale = _scale(tensors, config, options, rule, b.rank, name)

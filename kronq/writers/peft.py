@@ -27,6 +27,7 @@ from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
 from kronq.writers.forms import DTYPES, FORMS
 from kronq.writers.lokr_layout import lokr_layers
+from kronq.writers.module_paths import refuse_unknown_paths, restore_paths
 from kronq.writers.peft_config import alpha_of, common_settings, most_common, ranks_and_alphas
 
 
@@ -59,14 +60,17 @@ def convert(
         out: Folder to write.
         to: ``peft`` keeps the family (LoKr or LoRA); ``lora`` writes the exact LoRA.
         dtype: Of the tensors: ``fp32``, ``fp16`` or ``bf16``.
-        base_model: Name of the base for the config; that of the adapter's origin if None.
+        base_model: Name of the base for the config; that of the adapter's origin if None. A folder
+            with its safetensors files also tells the module paths of flattened names.
         force: Replaces an existing folder.
 
     Returns:
         The folder.
 
     Raises:
-        UnsupportedError: PEFT's LoKr cannot hold these shapes, or the LoRA would be huge.
+        UnsupportedError: PEFT's LoKr cannot hold these shapes, the LoRA would be huge, or names
+            are flattened and the base's are not known.
+        MismatchError: Flattened names are not those of the base.
         OutputExistsError: ``out`` exists and ``force`` is not set.
         ArgumentError: ``out`` is or holds what the adapter was read from, or values overflow.
     """
@@ -78,6 +82,7 @@ def convert(
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     build = to_peft if to == "peft" else to_lora
+    adapter = restore_paths(adapter, base_model)
     folder = build(adapter, dtype=dtype, base_model=base_model)
     with new_folder(out, "convert", force=force) as work:
         text = json.dumps(folder.config, indent=2, sort_keys=True) + "\n"
@@ -167,6 +172,7 @@ def _fold_alphas(
 def _check(adapter: Adapter, dtype: str) -> None:
     check_choice("dtype", dtype, DTYPES)
     check_finite(adapter)
+    refuse_unknown_paths(adapter)
 
 
 def _cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:

@@ -57,10 +57,18 @@ def test_canonical_names() -> None:
 
 
 @pytest.mark.parametrize("names", ["hf", "genai", "torchscript", "inner"])
-@pytest.mark.parametrize("flat", [False, True])
-def test_conventions(tmp_path: Path, names: str, flat: bool) -> None:
+@pytest.mark.parametrize("flat", ["{}", "lycoris_{}", "lora_unet_{}", "some"])
+def test_conventions(tmp_path: Path, names: str, flat: str) -> None:
+    """Flattened keys match, those of some layers beside the paths of others too."""
     tiny.build(tmp_path / "base.onnx", names=names)
-    layers = {n.replace(".", "_") if flat else n: s for n, s in tiny.LAYERS.items()}
+    layers = {flat.format(n.replace(".", "_")): s for n, s in tiny.LAYERS.items()}
+    if flat == "some":
+        layers = {
+            f"lycoris_{n.replace('.', '_')}" if "q_proj" in n else n: s
+            for n, s in tiny.LAYERS.items()
+        }
+    elif flat == "{}":
+        layers = dict(tiny.LAYERS)
     report = export_onnx(tiny.adapter(layers=layers), tmp_path / "base.onnx", tmp_path / "out")
     assert [*report.layers] == [*layers]
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import kronq
-from kronq.errors import FormatError, KronqError, UnsupportedError
+from kronq.errors import FormatError, KronqError, KronqWarning, UnsupportedError
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 V = "base_model.model.model.layers.0.self_attn.v_proj"
@@ -304,7 +304,7 @@ def test_file_of_something_else(tmp_path: Path) -> None:
     save_file({"lm_head.weight": ones(2, 2), "norm.weight": ones(2)}, path)
     message = str(refused(path))
     assert "not an adapter that kronq knows; found lm_head.weight, norm.weight" in message
-    assert "expected PEFT, LyCORIS LoKr, Kron-LoRA factors or a packed file" in message
+    assert "expected PEFT, LyCORIS LoKr or LoRA, Kron-LoRA factors or a packed file" in message
 
 
 @pytest.mark.parametrize("name", ["format", "scale_rule"])
@@ -411,6 +411,20 @@ def test_experts_are_refused_by_name(tmp_path: Path) -> None:
             assert error.found == f"model.layers.0.{name}"
 
 
+@pytest.mark.parametrize("rule", [None, "lycoris", "one"])
+def test_experts_are_refused_by_their_ranks_too(tmp_path: Path, rule: str | None) -> None:
+    """PEFT can adapt the stacked weights of any module: r rows for each of them."""
+    experts = lora(tmp_path)
+    change_tensors(
+        experts,
+        lambda t: t.update({f"{Q}.lora_A.weight": ones(8, 9), f"{Q}.lora_B.weight": ones(15, 8)}),
+    )
+    error = refused(experts, scale_rule=rule)
+    assert "the factors have 4 times the config's rank, as those of experts have" in str(error)
+    change_config(experts, r=8)
+    assert kronq.load(experts)["model.layers.0.self_attn.q_proj"].rank == 8
+
+
 def test_more_patterns_than_python_caches(tmp_path: Path) -> None:
     """Each is compiled once: 600 layers took a minute."""
     config: dict[str, Any] = {**LORA, "rank_pattern": {}}
@@ -445,10 +459,6 @@ def test_layouts_of_others_are_named(tmp_path: Path) -> None:
     save_file({"x.lora_a": ones(2, 2)}, mlx / "adapters.safetensors")
     assert "an adapter of mlx-lm" in str(refused(mlx))
 
-    kohya = tmp_path / "kohya.safetensors"
-    save_file({f"lora_unet_x.lora_{k}.weight": ones(2, 2) for k in ("down", "up")}, kohya)
-    assert "a LoRA in kohya's layout" in str(refused(kohya))
-
 
 def test_loftq_gets_a_hint_of_its_own(tmp_path: Path) -> None:
     change_config(lora(tmp_path), init_lora_weights="loftq")
@@ -470,12 +480,38 @@ KINDS = ["q_proj", "k_proj", "v_proj"]
 
 
 def test_a_target_module_without_any_layer(tmp_path: Path) -> None:
-    """PEFT warns of missing keys; a converted copy would lack them silently."""
+    """Where q and v are, k was lost: PEFT warns, and a converted copy would lack it silently."""
     error = refused(attention(tmp_path, {"k_proj"}, KINDS))
     assert isinstance(error, FormatError)
     assert error.found == "k_proj"
     assert "take it out of target_modules" in str(error)
     assert len(kronq.load(attention(tmp_path, {"k_proj"}, ["q_proj", "v_proj"]))) == 8
+
+
+def test_target_modules_of_other_models_are_noted(tmp_path: Path) -> None:
+    """One list for many models is PEFT's custom: it asks for a single match."""
+    path = attention(tmp_path, set(), [*KINDS, "c_attn", "down_proj"])
+    with pytest.warns(KronqWarning, match=r"one of these target_modules: c_attn, down_proj: the"):
+        assert len(kronq.load(path)) == 12
+
+
+@pytest.mark.parametrize("lost", [[17], [3, 17], [17, 18, 19]], ids=str)
+def test_a_block_that_is_missing_whole(tmp_path: Path, lost: list[int]) -> None:
+    lacking = {f"layers.{i}.self_attn.{kind}" for i in lost for kind in KINDS}
+    error = refused(attention(tmp_path, lacking, KINDS, layers=30))
+    assert error.found == ", ".join(sorted(f"model.layers.{i}" for i in lost))
+    kept = [i for i in range(30) if i not in lost]
+    change_config(tmp_path, layers_to_transform=kept)  # PEFT's own way to leave blocks out
+    assert len(kronq.load(tmp_path)) == 3 * len(kept)
+
+
+@pytest.mark.parametrize(
+    "kept", [range(3, 30, 4), [i for i in range(30) if i % 4 != 3], [5, 15, 16], [20, 21]], ids=str
+)
+def test_kinds_of_layers_that_only_some_blocks_have(tmp_path: Path, kept: Any) -> None:
+    """Attention in every fourth block, state spaces in the others, or a few blocks chosen."""
+    lacking = {f"layers.{i}.self_attn.{k}" for i in range(30) if i not in kept for k in KINDS}
+    assert len(kronq.load(attention(tmp_path, lacking, KINDS, layers=30))) == 3 * len(kept)
 
 
 def test_a_listed_layer_that_is_missing(tmp_path: Path) -> None:
@@ -504,7 +540,13 @@ def test_layers_that_share_keys_and_values_miss_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["non_lora_trainables.bin", "trainable_params.bin", "new_embeddings.safetensors"],
+    [
+        "non_lora_trainables.bin",
+        "trainable_params.bin",
+        "new_embeddings.safetensors",
+        "mm_projector.bin",
+        "value_head.safetensors",
+    ],
 )
 def test_trained_weights_in_a_file_beside(tmp_path: Path, name: str) -> None:
     (lora(tmp_path) / name).write_bytes(b"")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lycoris import create_lycoris
+from lycoris.modules.locon import LoConModule
 from lycoris.modules.lokr import LokrModule
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -294,3 +295,89 @@ def test_convolutions_of_two_dimensions_are_refused_by_name(tmp_path: Path) -> N
 )
 def test_underscores_inside_a_module_name_stay(name: str) -> None:
     assert module_path("lycoris_" + name.replace(".", "_")) == name
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_factors_and_an_alpha_in_float8(tmp_path: Path, dtype: torch.dtype) -> None:
+    """float16 holds each of their values; the expected ΔW is that of the stored ones."""
+    path = tmp_path / "lokr.safetensors"
+    module = save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3, alpha=5)
+    stored = {name: value.to(dtype) for name, value in load_file(path).items()}
+    save_file(stored, path)
+    module.load_state_dict({n.removeprefix("lycoris_proj."): v.float() for n, v in stored.items()})
+    module.scale = float(stored["lycoris_proj.alpha"].float()) / 2
+    delta = kronq.load(path)["proj"]
+    assert {matrix.dtype for matrix in delta.matrices} == {"float16"}
+    assert difference(delta.dense(), reference(module)) <= 1e-6
+
+
+LORA_SETTINGS: list[dict[str, Any]] = [
+    {"lora_dim": 4, "alpha": 3},
+    {"lora_dim": 4, "alpha": 3, "rs_lora": True},
+    {"lora_dim": 1, "alpha": 0},
+]
+
+
+@pytest.mark.parametrize("settings", LORA_SETTINGS, ids=str)
+def test_lora_of_kohyas_layout(tmp_path: Path, settings: dict[str, Any]) -> None:
+    key = "lora_unet_double_blocks_0_img_attn_qkv"
+    path, layer = tmp_path / "lora.safetensors", nn.Linear(12, 30)
+    module = LoConModule(key, layer, **settings)
+    randomize(module)
+    save_file({f"{key}.{k}": v.contiguous() for k, v in module.state_dict().items()}, path)
+    x = torch.randn(7, 12)
+    with torch.no_grad():
+        added = (module(x) - layer(x)).numpy()
+    adapter = kronq.load(path)
+    assert (list(adapter), adapter.family) == (["double_blocks.0.img_attn.qkv"], "lora")
+    assert difference(adapter["double_blocks.0.img_attn.qkv"].apply(x.numpy()), added) <= 1e-5
+
+
+def test_lora_and_lokr_in_one_file(tmp_path: Path) -> None:
+    """Presets of LyCORIS choose an algorithm for each kind of module."""
+    path = tmp_path / "mixed.safetensors"
+    lokr = save_module(path, nn.Linear(12, 30), "lycoris_a", lora_dim=2, factor=3)
+    lora = LoConModule("lycoris_b", nn.Linear(12, 30), lora_dim=2)
+    randomize(lora)
+    parts = {f"lycoris_b.{k}": v.contiguous() for k, v in lora.state_dict().items()}
+    save_file(load_file(path) | parts, path)
+    adapter = kronq.load(path)
+    assert difference(adapter["a"].dense(), reference(lokr)) <= 1e-6
+    with torch.no_grad():
+        expected = lora.get_diff_weight()[0].numpy()
+    assert difference(adapter["b"].dense(), expected) <= 1e-6
+
+
+def test_lora_of_sd_scripts_without_alpha(tmp_path: Path) -> None:
+    """Their own loader takes the rank for it."""
+    path = tmp_path / "lora.safetensors"
+    up, down = torch.randn(30, 4), torch.randn(4, 12)
+    save_file({"lora_unet_x.lora_up.weight": up, "lora_unet_x.lora_down.weight": down}, path)
+    assert difference(kronq.load(path)["x"].dense(), (up @ down).numpy()) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"up": (30, 4)}, r"incomplete or mismatched.*found lora_up\.weight \[30, 4\]"),
+        ({"up": (30, 4), "down": (3, 12)}, "incomplete or mismatched factors"),
+        ({"up": (30, 4, 1, 1), "down": (4, 12, 3, 3)}, "LoRA on convolutions is not supported"),
+        (
+            {"up": (30, 4), "mid": (4, 4, 3, 3), "down": (4, 12)},
+            "LoRA on convolutions is not supported",
+        ),
+    ],
+)
+def test_lora_that_is_refused(tmp_path: Path, parts: dict[str, Any], message: str) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_file({f"lora_unet_x.lora_{p}.weight": torch.ones(*s) for p, s in parts.items()}, path)
+    with pytest.raises((FormatError, UnsupportedError), match=message):
+        kronq.load(path)
+
+
+def test_factors_of_both_kinds_in_one_layer(tmp_path: Path) -> None:
+    path = tmp_path / "lokr.safetensors"
+    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
+    save_file(load_file(path) | {"lycoris_proj.lora_up.weight": torch.ones(30, 2)}, path)
+    with pytest.raises(FormatError, match=r"found lokr_w1, lokr_w2_a, lokr_w2_b, lora_up"):
+        kronq.load(path)

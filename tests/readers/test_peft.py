@@ -150,6 +150,16 @@ def test_the_frozen_weight_beside_an_adapted_output_layer(tmp_path: Path) -> Non
         kronq.load(tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_a_state_dict_in_float8(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = save_peft(lora(r=4), tmp_path)
+    tensors = {n: t.to(dtype) for n, t in get_peft_model_state_dict(model).items()}
+    settings = model.peft_config["default"].to_dict()
+    found = Adapter.from_state_dict(tensors, settings)
+    same = Adapter.from_state_dict({n: t.float() for n, t in tensors.items()}, settings)
+    np.testing.assert_array_equal(found[LAYER].dense(), same[LAYER].dense())
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("make", [lokr, lora])
 def test_a_state_dict_gives_the_adapter_of_the_saved_folder(

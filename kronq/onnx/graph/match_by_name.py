@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kronq.model.flat_names import strip_prefix
 from kronq.onnx.graph.layer_match import LayerMatch
 from kronq.onnx.graph.sites import Site
 
@@ -23,7 +24,7 @@ _Index = dict[str, list[Site]]
 
 def canonical(name: str) -> str:
     """Returns one spelling for ``/model/layers.0/attn/q_proj``, ``model.layers.0.attn.q_proj``."""
-    text = _SEPARATORS.sub("_", name).strip("_").lower()
+    text = _SEPARATORS.sub("_", strip_prefix(name)).strip("_").lower()
     return f"_{text}_".replace("_self_attn_", "_attn_").strip("_")
 
 
