@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from kronq.errors import StrPath
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
 from kronq.io.json_file import read_json
+from kronq.io.unfinished import scratch_folder
 from kronq.onnx.genai_config import GENAI_CONFIG
 
 
@@ -127,8 +127,7 @@ class _Built:
 def _build(
     source: Path, folder: Path, options: BuildOptions, from_gguf: bool, progress: StepProgress
 ) -> _Built:
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    with scratch_folder("kronq-base") as scratch:
         hf_folder = source
         if from_gguf:
             progress("reading the GGUF file")

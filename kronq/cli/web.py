@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from kronq.cli import shared
 from kronq.cli.command import Command, verbosity
 from kronq.errors import ArgumentError
+from kronq.io.unfinished import scratch_folder
 
 if TYPE_CHECKING:
     from kronq.web.site import Site
@@ -74,8 +74,8 @@ def command(
         site = write(output, force=force)
         shared.show(*_describe(site), f"wrote {output}; 'kronq web {output}' serves it")
         return
-    with tempfile.TemporaryDirectory(prefix="kronq-web-") as scratch:
-        site = write(Path(scratch, "site"))
+    with scratch_folder("kronq-web") as scratch:
+        site = write(scratch / "site")
         shared.show(*_describe(site))
         _serve(site.folder, port)
 

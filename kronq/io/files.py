@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kronq import __version__
 from kronq.errors import ArgumentError, OutputExistsError, StrPath
+from kronq.io.unfinished import unfinished
 
 MARK = ".kronq"
 """File that marks a folder as written by kronq: its version and the verb, as JSON."""
@@ -75,10 +76,7 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    work = Path(name)
-    try:
-        os.close(handle)
+    with unfinished(target, folder=False) as work:
         yield work
         if sync:
             _sync(work)
@@ -89,8 +87,6 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
             _rename_to_new(work, target)
         if sync:
             _sync(target.parent)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -112,8 +108,7 @@ def new_folder(
     target = check_output(path, force=force)
     before = _replaceable_inode(target, subfolders)
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    try:
+    with unfinished(target, folder=True) as work:
         work.chmod(0o755)
         (work / MARK).write_text(json.dumps({"kronq": __version__, "verb": verb}) + "\n", "utf-8")
         yield work
@@ -122,8 +117,6 @@ def new_folder(
         if _replaceable_inode(target, subfolders) != before:
             raise OutputExistsError("the output was written by another program", path=path)
         _replace_folder(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def link_folder(folder: Path, link: Path) -> None:
@@ -167,21 +160,30 @@ def _has_mark(folder: Path) -> bool:
 
 
 def _replace_folder(work: Path, target: Path) -> None:
-    """Moves the old folder aside, the new one in, and deletes the old one."""
-    aside = None
-    if target.exists():
+    """Moves a new folder in; an old one is then where the new one was, to be deleted."""
+    if not target.exists():
+        _rename_to_new(work, target)
+    elif not _exchange(work, target):
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=work.parent))
         aside.rmdir()
         target.rename(aside)
-    try:
-        _rename_to_new(work, target)
-    except BaseException:
-        if aside is not None:
+        try:
+            _rename_to_new(work, target)
+        except BaseException:
             aside.rename(target)
-        raise
+            raise
+        aside.rename(work)
     _sync(work.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(work: Path, target: Path) -> bool:
+    """Exchanges two folders in one step (Linux: renameat2); returns False where that is unknown."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    paths = [os.fsencode(path.absolute()) for path in (work, target)]
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, paths[0], here, paths[1], exchange) == 0
 
 
 def _rename_to_new(work: Path, target: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from kronq.io.files import MARK, new_file, new_folder
 from tests.paths import EXAMPLE
 
 CODE = """
@@ -37,3 +40,56 @@ def test_a_signal_deletes_what_is_unfinished(tmp_path: Path, verb: list[str], na
         child.send_signal(number)
         assert child.wait(timeout=30) == 128 + number
     assert not list(tmp_path.iterdir())
+
+
+REPLACING = """
+import itertools, sys
+from pathlib import Path
+from kronq.io.files import new_file, new_folder
+folder, file = map(Path, sys.argv[1:])
+for i in itertools.count():
+    with new_folder(folder, "base", force=True) as work:
+        for name in "abcdefgh":
+            (work / name).write_text(str(i))
+    with new_file(file, force=True) as work:
+        work.write_text(str(i) * 1000)
+    if i == 1:
+        print("ready", flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_and_the_next_run_no_litter(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "out", tmp_path / "a.bin"
+    rng = random.Random(0)  # noqa: S311
+    litter = 0
+    for _ in range(12):
+        command = [sys.executable, "-c", REPLACING, str(folder), str(file)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0, 0.03))
+            child.kill()
+        entries = {entry.name: entry.read_text() for entry in folder.iterdir()}
+        assert entries.keys() == {MARK, *"abcdefgh"}
+        assert len({entries[name] for name in "abcdefgh"}) == 1
+        digits = file.read_text()
+        assert digits == digits[: len(digits) // 1000] * 1000
+        litter += len(list(tmp_path.iterdir())) > 2
+    assert litter, "no kill met unfinished work"
+    with new_folder(folder, "base", force=True), new_file(file, force=True) as work:
+        work.write_text("0")
+        assert len(list(tmp_path.iterdir())) == 4
+    assert set(tmp_path.iterdir()) == {folder, file}
+
+
+def test_what_a_running_program_writes_is_not_litter(tmp_path: Path) -> None:
+    with (
+        new_file(tmp_path / "a", force=True) as first,
+        new_file(tmp_path / "a", force=True) as work,
+    ):
+        assert first.exists()
+        work.write_text("second")
+        first.write_text("first")
+    assert (tmp_path / "a").read_text() == "first"

@@ -91,8 +91,20 @@ def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
         pytest.raises(OSError, match="no space"),
         new_folder(out, "base", force=True) as work,
     ):
+        patch.setattr("kronq.io.files._exchange", lambda *_: False)
         patch.setattr("kronq.io.files._rename_to_new", lambda *_: raise_(OSError("no space")))
     assert (out / "old").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_is_replaced_where_the_system_knows_no_exchange(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kronq.io.files._exchange", lambda *_: False)
+        for text in ("one", "two"):
+            with new_folder(out, "base", force=True) as work:
+                (work / text).write_text(text)
+    assert {file.name for file in out.iterdir()} == {MARK, "two"}
     assert list(tmp_path.iterdir()) == [out]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kronq.io.unfinished import scratch_folder
 from kronq.onnx.base_folder import MODEL
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import Verification
@@ -86,13 +86,12 @@ def _run_models(
         runs = check_whole_model(folder / MODEL, None, base.file, dtype, given)
         reason = runs.skipped or "quantized base weights: merging rounds ΔW"
         return ModelRuns(runs.difference, runs.effect, reason)
-    parent = folder.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=".kronq-check-", dir=parent) as name:
+    with scratch_folder("kronq-check", folder.absolute().parent) as scratch:
         if reference == "branch":
-            write_branches(base, Path(name))
+            write_branches(base, scratch)
         else:
-            write_merged(base, Path(name), allow_loss=True)
-        return check_whole_model(folder / MODEL, Path(name, MODEL), base.file, dtype, given)
+            write_merged(base, scratch, allow_loss=True)
+        return check_whole_model(folder / MODEL, scratch / MODEL, base.file, dtype, given)
 
 
 def _reference_form(form: Form, base: MatchedBase) -> FormName | None:
