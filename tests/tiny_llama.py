@@ -45,8 +45,8 @@ def tiny_hf(once_per_run) -> Path:
     return once_per_run("tiny", lambda out: save_tiny_llama(out / "hf")) / "hf"
 
 
-def save_tiny_llama(folder: Path) -> None:
-    import torch
+def save_tokenizer(folder: Path) -> None:
+    """A byte-level tokenizer of 258 tokens."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -60,9 +60,16 @@ def save_tiny_llama(folder: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(
         folder
     )
+
+
+def save_tiny_llama(folder: Path) -> None:
+    import torch
+    import transformers
+
+    save_tokenizer(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=258,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kronq.base import builder_process
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.providers import EXACT
@@ -106,15 +107,18 @@ def run_builder(
 
 def _builder_command(hf_folder: Path, out: Path, cache: Path, options: BuildOptions) -> list[str]:
     precision = "fp32" if options.precision == AS_IS else options.precision
-    command = [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder"]
-    command += ["-i", str(hf_folder.absolute()), "-o", str(out.absolute())]
     # For the CPU the builder takes attention apart in half precision, and the result does not run;
     # its output for CUDA runs on both.
-    command += ["-p", precision, "-e", "cuda" if precision == "fp16" else "cpu", "-c", str(cache)]
-    # The builder's own default for int4 rounds activations to int8 (accuracy_level 4); two adapters
-    # that are equal to five digits then differ in the first one.
-    command += ["--extra_options", f"fuse_qkv={str(options.fuse_qkv).lower()}", "hf_token=false"]
+    provider = "cuda" if precision == "fp16" else "cpu"
+    command = [sys.executable, "-P", builder_process.__file__, str(hf_folder.absolute())]
+    command += [str(out.absolute()), precision, provider, str(cache)]
+    # A cache as long as the window cannot be empty, so that no program but onnxruntime-genai's own
+    # runs such a model, and that one for no text shorter than the window.
+    command += [f"fuse_qkv={str(options.fuse_qkv).lower()}", "hf_token=false"]
+    command += ["windowed_kv_cache=false"]
     if precision == "int4":
+        # The builder's own default rounds activations to int8 (accuracy_level 4); two adapters
+        # that are equal to five digits then differ in the first one.
         command.append(f"accuracy_level={4 if options.fast else 0}")
     return command
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from kronq.calibration.accumulate import SumOfBatch, accumulate
 from kronq.calibration.batches import (
+    SEQUENCE_TOKENS,
     Batch,
     Tokenize,
     make_batches,
@@ -82,7 +83,9 @@ def calibrate(
         for layer in adapter
     }
     widths = {name: matches[layer][0].shape[1] for layer in values for name in values[layer]}
-    sequences = sample_sequences(examples, tokenize or Session(path).tokenize, limit_tokens)
+    longest = min(SEQUENCE_TOKENS, find_model(path).context or SEQUENCE_TOKENS)
+    encode = tokenize or Session(path).tokenize
+    sequences = sample_sequences(examples, encode, limit_tokens, longest)
     batches = make_batches(sequences)
     files = [path, *(path.parent / name for name in sorted(external_files(model)))]
     store = open_store(cache, "inputs", digest_files(files), digest_batches(batches))

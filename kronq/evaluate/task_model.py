@@ -59,11 +59,10 @@ class TaskModel:
         self._session: ort.InferenceSession | None = None
         self._gathers_rows = False
 
-    @cached_property
+    @property
     def context(self) -> int | None:
         """Largest number of tokens that the model reads; None where its folder does not say."""
-        length = self.files.genai.get("model", {}).get("context_length")
-        return length if isinstance(length, int) else None
+        return self.files.context
 
     @cached_property
     def _sites(self) -> list[Site]:

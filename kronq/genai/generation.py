@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError, KronqError
+from kronq.errors import ArgumentError, KronqError, UnsupportedError
 from kronq.genai.sampling import GenerationSettings
 from kronq.genai.text_model import TextModel, import_genai
 from kronq.genai.text_stream import TextStream
+from kronq.onnx.genai_config import cache_window
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -87,7 +88,9 @@ def generate(
         if activate is not None:
             activate(generator)
         generator.append_tokens(pad_prompts(prompts, tokenizer.pad_token_id))
-        while not generator.is_done() and not all(text.stopped for text in texts):
+        for _ in range(settings.max_tokens):
+            if generator.is_done() or all(text.stopped for text in texts):
+                break
             generator.generate_next_token()
             for text, token in zip(texts, generator.get_next_tokens(), strict=True):
                 if text.stopped is None:
@@ -123,10 +126,17 @@ def _start_generator(
         raise ArgumentError(
             "the prompt fills the context", found=f"{longest} tokens", expected=f"under {context}"
         )
+    window = cache_window(model.files.genai)
+    if window and min(map(len, prompts)) < longest:
+        raise UnsupportedError(
+            "a base with a windowed KV cache takes prompts of one length side by side",
+            path=model.files.model,
+            hint="{build_base} makes a base without such a cache",
+        )
     try:
         params = genai.GeneratorParams(model.genai)
         params.set_search_options(
-            max_length=min(longest + settings.max_tokens, context),
+            max_length=min(max(longest + settings.max_tokens, window), context),
             batch_size=len(prompts),
             **settings.sampling.search_options(),
         )

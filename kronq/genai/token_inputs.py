@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, UnsupportedError, listing
+from kronq.onnx.genai_config import cache_window
 from kronq.onnx.model_files import ModelFiles
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def make_token_inputs(
         KronqError: The mask has another shape than the tokens.
     """
     wanted = {node.name: node for node in session.get_inputs()}
+    if mask is not None and any(map(is_windowed, wanted.values())):
+        mask = _without_padding(mask)
     if "input_ids" not in wanted:
         raise UnsupportedError(
             "the model takes no tokens: no input named input_ids",
@@ -109,7 +112,7 @@ def _token_arrays(ids: IntArray, mask: IntArray | None) -> dict[str, IntArray]:
 def empty_cache_shape(
     shape: Sequence[int | str | None], batch: int, files: ModelFiles, name: str
 ) -> tuple[int, int, int, int]:
-    """Returns [batch, heads, 0, head size] of a past key or value."""
+    """Returns [batch, heads, 0, head size] of a past key or value; with a window, not 0."""
     heads = shape[1] if isinstance(shape[1], int) else files.decoder("num_key_value_heads")
     size = shape[3] if isinstance(shape[3], int) else files.decoder("head_size")
     if not isinstance(heads, int) or not isinstance(size, int):
@@ -118,4 +121,38 @@ def empty_cache_shape(
             path=files.model,
             found=f"{name} {list(shape)}",
         )
-    return batch, heads, 0, size
+    return batch, heads, _cache_length(shape, files, name), size
+
+
+def is_windowed(node: ort.NodeArg) -> bool:
+    """Tells whether an input is a KV cache of the window's length, never empty."""
+    return any("sliding" in str(dim) for dim in node.shape)
+
+
+def _cache_length(shape: Sequence[int | str | None], files: ModelFiles, name: str) -> int:
+    if "sliding" not in str(shape[2]):
+        return 0
+    window = cache_window(files.genai)
+    if window == 0:
+        raise UnsupportedError(
+            "nothing says how long the windowed KV cache is",
+            path=files.model,
+            found=f"{name} {list(shape)}",
+            expected="sliding_window in genai_config.json",
+            hint="{build_base} makes a base without such a cache",
+        )
+    return window
+
+
+def _without_padding(mask: IntArray) -> IntArray:
+    """Returns a mask of ones: tokens do not see padding on the right, and a windowed cache no mask.
+
+    Raises:
+        UnsupportedError: There is padding on the left.
+    """
+    if (np.diff(np.atleast_2d(mask), axis=-1) > 0).any():
+        raise UnsupportedError(
+            "a base with a windowed KV cache takes padding on the right only",
+            hint="{build_base} makes a base without such a cache",
+        )
+    return np.ones_like(mask)

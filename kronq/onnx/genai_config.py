@@ -48,6 +48,7 @@ def read_genai_config(folder: Path) -> dict[str, Any]:
     _check_library(options or {}, config, file)
     _check_values(config["model"], ("context_length", "vocab_size"), file)
     _check_values(decoder, ("num_key_value_heads", "head_size", "num_hidden_layers"), file)
+    _check_values(_object(decoder, "sliding_window") or {}, ("window_size",), file)
     return config
 
 
@@ -56,6 +57,21 @@ def library_name(config: Mapping[str, Any]) -> str | None:
     options = config["model"]["decoder"].get("session_options") or {}
     name: str | None = options.get(LIBRARY)
     return name
+
+
+def cache_window(config: Mapping[str, Any]) -> int:
+    """Returns the least length of a windowed KV cache, in tokens; 0 where no layer has one.
+
+    onnxruntime-genai's builder gives sliding layers such a cache, if it is not told otherwise.
+
+    Args:
+        config: What ``read_genai_config`` returned.
+    """
+    window = config.get("model", {}).get("decoder", {}).get("sliding_window")
+    if not isinstance(window, dict) or not window.get("layers"):
+        return 0
+    size: int = window.get("window_size", 0)
+    return size
 
 
 def rewrite_config(config: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -70,6 +86,9 @@ def rewrite_config(config: Mapping[str, Any], folder: str) -> dict[str, Any]:
         files.
     """
     result: dict[str, Any] = _rewrite(config, f"{folder}/")
+    if not cache_window(config):
+        # A window of no layer: onnxruntime-genai would make every cache as short all the same.
+        result["model"]["decoder"].pop("sliding_window", None)
     return result
 
 

@@ -28,6 +28,12 @@ class ModelFiles:
     def folder(self) -> Path:
         return self.model.parent
 
+    @property
+    def context(self) -> int | None:
+        """Largest number of tokens that the model reads; None where its folder does not say."""
+        length = self.genai.get("model", {}).get("context_length")
+        return length if isinstance(length, int) else None
+
     def model_count(self, key: str) -> int:
         """Returns a positive integer of genai_config.json's ``model``.
 

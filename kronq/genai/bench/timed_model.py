@@ -14,6 +14,7 @@ import numpy as np
 from kronq.errors import ArgumentError, KronqError
 from kronq.genai.bench.timing import Sample
 from kronq.genai.text_model import TextModel, check_text_folder, import_genai, load_text_model
+from kronq.onnx.genai_config import cache_window
 from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.providers import ExecutionTarget
 
@@ -83,8 +84,9 @@ class TimedModel:
             KronqError: onnxruntime-genai fails.
         """
         genai = import_genai()
-        total = workload.prompt_tokens + workload.new_tokens
         files = self.text_model.files
+        # A windowed KV cache is never shorter than the window; the loop below ends before it.
+        total = max(workload.prompt_tokens + workload.new_tokens, cache_window(files.genai))
         tokens = files.model_count("vocab_size")
         ids = np.random.default_rng(0).integers(0, tokens, workload.prompt_tokens)
         try:

@@ -21,12 +21,13 @@ class UnknownInputError(Exception):
     """An input of a type that is not made up."""
 
 
-def make_inputs(session: ort.InferenceSession, head_size: int) -> Feeds:
+def make_inputs(session: ort.InferenceSession, head_size: int, window: int = 0) -> Feeds:
     """Makes up inputs: small token ids, full attention, an empty past.
 
     Args:
         session: The model.
         head_size: Size of the dimensions whose names say head, size or width.
+        window: Length of a windowed KV cache, which is never empty.
 
     Raises:
         UnknownInputError: An input is of a type that is not made up.
@@ -36,17 +37,19 @@ def make_inputs(session: ort.InferenceSession, head_size: int) -> Feeds:
     for entry in session.get_inputs():
         if entry.type not in _MAKERS:
             raise UnknownInputError(f"input {entry.name!r} is {entry.type}")
-        shape = [_dimension(dim, head_size) for dim in entry.shape]
+        shape = [_dimension(dim, head_size, window) for dim in entry.shape]
         feeds[entry.name] = _MAKERS[entry.type](rng, entry.name, shape)
     return feeds
 
 
-def _dimension(dim: int | str | None, head_size: int) -> int:
+def _dimension(dim: int | str | None, head_size: int, window: int) -> int:
     if isinstance(dim, int):
         return dim
     name = str(dim).lower()
     if "batch" in name:
         return 1
+    if "sliding" in name:
+        return window
     if "total" in name or "+" in name:
         return TOKENS
     if "past" in name:
