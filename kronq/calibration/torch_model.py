@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from kronq.base.hf_folder import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
@@ -19,7 +21,8 @@ from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDepend
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter
 from kronq.model.fit import fit_adapter
-from kronq.onnx.graph.match_by_name import canonical
+from kronq.onnx.graph.match_by_name import match_by_name
+from kronq.onnx.graph.sites import Site
 
 if TYPE_CHECKING:
     import torch
@@ -95,25 +98,27 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
     Raises:
         MismatchError: Layers have no module; all are listed.
     """
-    linear = {n: m for n, m in model.named_modules() if _shape(m) is not None}
-    by_canonical: dict[str, list[str]] = {}
-    for name in linear:
-        by_canonical.setdefault(canonical(name), []).append(name)
-    modules: dict[str, torch.nn.Module] = {}
-    missing = []
-    for layer in adapter:
-        names = [layer] if layer in linear else by_canonical.get(canonical(layer), [])
-        if len(names) == 1:
-            modules[layer] = linear[names[0]]
-        else:
-            missing.append(layer)
+    linear = {name: m for name, m in model.named_modules() if _shape(m) is not None}
+    matches = match_by_name([*adapter], [_as_site(name) for name in linear])
+    found = {
+        layer: match.sites[0].names[0]
+        for layer, match in matches.items()
+        if len(match.sites) == 1 and match.sites[0].part is None
+    }
+    missing = [layer for layer in adapter if layer not in found]
     if missing:
         raise MismatchError(
             f"{len(missing)} of {len(adapter)} adapted layers have no linear module in the model",
             found="; ".join(missing),
             hint="wrong base model?",
         )
-    return modules
+    return {layer: linear[name] for layer, name in found.items()}
+
+
+def _as_site(name: str) -> Site:
+    """Describes a module as a graph would: one rule matches names everywhere."""
+    node = ir.Node("", "MatMul", [None, ir.Value(name=name)], name=name)
+    return Site(node, None, (), True, (0, 0), (name,))
 
 
 def _shape(module: torch.nn.Module) -> tuple[int, int] | None:

@@ -78,7 +78,7 @@ def make_token_inputs(
         if name in given:
             continue
         if name in known and dtype is not None:
-            feed[name] = known[name].astype(dtype)
+            feed[name] = _with_axes(known[name], node.shape).astype(dtype)
         elif name.startswith("past_key_values.") and len(node.shape) == 4 and dtype is not None:
             feed[name] = np.zeros(empty_cache_shape(node.shape, len(ids), files, name), dtype)
         else:
@@ -107,6 +107,13 @@ def _token_arrays(ids: IntArray, mask: IntArray | None) -> dict[str, IntArray]:
         "position_ids": np.maximum(ones.cumsum(axis=1) - 1, 0),
         "token_type_ids": np.zeros_like(ids),
     }
+
+
+def _with_axes(values: IntArray, shape: Sequence[int | str | None]) -> IntArray:
+    """Repeats positions [batch, tokens] for time, height and width where a model has all three."""
+    if len(shape) != 3 or not isinstance(shape[0], int):
+        return values
+    return np.broadcast_to(values, (shape[0], *values.shape))
 
 
 def empty_cache_shape(

@@ -86,6 +86,38 @@ def test_prefixes(mine: str, theirs: str) -> None:
     assert found(layers, model) == [f"{theirs}{name}.weight" for name in rest]
 
 
+WRAPPED = ("model.language_model.", "language_model.model.", "model.text_model.")
+
+
+@pytest.mark.parametrize("mine", [*WRAPPED, "base_model.model.model.language_model."])
+@pytest.mark.parametrize("theirs", ["", "model.", *WRAPPED])
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_text_half_of_a_multimodal_model(mine: str, theirs: str, flat: bool) -> None:
+    rest = [f"layers.{i}.{block}" for i in (0, 1, 10) for block in BLOCKS]
+    weights = [f"{theirs}{name}.weight" for name in rest] + ["lm_head.weight"]
+    layers = [*(f"{mine}{name}" for name in rest), "lm_head"]
+    written = [name.replace(".", "_") for name in layers] if flat else layers
+    assert found(written, base(weights)) == weights
+
+
+@pytest.mark.parametrize(
+    "tower",
+    ["model.vision_tower.vision_model.encoder.", "model.visual.", "vision_model.", "decoder."],
+)
+def test_another_half_is_no_wrapper(tower: str) -> None:
+    model = base([f"model.layers.0.{block}.weight" for block in BLOCKS])
+    text = [f"model.language_model.layers.0.{block}" for block in BLOCKS]
+    with pytest.raises(MismatchError, match=r"1 of 4 .* no place"):
+        found([*text, f"{tower}layers.0.{BLOCKS[0]}"], model)
+    with pytest.raises(MismatchError, match="no place"):
+        found([f"{tower}layers.0.{block}" for block in BLOCKS], model)
+
+
+def test_only_whole_wrappers_are_dropped() -> None:
+    with pytest.raises(MismatchError, match="no place"):
+        found(["model.model_a.proj"], base(["language_model.a.proj.weight"]))
+
+
 def test_one_rule_must_serve_every_layer() -> None:
     model = base(["encoder.layers.0.q.weight", "decoder.layers.0.q.weight"])
     with pytest.raises(MismatchError, match="more than one way"):

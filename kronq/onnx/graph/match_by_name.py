@@ -2,7 +2,8 @@
 
 Names are compared in a canonical form. When the two sides differ by a prefix (``model.`` missing,
 ``base_model.`` too many), one rule must serve *every* layer of the adapter, so that no single
-layer's match is a guess.
+layer's match is a guess. A prefix is replaced by another only where both are wrappers: the text
+half of a multimodal model is ``model.language_model.layers``, that of its graph ``model.layers``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from kronq.onnx.graph.sites import Site
 
 FUSED = "qkv_proj"
 _SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
+
+_WRAPPERS = ("base_model", "language_model", "text_model", "model")
+"""Modules around a whole language model; those of one half (encoder, vision_tower) are not here."""
+_ONLY_WRAPPERS = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)})_)*")
 
 _Index = dict[str, list[Site]]
 """Canonical name → the sites of that name."""
@@ -34,6 +39,11 @@ class _PrefixRule:
 
     drop: str = ""
     add: str = ""
+
+    @property
+    def wraps(self) -> bool:
+        """Whether it changes nothing but wrappers."""
+        return all(_ONLY_WRAPPERS.fullmatch(prefix) for prefix in (self.drop, self.add))
 
     def apply(self, layer: str) -> str | None:
         return self.add + layer[len(self.drop) :] if layer.startswith(self.drop) else None
@@ -92,9 +102,12 @@ def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, i
     }
     for layer, name in names.items():
         rules = {_PrefixRule()} if name in index else set()
-        own = _tails(layer)
+        own, core = _tails(layer), _core(layer)
         for key, others in tails.items():
-            if key in own and key != name:
+            wrapped = _PrefixRule(name.removesuffix(core), key.removesuffix(core))
+            if core in others and key != name and wrapped.wraps:
+                rule = wrapped
+            elif key in own and key != name:
                 rule = _PrefixRule(drop=name.removesuffix(key))
             elif name in others and key.endswith(f"_{name}"):
                 rule = _PrefixRule(add=key.removesuffix(name))
@@ -108,13 +121,26 @@ def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, i
     return counts
 
 
+def _core(name: str) -> str:
+    """Returns what is left of a name when the wrappers in front are dropped, in canonical form."""
+    modules = _modules(name)
+    if len(modules) == 1:
+        return _ONLY_WRAPPERS.sub("", modules[0], count=1)
+    first = next((i for i, module in enumerate(modules) if module not in _WRAPPERS), 0)
+    return "_".join(modules[first:])
+
+
+def _modules(name: str) -> list[str]:
+    return [m for m in (canonical(piece) for piece in re.split(r"[./:]+", name)) if m]
+
+
 def _tails(name: str, part: str | None = None) -> set[str]:
     """Returns what is left of a name when modules in front are dropped, in canonical form.
 
     Only whole modules are dropped: ``o_proj`` does not become ``proj``. A flattened name (LyCORIS)
     does not show where its modules end, so any word may be dropped there.
     """
-    modules = [m for m in (canonical(piece) for piece in re.split(r"[./:]+", name)) if m]
+    modules = _modules(name)
     if len(modules) == 1:
         modules = modules[0].split("_")
     if part is not None:
@@ -125,5 +151,11 @@ def _tails(name: str, part: str | None = None) -> set[str]:
 def _apply_rule(
     rule: _PrefixRule, names: Mapping[str, str], index: _Index
 ) -> dict[str, tuple[Site, ...]]:
-    keys = {layer: rule.apply(name) for layer, name in names.items()}
-    return {layer: tuple(index[key]) for layer, key in keys.items() if key and key in index}
+    matched = {}
+    for layer, name in names.items():
+        key = rule.apply(name)
+        if rule.wraps and key not in index:
+            key = name  # lm_head is outside of what wraps the layers
+        if key in index:
+            matched[layer] = tuple(index[key])
+    return matched
