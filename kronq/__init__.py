@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kronq.model.adapter import Adapter
     from kronq.model.delta import Delta
     from kronq.model.second_moments import LayerMoments, SecondMoments
+    from kronq.model.weighted_sum import weighted_sum
     from kronq.onnx.export import export_onnx
     from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
@@ -93,6 +94,7 @@ __all__ = [
     "save",
     "score_all",
     "smallest",
+    "weighted_sum",
     "write_html",
     "write_onnx_adapter",
 ]
@@ -139,6 +141,7 @@ _MODULES = {
     "save": "kronq.packed.writer",
     "score_all": "kronq.evaluate.task_report",
     "smallest": "kronq.evaluate.smallest",
+    "weighted_sum": "kronq.model.weighted_sum",
     "write_html": "kronq.report.html",
     "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.adapter_sums import adapter_sums, strength_options
 from kronq.cli.command import Command
 from kronq.cli.messages import as_option
 from kronq.errors import KronqError, listing, printable
@@ -21,6 +22,7 @@ EXAMPLES = """\b
 Examples:
   kronq chat base/
   kronq chat slots/ --adapter arc=small.safetensors --adapter other.safetensors
+  kronq chat slots/ --adapter both=a.safetensors@0.7 --adapter both=b.safetensors@0.3
   printf 'Hello!\\n/adapter none\\nHello!\\n' | kronq chat slots/ --adapter arc=small.safetensors
 """
 
@@ -91,21 +93,23 @@ class Chat:
     "chat", cls=Command, epilog=EXAMPLES, short_help="Talk with a model and its adapters."
 )
 @click.argument("path")
-@shared.adapter_option
+@strength_options
 @click.option("--system", metavar="TEXT", help="System message of the conversation.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N")
 @click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
 @click.option("--top-p", type=float, metavar="P", help="Only the likeliest, up to this share.")
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same answers.")
 @shared.execution_options
-def command(path: str, adapters: tuple[str, ...], system: str | None, **options: Any) -> None:
+def command(
+    path: str, adapters: tuple[str, ...], strength: float, system: str | None, **options: Any
+) -> None:
     """Talk with the model in PATH; the first adapter answers first.
 
     A line is your message, or a command: /adapter NAME, /adapter none, /reset, /help, /quit.
     Answers go to stdout as they come, everything else to stderr.
     """
-    named = shared.named_adapters(adapters)
-    shared.check_inputs(path, *named.values())
+    shared.check_inputs(path)
+    named = adapter_sums(adapters, strength)
     require("genai", "text")
     from kronq.genai.session import Session
 

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kronq.cli import shared
+from kronq.cli.adapter_sums import adapter_sums, add_up, strength_options
 from kronq.cli.command import Command
-from kronq.errors import KronqError, listing, printable_json
+from kronq.errors import printable_json
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.genai.generation import Generation
+
+ADAPTER = "adapter"
 
 EXAMPLES = """\b
 Examples:
   kronq run base/ --prompt "The capital of France is" --max-tokens 12
   kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
   kronq run slots/ --adapter small.safetensors --prompt "Which gas do plants take in?"
+  kronq run slots/ --adapter a.safetensors@0.7 --adapter b.safetensors@0.3 --prompt "Hello"
   cat question.txt | kronq run out/ --chat --prompt - --json
 """
 
@@ -33,7 +37,7 @@ Examples:
     "--prompt", required=True, metavar="TEXT", help="The text to continue; - reads stdin."
 )
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
-@shared.adapter_option
+@strength_options
 @click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -61,26 +65,28 @@ def command(
     path: str,
     prompt: str,
     adapters: tuple[str, ...],
+    strength: float,
     count_nodes: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Generate text with the model in PATH, as 'kronq base' and 'kronq export' write it.
 
+    Several adapters are added up, exactly, each times its strength.
+
     The text goes to stdout as it comes; speed and device go to stderr.
     """
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-    named = shared.named_adapters(adapters)
-    if len(named) > 1:
-        raise KronqError("one adapter at a time", found=listing(named), hint="see 'kronq chat'")
-    shared.check_inputs(path, *named.values())
+    shared.check_inputs(path)
+    total = add_up(adapter_sums(adapters, strength).values())
     require("genai", "text")
     from kronq.genai.session import Session
 
+    named = {ADAPTER: total} if total else {}
     session = Session(path, named, **shared.pop_execution(options))
     generation = session.generate(
         text,
-        adapter=next(iter(named), None),
+        adapter=ADAPTER if total else None,
         stream=None if as_json else shared.stream_text,
         **options,
     )

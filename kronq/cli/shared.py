@@ -60,13 +60,25 @@ def named_adapters(given: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in given:
-        name, separator, path = text.partition("=")
-        if not separator or "/" in name or Path(text).exists():
-            name, path = Path(text).resolve().stem, text
+        given_name, path = split_name(text)
+        name = Path(path).resolve().stem if given_name is None else given_name
         if name in found:
-            raise KronqError("two adapters of one name", found=name, hint="--adapter NAME=PATH")
+            raise same_name(name)
         found[name] = path
     return found
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Splits ``NAME=PATH``; the name is None where only a path is given."""
+    name, separator, path = text.partition("=")
+    if not separator or "/" in name or Path(text).exists():
+        return None, text
+    return name, path
+
+
+def same_name(name: str) -> KronqError:
+    """Returns the error of two adapters that would have one name."""
+    return KronqError("two adapters of one name", found=name, hint="--adapter NAME=PATH")
 
 
 def reading_options(command: F) -> F:

@@ -8,20 +8,32 @@ in the cache never goes stale. The folder may be deleted at any time.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
+from kronq.errors import (
+    ArgumentError,
+    FormatError,
+    KronqError,
+    NotFoundError,
+    StrPath,
+    UnsupportedError,
+)
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.checksummed import add_trailer, verify_trailer
 from kronq.io.input_path import find_input
+from kronq.model.adapter import Adapter
+from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
+
+AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float]
+"""Path of an adapter, or path → strength of those that are added up."""
 
 FORMAT = "3"
 """Version of the expanded numbers, part of the hash."""
@@ -35,7 +47,7 @@ class AdapterFile:
 
     Attributes:
         file: The ``.onnx_adapter``.
-        origin: The adapter that it was made from, or the file itself.
+        origin: The adapter that it was made from, the first of several, or the file itself.
         cached: Whether it was there already.
         scratch: Temporary folder that ``file`` lies in where the cache cannot be written; deleted
             with this object.
@@ -47,27 +59,59 @@ class AdapterFile:
     scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
 
-def prepare_adapter(path: StrPath, slots: SlotSpec, cache: StrPath | None = None) -> AdapterFile:
-    """Expands an adapter for one graph, or finds it in the cache.
+def prepare_adapter(
+    source: AdapterSource, slots: SlotSpec, cache: StrPath | None = None
+) -> AdapterFile:
+    """Expands an adapter, or a sum of several, for one graph, or finds it in the cache.
 
     Args:
-        path: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``.
+        source: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``; or
+            adapters with their strengths.
         slots: The graph's slots.
         cache: Parent folder of the cache; None for ``kronq.io.cache.cache_folder``.
 
     Raises:
         FormatError: There is no readable adapter.
         MismatchError: The adapter does not belong to this graph.
+        UnsupportedError: An ``.onnx_adapter`` has a strength, or is one of several.
     """
-    origin = Path(path)
-    if origin.suffix == SUFFIX:
+    strengths = _strengths(source)
+    origin = next(iter(strengths))
+    if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
         if not origin.is_file():
-            raise NotFoundError("no such file", path=path)
+            raise NotFoundError("no such file", path=origin)
         return AdapterFile(origin, origin, cached=True)
-    target = cache_folder("adapters", cache) / f"{_cache_key(origin, slots)}{SUFFIX}"
+    target = cache_folder("adapters", cache) / f"{_cache_key(strengths, slots)}{SUFFIX}"
     if read_entry(target, verify_trailer) is not None:
         return AdapterFile(target, origin, cached=True)
-    return _write(lazy_slot_inputs(load(origin), slots), target, origin)
+    return _write(lazy_slot_inputs(_load_sum(strengths, slots), slots), target, origin)
+
+
+def _strengths(source: AdapterSource) -> dict[Path, float]:
+    """Returns the strength of each adapter's path.
+
+    Raises:
+        ArgumentError: A strength is no finite number, or there is no adapter.
+    """
+    if not isinstance(source, Mapping):
+        return {Path(source): 1.0}
+    for strength in source.values():
+        check_strength(strength)
+    if not source:
+        raise ArgumentError("no adapters to add up", expected="one or more")
+    return {Path(path): float(strength) for path, strength in source.items()}
+
+
+def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec) -> Adapter:
+    for path in strengths:
+        if path.suffix == SUFFIX:
+            raise UnsupportedError(
+                "an .onnx_adapter has no strength and does not add up: its factors are fixed",
+                path=path,
+                hint="give the adapter that it was made from",
+            )
+    adapters = [(load(path), strength) for path, strength in strengths.items()]
+    return weighted_sum(adapters, shapes=slots.layers)
 
 
 def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterFile:
@@ -85,10 +129,13 @@ def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterF
     return AdapterFile(target, origin, cached=False)
 
 
-def _cache_key(path: Path, slots: SlotSpec) -> str:
-    """Returns a digest of the adapter's bytes and the graph's slots."""
-    contents = [part for name, data in _contents(path) for part in (name, data)]
-    return digest(FORMAT, slots.digest, *contents)
+def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec) -> str:
+    """Returns a digest of the adapters' bytes, their strengths and the graph's slots."""
+    contents = [
+        part for path in strengths for name, data in _contents(path) for part in (name, data)
+    ]
+    numbers = [] if list(strengths.values()) == [1.0] else list(strengths.values())
+    return digest(FORMAT, slots.digest, *contents, *map(repr, numbers))
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -14,11 +14,10 @@ from kronq.errors import (
     KronqError,
     MismatchError,
     NotFoundError,
-    StrPath,
     check_type,
     listing,
 )
-from kronq.genai.adapter_cache import AdapterFile, prepare_adapter
+from kronq.genai.adapter_cache import AdapterFile, AdapterSource, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
 from kronq.onnx.slots.read_onnx_adapter import read_input_names
 from kronq.onnx.slots.slot_spec import SlotSpec
@@ -77,12 +76,13 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
     def _genai(self) -> og.Adapters:
         return import_genai().Adapters(self._open_model().genai)
 
-    def load(self, name: str, path: StrPath) -> AdapterFile:
+    def load(self, name: str, source: AdapterSource) -> AdapterFile:
         """Loads an adapter under a name.
 
         Args:
             name: Name to run it by.
-            path: Anything that ``kronq.load`` reads, or an ``.onnx_adapter``.
+            source: Anything that ``kronq.load`` reads, or an ``.onnx_adapter``; or path → strength
+                of adapters that are added up.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
@@ -91,7 +91,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         """
         check_type("name", name, str)
         self._refuse_loaded(name)
-        adapter = prepare_adapter(path, self.slots)
+        adapter = prepare_adapter(source, self.slots)
         if adapter.file == adapter.origin:
             check_names(adapter.file, self.slots)
         try:
@@ -100,7 +100,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             if adapter.file == adapter.origin:
                 raise
             adapter.file.unlink(missing_ok=True)  # a damaged file in the cache
-            adapter = prepare_adapter(path, self.slots)
+            adapter = prepare_adapter(source, self.slots)
             mapped = map_file(adapter.file)
         with self._lock:
             self._refuse_loaded(name)

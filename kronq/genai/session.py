@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, StrPath, check_type
-from kronq.genai.adapter_cache import AdapterFile
+from kronq.genai.adapter_cache import AdapterFile, AdapterSource
 from kronq.genai.array_runner import ArrayRunner, Arrays, SessionReport, Shapes
 from kronq.genai.generation import Generation
 from kronq.genai.loaded_adapters import LoadedAdapters
@@ -18,6 +18,7 @@ from kronq.genai.prompts import Prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_runner import TextRunner
 from kronq.genai.token_inputs import IntArray
+from kronq.model.weighted_sum import check_strength
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import choose_target
 
@@ -34,7 +35,7 @@ class Session:
     Args:
         path: A folder with a model (as ``kronq base`` and ``kronq export`` write it), or an .onnx
             file.
-        adapters: Name → path of an adapter, as ``load`` takes it.
+        adapters: Name → path of an adapter, or path → strength of several, as ``load`` takes them.
         device: ``auto`` (CUDA if this onnxruntime has it), ``cpu`` or ``cuda``.
         provider: Execution provider of the installed onnxruntime in place of a device, by its full
             or short name (``openvino``).
@@ -53,7 +54,7 @@ class Session:
     def __init__(
         self,
         path: StrPath,
-        adapters: Mapping[str, StrPath] | None = None,
+        adapters: Mapping[str, AdapterSource] | None = None,
         *,
         device: str = "auto",
         provider: str | None = None,
@@ -86,19 +87,34 @@ class Session:
         """Name → shape of every output."""
         return self._arrays.outputs
 
-    def load(self, name: str, path: StrPath) -> AdapterFile:
-        """Makes an adapter ready for ``adapter=name``; the model stays open.
+    def load(self, name: str, path: AdapterSource, *, strength: float = 1.0) -> AdapterFile:
+        """Makes an adapter, or several that are added up, ready for ``adapter=name``.
+
+        The model stays open.
 
         Args:
             name: Name to run it by.
             path: A packed file, a PEFT folder, anything else that ``kronq.load`` reads, or an
-                ``.onnx_adapter``.
+                ``.onnx_adapter``. Path → strength for the sum of several.
+            strength: Number that ΔW is multiplied with: 1 as trained, 0 none; beside the strengths
+                of several.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
             MismatchError: The adapter does not belong to this model.
-            UnsupportedError: The model was not exported with slots.
+            UnsupportedError: The model was not exported with slots, or an ``.onnx_adapter`` has
+                a strength or is one of several.
+
+        Example:
+            >>> session.load("mild", "arc.safetensors", strength=0.7)
+            >>> session.load("both", {"arc.safetensors": 0.7, "style.safetensors": 0.3})
         """
+        if strength != 1:
+            check_strength(strength)
+            parts = path.items() if isinstance(path, Mapping) else [(path, 1.0)]
+            for _, own in parts:
+                check_strength(own)
+            path = {str(each): own * strength for each, own in parts}
         return self.adapters.load(name, path)
 
     def unload(self, name: str) -> None:
