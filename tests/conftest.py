@@ -13,8 +13,17 @@ import pytest
 from tests.fuzzing import register_profiles
 from tests.paths import ROOT
 from tests.tiny_llama import llama_bases, once_per_run, tiny_base, tiny_build, tiny_hf
+from tests.tiny_phi3 import phi3_bases, phi3_hf
 
-__all__ = ["llama_bases", "once_per_run", "tiny_base", "tiny_build", "tiny_hf"]
+__all__ = [
+    "llama_bases",
+    "once_per_run",
+    "phi3_bases",
+    "phi3_hf",
+    "tiny_base",
+    "tiny_build",
+    "tiny_hf",
+]
 
 register_profiles()
 

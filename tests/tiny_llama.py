@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
-LLAMA = ("fp32", "fp32 fused", "fp16", "fp16 fused", "int4", "int4 fused", "int4 fast")
-"""Bases that onnxruntime-genai's builder makes of the tiny llama."""
+LLAMA = ("fp32", "fp32 fused whole", "fp16", "fp16 fused", "int4", "int4 fused whole", "int4 fast")
+"""Bases that onnxruntime-genai's builder makes of the tiny llama.
+
+In ``fused`` ones q, k and v are one MatMul, in ``whole`` ones gate and up.
+"""
+VOCABULARY = 258
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +50,7 @@ def tiny_hf(once_per_run) -> Path:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer of 258 tokens."""
+    """Saves a tokenizer of ``VOCABULARY`` tokens: bytes, and two that begin and end a text."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -69,7 +73,7 @@ def save_tiny_llama(folder: Path) -> None:
     save_tokenizer(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=258,
+        vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -117,6 +121,7 @@ for name in names:
     precision, *how = name.split()
     place = (precision, "cuda" if precision == "fp16" else "cpu", f"{out}/cache")
     told = ["hf_token=false", f"fuse_qkv={'fused' in how}".lower()]
+    told += ["fuse_mlp_gate_up=true"] if "whole" in how else []
     told += [f"accuracy_level={4 if 'fast' in how else 0}"] if precision == "int4" else []
     options = parse_extra_options("", hf, f"{out}/{name}", *place, told)
     create_model("", hf, f"{out}/{name}", *place, **options)

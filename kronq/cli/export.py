@@ -67,7 +67,8 @@ Examples:
     "--map",
     "map_file",
     metavar="FILE",
-    help='JSON, {"layer": "node or weight"}, for layers that names do not match.',
+    help='JSON, {"layer": "node or weight"}, for layers that names do not match; a list of places '
+    "divides a fused layer among them.",
 )
 @click.option("--dry-run", is_flag=True, help="Print every layer's match; write nothing.")
 @shared.json_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from kronq.errors import StrPath, check_type
@@ -16,6 +16,8 @@ from kronq.onnx.export_report import ExportReport, Verification
 from kronq.onnx.external_data import refuse_reserved_names
 from kronq.onnx.forms import Branch, Form, FormName, Merged, choose_form
 from kronq.onnx.genai_config import GENAI_CONFIG
+from kronq.onnx.graph.layer_match import label_of
+from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
 from kronq.onnx.merge.write_merged import write_merged
@@ -34,7 +36,7 @@ def export_onnx(
     out: StrPath,
     form: FormName | Form | None = None,
     *,
-    mapping: Mapping[str, str] | None = None,
+    mapping: LayerMap | None = None,
     verify: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -49,7 +51,8 @@ def export_onnx(
             ``Merged`` with settings. None is slots for a language model (a folder with
             genai_config.json), else branches. For slots the adapter only names the layers that get
             them.
-        mapping: Layer → the base's node or weight, for layers that names do not match.
+        mapping: Layer → the base's node or weight, or several of a fused layer, in the order of its
+            rows, for layers that names do not match.
         verify: Whether every layer is checked against ΔW, and the whole model against another
             form. Nothing is written when a check fails.
         force: Whether an existing ``out`` is replaced.
@@ -89,7 +92,7 @@ def export_onnx(
     return _make_report(chosen, out, files, matched, written, verification)
 
 
-def _match(adapter: Adapter, file: Path, mapping: Mapping[str, str] | None) -> MatchedBase:
+def _match(adapter: Adapter, file: Path, mapping: LayerMap | None) -> MatchedBase:
     matched = match_base(adapter, file, mapping)
     refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, NAME})
     return matched
@@ -126,7 +129,7 @@ def _make_report(
         files=files,
         adapter_bytes=files.get(written.adapter_file or "", 0),
         nbytes=sum(files.values()),
-        layers={name: base.matches[name][0].label for name in base.adapter},
+        layers={name: label_of(base.matches[name]) for name in base.adapter},
         matched=Counter(base.matched_by.values()),
         delta_kept=written.kept,
         layers_kept=dict(written.layers_kept),

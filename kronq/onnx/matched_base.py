@@ -13,8 +13,9 @@ from kronq.errors import StrPath
 from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.external_data import external_files
-from kronq.onnx.graph.layer_match import Matches
+from kronq.onnx.graph.layer_match import Matches, sites_by_weight
 from kronq.onnx.graph.match import find_matches
+from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
 from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
 from kronq.onnx.guard_base import guard_base
@@ -47,6 +48,13 @@ class MatchedBase:
         """Sites of all layers."""
         return [site for sites in self.matches.values() for site in sites]
 
+    @cached_property
+    def weights(self) -> list[tuple[str, tuple[Site, ...]]]:
+        """Every layer with its sites, those of one weight together."""
+        return [
+            (layer, same) for layer in self.adapter for same in sites_by_weight(self.matches[layer])
+        ]
+
     @property
     def quantized(self) -> bool:
         """Whether the base stores an adapted weight as codes."""
@@ -64,15 +72,15 @@ class MatchedBase:
         copies = find_sites(model)
         of_node = {old.node: new for old, new in zip(self.sites, copies, strict=True)}
         matches = {
-            layer: tuple(replace(of_node[site.node], part=site.part) for site in sites)
+            layer: tuple(
+                replace(of_node[site.node], part=site.part, share=site.share) for site in sites
+            )
             for layer, sites in self.matches.items()
         }
         return replace(self, model=model, sites=tuple(copies), matches=matches)
 
 
-def match_base(
-    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
-) -> MatchedBase:
+def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None) -> MatchedBase:
     """Opens a base and matches an adapter to it.
 
     Args:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+LayerWeight = tuple[str, str]
+"""A layer, and the name of its weight in the base: of a fused layer there may be several."""
+
 
 @dataclass(frozen=True)
 class WrittenForm:
@@ -12,7 +15,7 @@ class WrittenForm:
 
     Attributes:
         branches: Branch node → its layer.
-        weights: Layer → the initializer that holds its merged weight, or that weight's codes.
+        weights: Layer and weight → the initializer of the merged weight, or of its codes.
         kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of merged weights; None for other forms.
         layers_kept: The same of each layer.
         adapter_file: Packed file with the branches' factors.
@@ -20,7 +23,7 @@ class WrittenForm:
     """
 
     branches: Mapping[str, str] = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[LayerWeight, str] = field(default_factory=dict)
     kept: float | None = None
     layers_kept: Mapping[str, float] = field(default_factory=dict)
     adapter_file: str | None = None

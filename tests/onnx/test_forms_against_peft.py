@@ -23,6 +23,7 @@ from kronq.onnx.slots.slot_inputs import slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from tests.paths import EXAMPLE
 from tests.tiny_llama import LLAMA
+from tests.tiny_phi3 import PHI3
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -41,7 +42,9 @@ REAL = [
 MATRIX = [
     *(f"llama {how}, lokr" for how in LLAMA),
     *(f"gemm {how}, lokr" for how in GEMM),
-    *(f"llama {how}, lora" for how in ("fp32 fused", "int4")),
+    *(f"llama {how}, lora" for how in ("fp32 fused whole", "int4")),
+    *(f"phi3 {how}, lokr" for how in PHI3),
+    *(f"phi3 {how}, lora" for how in ("fp32", "int4")),
     *(pytest.param(name, marks=pytest.mark.slow) for name in REAL),
 ]
 """Model, how its base was made, and the adapter's family."""
@@ -105,15 +108,21 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model, how = name.split(" ", 1)
     given = request.getfixturevalue
     if model == "llama":
-        kind, file = bases.llama(given("tiny_hf")), given("llama_bases") / how / "model.onnx"
+        folder, kind = given("llama_bases") / how, bases.language_model(given("tiny_hf"))
+        file = folder / "model.onnx"
+    elif model == "phi3":
+        folder, kind = given("phi3_bases") / how, bases.language_model(given("phi3_hf"))
+        file = folder / "model.onnx"
     elif model == "smollm":
         folder = given({"fp32": "smollm_base", "gguf": "smollm_q4"}[how])
-        kind, file = bases.llama(given("smollm_hf")), folder / "model.onnx"
+        kind, file = bases.language_model(given("smollm_hf")), folder / "model.onnx"
     else:
         kind = {"minilm": bases.MINILM, "gemm": bases.GEMM}[model]
         file = given(f"{model}_bases") / f"{how}.onnx"
     scratch = tmp_path_factory.mktemp("adapter")
-    trained = EXAMPLE if model == "smollm" else peft_adapter(kind, family, scratch / "trained")
+    trained = EXAMPLE
+    if model != "smollm":
+        trained = bases.peft_adapter(kind, family, scratch / "trained")
     adapter = kronq.quantize(kronq.load(trained), bits=4)
     kronq.convert(adapter, scratch / "rounded", to="peft")
     reference = kind.load()
@@ -124,21 +133,6 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     packed = kronq.load(kronq.save(adapter, scratch / "adapter.safetensors"))
     feeds = kind.feeds | bases.empty_past(file, kind.head_size)
     return Base(how, file, feeds, packed, wanted, plain, run(file, feeds))
-
-
-def peft_adapter(kind: bases.Kind, family: str, out: Path) -> Path:
-    layers = [*kind.layers]
-    config = {
-        "lokr": peft.LoKrConfig(r=4, alpha=8, target_modules=layers, decompose_factor=4),
-        "lora": peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers),
-    }[family]
-    torch.manual_seed(0)
-    model = peft.get_peft_model(kind.load(), config)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name or "lokr_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(out)
-    return out
 
 
 def run(file: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:

@@ -15,7 +15,8 @@ from kronq.errors import MismatchError
 from kronq.onnx.export import export_onnx
 from kronq.onnx.graph.match import match_layers
 from kronq.onnx.graph.match_by_name import canonical
-from kronq.onnx.graph.sites import SCOPES, find_sites
+from kronq.onnx.graph.site_names import SCOPES
+from kronq.onnx.graph.sites import find_sites
 from tests.onnx import tiny_onnx as tiny
 
 BLOCKS = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"]

@@ -12,6 +12,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.onnx.branch.branch_function import Signature, branch_attributes, make_branch_function
 from kronq.onnx.branch.function_body import DOMAIN
+from kronq.onnx.graph.join_parts import join_parts
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import move_readers, unused_name
@@ -60,6 +61,7 @@ def add_branches(
     opset = opset_of(model)
     if any(site.rank is None for sites in matches.values() for site in sites):
         ShapeInferencePass()(model)
+    matches = join_parts(model, matches)
     functions = _BranchFunctions(model, opset)
     taken = {node.name or "" for node in model.graph.all_nodes()}
     branches: dict[str, str] = {}
@@ -82,7 +84,8 @@ def _add_branch(
     factors: Mapping[str, ir.Value],
 ) -> None:
     """Adds one branch to one node: y becomes y + branch(x)."""
-    node, x, y, rank = site.node, site.x, site.node.outputs[0], site.rank
+    node, x, rank = site.last_node, site.x, site.rank
+    y = node.outputs[0]
     if x is None:
         raise UnsupportedError("the base's node has no input", layer=layer, found=node.name)
     if node.graph is None:

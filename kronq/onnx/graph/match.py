@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from kronq.model.adapter import Adapter
 from kronq.onnx.graph.layer_match import LayerMatch, Matches
-from kronq.onnx.graph.match_by_map import match_by_map
+from kronq.onnx.graph.match_by_map import LayerMap, match_by_map
 from kronq.onnx.graph.match_by_name import match_by_name
 from kronq.onnx.graph.match_by_position import match_by_position
 from kronq.onnx.graph.refuse_wrong_base import refuse_unmatched
@@ -14,7 +14,7 @@ from kronq.onnx.graph.sites import Site
 
 
 def find_matches(
-    layers: Iterable[str], sites: Sequence[Site], mapping: Mapping[str, str] | None = None
+    layers: Iterable[str], sites: Sequence[Site], mapping: LayerMap | None = None
 ) -> dict[str, LayerMatch]:
     """Matches every layer, certain or not.
 
@@ -52,7 +52,7 @@ def _settle_position(candidates: Sequence[Site], sites: Sequence[Site]) -> Layer
 def match_layers(
     layers: Iterable[str],
     sites: Sequence[Site],
-    mapping: Mapping[str, str] | None = None,
+    mapping: LayerMap | None = None,
     integer_types: Sequence[str] = (),
 ) -> Matches:
     """Matches every layer, each with certainty.
@@ -60,7 +60,8 @@ def match_layers(
     Args:
         layers: The adapter, or names of layers alone.
         sites: The base's linear layers.
-        mapping: Layer → node or weight of the base, for layers that names do not match.
+        mapping: Layer → node or weight of the base, or several of a fused layer, for layers that
+            names do not match.
         integer_types: Operator types of the base that take no adapter, for the message.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Matches layers to sites by the user's map: layer → the base's node or weight."""
+"""Matches layers to sites by the user's map: layer → the base's node or weight, or several."""
 
 from __future__ import annotations
 
@@ -10,39 +10,49 @@ from dataclasses import replace
 from kronq.errors import FormatError, MismatchError, StrPath
 from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
+from kronq.onnx.graph.fused_layers import share_rows
 from kronq.onnx.graph.sites import Site
 
-_QKV_NAME = re.compile(r"(?:^|[._])([qkv])_proj$")
+_PART_NAME = re.compile(r"(?:^|[._])(q|k|v|gate|up)_proj$")
 
 
-def load_mapping(path: StrPath) -> dict[str, str]:
-    """Reads ``--map FILE``, a JSON object of strings.
+LayerMap = Mapping[str, str | Sequence[str]]
+"""Layer → node or weight of the base.
+
+A fused layer has several, in the order of its rows: those of q, then of k, then of v.
+"""
+
+
+def load_mapping(path: StrPath) -> dict[str, str | list[str]]:
+    """Reads ``--map FILE``, a JSON object of strings and lists of strings.
 
     Args:
         path: The file.
 
     Returns:
-        Layer → node or weight of the base.
+        Layer → node or weight of the base, or a list of them.
 
     Raises:
         NotFoundError: It does not exist.
         FormatError: It cannot be read, or is something else.
     """
     mapping = read_json(path)
-    if not all(isinstance(value, str) for value in mapping.values()):
-        raise FormatError("not a map", path=path, expected='{"layer": "node or weight", …}')
+    for value in mapping.values():
+        names = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(name, str) for name in names):
+            raise FormatError("not a map", path=path, expected='{"layer": "node or weight", …}')
     return mapping
 
 
 def match_by_map(
-    layers: Iterable[str], sites: Sequence[Site], mapping: Mapping[str, str]
+    layers: Iterable[str], sites: Sequence[Site], mapping: LayerMap
 ) -> dict[str, tuple[Site, ...]]:
     """Finds the sites that a map names.
 
     Args:
         layers: The adapter, or names of layers alone, whose shapes are not checked then.
         sites: The base's linear layers.
-        mapping: Layer → node or weight.
+        mapping: Layer → node or weight, or several.
 
     Returns:
         Layer of the map → its sites.
@@ -54,27 +64,42 @@ def match_by_map(
     nodes = {site.node.name: site for site in sites[::-1] if site.node.name}
     weights = {site.weight_name: site for site in sites[::-1]}
     matched = {}
-    for layer, name in mapping.items():
+    for layer, places in mapping.items():
         if layer not in known:
             raise _unknown_error("the map names an unknown layer", layer, known, layer)
-        site = nodes.get(name) or weights.get(name)
-        if site is None:
-            raise _unknown_error(
-                "the map names no linear layer of the base", name, {*nodes, *weights}, layer
-            )
-        if isinstance(layers, Adapter):
-            site = _check_shape(layers, layer, site, mapping)
-        same = [other for other in sites if other.weight is site.weight]
-        matched[layer] = tuple(replace(s, part=site.part) if site.part else s for s in same)
+        parts = [places] if isinstance(places, str) else [*places]
+        found = []
+        for name in parts:
+            site = nodes.get(name) or weights.get(name)
+            if site is None:
+                raise _unknown_error(
+                    "the map names no linear layer of the base", name, {*nodes, *weights}, layer
+                )
+            if isinstance(layers, Adapter) and len(parts) == 1:
+                site = _check_shape(layers, layer, name, site, mapping)
+            same = [other for other in sites if other.weight is site.weight]
+            found.append([replace(s, part=site.part) if site.part else s for s in same])
+        matched[layer] = tuple(found[0] if len(parts) == 1 else _share_rows(layer, found))
     return matched
 
 
-def _check_shape(adapter: Adapter, layer: str, site: Site, mapping: Mapping[str, str]) -> Site:
-    """Returns the site, or q's, k's or v's part of it; refuses one of another shape."""
-    shape, name = adapter[layer].shape, mapping[layer]
-    part = _QKV_NAME.search(layer)
+def _share_rows(layer: str, parts: Sequence[Sequence[Site]]) -> list[Site]:
+    shared = share_rows(parts)
+    if not shared or len({id(sites[0].weight) for sites in parts}) < len(parts):
+        raise MismatchError(
+            "the map gives a fused layer places that do not read one input",
+            layer=layer,
+            found=", ".join(sites[0].label for sites in parts),
+        )
+    return shared
+
+
+def _check_shape(adapter: Adapter, layer: str, name: str, site: Site, mapping: LayerMap) -> Site:
+    """Returns the site, or the layer's part of it; refuses one of another shape."""
+    shape = adapter[layer].shape
+    part = _PART_NAME.search(layer)
     # A part of a weight is meant where the base calls it so, or the map names it twice.
-    fused = "qkv" in name or [*mapping.values()].count(name) > 1
+    fused = "qkv" in name or "gate_up" in name or [*mapping.values()].count(name) > 1
     if part and fused and shape[0] < site.shape[0] and shape[1] == site.shape[1]:
         return replace(site, part=part[1])
     if shape != site.shape and not adapter.origin.cropped_by_base:

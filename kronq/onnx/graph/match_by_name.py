@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kronq.model.flat_names import strip_prefix
+from kronq.onnx.graph.fused_layers import fused_and_parts
 from kronq.onnx.graph.layer_match import LayerMatch
 from kronq.onnx.graph.sites import Site
 
-FUSED = "qkv_proj"
 _SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
 
 _WRAPPERS = ("base_model", "language_model", "text_model", "model")
@@ -73,23 +73,25 @@ def match_by_name(layers: Sequence[str], sites: Sequence[Site]) -> dict[str, Lay
 
 def _combine(alternatives: Sequence[tuple[Site, ...]]) -> LayerMatch:
     """Returns one layer's match, from what each rule found for it."""
-    options = dict.fromkeys(site for sites in alternatives for site in sites)
-    if len({(id(site.weight), site.part) for site in options}) > 1:
+    found = [{(id(s.weight), s.part): s.share for s in sites} for sites in alternatives if sites]
+    if not found:
+        return LayerMatch("missing")
+    several = len(found[0]) > len({*found[0].values()})
+    if several or any(weights.keys() != found[0].keys() for weights in found):
+        options = dict.fromkeys(site for sites in alternatives for site in sites)
         return LayerMatch("ambiguous", candidates=tuple(options))
-    return LayerMatch("name", alternatives[0]) if alternatives[0] else LayerMatch("missing")
+    return LayerMatch("name", next(sites for sites in alternatives if sites))
 
 
 def _index_names(sites: Sequence[Site]) -> _Index:
-    """Lists sites by canonical name; a fused ``qkv_proj`` also under the names of q, k and v."""
+    """Lists sites by canonical name: fused weights and parts also by each other's names."""
     index: _Index = {}
     for site in sites:
         for key in {canonical(name) for name in site.names}:
             index.setdefault(key, []).append(site)
-    for key in [key for key in index if key.endswith(FUSED)]:
-        for part in "qkv":
-            alone = f"{key.removesuffix(FUSED)}{part}_proj"
-            if alone not in index:
-                index[alone] = [replace(site, part=part) for site in index[key]]
+    for key, others in list(fused_and_parts(index)):
+        if others:
+            index.setdefault(key, others)
     return index
 
 
@@ -97,7 +99,7 @@ def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, i
     """Counts, for every prefix rule, the layers whose name it turns into one of the index."""
     counts: dict[_PrefixRule, int] = {}
     tails = {
-        key: {tail for site in sites for name in site.names for tail in _tails(name, site.part)}
+        key: {tail for site in sites for name in site.names for tail in _tails(name)}
         for key, sites in index.items()
     }
     for layer, name in names.items():
@@ -134,7 +136,7 @@ def _modules(name: str) -> list[str]:
     return [m for m in (canonical(piece) for piece in re.split(r"[./:]+", name)) if m]
 
 
-def _tails(name: str, part: str | None = None) -> set[str]:
+def _tails(name: str) -> set[str]:
     """Returns what is left of a name when modules in front are dropped, in canonical form.
 
     Only whole modules are dropped: ``o_proj`` does not become ``proj``. A flattened name (LyCORIS)
@@ -143,8 +145,6 @@ def _tails(name: str, part: str | None = None) -> set[str]:
     modules = _modules(name)
     if len(modules) == 1:
         modules = modules[0].split("_")
-    if part is not None:
-        modules[-1] = modules[-1].replace(FUSED, f"{part}_proj")
     return {"_".join(modules[i:]) for i in range(len(modules))}
 
 

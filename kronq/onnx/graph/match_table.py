@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,6 +10,7 @@ from kronq.errors import MismatchError, StrPath, check_type
 from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.graph.match import find_matches
+from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
 from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
 from kronq.onnx.guard_base import guard_base
@@ -71,15 +72,14 @@ class MatchTable(BaseModel):
     problem: str | None = None
 
 
-def match_table(
-    adapter: Adapter, base: StrPath, mapping: Mapping[str, str] | None = None
-) -> MatchTable:
+def match_table(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None) -> MatchTable:
     """Matches every layer to the base, certain or not, and writes nothing.
 
     Args:
         adapter: As ``kronq.load`` returns it.
         base: An .onnx file, or a folder with one.
-        mapping: Layer → node or weight of the base, for layers that names do not match.
+        mapping: Layer → node or weight of the base, or several of a fused layer, for layers that
+            names do not match.
 
     Raises:
         MismatchError: The map does not fit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from kronq.errors import MismatchError
@@ -10,12 +11,15 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.fit import fit_adapter
 from kronq.model.layer_names import describe_names, name_template, natural_key
-from kronq.onnx.graph.layer_match import LayerMatch, Matches
+from kronq.onnx.graph.layer_match import LayerMatch, Matches, label_of
 from kronq.onnx.graph.match_by_name import canonical
-from kronq.onnx.graph.sites import Site
+from kronq.onnx.graph.sites import Site, parts_fit
 
 _EXAMPLES = 3
 """Missing layers that an error shows; the table of matches shows all."""
+
+_MIXED = re.compile(r"(?:^|[._])(?:query_key_value|[wW]?qkv|c_attn)$")
+"""Fused layers whose rows are in another order in each model."""
 
 
 def refuse_unmatched(
@@ -46,8 +50,8 @@ def fit_to_base(adapter: Adapter, matches: Matches) -> Adapter:
         MismatchError: A layer has another shape than the base's weight, or two layers overlap in
             one weight.
     """
-    shapes = {name: _shape_in_base(name, matches[name][0], adapter) for name in adapter}
-    fitted = fit_adapter(adapter, shapes, {name: matches[name][0].label for name in adapter})
+    shapes = {name: _shape_in_base(name, matches[name], adapter) for name in adapter}
+    fitted = fit_adapter(adapter, shapes, {name: label_of(matches[name]) for name in adapter})
     _refuse_overlaps(fitted, matches)
     return fitted
 
@@ -84,6 +88,9 @@ def _missing_error(
     if integer_types:
         kinds = " and ".join(sorted(set(integer_types)))
         hint = f"adapters do not go beside {kinds}: quantize the base to QDQ, or its weights only"
+    elif any(_MIXED.search(name) for name in missing):
+        hint = "{mapping} of it to a list of places divides its rows, where these are those of q, "
+        hint += "then k, then v; GPT-NeoX, Falcon, BLOOM and InternLM mix them"
     elif not sites:
         hint = "the base has no MatMul or Gemm with a constant weight"
     else:
@@ -105,22 +112,22 @@ def _examples(names: Sequence[str], describe: Callable[[str], str] = str) -> lis
     return [describe(name) for name in chosen] + ([f"and {rest} more"] if rest else [])
 
 
-def _shape_in_base(name: str, site: Site, adapter: Adapter) -> tuple[int, int]:
-    """Returns (d_out, d_in) of a layer's own part of its site.
-
-    In a fused weight k and v are equal, and no larger than q.
+def _shape_in_base(name: str, sites: Sequence[Site], adapter: Adapter) -> tuple[int, int]:
+    """Returns (d_out, d_in) of a layer: all of a site, its own part of one, or several together.
 
     Raises:
-        MismatchError: The layer's d_out cannot be that of q, k or v.
+        MismatchError: The layer's d_out cannot be that of its part.
     """
+    site = sites[0]
     if site.part is None:
-        return site.shape
+        return max(s.share[1] if s.share else s.shape[0] for s in sites), site.shape[1]
+    if site.part in ("gate", "up"):
+        return site.shape[0] // 2, site.shape[1]
     delta = adapter[name]
-    keys = _key_size(site, delta)
-    queries = site.shape[0] - 2 * keys
-    if adapter.origin.cropped_by_base or not (keys >= 1 and keys % 1 == 0 and queries >= keys):
+    fits = parts_fit({site.part: delta.shape[0]}, site.shape[0])
+    if adapter.origin.cropped_by_base or not fits:
         raise MismatchError(
-            "the layer's place in the base's fused q, k and v is not certain",
+            "the layer's place in the base's fused weight is not certain",
             layer=name,
             found=f"{list(delta.shape)} in the adapter",
             expected=f"{site.part} of the {list(site.shape)} at {site.label!r}",
@@ -131,23 +138,23 @@ def _shape_in_base(name: str, site: Site, adapter: Adapter) -> tuple[int, int]:
 
 def _refuse_overlaps(layers: Mapping[str, Delta], matches: Matches) -> None:
     """Refuses two layers of one weight that overlap, or disagree on where q and k end."""
-    placed: dict[int, dict[str | None, str]] = {}
+    placed: dict[int, dict[str, Site]] = {}
     for name, delta in layers.items():
-        site = matches[name][0]
-        neighbours = placed.setdefault(id(site.node), {})
-        for part, other in neighbours.items():
-            sizes = {_key_size(site, delta), _key_size(matches[other][0], layers[other])}
-            if part == site.part or None in (part, site.part) or len(sizes) != 1:
-                raise MismatchError(
-                    "two layers of the adapter do not go together in one weight of the base",
-                    layer=name,
-                    found=f"{other!r} goes to {site.label!r} too",
-                    hint="wrong base model?",
-                )
-        neighbours[site.part] = name
+        for site in {id(s.node): s for s in matches[name]}.values():
+            neighbours = placed.setdefault(id(site.node), {})
+            for other, theirs in neighbours.items():
+                if not _go_together(site, delta, theirs, layers[other]):
+                    raise MismatchError(
+                        "two layers of the adapter do not go together in one weight of the base",
+                        layer=name,
+                        found=f"{other!r} goes to {site.label!r} too",
+                        hint="wrong base model?",
+                    )
+            neighbours[name] = site
 
 
-def _key_size(site: Site, delta: Delta) -> float:
-    """Returns the outputs of k (and of v) in a fused weight, by those that this layer has."""
-    d_out = delta.shape[0]
-    return (site.shape[0] - d_out) / 2 if site.part == "q" else d_out
+def _go_together(site: Site, delta: Delta, other: Site, others: Delta) -> bool:
+    if site.part is None or other.part in (None, site.part):
+        return False
+    sizes = {site.part: delta.shape[0], str(other.part): others.shape[0]}
+    return parts_fit(sizes, site.shape[0])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-SCOPES = "pkg.torch.onnx.name_scopes"
+from kronq.onnx.graph.site_names import site_names
 
-_WEIGHT = re.compile(r"(?:[./](?:MatMul|Gemm|linear|Linear))?[./](?:weight|kernel)$")
-_QUANTIZED = re.compile(r"(?:_DQ)?_(?:quantized|Q[48])$")
-"""Endings that onnxruntime's quantizers append to a weight's name."""
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PASSED = ("Transpose", "Cast", "Identity", *_QUANTIZERS)
 _INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
@@ -30,7 +25,10 @@ class Site:
         stored_transposed: Whether the stored weight is [d_out, d_in] (else [d_in, d_out]).
         shape: (d_out, d_in).
         names: Names of the layer in the base, best first.
-        part: ``q``, ``k`` or ``v`` when the layer is one part of a fused weight.
+        part: ``q``, ``k``, ``v``, ``gate`` or ``up`` when the layer is one part of a fused weight.
+        share: Where the layer's outputs that are this weight's begin and end, when the layer is
+            fused and the base keeps its parts apart; None for all of them.
+        joint: Node that puts the outputs of a fused layer's parts together, once there is one.
         codes: Value that holds a quantized weight's codes; None when it is not quantized.
     """
 
@@ -41,13 +39,20 @@ class Site:
     shape: tuple[int, int]
     names: tuple[str, ...]
     part: str | None = None
+    share: tuple[int, int] | None = None
+    joint: ir.Node | None = None
     codes: ir.Value | None = None
 
     def rows(self, d_out: int) -> tuple[int, int]:
         """Returns where this layer's d_out outputs begin and end among the weight's: q, k, v."""
-        total = self.shape[0]
-        start = {"q": 0, "k": total - 2 * d_out, "v": total - d_out}.get(self.part or "q", 0)
-        return start, start + d_out
+        if self.share is not None:
+            return 0, self.shape[0]
+        return part_rows(self.part, d_out, self.shape[0])
+
+    @property
+    def last_node(self) -> ir.Node:
+        """Node whose output a branch or slot adds to."""
+        return self.joint or self.node
 
     @property
     def label(self) -> str:
@@ -109,6 +114,21 @@ class Site:
         return self.x is not self.node.inputs[0] or level == 4
 
 
+def part_rows(part: str | None, d_out: int, total: int) -> tuple[int, int]:
+    """Returns where d_out outputs begin and end in a fused weight of total ones: q, k, v."""
+    end = {"k": total - d_out, "v": total, "up": total}.get(part or "", d_out)
+    return end - d_out, end
+
+
+def parts_fit(sizes: Mapping[str, int], total: int) -> bool:
+    """Tells whether parts of these sizes can be in one fused weight: k = v ≤ q, and gate = up."""
+    if not sizes.keys() - {"gate", "up"}:
+        return all(2 * size == total for size in sizes.values())
+    keys = {(total - size) / 2 if part == "q" else size for part, size in sizes.items()}
+    first = min(keys)
+    return len(keys) == 1 and first >= 1 and first % 1 == 0 and total - 2 * first >= first
+
+
 def find_sites(model: ir.Model) -> list[Site]:
     """Returns every linear layer of the graph and its subgraphs, in the order of the nodes."""
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
@@ -128,7 +148,7 @@ def _site_of(node: ir.Node) -> Site | None:
     if (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
         shape = (node.attributes["N"].as_int(), node.attributes["K"].as_int())
         codes = node.inputs[1]
-        return Site(node, None, (), True, shape, tuple(_names(node, codes)), codes=codes)
+        return Site(node, None, (), True, shape, tuple(site_names(node, codes)), codes=codes)
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
         return None
     flipped = False
@@ -147,7 +167,7 @@ def _site_of(node: ir.Node) -> Site | None:
     rows, cols = tensor.shape.numpy()
     transposed = flipped != turned
     shape = (rows, cols) if transposed else (cols, rows)
-    names = tuple(_names(node, source))
+    names = tuple(site_names(node, source))
     if any(link.op_type in _QUANTIZERS for link in chain):
         return Site(node, None, chain, transposed, shape, names, codes=source)
     return Site(node, source, chain, transposed, shape, names)
@@ -179,22 +199,3 @@ def _trace_constant(
         chain.append(producer)
         value = producer.inputs[0]
     return None
-
-
-def _names(node: ir.Node, weight: ir.Value | None) -> Iterator[str]:
-    """Yields the layer's names: of the module that the node was made from, or node and weight."""
-    scopes = node.metadata_props.get(SCOPES)
-    if scopes:
-        try:
-            path = ast.literal_eval(scopes)[-2]
-        except (ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
-            path = ""
-        if path:
-            # The exporter states the module itself; the name of a tied weight may be another's.
-            yield str(path)
-            return
-    if node.name:
-        scope = node.name.strip("/")
-        yield scope.rsplit("/", 1)[0] if "/" in scope else scope
-    if weight is not None and weight.name:
-        yield _WEIGHT.sub("", _QUANTIZED.sub("", weight.name))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kronq.model.delta import F64
+from kronq.onnx.written_form import LayerWeight
 
 
 @dataclass
@@ -14,22 +16,27 @@ class MergeRecord:
     """Merged weights and their rounding errors; of float weights, once the model is saved.
 
     Attributes:
-        weights: Layer → the initializer that holds its weight, or its codes, now.
-        lost: Layer → ‖stored change − ΔW‖².
-        asked: Layer → ‖ΔW‖².
+        weights: Layer and its weight in the base → the initializer of that weight, or of its codes,
+            now.
+        sums: The same → ‖stored change − ΔW‖² and ‖ΔW‖².
     """
 
-    weights: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, float] = field(default_factory=dict)
-    asked: dict[str, float] = field(default_factory=dict)
+    weights: dict[LayerWeight, str] = field(default_factory=dict)
+    sums: dict[LayerWeight, tuple[float, float]] = field(default_factory=dict)
 
-    def add_layer(self, layer: str, error: F64, update: F64) -> None:
-        """Records a layer's ΔW and (stored change − ΔW)."""
-        self.lost[layer] = float(np.square(error).sum())
-        self.asked[layer] = float(np.square(update).sum())
+    def add_weight(self, key: LayerWeight, error: F64, update: F64) -> None:
+        """Records a layer's ΔW and (stored change − ΔW) in one weight."""
+        self.sums[key] = float(np.square(error).sum()), float(np.square(update).sum())
 
     def kept(self) -> tuple[float, dict[str, float]]:
         """Returns 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖², over all layers and of each."""
-        shares = {n: 1 - self.lost[n] / w if w else 1.0 for n, w in self.asked.items()}
-        total = sum(self.asked.values())
-        return 1 - sum(self.lost.values()) / total if total else 1.0, shares
+        of_layer: dict[str, list[tuple[float, float]]] = {}
+        for (layer, _), sums in self.sums.items():
+            of_layer.setdefault(layer, []).append(sums)
+        return _kept(self.sums.values()), {n: _kept(sums) for n, sums in of_layer.items()}
+
+
+def _kept(sums: Iterable[tuple[float, float]]) -> float:
+    pairs = list(sums)
+    lost, asked = (sum(pair[i] for pair in pairs) for i in (0, 1))
+    return 1 - lost / asked if asked else 1.0

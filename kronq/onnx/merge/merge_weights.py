@@ -7,8 +7,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.errors import UnsupportedError
+from kronq.model.delta import Delta
 from kronq.onnx.graph.sites import Site
-from kronq.onnx.graph.values import add_initializer
+from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.merge_record import MergeRecord
 from kronq.onnx.merge.requantize import requantize_weight
@@ -29,24 +30,25 @@ def merge_weights(base: MatchedBase) -> MergeRecord:
         UnsupportedError: A base weight is stored in a way that takes no ΔW.
     """
     record = MergeRecord()
-    for layer in base.adapter:
-        if layer in record.weights:
+    for layer, sites in base.weights:
+        if (key := (layer, sites[0].weight_name)) in record.weights:
             continue
-        if base.matches[layer][0].codes is not None:
-            requantize_weight(base, layer, record)
+        if sites[0].codes is not None:
+            requantize_weight(base, layer, sites, record)
         else:
-            record.weights[layer] = _merge_float_weight(base, layer, record)
+            record.weights[key] = _merge_float_weight(base, layer, sites, record)
     RemoveUnusedNodesPass()(base.model)
     return record
 
 
-def _merge_float_weight(base: MatchedBase, layer: str, record: MergeRecord) -> str:
-    """Gives a layer's sites W + ΔW, and returns the name of the initializer that holds it."""
-    sites = base.matches[layer]
+def _merge_float_weight(
+    base: MatchedBase, layer: str, sites: tuple[Site, ...], record: MergeRecord
+) -> str:
+    """Gives the sites of a weight W + ΔW, and returns the initializer that holds it."""
     source = sites[0].source
     if source is None or source.const_value is None:
         raise UnsupportedError("a base weight is not a constant", layer=layer)
-    tensor = _lazy_sum(source.const_value, layer, base, record)
+    tensor = _lazy_sum(source.const_value, layer, sites[0], base.adapter[layer], record)
     readers = {(use.node, use.idx) for use in source.uses()}
     only_ours = readers == {_weight_input(site) for site in sites}
     if source.is_initializer() and only_ours and not source.is_graph_input():
@@ -71,12 +73,13 @@ def _give_own_weight(
     model: ir.Model, layer: str, sites: tuple[Site, ...], tensor: ir.LazyTensor
 ) -> str:
     """Gives the sites a new weight, through their own copies of the nodes that it passes."""
-    value = add_initializer(model.graph, f"{layer}.kronq.weight", tensor)
+    name = unused_name(f"{layer}.kronq.weight", {*model.graph.initializers})
+    value = add_initializer(model.graph, name, tensor)
     for index, site in enumerate(sites):
         weight = value
         copies: list[ir.Node] = []
         for link in site.chain:
-            name = f"{layer}/kronq/{link.op_type}_{index}_{len(copies)}"
+            name = f"{value.name}/{link.op_type}_{index}_{len(copies)}"
             attributes = link.attributes.values()
             copies.append(ir.Node(link.domain, link.op_type, [weight], attributes, name=name))
             weight = copies[-1].outputs[0]
@@ -87,17 +90,17 @@ def _give_own_weight(
 
 
 def _lazy_sum(
-    weight: ir.TensorProtocol, layer: str, base: MatchedBase, record: MergeRecord
+    weight: ir.TensorProtocol, layer: str, site: Site, delta: Delta, record: MergeRecord
 ) -> ir.LazyTensor:
     """Returns W + ΔW in the dtype of W, computed and recorded when it is saved."""
-    dtype, delta, site = weight.dtype, base.adapter[layer], base.matches[layer][0]
+    dtype = weight.dtype
 
     def add() -> ir.TensorProtocol:
         total = merged_weight(weight, delta, site)
         stored = total.astype(dtype.numpy())
         part = stored_range(site, delta)
         error = stored[part].astype(np.float64) - total[part]
-        record.add_layer(layer, error, stored_update(site, delta))
+        record.add_weight((layer, site.weight_name), error, stored_update(site, delta))
         return ir.Tensor(stored, dtype=dtype, name=weight.name)
 
     return ir.LazyTensor(add, dtype=dtype, shape=ir.Shape(weight.shape.numpy()), name=weight.name)

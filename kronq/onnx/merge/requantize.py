@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from kronq.errors import UnsupportedError
 from kronq.model.delta import F64
-from kronq.onnx.graph.values import add_initializer
+from kronq.onnx.graph.sites import Site
+from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.merge_record import MergeRecord
 from kronq.onnx.merge.quantized_blocks import QuantizedBlocks, add_to_blocks
@@ -22,58 +23,57 @@ class Requantized:
     """A quantized weight before and after the merge.
 
     Attributes:
-        layers: The layers that are parts of it.
+        layers: The layers that have it, or are parts of it, and their places in it.
         before: The base's codes.
         after: The new ones.
         update: ΔW of all layers together, as the base stores the weight.
     """
 
-    layers: list[str]
+    layers: dict[str, Site]
     before: QuantizedBlocks
     after: QuantizedBlocks
     update: F64
 
 
-def requantize(base: MatchedBase, layer: str) -> Requantized:
-    """Adds ΔW to the weight of ``layer``, and of all layers that are parts of it.
+def requantize(base: MatchedBase, weight: ir.Value | None) -> Requantized:
+    """Adds to a weight of the base the ΔW of all layers that have it, or are parts of it.
 
     Raises:
         UnsupportedError: The weight is quantized in a way that takes no ΔW.
     """
-    weight = base.matches[layer][0].weight
-    layers = [name for name in base.adapter if base.matches[name][0].weight is weight]
-    before = read_blocks(base.matches[layers[0]][0])
+    layers = {name: sites[0] for name, sites in base.weights if sites[0].weight is weight}
+    before = read_blocks(next(iter(layers.values())))
     update = np.zeros(before.shape)
-    for name in layers:
-        site, delta = base.matches[name][0], base.adapter[name]
+    for name, site in layers.items():
+        delta = base.adapter[name]
         update[stored_range(site, delta)] += stored_update(site, delta)
     return Requantized(layers, before, add_to_blocks(before, update), update)
 
 
-def requantize_weight(base: MatchedBase, layer: str, record: MergeRecord) -> None:
-    """Replaces the codes, scales and zero points of a layer's weight, in place.
+def requantize_weight(
+    base: MatchedBase, layer: str, sites: tuple[Site, ...], record: MergeRecord
+) -> None:
+    """Replaces the codes, scales and zero points of the weight of some sites, in place.
 
     Raises:
         UnsupportedError: The weight is quantized in a way that takes no ΔW, or others use it.
     """
-    merged = requantize(base, layer)
-    _refuse_shared(base, layer)
+    merged = requantize(base, sites[0].weight)
+    _refuse_shared(layer, sites)
     error = merged.after.dense() - merged.before.dense() - merged.update
-    for name in merged.layers:
-        part = stored_range(base.matches[name][0], base.adapter[name])
-        record.add_layer(name, error[part], merged.update[part])
-    sites = base.matches[layer]
+    for name, site in merged.layers.items():
+        part = stored_range(site, base.adapter[name])
+        record.add_weight((name, site.weight_name), error[part], merged.update[part])
     dequantizers = {dequantizer_of(site)[0] for site in sites}
     names = {
         index: _replace_constant(base.model, dequantizers, index, tensor, layer)
         for index, tensor in stored_tensors(merged.after, sites[0])
     }
     for name in merged.layers:
-        record.weights[name] = names[dequantizer_of(sites[0])[1]]
+        record.weights[name, sites[0].weight_name] = names[dequantizer_of(sites[0])[1]]
 
 
-def _refuse_shared(base: MatchedBase, layer: str) -> None:
-    sites = base.matches[layer]
+def _refuse_shared(layer: str, sites: tuple[Site, ...]) -> None:
     ours = {(site.node, 1) for site in sites}
     ours |= {(link, 0) for site in sites for link in site.chain[1:]}
     uses = [use for site in sites for link in site.chain for use in link.outputs[0].uses()]
@@ -104,7 +104,8 @@ def _replace_constant(
         tensor.name = old.name
         old.const_value = tensor
         return str(old.name)
-    value = add_initializer(model.graph, f"{layer}.kronq.{index}", tensor)
+    name = unused_name(f"{layer}.kronq.{index}", {*model.graph.initializers})
+    value = add_initializer(model.graph, name, tensor)
     for node in readers:
         node.replace_input_with(index, value)
     return str(value.name)

@@ -16,9 +16,13 @@ def stored_range(site: Site, delta: Delta) -> tuple[slice, slice]:
 
 
 def stored_update(site: Site, delta: Delta) -> F64:
-    """Returns ΔW in float64, as ``stored_range`` takes it: [d_out, d_in], or [d_in, d_out]."""
+    """Returns ΔW in float64, as ``stored_range`` takes it: [d_out, d_in], or [d_in, d_out].
+
+    Of a fused layer whose parts the base keeps apart, only the rows that are this weight's.
+    """
     product = np.kron(delta.a.float64() * delta.scale, delta.b.float64())
-    update = np.asarray(product[: delta.shape[0], : delta.shape[1]])
+    rows = slice(*(site.share or (0, delta.shape[0])))
+    update = np.asarray(product[rows, : delta.shape[1]])
     return update if site.stored_transposed else update.T
 
 

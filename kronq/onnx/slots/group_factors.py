@@ -19,6 +19,7 @@ from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
+from kronq.onnx.slots.regroup import regroup_layers
 from kronq.onnx.slots.slot_spec import SlotGroup, SlotSpec
 
 
@@ -75,6 +76,7 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
     """
+    adapter = regroup_layers(adapter, spec.layers)
     stacks = adapter.stacks
     position = {
         name: (k, i) for k, stack in enumerate(stacks) for i, name in enumerate(stack.names)

@@ -11,6 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from kronq.errors import UnsupportedError
 from kronq.model.adapter import Adapter
+from kronq.onnx.graph.join_parts import join_parts
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.matched_base import MatchedBase
@@ -39,12 +40,12 @@ class OpenGroup:
     @cached_property
     def nodes(self) -> list[ir.Node]:
         """Nodes to whose outputs the members add; parts of a fused weight share one."""
-        return list({site.node: None for site in self.sites})
+        return list({site.last_node: None for site in self.sites})
 
     @property
     def targets(self) -> tuple[int, ...]:
         """For each member, the number of its node."""
-        return tuple(self.nodes.index(site.node) for site in self.sites)
+        return tuple(self.nodes.index(site.last_node) for site in self.sites)
 
 
 def group_layers(base: MatchedBase, most_nodes: int | None) -> Iterator[OpenGroup]:
@@ -60,12 +61,13 @@ def group_layers(base: MatchedBase, most_nodes: int | None) -> Iterator[OpenGrou
     Raises:
         UnsupportedError: A layer is used twice, or its activations are of unknown rank.
     """
-    _refuse_repeated(base.matches)
     if any(site.rank is None for site in base.matched_sites):
         ShapeInferencePass()(base.model)
+    matches = join_parts(base.model, base.matches)
+    _refuse_repeated(matches)
     return (
         _describe_group(some, dtype, base.adapter)
-        for (_, dtype), members in _members_by_input(base).items()
+        for (_, dtype), members in _members_by_input(matches).items()
         for some in _split_members(members, most_nodes)
     )
 
@@ -80,20 +82,19 @@ def _refuse_repeated(matches: Matches) -> None:
             )
 
 
-def _members_by_input(base: MatchedBase) -> dict[_Input, list[_Member]]:
+def _members_by_input(matches: Matches) -> dict[_Input, list[_Member]]:
     groups: dict[_Input, list[_Member]] = {}
-    for layer in base.adapter:
-        site = base.matches[layer][0]
+    for layer, (site,) in matches.items():
         groups.setdefault((site.x, site.dtype), []).append((layer, site))
     return groups
 
 
 def _split_members(members: list[_Member], most: int | None) -> list[list[_Member]]:
     """Splits a group into ones of at most ``most`` nodes each."""
-    nodes = list({site.node: None for _, site in members})
+    nodes = list({site.last_node: None for _, site in members})
     size = most or len(nodes)
     sets = [set(nodes[i : i + size]) for i in range(0, len(nodes), size)]
-    return [[member for member in members if member[1].node in some] for some in sets]
+    return [[member for member in members if member[1].last_node in some] for some in sets]
 
 
 def _describe_group(members: list[_Member], dtype: ir.DataType, adapter: Adapter) -> OpenGroup:

@@ -12,21 +12,20 @@ from kronq.onnx.base_folder import MODEL
 from kronq.onnx.export_report import Difference
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import constant_value
-from kronq.onnx.matched_base import MatchedBase
-from kronq.onnx.merge.requantize import requantize
+from kronq.onnx.merge.quantized_blocks import QuantizedBlocks
 from kronq.onnx.sessions import open_session
 from kronq.onnx.verify.difference import ROWS, TOLERANCES, measure_difference, refuse_difference
 
 
 def check_codes(
-    base: MatchedBase, model: ir.Model, folder: Path, layer: str, site: Site | None
+    meant: QuantizedBlocks, model: ir.Model, folder: Path, layer: str, site: Site | None
 ) -> Difference:
     """Compares a requantized weight on disk with the one that was meant.
 
     The layer's own node is run on random rows, in exact arithmetic whatever the base allows.
 
     Args:
-        base: The base as it was, and its adapter.
+        meant: The weight that was meant.
         model: The export.
         folder: Its folder.
         layer: One of the layers of the weight.
@@ -37,7 +36,6 @@ def check_codes(
     """
     if site is None:
         raise KronqError("a merged weight was not written", layer=layer, path=folder)
-    meant = requantize(base, layer).after
     weight = meant.dense() if site.stored_transposed else meant.dense().T
     x = np.random.default_rng(0).standard_normal((ROWS, weight.shape[1]))
     dtype = ir.DataType.from_numpy(meant.scale_type)

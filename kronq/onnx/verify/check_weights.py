@@ -11,8 +11,9 @@ import onnx_ir as ir
 from kronq.errors import KronqError
 from kronq.onnx.base_folder import MODEL
 from kronq.onnx.export_report import Difference
-from kronq.onnx.graph.sites import find_sites
+from kronq.onnx.graph.sites import Site, find_sites
 from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.merge.requantize import requantize
 from kronq.onnx.merge.stored_update import merged_weight, read_float64, stored_range
 from kronq.onnx.verify.check_codes import check_codes
 from kronq.onnx.verify.difference import (
@@ -20,15 +21,18 @@ from kronq.onnx.verify.difference import (
     measure_difference,
     refuse_difference,
 )
+from kronq.onnx.written_form import LayerWeight
 
 
-def check_weights(base: MatchedBase, folder: Path, weights: Mapping[str, str]) -> Difference:
+def check_weights(
+    base: MatchedBase, folder: Path, weights: Mapping[LayerWeight, str]
+) -> Difference:
     """Compares every merged weight on disk with W + ΔW.
 
     Args:
         base: The base as it was, and its adapter.
         folder: The export.
-        weights: Layer → the initializer of its weight, or of that weight's codes.
+        weights: Layer and weight → the initializer of the merged weight, or of its codes.
 
     Returns:
         The largest difference.
@@ -40,20 +44,24 @@ def check_weights(base: MatchedBase, folder: Path, weights: Mapping[str, str]) -
     coded = {s.codes.name: s for s in find_sites(model) if s.codes is not None}
     checked: set[str] = set()
     worst = Difference(tolerance=0.0)
-    for layer in base.adapter:
-        if base.matches[layer][0].codes is None:
-            difference = _check_float_weight(base, model, layer, weights[layer])
-        elif weights[layer] in checked:
+    for layer, (site, *_) in base.weights:
+        name = weights[layer, site.weight_name]
+        if site.codes is None:
+            difference = _check_float_weight(base, model, layer, site, name)
+        elif name in checked:
             continue  # q, k and v of one weight are checked together
         else:
-            checked.add(weights[layer])
-            difference = check_codes(base, model, folder, layer, coded.get(weights[layer]))
+            checked.add(name)
+            meant = requantize(base, site.weight).after
+            difference = check_codes(meant, model, folder, layer, coded.get(name))
         worst = larger_difference(worst, difference)
     return worst
 
 
-def _check_float_weight(base: MatchedBase, model: ir.Model, layer: str, name: str) -> Difference:
-    site, delta = base.matches[layer][0], base.adapter[layer]
+def _check_float_weight(
+    base: MatchedBase, model: ir.Model, layer: str, site: Site, name: str
+) -> Difference:
+    delta = base.adapter[layer]
     source = site.source.const_value if site.source is not None else None
     stored = model.graph.initializers[name].const_value
     if source is None or stored is None:

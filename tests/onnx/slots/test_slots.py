@@ -105,7 +105,7 @@ def test_layers_that_read_one_input_may_be_cut_alike_or_not(
 ) -> None:
     """q, k and v of one A shape share a reshape; of several, the exact low-rank view goes in."""
     rng = np.random.default_rng(1)
-    base = llama_bases / "fp32 fused" if fuse_qkv else tiny_base
+    base = llama_bases / "fp32 fused whole" if fuse_qkv else tiny_base
 
     def layer(shape: tuple[int, int], a: tuple[int, int] | None) -> Delta:
         a_out, a_in = a or (1, 1)
