@@ -15,6 +15,7 @@ from kronq.base.hf_folder import check_hf_folder
 from kronq.errors import StrPath
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
+from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
 from kronq.io.unfinished import scratch_folder
 from kronq.onnx.genai_config import GENAI_CONFIG
@@ -85,7 +86,7 @@ def build_base(
         MissingDependencyError: onnxruntime-genai, torch or transformers is not installed.
     """
     start = time.perf_counter()
-    given = Path(source)
+    given = find_input(source, "base")
     from_gguf = given.suffix.lower() == ".gguf" or is_gguf(given)
     default = AS_IS if from_gguf and not fuse_qkv else "fp32"
     options = BuildOptions(precision or default, fuse_qkv, fast)

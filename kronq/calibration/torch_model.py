@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -19,6 +18,7 @@ from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
+from kronq.io.input_path import find_input
 from kronq.model.adapter import Adapter
 from kronq.model.fit import fit_adapter
 from kronq.onnx.graph.match_by_name import match_by_name
@@ -59,7 +59,8 @@ def load_model(
         KronqError: The folder lacks these files, or transformers cannot open it.
     """
     require("torch", purpose)
-    check_hf_folder(Path(folder))
+    folder = find_input(folder, "base")
+    check_hf_folder(folder)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging

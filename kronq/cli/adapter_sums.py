@@ -11,9 +11,12 @@ import click
 
 from kronq.cli import shared
 from kronq.errors import KronqError
-from kronq.io.input_path import find_input
+from kronq.io.hub import is_hub_path
+from kronq.io.input_path import check_input
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SLASHES = 3
+"""Of hf://owner/name, behind which the first @ begins a revision."""
 Strengths = dict[str, float]
 """Path → strength of adapters that are added up."""
 
@@ -58,7 +61,7 @@ def adapter_sums(given: Sequence[str], strength: float) -> dict[str, Strengths]:
     for text in given:
         name, path = shared.split_name(text)
         path, own = _split_strength(path)
-        find_input(path)
+        check_input(path)
         if name is None:
             name = Path(path).resolve().stem
             if name in sums:
@@ -95,6 +98,8 @@ def _split_strength(text: str) -> tuple[str, float | None]:
         strength = float(number)
     except ValueError:
         return text, None
+    if is_hub_path(text) and path.count("/") == _SLASHES and "@" not in path:
+        return text, None  # a revision
     if not math.isfinite(strength):
         raise KronqError("bad strength", found=repr(number), expected="a number, as @0.7")
     return path, strength

@@ -15,7 +15,7 @@ from kronq.cli.output import show_json as show_json
 from kronq.cli.output import stream_text as stream_text
 from kronq.cli.progress import progress_bar as progress_bar
 from kronq.errors import KronqError
-from kronq.io.input_path import find_input
+from kronq.io.input_path import check_input
 from kronq.onnx.providers import DEVICES, ExecutionOptions, parse_provider_options
 from kronq.readers import FORMATS
 from kronq.readers.scale_rule import SCALE_RULES
@@ -141,7 +141,7 @@ def check_inputs(*paths: str | None) -> None:
     """Refuses inputs that do not exist, before anything that reads them is imported."""
     for path in paths:
         if path is not None:
-            find_input(path)
+            check_input(path)
 
 
 def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:

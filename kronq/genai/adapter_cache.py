@@ -16,7 +16,6 @@ from kronq.errors import (
     ArgumentError,
     FormatError,
     KronqError,
-    NotFoundError,
     StrPath,
     UnsupportedError,
 )
@@ -78,8 +77,6 @@ def prepare_adapter(
     strengths = _strengths(source)
     origin = next(iter(strengths))
     if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
-        if not origin.is_file():
-            raise NotFoundError("no such file", path=origin)
         return AdapterFile(origin, origin, cached=True)
     target = cache_folder("adapters", cache) / f"{_cache_key(strengths, slots)}{SUFFIX}"
     if read_entry(target, verify_trailer) is not None:
@@ -94,12 +91,12 @@ def _strengths(source: AdapterSource) -> dict[Path, float]:
         ArgumentError: A strength is no finite number, or there is no adapter.
     """
     if not isinstance(source, Mapping):
-        return {Path(source): 1.0}
+        return {find_input(source): 1.0}
     for strength in source.values():
         check_strength(strength)
     if not source:
         raise ArgumentError("no adapters to add up", expected="one or more")
-    return {Path(path): float(strength) for path, strength in source.items()}
+    return {find_input(path): float(strength) for path, strength in source.items()}
 
 
 def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec) -> Adapter:
@@ -139,7 +136,6 @@ def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec) -> str:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    find_input(path)
     files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
     for file in files:
         if not file.is_file():

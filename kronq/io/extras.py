@@ -12,6 +12,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "base": ("onnxruntime_genai", "torch", "transformers"),
     "plot": ("matplotlib",),
     "torch": ("torch", "transformers"),
+    "hub": ("huggingface_hub",),
 }
 """Extra of kronq → import names of what it is for."""
 

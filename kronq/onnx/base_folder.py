@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from kronq.errors import FormatError, NotFoundError, StrPath, check_type
+from kronq.errors import FormatError, StrPath, check_type
+from kronq.io.input_path import find_input
 from kronq.onnx.external_data import check_external_data, external_files
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, read_genai_config
 from kronq.onnx.graph.sites import find_sites, integer_node_types
@@ -38,7 +39,7 @@ def find_base(base: StrPath) -> Path:
         FormatError: The folder has no model, or several and none is ``model.onnx``.
     """
     check_type("base", base, str, os.PathLike)
-    path = Path(base)
+    path = find_input(base, "base")
     if path.is_dir():
         models = sorted(path.glob("*.onnx"))
         if path / MODEL in models:
@@ -47,8 +48,6 @@ def find_base(base: StrPath) -> Path:
             found = ", ".join(model.name for model in models) or "no .onnx file"
             raise FormatError("which model?", path=path, found=found, expected=MODEL)
         return models[0]
-    if not path.is_file():
-        raise NotFoundError("no such file or folder", path=path)
     return path
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import FormatError, NotFoundError, StrPath, check_type, listing
+from kronq.errors import FormatError, StrPath, check_type, listing
+from kronq.io.input_path import find_input
 from kronq.onnx.genai_config import GENAI_CONFIG, read_genai_config
 
 
@@ -60,7 +61,7 @@ def find_model(path: StrPath) -> ModelFiles:
         FormatError: genai_config.json is damaged.
     """
     check_type("path", path, str, os.PathLike)
-    given = Path(path)
+    given = find_input(path, "base")
     if given.suffix == ".safetensors":
         raise FormatError(
             "weights, not a model that runs",
@@ -70,8 +71,6 @@ def find_model(path: StrPath) -> ModelFiles:
         )
     if given.is_file():
         return ModelFiles(given, read_genai_config(given.parent))
-    if not given.is_dir():
-        raise NotFoundError("no such file or folder", path=path, expected="an ONNX model")
     genai = read_genai_config(given)
     named = ModelFiles(given / "model.onnx", genai).decoder("filename")
     for name in (named, "model.onnx"):

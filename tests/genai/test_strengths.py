@@ -11,6 +11,7 @@ import pytest
 
 import kronq
 from kronq import Session
+from kronq.cli.adapter_sums import adapter_sums
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
 from kronq.model.adapter import Adapter, Origin
 from kronq.onnx.forms import Slots
@@ -156,3 +157,17 @@ def test_chat_adds_up_those_of_one_name(kronq_verb, monkeypatch):
 def test_mistakes_are_named(kronq_verb, adapters, told):
     arguments = [part for each in adapters for part in ("--adapter", each)]
     assert told in kronq_verb.refuses("run", "app", "--prompt", "a", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "strength"),
+    [
+        ("hf://me/arc", "hf://me/arc", 1),
+        ("hf://me/arc@0.7", "hf://me/arc@0.7", 1),  # a revision
+        ("hf://me/arc@main@0.7", "hf://me/arc@main", 0.7),
+        ("hf://me/arc/a.safetensors@0.7", "hf://me/arc/a.safetensors", 0.7),
+    ],
+)
+def test_strengths_of_adapters_on_the_hub(text, path, strength):
+    pytest.importorskip("huggingface_hub")
+    assert adapter_sums([f"a={text}"], 1) == {"a": {path: strength}}
