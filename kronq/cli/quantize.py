@@ -225,18 +225,21 @@ def command(
     else:
         view = report_view(report, every_layer=verbosity.get() > 0)
         shared.show(str(choice), view)
-    if not dry_run:
-        _write_reports(source, report, bound, outputs)
+    if outputs.report is not None and not dry_run:
+        data = printable_json(report.model_dump_json(indent=2)) + "\n"
+        write_file(outputs.report, data.encode(), force=outputs.force)
     above = error_above(report, choice.max_error, calibrated=objective is not None)
     if above is None and found is not None:
         above = loss_above(found.result)
-    if above is not None:
-        shared.note(above)
-        ctx.exit(1)
-    if outputs.adapter is not None and not dry_run:
+    if outputs.adapter is not None and above is None and not dry_run:
         save(quantized, outputs.adapter, force=outputs.force)
         if not as_json:
             shared.show(f"wrote {outputs.adapter}, {report.total.bytes:,} bytes")
+    if outputs.page is not None and not dry_run:
+        _write_page(source, report, bound, outputs)
+    if above is not None:
+        shared.note(above)
+        ctx.exit(1)
 
 
 def _choose(options: dict[str, Any], calibration: CalibrationOptions) -> MethodChoice:
@@ -272,13 +275,9 @@ def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | No
         return quantize(source, choice.config, second_moments=moments, progress=progress)
 
 
-def _write_reports(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:
+def _write_page(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:
     from kronq.report.html import compare_widths, write_html
 
-    if outputs.report is not None:
-        data = printable_json(report.model_dump_json(indent=2)) + "\n"
-        write_file(outputs.report, data.encode(), force=outputs.force)
-    if outputs.page is not None:
-        with shared.progress_bar("other widths") as progress:
-            widths = compare_widths(source, str(report.method), progress)
-        write_html(report, outputs.page, comparison=widths, bound=bound, force=outputs.force)
+    with shared.progress_bar("drawing the page", "points") as progress:
+        curves = compare_widths(source, report, progress)
+        write_html(report, str(outputs.page), curves=curves, bound=bound, force=outputs.force)

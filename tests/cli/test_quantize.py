@@ -339,7 +339,7 @@ def test_a_page(kronq: Kronq, trained: Path, out: Path) -> None:
     assert files(out) == ["a.html", "a.safetensors"]
     text = page.read_text(encoding="utf-8")
     assert "this file" in text
-    assert "balanced, 3 bit" in text
+    assert "compact, 2 bit" in text
     before = page.read_bytes()
     (out / "a.safetensors").unlink()
     assert "the output exists" in kronq.refuses("quantize", trained, *options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,12 +15,16 @@ import pytest
 import kronq
 from kronq.errors import KronqError, OutputExistsError
 from kronq.model.adapter import Adapter, Origin
+from kronq.quantization.config_names import config_for
 from kronq.report import Report, gaussian_bound, measure
 from kronq.report.comparison import compare
 from kronq.report.comparison_models import Comparison
-from kronq.report.html import write_html
+from kronq.report.html import compare_widths, width_curves, write_html
 from kronq.report.html.chart import format_percent, format_size
+from kronq.report.html.chart_labels import place_labels
+from kronq.report.palette import METHODS
 from tests import adapters
+from tests.paths import EXAMPLE
 from tests.report.test_statistics import seen
 
 HOSTILE = '</title></text><script>alert("1")</script><a href="javascript:x">\u202e\x1b[31m & \'q\''
@@ -50,6 +56,11 @@ def parsed(path: Path) -> ElementTree.Element:
     text = path.read_text("utf-8")
     assert text.startswith("<!DOCTYPE html>\n")
     return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314
+
+
+def curve(root: ElementTree.Element) -> ElementTree.Element:
+    """The rate–error chart for a desk."""
+    return next(svg for svg in root.iter("svg") if svg.get("class") == "chart")
 
 
 def words(root: ElementTree.Element) -> str:
@@ -88,7 +99,7 @@ def test_drawings_and_tables_are_labelled(
     root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
     assert root.get("lang") == "en"
     pictures = list(root.iter("svg"))
-    assert len(pictures) == 4  # the curve, two maps, one histogram
+    assert len(pictures) == 8  # the curve, two maps and a histogram, for a desk and for a phone
     for svg in pictures:
         assert svg.get("role") == "img"
         assert svg.get("aria-label")
@@ -126,13 +137,11 @@ def test_lines_have_the_points_of_the_comparison(
 ) -> None:
     """Points lie on a linear axis of bits and a logarithmic axis of error."""
     root = parsed(write_html(report, tmp_path / "a.html", comparison=comparison))
-    lines = [p.get("points") or "" for p in root.iter("polyline")]
+    lines = [p.get("points") or "" for p in curve(root).iter("polyline")]
     for line, method in zip(lines, ("balanced", "rtn"), strict=True):
         places = np.array([list(map(float, pair.split(","))) for pair in line.split()])
         rows = [r for r in comparison.rows if r.method == method]
         figures = {(8 * r.bytes / report.total.parameters, r.relative_error) for r in rows}
-        if method == report.method:
-            figures.add((report.total.bits_per_parameter, report.total.relative_error))
         bits, errors = np.array(sorted(f for f in figures if f[0] <= 10)).T
         for axis, told in ((places[:, 0], bits), (places[:, 1], np.log(errors))):
             slope, offset = np.polyfit(told, axis, 1)
@@ -151,12 +160,105 @@ def test_baselines_have_one_line_per_tool(
     ]
     told = comparison.model_copy(update={"rows": rows})
     root = parsed(write_html(report, tmp_path / "a.html", comparison=told))
-    (group,) = (g for g in root.iter("g") if g.get("class") == "series s-baseline")
+    (group,) = (g for g in curve(root).iter("g") if g.get("class") == "series s-baseline")
     shown = [row for row in rows if 8 * row.bytes / report.total.parameters <= 10]
     assert len(list(group.iter("polygon"))) == len(shown) > 1
     assert len(list(group.iter("polyline"))) == 1
     assert f"olive int2 b32, 2 bit, {rows[-1].bytes:,} bytes" in words(root)
-    assert [t.text for t in root.iter("text") if t.get("class") == "label s-baseline"] == ["olive"]
+    assert [t.text for t in curve(root).iter("text") if t.get("class") == "label s-baseline"] == [
+        "olive"
+    ]
+
+
+def test_texts_lie_within_their_pictures(tmp_path: Path) -> None:
+    """Ticks, figures and names of layers, however long, by the width of their letters."""
+    rng = np.random.default_rng(0)
+    name = "text_model.encoder.layers.{}.a_block_with_a_long_name.{}_proj_of_everything"
+    layers = {name.format(i, kind): adapters.kron(rng) for i in range(2) for kind in "qkv"}
+    adapter = Adapter(layers, Origin("peft", Path("small")))
+    report = measure(adapter, kronq.quantize(adapter, kronq.Native(bits=8)))
+    curves = compare_widths(adapter, report)
+    root = parsed(write_html(report, tmp_path / "a.html", curves=curves))
+    ticks = {text.text for text in root.iter("text")}
+    assert {"−128", "0"} <= ticks
+    for svg in root.iter("svg"):
+        width = float((svg.get("viewBox") or "").split()[2])
+        for text in svg.iter("text"):
+            x, length = float(text.get("x", "0")), 6.2 * len(text.text or "")
+            begin = {"middle": x - length / 2, "end": x - length}.get(
+                text.get("text-anchor", ""), x
+            )
+            assert begin >= -1, text.text
+            assert begin + length <= width + 1, text.text
+
+
+def test_labels_of_lines_are_on_no_line() -> None:
+    lines = [
+        [(64.0, 20.0), (500.0, 200.0), (900.0, 380.0)],
+        [(64.0, 40.0), (480.0, 215.0)],  # ends beside the first
+        [(300.0, 117.0)],  # lies on it
+        [(64.0, 60.0), (900.0, 395.0)],
+    ]
+    labels = ["native", "compact", "this file", "bound"]
+    places = place_labels(labels, lines)
+    for label, (x, y) in zip(labels, places, strict=True):
+        for line in lines:
+            for (x0, y0), (x1, y1) in itertools.pairwise(line):
+                on_line = np.linspace(0, 1, 500)
+                xs, ys = x0 + (x1 - x0) * on_line, y0 + (y1 - y0) * on_line
+                inside = (x < xs) & (xs < x + 6.5 * len(label)) & (y - 10 < ys) & (ys < y + 3)
+                assert not inside.any(), label
+
+
+@pytest.mark.parametrize("method", ["native", "compact", "rtn"])
+def test_the_page_has_curves_of_native_and_compact(tmp_path: Path, method: str) -> None:
+    """Each in its method's own colour; the file is a mark of its own, on no line."""
+    adapter = blocks(8)
+    report = measure(adapter, kronq.quantize(adapter, config_for(method, 3)))
+    curves = compare_widths(adapter, report)
+    root = parsed(write_html(report, tmp_path / "a.html", curves=curves))
+    styles = [g.get("class") for g in curve(root).iter("g") if "series" in g.get("class", "")]
+    expected = {"native", "compact", method, "file"}
+    assert sorted(filter(None, styles)) == sorted(f"series s-{name}" for name in expected)
+    sheet = root.find(".//style").text or ""  # type: ignore[union-attr]
+    for name in expected - {"file"}:
+        assert f".s-{name} {{ color: {METHODS[name].light}; }}" in sheet
+    groups = {g.get("class"): g for g in curve(root).iter("g")}
+    assert not list(groups["series s-file"].iter("polyline"))
+    marks = len(list(groups[f"series s-{method}"].iter("circle")))
+    assert marks == sum(point.method == method for point in curves.points if point.error > 0)
+
+
+def test_curves_of_a_large_adapter_are_estimated_on_some_layers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    adapter = blocks(24)
+    report = measure(adapter, kronq.quantize(adapter, bits=4))
+    monkeypatch.setattr(width_curves, "_SAMPLE", adapter.parameters // 3)
+    curves = compare_widths(adapter, report)
+    assert (curves.layers, curves.of) == (16, 48)
+    path = write_html(report, tmp_path / "a.html", curves=curves)
+    assert "estimated on 16 of the 48 layers" in words(parsed(path))
+
+
+@pytest.mark.slow
+def test_the_page_costs_at_most_three_times_the_quantizing(tmp_path: Path) -> None:
+    """And its estimated curves are near to what all layers have."""
+    adapter = kronq.load(EXAMPLE)
+    kronq.quantize(blocks(), bits=3)  # imports
+    begin = time.process_time()
+    report = measure(adapter, kronq.quantize(adapter, bits=3))
+    quantizing = time.process_time() - begin
+    begin = time.process_time()
+    bound = gaussian_bound(adapter)
+    curves = compare_widths(adapter, report)
+    write_html(report, tmp_path / "a.html", curves=curves, bound=bound)
+    assert time.process_time() - begin <= 3 * quantizing
+    assert curves.layers < len(adapter)
+    for row in compare({"a": adapter}, (4, 2), methods=("native", "compact")).rows:
+        (point,) = (p for p in curves.points if (p.method, p.bits) == (row.method, row.bits))
+        bits = 8 * (point.nbytes - row.bytes) / adapter.parameters
+        assert point.error == pytest.approx(row.relative_error * 2**-bits, rel=0.08)
 
 
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:

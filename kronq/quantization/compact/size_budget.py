@@ -97,7 +97,7 @@ def _learn_tables(
     names = list(adapter)[::stride]
     part = replace(adapter, layers={name: adapter[name] for name in names})
     share = max(1, (size - _HEADER) * part.parameters // adapter.parameters)
-    step, tables = _gaussian_step(sample, share), RateTables()
+    step, tables = gaussian_step(sample, share), RateTables()
     search = _StepSearch(share)
     for _ in range(_LEARNING_PASSES):
         _, tables = round_and_learn(sample, step, tables)
@@ -130,7 +130,7 @@ def _no_levels() -> MatrixLevels:
     raise AssertionError
 
 
-def _gaussian_step(targets: Sequence[LayerTarget], size: int) -> float:
+def gaussian_step(targets: Sequence[LayerTarget], size: int) -> float:
     """Returns the step at which Gaussian entries would have entropies of ``size`` bytes."""
     sigmas, counts = [], []
     for layer in targets:

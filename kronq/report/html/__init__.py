@@ -8,11 +8,11 @@ from kronq.errors import ArgumentError, StrPath
 from kronq.io.files import write_file
 from kronq.report.bound import GaussianBound
 from kronq.report.comparison_models import Comparison
-from kronq.report.html.curves import compare_widths
 from kronq.report.html.page import page
+from kronq.report.html.width_curves import WidthCurves, compare_widths, comparison_points
 from kronq.report.report import Report
 
-__all__ = ["check_page_name", "compare_widths", "write_html"]
+__all__ = ["WidthCurves", "check_page_name", "compare_widths", "write_html"]
 
 
 def write_html(
@@ -20,6 +20,7 @@ def write_html(
     path: StrPath,
     *,
     comparison: Comparison | None = None,
+    curves: WidthCurves | None = None,
     bound: GaussianBound | None = None,
     force: bool = False,
 ) -> Path:
@@ -28,8 +29,9 @@ def write_html(
     Args:
         report: The report, from ``measure``.
         path: The .html file.
-        comparison: The adapter at other widths and by other tools (``compare_widths``), for the
-            rate–error curve.
+        comparison: The adapter at other widths and by other tools (``kronq.compare``), whose
+            curves are drawn.
+        curves: The same, estimated in less time (``compare_widths``).
         bound: ``gaussian_bound`` of the adapter, for its curve.
         force: Whether to overwrite an output that exists.
 
@@ -38,7 +40,10 @@ def write_html(
         OutputExistsError: The output exists.
     """
     check_page_name(path)
-    return write_file(path, (page(report, comparison, bound) + "\n").encode(), force=force)
+    if curves is None:
+        points = comparison_points(comparison) if comparison else []
+        curves = WidthCurves(tuple(points), len(report.layers), len(report.layers))
+    return write_file(path, (page(report, curves, bound) + "\n").encode(), force=force)
 
 
 def check_page_name(path: StrPath) -> None:

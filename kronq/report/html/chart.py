@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kronq.report.html.chart_labels import place_labels
 from kronq.report.markup import Markup, join, tag
 
-WIDTH, HEIGHT = 1040, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 16, 60
-_LABEL_GAP = 15
-"""Pixels between two labels, one above the other."""
+WIDTH = 1040
+PHONE = 344
+"""Pixels of the page's contents on a desk, and on a phone."""
 _DRAW_ORDER = {"bound": 0, "baseline": 1, "file": 3}
 """Order by style; a higher number is drawn over a lower one, other styles have 2."""
 
@@ -23,7 +23,8 @@ class Series:
     Attributes:
         label: Label beside the end of the line.
         points: (bits per parameter, relative error), by rising bits.
-        style: ``bound``, ``file``, ``baseline`` (another tool's), or a number that picks a colour.
+        style: ``bound``, ``file``, ``baseline`` (another tool's), or the method, whose colour it
+            has.
         names: Tooltips of the points.
     """
 
@@ -34,25 +35,72 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Size of a chart in pixels, with its margins.
+
+    Attributes:
+        width: Width of the picture.
+        height: Height of the picture.
+        left: Room for the figures of errors.
+        right: Room for the labels of lines; small where a legend has them.
+        ticks: Ticks of the axis of bits at most.
+    """
+
+    width: int
+    height: int
+    left: int
+    right: int
+    ticks: int
+
+
+WIDE = Frame(WIDTH, 440, 64, 110, 10)
+NARROW = Frame(PHONE, 300, 46, 14, 5)
+"""Frames for a desk and for a phone."""
+_TOP, _BOTTOM = 16, 60
+
+
+@dataclass(frozen=True)
 class _Axes:
+    frame: Frame
     right: float
     low: float
     high: float
 
+    @property
+    def end(self) -> int:
+        return self.frame.width - self.frame.right
+
+    @property
+    def bottom(self) -> int:
+        return self.frame.height - _BOTTOM
+
     def x(self, bits: float) -> float:
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * bits / self.right
+        return self.frame.left + (self.end - self.frame.left) * bits / self.right
 
     def y(self, error: float) -> float:
         share = (math.log(error) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * share
+        return self.bottom - (self.bottom - _TOP) * share
 
 
-def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
+def charts(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
+    """Draws all series for a desk, and for a phone with a legend; the style sheet shows one."""
+    legend = [tag("li", each.label, class_=f"s-{each.style}") for each in series]
+    narrow = chart(series, parameters, NARROW, title=title)
+    return join(
+        [
+            tag("div", chart(series, parameters, WIDE, title=title), class_="for-desk"),
+            tag("div", narrow, tag("ul", legend, class_="legend"), class_="for-phone"),
+        ]
+    )
+
+
+def chart(series: Sequence[Series], parameters: int, frame: Frame, *, title: str) -> Markup:
     """Draws all series, with errors on a logarithmic axis and bits on a linear one."""
     errors = [error for each in series for _, error in each.points]
     right = max(1.0, math.ceil(2 * max(bits for s in series for bits, _ in s.points) + 0.2) / 2)
-    axes = _Axes(right, min(errors) / 1.25, max(1.0, *errors) * 1.1)
-    labels = _place_labels([(axes.y(s.points[-1][1]), axes.x(s.points[-1][0]), s) for s in series])
+    axes = _Axes(frame, right, min(errors) / 1.25, max(1.0, *errors) * 1.1)
+    lines = [[(axes.x(bits), axes.y(error)) for bits, error in s.points] for s in series]
+    labels = [] if frame is NARROW else _draw_labels(series, lines)
     return tag(
         "svg",
         tag("title", title),
@@ -62,7 +110,7 @@ def chart(series: Sequence[Series], parameters: int, *, title: str) -> Markup:
             for each in sorted(series, key=lambda s: _DRAW_ORDER.get(s.style, 2))
         ],
         labels,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        viewBox=f"0 0 {frame.width} {frame.height}",
         role="img",
         aria_label=title,
         class_="chart",
@@ -98,45 +146,34 @@ def _draw_mark(x: float, y: float, style: str, tooltip: str) -> Markup:
     return tag("circle", title, cx=x, cy=y, r=4, class_="mark")
 
 
-def _place_labels(ends: list[tuple[float, float, Series]]) -> list[Markup]:
-    """Draws labels beside the ends of lines, moved down where they would overlap."""
-    placed: list[tuple[float, float, float]] = []
-    labels = []
-    for y, x, series in sorted(ends, key=lambda end: (end[0], end[1])):
-        label_y, width = y, 8 + 6.6 * len(series.label)
-        while any(
-            abs(label_y - other) < _LABEL_GAP and x < far and near < x + width
-            for other, near, far in placed
-        ):
-            label_y += 1
-        placed.append((label_y, x, x + width))
-        labels.append(
-            tag("text", series.label, x=x + 12, y=label_y + 4, class_=f"label s-{series.style}")
-        )
-    return labels
+def _draw_labels(
+    series: Sequence[Series], lines: Sequence[Sequence[tuple[float, float]]]
+) -> list[Markup]:
+    places = place_labels([each.label for each in series], lines)
+    return [
+        tag("text", each.label, x=x, y=y, class_=f"label s-{each.style}")
+        for each, (x, y) in zip(series, places, strict=True)
+    ]
 
 
 def _draw_grid(axes: _Axes, parameters: int) -> Markup:
-    bottom, end = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    left, end, bottom = axes.frame.left, axes.end, axes.bottom
     parts: list[Markup] = []
     for error in _tick_values(axes.low, axes.high):
         y = axes.y(error)
-        parts.append(tag("line", x1=_LEFT, x2=end, y1=y, y2=y, class_="grid"))
-        parts.append(
-            tag(
-                "text", f"{100 * error:g} %", x=_LEFT - 8, y=y + 4, class_="tick", text_anchor="end"
-            )
-        )
-    step = next(s for s in (0.5, 1, 2, 4, 8, 16, 32, axes.right) if axes.right / s <= 10)
+        text = f"{100 * error:g} %"
+        parts.append(tag("line", x1=left, x2=end, y1=y, y2=y, class_="grid"))
+        parts.append(tag("text", text, x=left - 8, y=y + 4, class_="tick", text_anchor="end"))
+    steps = (0.5, 1, 2, 4, 8, 16, 32, axes.right)
+    step = next(s for s in steps if axes.right / s <= axes.frame.ticks)
     for i in range(int(axes.right / step) + 1):
         x = axes.x(i * step)
         parts.append(tag("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="axis"))
         parts.append(_centered_text(f"{i * step:g}", x, bottom + 19, "tick"))
-        parts.append(
-            _centered_text(format_size(i * step * parameters / 8), x, bottom + 34, "tick faint")
-        )
-    parts.append(tag("line", x1=_LEFT, x2=end, y1=bottom, y2=bottom, class_="axis"))
-    middle = (_LEFT + end) / 2
+        size = format_size(i * step * parameters / 8)
+        parts.append(_centered_text(size, x, bottom + 34, "tick faint"))
+    parts.append(tag("line", x1=left, x2=end, y1=bottom, y2=bottom, class_="axis"))
+    middle = (left + end) / 2
     parts.append(
         _centered_text("bits per parameter, and the file's size", middle, bottom + 54, "tick")
     )

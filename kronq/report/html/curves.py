@@ -2,89 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from kronq.errors import KronqError
-from kronq.model.adapter import Adapter
+from kronq.quantization.config_checks import FLOAT_BITS
 from kronq.report.bound import GaussianBound
-from kronq.report.comparison import compare
-from kronq.report.comparison_models import Baseline, Comparison, ComparisonRow
 from kronq.report.html.chart import Series
+from kronq.report.html.width_curves import CurvePoint
+from kronq.report.palette import METHODS
 from kronq.report.report import Report
 
 MAX_BPW = 10.0
-"""Bits per weight beyond which nothing is drawn, such as float16."""
-NATIVE_WIDTHS = (8, 4, 3, 2)
-COMPACT_WIDTHS = (4, 1)
-"""Bits per weight of entropy-coded files; each takes some seconds."""
-_BOUND_POINTS = 80
-_COLOURS = 5
-
-
-def compare_widths(
-    adapter: Adapter,
-    method: str,
-    progress: Callable[[int, int], None] | None = None,
-    baselines: Sequence[Baseline] = (),
-) -> Comparison:
-    """Quantizes an adapter at several widths, and by other tools.
-
-    Args:
-        adapter: The adapter as trained.
-        method: A method to compare besides ``native`` and ``balanced``. Sizes below that of the
-            header alone are left out.
-        progress: Called with (measurements done, measurements in all).
-        baselines: Other tools.
-    """
-    methods: tuple[str, ...] = ("native", "balanced")
-    rows = compare(
-        {"adapter": adapter}, NATIVE_WIDTHS, methods=methods, baselines=baselines, progress=progress
-    ).rows
-    if method == "rtn":
-        rows += compare(
-            {"adapter": adapter}, NATIVE_WIDTHS, methods=("rtn",), progress=progress
-        ).rows
-    if method in ("compact", "tuned"):
-        for bits in COMPACT_WIDTHS:
-            try:
-                rows += compare({"adapter": adapter}, (bits,), methods=("compact",)).rows
-            except KronqError:
-                continue
-    return Comparison(rows=rows)
+"""Bits per weight beyond which nothing is drawn, such as float16, unless the file is larger."""
+_BOUND_POINTS = 24
 
 
 def chart_series(
-    report: Report, comparison: Comparison | None, bound: GaussianBound | None
+    report: Report, points: Sequence[CurvePoint], bound: GaussianBound | None
 ) -> list[Series]:
     """Returns a series for each method of kronq and each other tool, this file, and the bound."""
     parameters = report.total.parameters
-    rows = [
-        row
-        for row in (comparison.rows if comparison else [])
-        if row.relative_error > 0 and 8 * row.bytes / parameters <= MAX_BPW
-    ]
-    labels = {row.adapter for row in rows}
     total = report.total
-    this_file = None
-    if total.relative_error > 0 and total.bits_per_parameter <= MAX_BPW:
-        this_file = total.bits_per_parameter, total.relative_error
+    limit = MAX_BPW
+    if total.relative_error > 0 and total.bits_per_parameter < FLOAT_BITS:
+        limit = max(limit, total.bits_per_parameter)  # a small adapter's header counts much
+    shown = [p for p in points if p.error > 0 and 8 * p.nbytes / parameters <= limit]
     series: list[Series] = []
-    for colour, key in enumerate(dict.fromkeys(_label(row, len(labels)) for row in rows)):
-        mine = sorted(
-            (row for row in rows if _label(row, len(labels)) == key), key=lambda row: row.bytes
-        )
-        points = {
-            (8 * row.bytes / parameters, row.relative_error):
-            f"{row.method}, {row.bits:g} bit, {row.bytes:,} bytes"
-            for row in mine
-        }  # fmt: skip
-        if this_file and key == (report.method, False):
-            points = dict(sorted({**points, this_file: "this file"}.items()))
-        style = "baseline" if key[1] else str(colour % _COLOURS)
-        series.append(Series(key[0], tuple(points), style, tuple(points.values())))
-    if this_file:
+    for key in dict.fromkeys(_series_key(point) for point in shown):
+        mine = sorted((p for p in shown if _series_key(p) == key), key=lambda p: p.nbytes)
+        places = {
+            (8 * p.nbytes / parameters, p.error): f"{p.method}, {p.bits:g} bit, {p.nbytes:,} bytes"
+            for p in mine
+        }
+        label, style = key
+        series.append(Series(label, tuple(places), style, tuple(places.values())))
+    if total.relative_error > 0 and total.bits_per_parameter <= limit:
+        this_file = total.bits_per_parameter, total.relative_error
         series.append(Series("this file", (this_file,), "file"))
     if series and bound is not None:
         curve = _bound_series(bound, parameters, series)
@@ -92,11 +46,11 @@ def chart_series(
     return series
 
 
-def _label(row: ComparisonRow, adapters: int) -> tuple[str, bool]:
-    """Returns the label of a row's line, and whether it is of another tool."""
-    other = getattr(row, "source", "kronq") == "baseline"
-    label = row.method.split()[0] if other else row.method
-    return label if adapters == 1 else f"{row.adapter}, {label}", other
+def _series_key(point: CurvePoint) -> tuple[str, str]:
+    """Returns the label of a point's line, and its style."""
+    label = point.method.split()[0] if point.baseline else point.method
+    style = "baseline" if point.baseline or label not in METHODS else label
+    return f"{point.adapter}, {label}" if point.adapter else label, style
 
 
 def _bound_series(bound: GaussianBound, parameters: int, series: list[Series]) -> Series:

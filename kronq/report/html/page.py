@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from kronq.report.bound import GaussianBound
-from kronq.report.comparison_models import Comparison
 from kronq.report.html.bars import histogram
-from kronq.report.html.chart import chart
+from kronq.report.html.chart import charts
 from kronq.report.html.curves import chart_series
 from kronq.report.html.header import header
 from kronq.report.html.heat import heat_map
 from kronq.report.html.layer_tables import layer_tables
+from kronq.report.html.style import style_sheet
+from kronq.report.html.width_curves import WidthCurves
 from kronq.report.markup import Child, Markup, join, tag
 from kronq.report.models import LayerStatistics
 from kronq.report.report import Report
@@ -22,12 +22,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Content security policy: nothing is fetched and no script runs."""
 
 
-def page(report: Report, comparison: Comparison | None, bound: GaussianBound | None) -> Markup:
+def page(report: Report, curves: WidthCurves, bound: GaussianBound | None) -> Markup:
     """Returns the whole document."""
     name = page_title(report)
     sections = [
         header(report, name),
-        _chart_section(report, comparison, bound),
+        _chart_section(report, curves, bound),
         _map_section(report),
         _layer_section(report),
         _code_section(report),
@@ -42,7 +42,7 @@ def page(report: Report, comparison: Comparison | None, bound: GaussianBound | N
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", f"{name}: what quantizing it cost"),
-            tag("style", Markup(files(__package__).joinpath("style.css").read_text("utf-8"))),
+            tag("style", Markup(style_sheet())),
         ),
         tag("body", tag("main", sections)),
         lang="en",
@@ -55,10 +55,8 @@ def page_title(report: Report) -> str:
     return Path(report.source).name if report.source else f"a {report.family} adapter"
 
 
-def _chart_section(
-    report: Report, comparison: Comparison | None, bound: GaussianBound | None
-) -> Markup:
-    series = chart_series(report, comparison, bound)
+def _chart_section(report: Report, curves: WidthCurves, bound: GaussianBound | None) -> Markup:
+    series = chart_series(report, curves.points, bound)
     if not series:
         return Markup()
     lead = "Relative error of ΔW over bits per parameter, both of whole files."
@@ -67,31 +65,24 @@ def _chart_section(
             " No code that knows nothing but Gaussian factors can be below the dashed line; "
             "docs/explanation/derivations.md derives it."
         )
+    if curves.layers < curves.of:
+        lead += f" The lines are estimated on {curves.layers} of the {curves.of} layers."
     return _section(
-        "Error and size",
-        lead,
-        tag("div", chart(series, report.total.parameters, title="Error over size"), class_="plot"),
+        "Error and size", lead, charts(series, report.total.parameters, title="Error over size")
     )
 
 
 def _map_section(report: Report) -> Markup:
     layers = report.layers
     maps = [
-        ("Relative error of ΔW, %", heat_map(
-            layers, lambda m: m.relative_error, unit="%", ramp="error",
-            title="Relative error of ΔW by layer")),
-        ("Activation error, %", heat_map(
-            layers, lambda m: m.activation_error, unit="%", ramp="error",
-            title="Activation error by layer")),
-        ("Bits spent per parameter", heat_map(
-            layers, lambda m: m.bits_spent / m.parameters, unit="bits", ramp="bits",
-            title="Bits spent per parameter by layer") if _costs_differ(layers) else None),
+        heat_map(layers, lambda m: m.relative_error, title="Relative error of ΔW", ramp="error",
+                 unit="%"),
+        heat_map(layers, lambda m: m.activation_error, title="Activation error", ramp="error",
+                 unit="%"),
+        heat_map(layers, lambda m: m.bits_spent / m.parameters, title="Bits spent per parameter",
+                 ramp="bits", unit="bits") if _costs_differ(layers) else None,
     ]  # fmt: skip
-    figures = [
-        tag("figure", tag("figcaption", caption), tag("div", drawing, class_="plot"))
-        for caption, drawing in maps
-        if drawing is not None
-    ]
+    figures = [drawing for drawing in maps if drawing is not None]
     if not figures:
         return Markup()
     lead = "A column for every block of the model, a row for every kind of layer in it."
