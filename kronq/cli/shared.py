@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kronq.cli.command import OUTPUT, option
+from kronq.cli.command import OUTPUT, option, verbosity
 from kronq.cli.output import note as note
 from kronq.cli.output import show as show
 from kronq.cli.output import show_json as show_json
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
+_SHOWN = 4
+"""Kinds of layers that a note names."""
 
 json_option = option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON alone on stdout."
@@ -82,8 +84,15 @@ def same_name(name: str) -> KronqError:
 
 
 def reading_options(command: F) -> F:
-    """``--format``, ``--scale-rule`` and ``--alpha``, for every verb that reads an adapter."""
+    """``--only``, ``--format``, ``--scale-rule`` and ``--alpha``, where an adapter is read."""
     for add in (
+        option(
+            "--only",
+            group=INPUT,
+            rare=True,
+            metavar="REGEX",
+            help="A part of the adapter: the layers in whose names REGEX is found.",
+        ),
         option("--alpha", type=float, group=INPUT, rare=True, help="α, instead of the stored one."),
         option(
             "--scale-rule",
@@ -144,13 +153,33 @@ def check_inputs(*paths: str | None) -> None:
             check_input(path)
 
 
-def read(path: str, format_: str | None, scale_rule: Any, alpha: float | None) -> Adapter:
-    """The adapter that the reading options describe."""
+def read(
+    path: str, format_: str | None, scale_rule: Any, alpha: float | None, only: str | None
+) -> Adapter:
+    """The adapter that the reading options describe; says what ``--only`` leaves out."""
+    from kronq.model.part import take_part
     from kronq.readers.load import load
 
-    return load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
+    adapter = load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
+    if only is None:
+        return adapter
+    part = take_part(adapter, only)
+    _note_left_out([name for name in adapter if name not in part], len(adapter), path)
+    return part
+
+
+def _note_left_out(names: Sequence[str], layers: int, path: str) -> None:
+    from kronq.model.layer_names import compress_names
+
+    if names and verbosity.get() >= 0:
+        kinds = compress_names(names)
+        more = [f"and {len(kinds) - _SHOWN} more kinds"] * (len(kinds) > _SHOWN)
+        note(
+            f"kronq: note: --only leaves out {len(names):,} of {layers:,} layers of {path}: "
+            + ", ".join([*kinds[:_SHOWN], *more])
+        )
 
 
 def reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """The reading options among others."""
-    return {name: options[name] for name in ("format_", "scale_rule", "alpha")}
+    return {name: options[name] for name in ("format_", "scale_rule", "alpha", "only")}

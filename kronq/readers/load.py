@@ -19,6 +19,7 @@ from kronq.errors import (
 from kronq.io.input_path import find_input
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
+from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG
@@ -33,6 +34,7 @@ def load(
     format: str | None = None,
     scale_rule: ScaleRule | None = None,
     alpha: float | None = None,
+    only: str | None = None,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -43,6 +45,7 @@ def load(
         format: ``kronq``, ``peft``, ``lycoris`` or ``factors``; detected when None.
         scale_rule: ``peft``, ``rslora``, ``lycoris`` or ``one``; that of the format when None.
         alpha: Replaces the stored α.
+        only: A regular expression: layers whose names it is not found in are left out.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -60,18 +63,22 @@ def load(
         check_choice("scale_rule", scale_rule, SCALE_RULES)
     if format is not None:
         check_choice("format", format, FORMATS)
-    source = find_input(path)
+    adapter = _read(find_input(path), format, Options(scale_rule, alpha))
+    return adapter if only is None else take_part(adapter, only)
+
+
+def _read(source: Path, format: str | None, options: Options) -> Adapter:
     packed_file = packed.open_packed(source) if format is None else None
     if packed_file is not None or format == "kronq":
-        if scale_rule is not None or alpha is not None:
+        if options != Options():
             raise ArgumentError(
                 "a packed file has its scales already",
-                path=path,
+                path=source,
                 hint="give {scale_rule} and {alpha} when it is quantized",
             )
         return packed.read_packed(packed_file or source)
     reader = _READERS[format or _detect(source)]
-    adapter: Adapter = reader.read(source, Options(scale_rule, alpha))
+    adapter: Adapter = reader.read(source, options)
     return adapter
 
 

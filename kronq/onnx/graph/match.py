@@ -9,6 +9,7 @@ from kronq.onnx.graph.layer_match import LayerMatch, Matches
 from kronq.onnx.graph.match_by_map import LayerMap, match_by_map
 from kronq.onnx.graph.match_by_name import match_by_name
 from kronq.onnx.graph.match_by_position import match_by_position
+from kronq.onnx.graph.model_half import half_of, other_halves, refuse_other_half
 from kronq.onnx.graph.refuse_wrong_base import refuse_unmatched
 from kronq.onnx.graph.sites import Site
 
@@ -32,12 +33,16 @@ def find_matches(
     mapped = match_by_map(layers, sites, mapping or {})
     matches = {name: LayerMatch("map", own) for name, own in mapped.items()}
     rest = [name for name in layers if name not in mapped]
-    others = match_by_name(rest, sites)
+    # A rule that serves the layers of one half says nothing on the other's.
+    halves = other_halves(sites)
+    foreign = [name for name in rest if half_of(name) in halves]
+    own = [name for name in rest if half_of(name) not in halves]
+    others = match_by_name(own, sites) | match_by_name(foreign, sites)
     if isinstance(layers, Adapter) and all(match.how == "missing" for match in others.values()):
         pinned = {name: own[0] for name, own in mapped.items()}
         candidates = match_by_position(layers, sites, pinned)
         others = {name: _settle_position(candidates.get(name, ()), sites) for name in rest}
-    matches |= others
+    matches |= refuse_other_half(others, halves)
     return {name: matches[name] for name in layers}
 
 

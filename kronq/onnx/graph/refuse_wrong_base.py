@@ -93,6 +93,11 @@ def _missing_error(
         hint += "then k, then v; GPT-NeoX, Falcon, BLOOM and InternLM mix them"
     elif not sites:
         hint = "the base has no MatMul or Gemm with a constant weight"
+    elif len(missing) < total:
+        hint = (
+            "wrong base model? if it is a part of the right one, {only} takes the adapter's part; "
+            "or give {mapping}; {match_table} shows the table"
+        )
     else:
         hint = "wrong base model? or give {mapping}; {match_table} shows the table"
     return MismatchError(
