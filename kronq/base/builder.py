@@ -64,6 +64,14 @@ class BuildOptions:
             )
 
 
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "GIT_DIR": os.devnull,  # the builder would write the commit of a repository around it
+}
+
+
 def run_builder(
     hf_folder: Path, out: Path, cache: Path, options: BuildOptions, progress: StepProgress
 ) -> None:
@@ -80,15 +88,15 @@ def run_builder(
         UnsupportedError: The builder does not know the architecture.
         KronqError: The builder failed.
     """
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     tail: collections.deque[str] = collections.deque(maxlen=20)
     with subprocess.Popen(  # noqa: S603 - this interpreter, arguments in a list
         _builder_command(hf_folder, out, cache, options),
+        stdin=subprocess.PIPE,  # whose end tells the builder that this process has ended
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=os.environ | offline,
+        env=os.environ | _ENVIRONMENT,
     ) as process:
         try:
             for line in process.stdout or ():

@@ -9,7 +9,9 @@ set (Gemma 3 stops it), and lets every layer of a model slide whose config has a
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -21,6 +23,7 @@ _TYPES = ("default", "linear")
 
 def main(hf: str, out: str, precision: str, provider: str, cache: str, *options: str) -> None:
     """Builds a model folder; the arguments are those of the builder's command line."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from onnxruntime_genai.models import builder
 
     place = (precision, provider, cache)
@@ -30,6 +33,12 @@ def main(hf: str, out: str, precision: str, provider: str, cache: str, *options:
         mend_config(details["hf_config"].get_text_config())
     mend_gemma3(builder)
     builder.create_model("", hf, out, *place, **extra)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its stdin does: when kronq is done, or was killed."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 def mend_config(config: Any) -> None:
