@@ -7,13 +7,9 @@ import io
 import itertools
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import click
 
@@ -21,6 +17,7 @@ from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
 from kronq.cli.output import note, stop_printing, warnings_as_notes
+from kronq.cli.stopping import CTRL_C, Stopped, exit_on_signals, stopped_line
 from kronq.errors import KronqError
 
 VERBS = {
@@ -67,8 +64,11 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend."""
-    with _exit_on_signals(), warnings_as_notes():
+    """Runs the command line: exit code 0 done, 1 a limit missed, 2 something to mend.
+
+    130 is Ctrl-C, and 128 plus its number another signal.
+    """
+    with exit_on_signals(), warnings_as_notes():
         _run(args)
 
 
@@ -88,8 +88,12 @@ def _run(args: Sequence[str] | None) -> None:
         hint = f"{context.command_path} --help" if context else None
         note(error_line(KronqError(error.format_message(), hint=hint)))
         sys.exit(2)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt) as stop:
+        note(stopped_line(stop))
+        sys.exit(CTRL_C)
+    except Stopped as stop:
+        note(stopped_line(stop))
+        raise
     except KronqError as error:
         if verbosity.get() > 0:
             for line in "".join(traceback.format_exception(error)).splitlines():
@@ -102,25 +106,6 @@ def _run(args: Sequence[str] | None) -> None:
     except OSError as error:  # a full disk, a folder without permission
         note(error_line(KronqError(str(error))))
         sys.exit(2)
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP raise, as Ctrl-C does, so that unfinished outputs are deleted."""
-    replaced = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                replaced[number] = signal.signal(number, _exit)
-    try:
-        yield
-    finally:
-        for number, handler in replaced.items():
-            signal.signal(number, handler)
-
-
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _limit_threads(args: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import click
 from kronq.calibration.token_limit import LIMIT_TOKENS
 from kronq.cli.command import option
 from kronq.cli.progress import progress_bar
+from kronq.cli.stopping import telling
 from kronq.errors import KronqError
 from kronq.io.extras import require
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kronq.model.second_moments import SecondMoments
 
 TEXT = "Your text"
+_KEPT = "what was read of the text is kept, and the same command goes on from there"
 _CACHE = "$KRONQ_CACHE or ~/.cache/kronq"
 F = TypeVar("F", bound=Callable[..., Any])
 Metric = Literal["plain", "input", "two-sided"]
@@ -182,7 +184,7 @@ def collect_moments(
         "limit_tokens": given.calibration_tokens or LIMIT_TOKENS,
         "cache": given.cache,
     }
-    with progress_bar("calibrating", "tokens") as progress:
+    with telling(lambda: _KEPT), progress_bar("calibrating", "tokens") as progress:
         if given.base is None or given.uses_torch:
             from kronq.calibration.two_sided import calibrate_two_sided
 

@@ -12,7 +12,7 @@ from kronq.cli import shared
 from kronq.cli.adapter_sums import adapter_sums, strength_options
 from kronq.cli.command import Command
 from kronq.cli.messages import as_option
-from kronq.errors import KronqError, listing, printable
+from kronq.errors import KronqError, listing
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def command(
     session = Session(path, named, **shared.pop_execution(options))
 
     def notify(line: str) -> None:
-        click.echo("\n".join(map(printable, line.splitlines())), err=True)
+        for part in line.splitlines():
+            shared.note(part)
 
     chat = Chat(session, system, next(iter(named), None), notify)
     if named:

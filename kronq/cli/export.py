@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -97,6 +98,8 @@ def command(
         return
     if options["output"] is None:
         raise ArgumentError("no output", expected="-o FOLDER, or --dry-run")
+    steps = itertools.count(1)
+    last = 4 if options["verify"] else 2
     with shared.progress_bar("exporting") as progress:
         report = export_onnx(
             source,
@@ -106,7 +109,7 @@ def command(
             mapping=mapping,
             verify=options["verify"],
             force=options["force"],
-            progress=progress.step,
+            progress=lambda text: progress.step(f"step {next(steps)} of {last}, {text}"),
         )
     if as_json:
         shared.show_json(report)

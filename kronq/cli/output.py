@@ -88,6 +88,12 @@ def warnings_as_notes() -> Iterator[None]:
         yield
 
 
+def inform(line: str) -> None:
+    """Prints a line to stderr, unless ``-q`` is given."""
+    if verbosity.get() >= 0:
+        note(line)
+
+
 def stream_text(piece: str) -> None:
     """Prints a piece of a model's text; on a terminal control characters are escaped."""
     if sys.stdout.isatty():

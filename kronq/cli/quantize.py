@@ -20,6 +20,7 @@ from kronq.cli.calibration_options import (
 from kronq.cli.command import OUTPUT, Command, option, verbosity
 from kronq.cli.limit_checks import error_above, loss_above
 from kronq.cli.method_choice import MethodChoice, choose_method
+from kronq.cli.stopping import telling
 from kronq.cli.task_search import (
     read_task_options,
     run_search,
@@ -216,8 +217,9 @@ def command(
     objective = moments_for_quantizing(calibration, moments)
     found = None if search is None else run_search(source, search, objective)
     quantized = _quantize(source, choice, objective) if found is None else found.adapter
-    bound = gaussian_bound(source)
-    report = measure(source, quantized, bound=bound, second_moments=moments)
+    with shared.progress_bar("measuring the error"):
+        bound = gaussian_bound(source)
+        report = measure(source, quantized, bound=bound, second_moments=moments)
     if found is not None:
         show_search(found, report, as_json=as_json)
     elif as_json:
@@ -278,6 +280,7 @@ def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | No
 def _write_page(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:
     from kronq.report.html import compare_widths, write_html
 
-    with shared.progress_bar("drawing the page", "points") as progress:
+    kept = f"{outputs.adapter} is written, the page is not" if outputs.adapter else None
+    with telling(lambda: kept), shared.progress_bar("drawing the page", "points") as progress:
         curves = compare_widths(source, report, progress)
         write_html(report, str(outputs.page), curves=curves, bound=bound, force=outputs.force)

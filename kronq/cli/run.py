@@ -97,7 +97,7 @@ def command(
         click.echo(printable_json(text))
         return
     click.echo()
-    click.echo(describe_run(generation, threads, nodes), err=True)
+    shared.inform(describe_run(generation, threads, nodes))
 
 
 def to_json(

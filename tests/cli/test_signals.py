@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kronq.cli.stopping import Stopped, stopped_line, telling
 from kronq.io.files import MARK, new_file, new_folder
+from tests.cli.command import Kronq
 from tests.paths import EXAMPLE
 
 CODE = """
@@ -33,18 +36,46 @@ def test_a_signal_deletes_what_is_unfinished(tmp_path: Path, verb: list[str], na
         pytest.skip(f"{name} is ignored here, as nohup has it")
     out = tmp_path / "out.safetensors"
     command = [sys.executable, "-c", CODE, verb[0], str(EXAMPLE), "-o", str(out), "-q", *verb[1:]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as child:
         assert child.stdout is not None
+        assert child.stderr is not None
         assert child.stdout.readline() == "ready\n"
         assert list(tmp_path.iterdir())
         child.send_signal(number)
         assert child.wait(timeout=30) == 128 + number
+        assert child.stderr.read().split("\n")[-2:] == ["kronq: stopped", ""]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_is_told() -> None:
+    for kind in (KeyboardInterrupt, Stopped):
+        with pytest.raises(kind) as stop, telling(lambda: None), telling(lambda: "a.html is not"):
+            raise kind
+        assert stopped_line(stop.value) == "kronq: stopped; a.html is not"
+    assert stopped_line(KeyboardInterrupt()) == "kronq: stopped"
+
+
+def test_ctrl_c_while_the_page_is_drawn_keeps_the_adapter(
+    kronq: Kronq, trained: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kronq.report.html.compare_widths", interrupt)
+    files = ["-o", out / "a.safetensors", "--html", out / "a.html"]
+    result = kronq("quantize", trained, *files)
+    assert result.code == 130
+    assert (
+        result.err.strip() == f"kronq: stopped; {out / 'a.safetensors'} is written, the page is not"
+    )
+    assert [file.name for file in out.iterdir()] == ["a.safetensors"]
 
 
 REPLACING = """
 import itertools, sys
 from pathlib import Path
+from kronq.cli.stopping import Stopped, stopped_line, telling
 from kronq.io.files import new_file, new_folder
 folder, file = map(Path, sys.argv[1:])
 for i in itertools.count():
