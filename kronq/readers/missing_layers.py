@@ -9,8 +9,10 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from kronq import limits
 from kronq.errors import FormatError, KronqWarning, listing
 from kronq.model.layer_names import natural_key
+from kronq.model.name_expression import expand_name_expression
 from kronq.readers.peft_config import PeftConfig
 from kronq.readers.peft_names import unwrap_name
 
@@ -38,6 +40,8 @@ def refuse_missing_layers(
         FormatError: Layers are missing.
     """
     targets = config.settings.get("target_modules")
+    if isinstance(targets, str):  # kronq writes an expression for the whole paths of all layers
+        targets = expand_name_expression(targets, limit=limits.LAYERS.value)
     if isinstance(targets, list | tuple | set | frozenset):
         names = [unwrap_name(name) for name in targets if isinstance(name, str)]
         _check_targets(names, layers, path)

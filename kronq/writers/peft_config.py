@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kronq import limits
 from kronq.errors import KronqError
 from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
+from kronq.model.name_expression import name_expression
 from kronq.readers.peft_config import CONFIG
 
 _CAUSAL_LM = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.\d+\.|lm_head$|embed_out$")
@@ -30,8 +32,18 @@ def common_settings(kind: str, adapter: Adapter, base_model: str | None) -> dict
         "base_model_name_or_path": base_model or adapter.origin.base_model,
         "inference_mode": True,
         "modules_to_save": None,
-        "target_modules": list(adapter),
+        "target_modules": _target_modules(list(adapter)),
     }
+
+
+def _target_modules(names: list[str]) -> str | list[str]:
+    """Returns exactly these layers, as one expression where that is shorter than their names.
+
+    A list of last parts, as ``q_proj``, would select layers of the base that have no weights here.
+    """
+    expression = name_expression(names)
+    shorter = len(expression) < min(len("".join(names)), limits.EXPRESSION.value)
+    return expression if len(names) > 1 and shorter else names
 
 
 def ranks_and_alphas(
