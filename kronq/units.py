@@ -1,4 +1,4 @@
-"""Sizes and shares as people write them: ``150KB``, ``1.5MiB``, ``10%``."""
+"""Sizes and shares as people write them: ``150KB``, ``1.5MiB``, ``10%``; figures of a file."""
 
 from __future__ import annotations
 
@@ -66,6 +66,18 @@ def parse_share(value: float | str, name: str) -> float:
     if not 0 <= share < math.inf:
         raise ArgumentError(f"bad {name}", found=repr(value), expected="0.1 or 10%")
     return share
+
+
+def six_digits(figure: float) -> float:
+    """Rounds a measured figure to six significant digits, as packed files state it.
+
+    The last of its 17 digits depends on the order in which a version of numpy adds.
+
+    Example:
+        >>> six_digits(0.08043215678901234)
+        0.0804322
+    """
+    return float(f"{figure:.6g}")
 
 
 def _number(text: str) -> float:

@@ -55,6 +55,9 @@ _METHOD_OPTIONS = (
     "seed",
 )
 
+_USED = 0.9
+"""Share of the bytes asked for that a file uses at least, if its codes can."""
+
 EXAMPLES = """\b
 Examples:
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
@@ -227,6 +230,7 @@ def command(
     else:
         view = report_view(report, every_layer=verbosity.get() > 0)
         shared.show(str(choice), view)
+    _note_unused_bytes(choice, report)
     if outputs.report is not None and not dry_run:
         data = printable_json(report.model_dump_json(indent=2)) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)
@@ -267,6 +271,15 @@ def _parse_override(text: str) -> tuple[str, int]:
     if not expression or not bits.isdigit():
         raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
     return expression, int(bits)
+
+
+def _note_unused_bytes(choice: MethodChoice, report: Report) -> None:
+    """Tells on stderr that more bytes were asked for than the method's codes can use."""
+    size, bpw = getattr(choice.config, "size", None), getattr(choice.config, "bpw", None)
+    asked = size or (bpw or 0) * report.total.parameters / 8
+    if report.total.bytes < _USED * asked and verbosity.get() >= 0:
+        line = f"{choice.config.method} codes have no use for {asked:,.0f} bytes"
+        shared.note(f"{line}; this is their best file")
 
 
 def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | None) -> Adapter:

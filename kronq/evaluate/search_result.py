@@ -11,6 +11,7 @@ from kronq.model.adapter import TaskCheck
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.report.report import Report
+from kronq.units import six_digits
 
 
 class Trial(BaseModel):
@@ -63,7 +64,7 @@ class SearchResult(Displayed):
         return TaskCheck(
             data=self.data or "",
             examples=self.held_out,
-            max_loss_increase=self.max_loss_increase,
+            max_loss_increase=six_digits(self.max_loss_increase),
             loss_increase=_round(loss.value),
             interval=(_round(loss.low), _round(loss.high)),
             accuracy=None if after is None else _round(after.value),

@@ -72,7 +72,8 @@ class Recipe:
         group_size: Codes that share a scale; None for a whole channel.
         a_bits: Width of A's codes; A is small, and float16 by default.
         layer_bits: Regular expression on the layer's name → width; the last match wins.
-        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers; None if it was not measured.
+        relative_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, six digits of it; None if it was not
+            measured.
         task: Loss on the task that the size was chosen by, if it was chosen by one.
         refit: ``fit``, or ``unbiased`` where ΔŴ was scaled to the norm of ΔW.
     """

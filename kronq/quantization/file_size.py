@@ -6,13 +6,22 @@ from dataclasses import replace
 
 from kronq.model.adapter import Adapter
 from kronq.packed import pack_adapter
+from kronq.quantization.config_checks import MAX_BPW
 
-_LONGEST_ERROR = 0.00012345678901234567
-"""Placeholder for the relative error in the manifest, with as many digits as it can have."""
+_LONGEST_ERROR = 0.0000123456
+"""Placeholder for the relative error: six digits in as many characters as JSON has for them."""
+
+SMALL_FILE = 2400
+"""Bytes of a file below which most of it may be header."""
+
+
+def most_bytes(parameters: int) -> int:
+    """Returns bytes that entropy-coded files of so many parameters never need."""
+    return MAX_BPW * parameters // 8 + SMALL_FILE
 
 
 def file_size(adapter: Adapter) -> int:
-    """Returns the bytes of the packed file, with a relative error of most digits in its manifest.
+    """Returns the bytes of the packed file, with the longest relative error in its manifest.
 
     Args:
         adapter: A quantized adapter, or a float one, which has no error to tell.

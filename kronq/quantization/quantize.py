@@ -28,6 +28,7 @@ from kronq.quantization.file_size import file_size
 from kronq.quantization.layer_overrides import check_overrides
 from kronq.quantization.mixed.native import native
 from kronq.quantization.uniform.layer import quantize_layer
+from kronq.units import six_digits
 
 
 def quantize(
@@ -52,7 +53,7 @@ def quantize(
 
     Returns:
         The quantized adapter. Its recipe holds the settings and the relative error
-        ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, and ``save`` writes both.
+        ‖ΔW − ΔŴ‖ / ‖ΔW‖ over all layers, to six digits, and ``save`` writes both.
 
     Raises:
         ArgumentError: The adapter is quantized already, has no layer that an override matches, or
@@ -81,7 +82,7 @@ def quantize(
         check_norms(adapter)
         quantized = _within_budget(adapter, config, second_moments, progress)
     assert quantized.recipe is not None  # noqa: S101
-    error = relative_error(adapter, quantized)
+    error = six_digits(relative_error(adapter, quantized))
     return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
 
 
@@ -166,12 +167,7 @@ def _filled(
     """Fills a file of ``size`` bytes."""
     bpw = round(8 * size / adapter.parameters, 4)
     if isinstance(config, Compact):
-        if not 0 < bpw <= MAX_BPW:
-            expected = f"more than 0, at most {MAX_BPW}"
-            raise ArgumentError(
-                "compact codes of so many bits per weight", found=bpw, expected=expected
-            )
-        recipe = Recipe("compact", bpw, refit=config.refit)
+        recipe = Recipe("compact", min(max(bpw, 1e-4), MAX_BPW), refit=config.refit)
         filled = fill_size(adapter, size, recipe, progress, second_moments)
         return _refitted(adapter, filled, config.refit)
     filled = native(adapter, size=size, moments=second_moments, progress=progress)

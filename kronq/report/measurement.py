@@ -25,6 +25,7 @@ from kronq.report.coding_cost import coding_costs, round_to_bytes
 from kronq.report.models import CalibrationData, CodeHistogram, LayerStatistics, TotalStatistics
 from kronq.report.report import Report
 from kronq.report.statistics import LayerSums, add_statistics, relative_norm, statistics_fields
+from kronq.units import six_digits
 
 
 def measure(
@@ -82,7 +83,9 @@ def measure(
 def _with_error(adapter: Adapter, relative_error: float) -> Adapter:
     if adapter.recipe is None:
         return adapter
-    return replace(adapter, recipe=replace(adapter.recipe, relative_error=relative_error))
+    return replace(
+        adapter, recipe=replace(adapter.recipe, relative_error=six_digits(relative_error))
+    )
 
 
 def _measure_layers(

@@ -370,3 +370,15 @@ def test_outputs_that_are_one_file_or_no_page(kronq: Kronq, trained: Path, out: 
     line = kronq.refuses("quantize", trained, *options[:2], "--html", out / "a.txt")
     assert "expected an .html file" in line
     assert files(out) == []
+
+
+@pytest.mark.parametrize("method", ["native", "compact"])
+def test_a_size_above_what_codes_can_use_is_a_note(
+    kronq: Kronq, trained: Path, out: Path, method: str
+) -> None:
+    options = ("--method", method, "--size", "10MB")
+    result = kronq("quantize", trained, "-o", out / "a.safetensors", *options)
+    assert result.code == 0
+    note = f"{method} codes have no use for 10,000,000 bytes; this is their best file\n"
+    assert result.err == f"kronq: {note}"
+    assert kronq("quantize", trained, "--dry-run", "--size", "2KB", "--json").err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,50 @@ def test_an_error_is_met_where_the_header_weighs_most(max_error: float) -> None:
     adapter = Adapter({f"h.{i}.q": adapters.kron(rng) for i in range(3)})
     found = kronq.quantize(adapter, kronq.Compact(max_error=max_error))
     assert 0.9 * max_error <= kronq.measure(adapter, found).total.relative_error <= max_error
+
+
+@pytest.mark.parametrize("kind", ["kron", "lora"])
+def test_the_smallest_of_small_files_is_found(kind: str) -> None:
+    """No size that is asked for, of those up to 40 bytes smaller, is within the error."""
+    rng = np.random.default_rng(0)
+    adapter = Adapter({f"h.{i}.q": adapters.KINDS[kind](rng) for i in range(3)})
+    best = kronq.quantize(adapter, kronq.Compact(max_error=0.482))
+    nbytes = len(pack_adapter(best))
+    assert kronq.measure(adapter, best).total.relative_error <= 0.482
+    for size in range(nbytes - 40, nbytes, 4):
+        smaller = kronq.quantize(adapter, kronq.Compact(size=size))
+        assert kronq.measure(adapter, smaller).total.relative_error > 0.482
+
+
+def test_small_files_use_the_bytes_that_they_are_given() -> None:
+    """The rates of the codes were learned from an empty file: 588 bytes were all zeros."""
+    rng = np.random.default_rng(0)
+    adapter = Adapter({f"h.{i}.q": adapters.kron(rng) for i in range(3)})
+    errors = []
+    for size in range(460, 800, 20):
+        quantized = kronq.quantize(adapter, kronq.Compact(size=size))
+        assert size - 12 <= len(pack_adapter(quantized)) <= size
+        errors.append(kronq.measure(adapter, quantized).total.relative_error)
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("kind", list(adapters.KINDS))
+def test_a_size_above_what_codes_can_use_gives_the_best_file(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    adapter = Adapter({f"h.{i}.q": adapters.KINDS[kind](rng) for i in range(2)})
+    best = kronq.quantize(adapter, kronq.Compact(size="10MB"))
+    assert 1.5 * adapter.parameters < len(pack_adapter(best)) < 1.5 * adapter.parameters + 600
+    assert kronq.measure(adapter, best).total.relative_error < 0.001
+    kronq.quantize(adapter, kronq.Native(size="10MB"))
+
+
+def test_figures_in_a_file_have_six_digits() -> None:
+    """A version of numpy that adds in another order writes the same bytes."""
+    adapter = layers("lora", 3)
+    data = pack_adapter(kronq.quantize(adapter, bits=4))
+    found = re.search(rb'relative_error\\":([0-9.e-]+)', data)
+    assert found is not None
+    assert 6 <= len(found[1].lstrip(b"0.")) <= 6
 
 
 @pytest.mark.parametrize("method", ["native", "compact", "rtn"])
@@ -161,7 +206,8 @@ def test_the_file_says_how_it_was_made(tmp_path: Path) -> None:
             assert found.bpw == pytest.approx(config.bpw, rel=1e-3)  # type: ignore[union-attr]
             found = replace(found, bpw=config.bpw)  # type: ignore[union-attr]
         assert found == config
-        assert recipe.relative_error == kronq.measure(adapter, quantized).total.relative_error
+        measured = kronq.measure(adapter, quantized).total.relative_error
+        assert recipe.relative_error == float(f"{measured:.6g}")
 
 
 def test_native_codes_do_not_depend_on_the_gauge() -> None:

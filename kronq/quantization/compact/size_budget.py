@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from kronq.model.delta import ONE, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.second_moments import LayerMoments
 from kronq.packed import group_layers
-from kronq.quantization.file_size import file_size
+from kronq.quantization.compact.step_search import CLOSE, StepSearch
+from kronq.quantization.config_checks import MAX_BPW
+from kronq.quantization.file_size import SMALL_FILE, file_size
 from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import channel_lengths
@@ -30,8 +32,6 @@ _SAMPLE = 400_000
 """Parameters that the rate tables are learned from."""
 _HEADER = 1200
 """Typical bytes of a header, where only some layers are coded."""
-_CLOSE = 0.998
-"""Share of the size from which the search ends."""
 
 
 def fill_size(
@@ -45,7 +45,8 @@ def fill_size(
 
     Args:
         adapter: As it was trained.
-        size: Bytes of the file, header included.
+        size: Bytes of the file, header included. Of more than ``MAX_BPW`` bits per weight and a
+            header, that many are filled.
         recipe: Recipe of the file.
         progress: Called with (passes done, passes at most).
         moments: Second moments of every layer, or None.
@@ -55,9 +56,10 @@ def fill_size(
     """
     adapter = order_as_in_file(adapter)
     targets = prepare_targets(adapter, moments)
+    size = _usable_size(adapter, targets, size, recipe)
     step, tables = _learn_tables(adapter, targets, size)
     best: tuple[int, RoundedLevels] | None = None
-    search = _StepSearch(size)
+    search = StepSearch(size)
     nbytes = 0
     for done in range(_PASSES):
         levels = round_targets(targets, step, tables)
@@ -67,7 +69,7 @@ def fill_size(
             best = nbytes, levels
         if progress is not None:
             progress(done + 1, _PASSES)
-        if best is not None and best[0] >= _CLOSE * size:
+        if best is not None and best[0] >= CLOSE * size:
             break
         step = search.next_step(step, nbytes)
     if progress is not None:
@@ -84,6 +86,18 @@ def fill_size(
     return replace(adapter, layers=ordered, recipe=recipe)
 
 
+def _usable_size(
+    adapter: Adapter, targets: Sequence[LayerTarget], size: int, recipe: Recipe
+) -> int:
+    """Returns ``size``, or the bytes of ``MAX_BPW`` bits per weight and a header, if it is more."""
+    most = MAX_BPW * adapter.parameters // 8
+    if size <= most:
+        return size
+    zeros = round_targets(targets, gaussian_step(targets, 0), RateTables())
+    layers = build_coded_layers(adapter, targets, zeros)
+    return min(size, most + file_size(replace(adapter, layers=layers, recipe=recipe)))
+
+
 def _learn_tables(
     adapter: Adapter, targets: Sequence[LayerTarget], size: int
 ) -> tuple[float, RateTables]:
@@ -92,13 +106,16 @@ def _learn_tables(
     Large adapters are sampled by layers. The tables stay fixed from then on, so that bytes fall
     steadily with the step.
     """
+    if size < SMALL_FILE:  # learned shifts would take more in the manifest than they gain
+        codes = min(size // 2, MAX_BPW * adapter.parameters // 8)
+        return gaussian_step(targets, codes), RateTables(shifts=(0, 0, 0))
     stride = max(1, -(-adapter.parameters // _SAMPLE))
     sample = list(targets[::stride])
     names = list(adapter)[::stride]
     part = replace(adapter, layers={name: adapter[name] for name in names})
     share = max(1, (size - _HEADER) * part.parameters // adapter.parameters)
     step, tables = gaussian_step(sample, share), RateTables()
-    search = _StepSearch(share)
+    search = StepSearch(share)
     for _ in range(_LEARNING_PASSES):
         _, tables = round_and_learn(sample, step, tables)
         levels, tables = round_and_learn(sample, step, tables)
@@ -149,44 +166,3 @@ def gaussian_step(targets: Sequence[LayerTarget], size: int) -> float:
         bits = 0.5 * np.log2(1 + (4.13 * sigma / (2 * step)) ** 2)
         low, high = (step, high) if float(bits @ count) > 8 * size else (low, step)
     return math.sqrt(low * high)
-
-
-@dataclass
-class _StepSearch:
-    """Search for the step at which the codes take ``size`` bytes, or just less.
-
-    Attributes:
-        size: The bytes.
-        trials: (log2 of the step, bytes) of every trial.
-    """
-
-    size: int
-    trials: list[tuple[float, int]] = field(default_factory=list)
-
-    def next_step(self, step: float, nbytes: int) -> float:
-        """Adds a trial, and returns the step to try next."""
-        self.trials.append((math.log2(step), nbytes))
-        goal = self.size * (1 + _CLOSE) / 2
-        too_large = [trial for trial in self.trials if trial[1] > self.size]
-        fitting = [trial for trial in self.trials if trial[1] <= self.size]
-        if too_large and fitting:
-            # The nearest on both sides; interpolation and halving in turn: bytes fall unevenly.
-            a, a_bytes = max(too_large)
-            b, b_bytes = min(
-                (trial for trial in fitting if trial[0] > a),
-                default=max(fitting, key=lambda trial: trial[1]),
-            )
-            part = 0.5 if len(self.trials) % 2 else (a_bytes - goal) / (a_bytes - b_bytes)
-            return float(2.0 ** (a + (b - a) * min(max(part, 0.05), 0.95)))
-        move = (math.log2(goal) - math.log2(nbytes)) / self._slope()
-        return float(2.0 ** (self.trials[-1][0] + min(max(move, -3.0), 3.0)))
-
-    def _slope(self) -> float:
-        """Returns the change of log2 bytes per doubling of the step, from the last two trials."""
-        if len(self.trials) < 2:
-            return -0.5
-        (before, before_bytes), (last, last_bytes) = self.trials[-2:]
-        if before == last or before_bytes == last_bytes:
-            return -0.5
-        slope = (math.log2(last_bytes) - math.log2(before_bytes)) / (last - before)
-        return min(max(slope, -2.0), -0.1)

@@ -21,6 +21,7 @@ from kronq.io.examples import Example, read_examples
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.second_moments import LayerMoments
+from kronq.quantization.config_checks import MAX_BPW
 from kronq.quantization.distill.choice_rows import encode_questions
 from kronq.quantization.distill.divergence import CHOICE_WEIGHT
 from kronq.quantization.distill.latents import (
@@ -33,6 +34,7 @@ from kronq.quantization.distill.latents import (
 from kronq.quantization.distill.optimizer import MatrixAdam
 from kronq.quantization.distill.question_batches import draw_batches
 from kronq.quantization.distill.student import Student
+from kronq.quantization.file_size import most_bytes
 from kronq.trellis.rounding import MULTIPLIER, RoundedLevels
 
 _FINAL_RATE = 0.1
@@ -102,7 +104,8 @@ def tune(
     questions = list(encode_questions(examples, tokenize))
     if not questions:
         raise ArgumentError("the data has no answer to tune to")
-    recipe = Recipe("tuned", round(8 * size / adapter.parameters, 4))
+    size = min(size, most_bytes(adapter.parameters))
+    recipe = Recipe("tuned", min(round(8 * size / adapter.parameters, 4), MAX_BPW))
     latents = initialize_latents(adapter, size, recipe, moments)
     multiplier, optimizer = MULTIPLIER, MatrixAdam(settings.rate)
     batches = draw_batches(questions, settings.seed)
