@@ -279,7 +279,7 @@ def _note_unused_bytes(choice: MethodChoice, report: Report) -> None:
     asked = size or (bpw or 0) * report.total.parameters / 8
     if report.total.bytes < _USED * asked and verbosity.get() >= 0:
         line = f"{choice.config.method} codes have no use for {asked:,.0f} bytes"
-        shared.note(f"{line}; this is their best file")
+        shared.note(f"kronq: note: {line}; this is their best file")
 
 
 def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | None) -> Adapter:

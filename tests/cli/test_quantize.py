@@ -380,5 +380,5 @@ def test_a_size_above_what_codes_can_use_is_a_note(
     result = kronq("quantize", trained, "-o", out / "a.safetensors", *options)
     assert result.code == 0
     note = f"{method} codes have no use for 10,000,000 bytes; this is their best file\n"
-    assert result.err == f"kronq: {note}"
+    assert result.err == f"kronq: note: {note}"
     assert kronq("quantize", trained, "--dry-run", "--size", "2KB", "--json").err == ""

@@ -147,8 +147,11 @@ def test_options_that_do_not_go_together(kronq: Kronq, learned: Path, questions:
     ("text", "told"),
     [
         (None, "no such file"),
-        ('{"question": "q", "answer": 0}', "line 1 is no example; found KeyError: 'choices'"),
-        ('{"question": "q", "choices": ["a"], "answer": 1}', "answer 1 is no index"),
+        (
+            '{"question": "q", "answer": 0}',
+            "line 1 is no example; found 'question' without 'choices'",
+        ),
+        ('{"question": "q", "choices": ["a"], "answer": 1}', "'answer' is 1, no index"),
         ("", "the text is empty"),
     ],
 )
