@@ -61,9 +61,10 @@ def command(
     """Score ADAPTERS, packed or not, on the same questions; without any, the base alone.
 
     A line of FILE.jsonl, or an item of a JSON list, is {"question", "choices", "answer": index},
-    {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or {"text"}. NLL is the negative log-likelihood of the right answers, per token; accuracy, how
-    often the right choice is the likeliest; recall, how often every token of the right answer is.
-    Changes are against the first line, with paired 95 % intervals.
+    {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or {"text"}. NLL is
+    the negative log-likelihood of the right answers, per token; accuracy, how often the right
+    choice is the likeliest; recall, how often every token of the right answer is. Changes are
+    against the first line, with paired 95 % intervals.
     """
     if len(set(adapters)) != len(adapters):
         raise KronqError("the same adapter is given twice", found=", ".join(adapters))
