@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   kronq calibrate my-lokr/ --calibration notes.txt --base base/
-  kronq calibrate my-lokr/ --calibration questions.jsonl --hf-model SmolLM2/ --metric two-sided
+  kronq calibrate my-lokr/ --calibration questions.jsonl \\
+      --hf-model SmolLM2/ --metric two-sided
 """
 
 

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   kronq chat base/
-  kronq chat slots/ --adapter arc=small.safetensors --adapter other.safetensors
-  kronq chat slots/ --adapter both=a.safetensors@0.7 --adapter both=b.safetensors@0.3
-  printf 'Hello!\\n/adapter none\\nHello!\\n' | kronq chat slots/ --adapter arc=small.safetensors
+  kronq chat slots/ --adapter arc=small.safetensors \\
+      --adapter other.safetensors
+  kronq chat slots/ --adapter both=a.safetensors@0.7 \\
+      --adapter both=b.safetensors@0.3
+  printf 'Hello!\\n/adapter none\\nHello!\\n' | kronq chat slots/ \\
+      --adapter arc=small.safetensors
 """
 
 COMMANDS = """\

@@ -22,9 +22,11 @@ EXAMPLES = """\b
 Examples:
   kronq convert my-lokr-4bit.safetensors --to peft -o my-lokr-again
   kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
-  kronq convert lycoris.safetensors --to lora -o my-lora --base-model Qwen/Qwen3-0.6B
+  kronq convert lycoris.safetensors --to lora -o my-lora \\
+      --base-model Qwen/Qwen3-0.6B
   kronq convert factors.safetensors --to lora -o my-lora --alpha 32
-  kronq convert small.safetensors --to onnx_adapter --model app/ -o small.onnx_adapter
+  kronq convert small.safetensors --to onnx_adapter \\
+      --model app/ -o small.onnx_adapter
 """
 
 

@@ -24,9 +24,12 @@ ADAPTER = "adapter"
 EXAMPLES = """\b
 Examples:
   kronq run base/ --prompt "The capital of France is" --max-tokens 12
-  kronq run out/ --chat --prompt "Write a haiku about rain." --temperature 0.7 --seed 1
-  kronq run slots/ --adapter small.safetensors --prompt "Which gas do plants take in?"
-  kronq run slots/ --adapter a.safetensors@0.7 --adapter b.safetensors@0.3 --prompt "Hello"
+  kronq run out/ --chat --prompt "Write a haiku about rain." \\
+      --temperature 0.7 --seed 1
+  kronq run slots/ --adapter small.safetensors \\
+      --prompt "Which gas do plants take in?"
+  kronq run slots/ --adapter a.safetensors@0.7 \\
+      --adapter b.safetensors@0.3 --prompt "Hello"
   cat question.txt | kronq run out/ --chat --prompt - --json
 """
 

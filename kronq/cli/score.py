@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   kronq score my-lokr/ small.safetensors --base base/ --tasks questions.jsonl
-  kronq score my-lokr/ --no-adapter --base base/ --tasks questions.jsonl --limit 100
+  kronq score my-lokr/ --no-adapter --base base/ --tasks questions.jsonl \\
+      --limit 100
   kronq score --base base/ --tasks questions.jsonl --json
 """
 BASE_LABEL = "no adapter"

@@ -143,7 +143,7 @@ def run_search(
             options=SearchOptions(
                 judge=options.judge,
                 cache=options.cache,
-                on_trial=lambda trial: click.echo(trial_line(trial), err=True),
+                on_trial=lambda trial: shared.inform(trial_line(trial)),
                 progress=progress,
             ),
         )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  kronq web app/ --adapter small.safetensors --adapter tiny.safetensors --install
+  kronq web app/ --adapter small.safetensors --adapter tiny.safetensors \\
+      --install
   kronq web app/ --adapter small.safetensors -o site
   kronq web site/
 """

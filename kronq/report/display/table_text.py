@@ -176,7 +176,7 @@ def _render_records(columns: Sequence[Column], width: int) -> list[str]:
 
 def _title_words(title: str) -> list[str]:
     """Splits a title where it may be wrapped; a unit stays with the word before it."""
-    return re.split(r"(?<=/)|\s(?!%|dB\b|\()", title)
+    return re.split(r"(?<=/)|\s(?!%|dB\b)", title)
 
 
 def _wrap_title(title: str, width: int) -> list[str]:
