@@ -13,9 +13,11 @@ import pytest
 from tests.fuzzing import register_profiles
 from tests.paths import ROOT
 from tests.tiny_llama import llama_bases, once_per_run, tiny_base, tiny_build, tiny_hf
-from tests.tiny_phi3 import phi3_bases, phi3_hf
+from tests.tiny_phi3 import granite_bases, granite_hf, phi3_bases, phi3_hf
 
 __all__ = [
+    "granite_bases",
+    "granite_hf",
     "llama_bases",
     "once_per_run",
     "phi3_bases",

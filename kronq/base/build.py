@@ -73,7 +73,7 @@ def build_base(
         precision: ``as-is``: a GGUF's own blocks, exact; ``fp32``; ``fp16``; or ``int4``: 4-bit
             weights in blocks of 32 (plain rounding, which hurts small models), float32 arithmetic.
             None is ``as-is`` for a GGUF file and ``fp32`` for a folder.
-        fuse_qkv: Make q, k and v one MatMul. Adapters name them one by one, so the default is not.
+        fuse_qkv: Make q, k and v one MatMul; adapters with either form fit it.
         fast: With ``as-is`` or ``int4``: round activations to int8, for twice the speed. Two nearly
             equal adapters then differ visibly.
         force: Replace ``out`` if it exists.

@@ -36,7 +36,7 @@ Examples:
     help="as-is keeps a GGUF's own blocks (its default); fp32 (a folder's default) equals the "
     "source; fp16 is half of it; int4 is a seventh, and hurts small models.",
 )
-@click.option("--fuse-qkv", is_flag=True, help="Make q, k and v one MatMul, for no adapters on it.")
+@click.option("--fuse-qkv", is_flag=True, help="Make q, k and v one MatMul.")
 @click.option(
     "--fast",
     is_flag=True,

@@ -56,15 +56,19 @@ class Kind:
 
 
 def language_model(folder: Path) -> Kind:
-    """A llama or a Phi-3; every linear layer but the head."""
+    """A language model; every linear layer but the head."""
     config = AutoConfig.from_pretrained(folder)
-    fused = ("qkv_proj", "gate_up_proj", "o_proj", "down_proj")
-    apart = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    layers = {
+        "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        "granitemoehybrid": (*attention, "input_linear", "output_linear"),
+        "llama": (*attention, "gate_proj", "up_proj", "down_proj"),
+    }
     return Kind(
         lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
         lambda model, **told: model(**told).logits,
         {"input_ids": TOKENS, "attention_mask": np.ones_like(TOKENS)},
-        fused if config.model_type == "phi3" else apart,
+        layers[config.model_type],
         config.hidden_size // config.num_attention_heads,
     )
 

@@ -37,6 +37,7 @@ GEMM = ("float", "int8")
 REAL = [
     *(f"minilm {how}, lokr" for how in MINILM),
     "minilm dynamo, lora",
+    "granite fp32, lokr",
     *(f"smollm {how}, lokr" for how in ("fp32", "gguf")),
 ]
 MATRIX = [
@@ -107,12 +108,9 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name, family = request.param.split(", ")
     model, how = name.split(" ", 1)
     given = request.getfixturevalue
-    if model == "llama":
-        folder, kind = given("llama_bases") / how, bases.language_model(given("tiny_hf"))
-        file = folder / "model.onnx"
-    elif model == "phi3":
-        folder, kind = given("phi3_bases") / how, bases.language_model(given("phi3_hf"))
-        file = folder / "model.onnx"
+    if model in ("llama", "phi3", "granite"):
+        kind = bases.language_model(given("tiny_hf" if model == "llama" else f"{model}_hf"))
+        file = given(f"{model}_bases") / how / "model.onnx"
     elif model == "smollm":
         folder = given({"fp32": "smollm_base", "gguf": "smollm_q4"}[how])
         kind, file = bases.language_model(given("smollm_hf")), folder / "model.onnx"

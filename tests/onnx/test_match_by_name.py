@@ -203,6 +203,14 @@ def test_a_third_that_does_not_fit_a_fused_weight(
         export_onnx(tiny.adapter("lora", layers=layers), tmp_path / "base.onnx", tmp_path / "out")
 
 
+def test_granites_names_for_gate_up_and_down() -> None:
+    names = [f"model.layers.0.mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+    layers = [f"model.layers.0.shared_mlp.{part}_linear" for part in ("input", "output")]
+    matches = match_layers(layers, find_sites(base(names)))
+    found = [[site.source.name for site in matches[layer]] for layer in layers]
+    assert found == [names[:2], names[2:]]
+
+
 def test_the_exporters_own_scopes_come_first() -> None:
     names = ["val_12", "model.embed_tokens.weight"]
     model = base(names, scopes=["model.layers.0.self_attn.q_proj", "lm_head"])

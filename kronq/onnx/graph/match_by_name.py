@@ -19,6 +19,14 @@ from kronq.onnx.graph.sites import Site
 
 _SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
 
+_ALIASES = {
+    "_self_attn_": "_attn_",
+    "_shared_mlp_": "_mlp_",  # Granite 4
+    "_input_linear_": "_gate_up_proj_",
+    "_output_linear_": "_down_proj_",
+}
+"""Modules that onnxruntime-genai's builder calls otherwise than transformers."""
+
 _WRAPPERS = ("base_model", "language_model", "text_model", "model")
 """Modules around a whole language model; those of one half (encoder, vision_tower) are not here."""
 _ONLY_WRAPPERS = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)})_)*")
@@ -29,8 +37,10 @@ _Index = dict[str, list[Site]]
 
 def canonical(name: str) -> str:
     """Returns one spelling for ``/model/layers.0/attn/q_proj``, ``model.layers.0.attn.q_proj``."""
-    text = _SEPARATORS.sub("_", strip_prefix(name)).strip("_").lower()
-    return f"_{text}_".replace("_self_attn_", "_attn_").strip("_")
+    text = f"_{_SEPARATORS.sub('_', strip_prefix(name)).strip('_').lower()}_"
+    for other, own in _ALIASES.items():
+        text = text.replace(other, own)
+    return text.strip("_")
 
 
 @dataclass(frozen=True)
