@@ -6,6 +6,7 @@ import contextlib
 import io
 from pathlib import Path
 
+from kronq.base.gguf_sizes import check_gguf
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.extras import require
 from kronq.io.files import new_folder
@@ -40,6 +41,7 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
     if not is_gguf(file):
         raise FormatError("not a GGUF file", path=source, expected="a file that begins with 'GGUF'")
     require("base", "a GGUF file", "torch", "transformers", "gguf", "accelerate")
+    check_gguf(file)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import TypeAdapter
+
 import kronq
 from kronq.evaluate.score import ExampleScore, score_examples
 from kronq.evaluate.task_model import TaskModel
@@ -114,8 +116,7 @@ class TaskCache:
 
 
 def _read_scores(file: Path) -> list[ExampleScore]:
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    return [ExampleScore(**{**row, "top": tuple(row["top"])}) for row in rows]
+    return TypeAdapter(list[ExampleScore]).validate_json(file.read_bytes(), strict=True)
 
 
 def _write_scores(scores: list[ExampleScore]) -> bytes:

@@ -12,14 +12,13 @@ from kronq.errors import (
     ArgumentError,
     FormatError,
     KronqError,
-    MismatchError,
     NotFoundError,
     check_type,
     listing,
 )
 from kronq.genai.adapter_cache import AdapterFile, AdapterSource, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
-from kronq.onnx.slots.read_onnx_adapter import read_input_names
+from kronq.onnx.slots.read_onnx_adapter import refuse_unfit
 from kronq.onnx.slots.slot_spec import SlotSpec
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         self._refuse_loaded(name)
         adapter = prepare_adapter(source, self.slots)
         if adapter.file == adapter.origin:
-            check_names(adapter.file, self.slots)
+            refuse_unfit(adapter.file, self.slots)
         try:
             mapped = map_file(adapter.file)
         except (FormatError, NotFoundError):
@@ -176,19 +175,3 @@ def map_file(file: Path) -> Any:
     except Exception as error:  # ONNX Runtime's errors share no class of their own
         raise FormatError("not an .onnx_adapter file", path=file, found=str(error)) from None
     return adapter
-
-
-def check_names(file: Path, slots: SlotSpec) -> None:
-    """Refuses an ``.onnx_adapter`` that was made for another graph.
-
-    Raises:
-        MismatchError: It has inputs that the graph has not.
-    """
-    strange = read_input_names(file) - slots.input_names
-    if strange:
-        raise MismatchError(
-            "the .onnx_adapter belongs to another model",
-            path=file,
-            found=f"{len(strange)} inputs that this one does not have, as {min(strange)}",
-            hint="{write_onnx_adapter} makes one for this model",
-        )

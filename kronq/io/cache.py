@@ -67,13 +67,14 @@ def read_entry(file: Path, parse: Callable[[Path], T]) -> T | None:
 
     Args:
         file: An entry, or a file of one.
-        parse: Reads the file; raises KronqError, ValueError, TypeError or KeyError if damaged.
+        parse: Reads the file; raises KronqError, ValueError, TypeError, KeyError or RecursionError
+            if it is damaged.
     """
     try:
         value = parse(file)
     except OSError:
         return None
-    except (KronqError, ValueError, TypeError, KeyError):
+    except (KronqError, ValueError, TypeError, KeyError, RecursionError):
         with contextlib.suppress(OSError):
             file.unlink()
         return None

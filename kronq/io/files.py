@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from kronq import __version__
-from kronq.errors import ArgumentError, OutputExistsError, StrPath
+from kronq.errors import ArgumentError, KronqError, OutputExistsError, StrPath
+from kronq.io.json_file import read_json
 from kronq.io.unfinished import unfinished
 
 MARK = ".kronq"
@@ -153,10 +154,9 @@ def _replaceable_inode(folder: Path, subfolders: Collection[str]) -> int | None:
 
 def _has_mark(folder: Path) -> bool:
     try:
-        mark = json.loads((folder / MARK).read_text("utf-8"))
-    except (OSError, ValueError):
+        return "kronq" in read_json(folder / MARK)
+    except KronqError:
         return False
-    return isinstance(mark, dict) and "kronq" in mark
 
 
 def _replace_folder(work: Path, target: Path) -> None:

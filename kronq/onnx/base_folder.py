@@ -67,9 +67,30 @@ def load_base(path: Path) -> ir.Model:
         raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
     with guard_base(path):
         check_external_data(model, path)
+        _refuse_unmade_values(model, path)
         find_sites(model)  # so that whoever lists them later need not expect damage
         integer_node_types(model)
     return model
+
+
+def _refuse_unmade_values(model: ir.Model, path: Path) -> None:
+    """Refuses a graph that reads values which no node makes, as a damaged name leaves it.
+
+    Raises:
+        FormatError: There are some; the first is named.
+    """
+    graphs = [*model.graphs(), *(function.graph for function in model.functions.values())]
+    for node in (node for graph in graphs for node in graph):
+        for value in node.inputs:
+            if value is None or value.producer() is not None:
+                continue
+            if not (value.is_graph_input() or value.is_initializer()):
+                raise FormatError(
+                    "the graph reads a value that nothing makes",
+                    path=path,
+                    found=f"{value.name!r} at {node.name or node.op_type}",
+                    hint="was the export or the copy complete?",
+                )
 
 
 def copy_data(model: ir.Model, base: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from kronq.onnx.base_folder import copy_data, copy_sidecars, load_base
 from kronq.onnx.expand_blocks import expand_blocks, float_bytes
 from kronq.onnx.genai_config import library_name
 from kronq.onnx.model_files import ModelFiles, find_model
-from kronq.onnx.slots.read_onnx_adapter import read_input_names
+from kronq.onnx.slots.read_onnx_adapter import refuse_unfit
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import SUFFIX
@@ -109,9 +109,7 @@ def _check_model(found: ModelFiles) -> None:
 def _check_adapter(path: Path, spec: SlotSpec) -> None:
     """Refuses what the page could not load."""
     if path.suffix == SUFFIX:
-        unknown = read_input_names(path) - spec.input_names
-        if unknown:
-            raise UnsupportedError("made for another model", path=path, found=min(unknown))
+        refuse_unfit(path, spec)
         return
     file = open_packed(path)
     if file is None:

@@ -278,3 +278,36 @@ def test_data_under_the_name_of_an_exports_own_file(tmp_path: Path, name: str, f
     with pytest.raises(UnsupportedError, match="a name that the export needs"):
         export_onnx(tiny.adapter(), base / "model.onnx", tmp_path / "out", form)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["matmul-False", "gemm_t-True", "nbits", "qdq"])
+def test_a_value_that_nothing_makes(
+    tmp_path: Path, bases: dict[Path, onnx.ModelProto], name: str, form: str
+) -> None:
+    folder, good = next((f, m) for f, m in bases.items() if f.name == name)
+    for i in range(len(good.graph.node)):
+        model = onnx.ModelProto()
+        model.CopyFrom(good)
+        model.graph.node[i].input[0] = "gone"
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(FormatError, match="reads a value that nothing makes; found 'gone' at"):
+            export_onnx(tiny.adapter(), folder, tmp_path / "out", form, verify=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_of_an_outer_graph_are_made(tmp_path: Path) -> None:
+    """A branch of an If reads what is outside of it."""
+    tiny.build(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    outer = model.graph.output[0].name
+    inner = [helper.make_node("Identity", [outer], ["inner"])]
+    result = helper.make_tensor_value_info("inner", 1, None)
+    branch = helper.make_graph(inner, "b", [], [result])
+    condition = numpy_helper.from_array(np.array(True), "condition")
+    model.graph.initializer.append(condition)
+    model.graph.node.append(
+        helper.make_node("If", ["condition"], ["z"], then_branch=branch, else_branch=branch)
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    export_onnx(tiny.adapter(), tmp_path / "model.onnx", tmp_path / "out", "branch", verify=False)

@@ -32,10 +32,11 @@ from kronq.io.cache import cache_folder
 from kronq.io.checksummed import verify_trailer
 from kronq.model.adapter import Adapter, Origin
 from kronq.onnx.forms import Slots
+from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter
 from kronq.onnx.slots.slot_inputs import slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
-from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
+from kronq.onnx.slots.write_onnx_adapter import write_inputs, write_onnx_adapter
 from tests.adapters import kron, lora
 
 pytest.importorskip("onnxruntime_genai")
@@ -234,6 +235,36 @@ def test_adapters_that_are_refused(session, files, tiny_base, tmp_path):
         session.load("bad", tmp_path / "bad.onnx_adapter")
     session.unload("one")
     assert list(session.adapters) == ["two"]
+
+
+def test_onnx_adapters_of_strangers_are_refused(session, files, tmp_path):
+    """NaN ran through, and inputs that were not there were the base's."""
+    spec = SlotSpec.read(files / "model")
+    good = slot_inputs(kronq.load(files / "one.safetensors"), spec)
+    path = tmp_path / "x.onnx_adapter"
+
+    def write(arrays):
+        stacks = [InputStack([n], a.shape, a.dtype, lambda a=a: [a]) for n, a in arrays.items()]
+        write_inputs(stacks, path)
+
+    write(good)
+    session.load("good", path)
+    name = next(name for name, array in good.items() if array.dtype != np.int64)
+    bad = {name: np.array(array) for name, array in good.items()}
+    values = bad[name].reshape(-1)
+    at = -68 if values.dtype == np.uint8 else 0  # of bytes: before the padding
+    values[at : at + 4 // values.itemsize] = np.float32([np.nan]).view(values.dtype)
+    write(bad)
+    with pytest.raises(FormatError, match="values that are not finite; found"):
+        session.load("nan", path)
+    if len(good) > 1:
+        write({other: array for other, array in good.items() if other != name})
+        with pytest.raises(MismatchError, match="1 inputs too few, as"):
+            session.load("short", path)
+    write(good | {"y": np.zeros(3, np.float32)})
+    with pytest.raises(MismatchError, match="1 inputs that this one does not have, as y"):
+        session.load("long", path)
+    assert list(session.adapters) == ["one", "two", "good"]
 
 
 @pytest.mark.parametrize(

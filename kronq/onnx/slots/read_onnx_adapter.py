@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import FormatError, NotFoundError, StrPath
+from kronq.errors import FormatError, MismatchError, NotFoundError, StrPath
+from kronq.onnx.slots.slot_spec import SlotSpec
 
 
 def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:
@@ -18,20 +19,6 @@ def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:
         NotFoundError: It does not exist.
         FormatError: It is not such a file.
     """
-    return {name: np.array(value.numpy()) for name, value in _read_values(path).items()}
-
-
-def read_input_names(path: StrPath) -> set[str]:
-    """Returns the inputs that an ``.onnx_adapter`` fills.
-
-    Raises:
-        NotFoundError: It does not exist.
-        FormatError: It is not such a file.
-    """
-    return set(_read_values(path))
-
-
-def _read_values(path: StrPath) -> dict[str, Any]:
     import onnxruntime as ort
 
     file = Path(path)
@@ -39,6 +26,36 @@ def _read_values(path: StrPath) -> dict[str, Any]:
         raise NotFoundError("no such file", path=path)
     try:
         values = ort.AdapterFormat.read_adapter(str(file.absolute())).get_parameters()
+        return {name: np.array(value.numpy()) for name, value in values.items()}
     except Exception as error:  # ONNX Runtime's errors share no class of their own
         raise FormatError("not an .onnx_adapter file", path=path, found=str(error)) from None
-    return dict(values)
+
+
+def refuse_unfit(path: StrPath, slots: SlotSpec) -> None:
+    """Refuses an ``.onnx_adapter`` that a graph cannot run with, or would run as something else.
+
+    Raises:
+        MismatchError: It has inputs that the graph has not, or lacks some.
+        FormatError: It has values that are not finite, or is not such a file.
+    """
+    values = read_onnx_adapter(path)
+    strange, lacking = values.keys() - slots.input_names, slots.input_names - values.keys()
+    if strange or lacking:
+        raise MismatchError(
+            "the .onnx_adapter belongs to another model",
+            path=path,
+            found=f"{len(strange)} inputs that this one does not have, as {min(strange)}"
+            if strange
+            else f"{len(lacking)} inputs too few, as {min(lacking)}",
+            hint="{write_onnx_adapter} makes one for this model",
+        )
+    for name, array in values.items():
+        if array.dtype == np.uint8:  # its integers, too, are finite as floats
+            array = array.reshape(-1)[: array.size // 4 * 4].view("<f4")
+        if not np.isfinite(array).all():
+            raise FormatError(
+                "the adapter has values that are not finite",
+                path=path,
+                found=name,
+                hint="training diverged, or float16 overflowed",
+            )

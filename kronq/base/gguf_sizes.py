@@ -1,0 +1,48 @@
+"""Sizes that a GGUF file claims, checked against its tensors before a model of them is made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kronq.base.gguf_blocks import open_gguf
+from kronq.errors import FormatError
+
+_COUNTED = re.compile(r".+\.(block_count|expert_count|expert_used_count)")
+_MEASURED = re.compile(
+    r".+\.(embedding_length|feed_forward_length|expert_feed_forward_length|vocab_size"
+    r"|attention\.(head_count|head_count_kv|key_length|value_length))"
+)
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+def check_gguf(path: Path) -> None:
+    """Refuses a file whose settings ask for a larger model than its tensors are.
+
+    transformers makes the model of the settings first, and looks for its tensors then.
+
+    Raises:
+        FormatError: A setting is larger than any tensor, or the file is damaged.
+    """
+    try:
+        reader = open_gguf(path)
+        blocks = {int(match[1]) for t in reader.tensors if (match := _BLOCK.match(t.name))}
+        sizes = [int(size) for tensor in reader.tensors for size in tensor.shape]
+        claims = {
+            name: field.contents()
+            for name, field in reader.fields.items()
+            if _COUNTED.fullmatch(name) or _MEASURED.fullmatch(name)
+        }
+    except Exception as error:  # gguf raises whatever it hits first
+        raise FormatError("unreadable GGUF file", path=path, found=repr(error)) from error
+    largest = max(sizes, default=0)
+    for name, claim in claims.items():
+        limit = len(blocks) if name.endswith(".block_count") else largest
+        for value in claim if isinstance(claim, list) else [claim]:
+            if not isinstance(value, int) or not 0 <= value <= limit:
+                raise FormatError(
+                    f"{name} is larger than the file's tensors",
+                    path=path,
+                    found=str(value)[:40],
+                    expected=f"at most {limit}",
+                )
