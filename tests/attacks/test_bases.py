@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.onnx.export import export_onnx
 from kronq.onnx.graph.match_table import match_table
-from kronq.onnx.graph.sites import SCOPES
+from kronq.onnx.graph.site_names import SCOPES
 from tests.onnx import tiny_onnx as tiny
 
 SEEDS = 200
