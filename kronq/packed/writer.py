@@ -33,7 +33,7 @@ from kronq.packed.manifest import (
     required_version,
 )
 from kronq.trellis.coded_matrix import EntropyCoded
-from kronq.trellis.stream import StreamParameters, encode_layers
+from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
 SUFFIX = ".safetensors"
 
@@ -76,8 +76,12 @@ def check_packed_name(path: StrPath) -> None:
         raise FormatError("the packed file's name", path=path, expected=f"a {SUFFIX} file")
 
 
-def pack_adapter(adapter: Adapter) -> bytes:
+def pack_adapter(adapter: Adapter, stream: EncodedStream | None = None) -> bytes:
     """Packs an adapter; the same adapter gives the same bytes.
+
+    Args:
+        adapter: Quantized or not.
+        stream: Stream of its coded layers in the file's order, if at hand already.
 
     Returns:
         The bytes of the packed file.
@@ -94,7 +98,8 @@ def pack_adapter(adapter: Adapter) -> bytes:
         for role in matrices[0]:
             tensors |= _pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
         groups.append(_describe_group(names, layers))
-    stream = encode_layers([adapter[name] for names in grouped for name in names])
+    if stream is None:
+        stream = encode_layers([adapter[name] for names in grouped for name in names])
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
     manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from kronq.model.adapter import Adapter
 from kronq.packed import pack_adapter
 from kronq.quantization.config_checks import MAX_BPW
+from kronq.trellis.stream import EncodedStream
 
 _LONGEST_ERROR = 0.0000123456
 """Placeholder for the relative error: six digits in as many characters as JSON has for them."""
@@ -20,11 +21,12 @@ def most_bytes(parameters: int) -> int:
     return MAX_BPW * parameters // 8 + SMALL_FILE
 
 
-def file_size(adapter: Adapter) -> int:
+def file_size(adapter: Adapter, stream: EncodedStream | None = None) -> int:
     """Returns the bytes of the packed file, with the longest relative error in its manifest.
 
     Args:
         adapter: A quantized adapter, or a float one, which has no error to tell.
+        stream: Stream of its coded layers in the file's order, if at hand already.
     """
     recipe = adapter.recipe and replace(adapter.recipe, relative_error=_LONGEST_ERROR)
-    return len(pack_adapter(replace(adapter, recipe=recipe)))
+    return len(pack_adapter(replace(adapter, recipe=recipe), stream))

@@ -65,8 +65,20 @@ def quantize(
         >>> quantized = kronq.quantize(adapter, kronq.Compact(size="150KB"))
         >>> kronq.save(quantized, "small.safetensors")
     """
+    quantized = quantize_unmeasured(adapter, _config(config, bits), second_moments, progress)
+    assert quantized.recipe is not None  # noqa: S101
+    error = six_digits(relative_error(adapter, quantized))
+    return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
+
+
+def quantize_unmeasured(
+    adapter: Adapter,
+    config: Config,
+    second_moments: SecondMoments | None = None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Quantizes as ``quantize`` does; without the error, which ``measure`` computes anyway."""
     check_type("adapter", adapter, Adapter)
-    config = _config(config, bits)
     refuse_quantized(adapter)
     check_finite(adapter)
     if isinstance(config, Float16 | Uniform):
@@ -74,16 +86,11 @@ def quantize(
             raise ArgumentError(
                 f"{config.method} codes do not use second_moments", expected="native or compact"
             )
-        quantized = _uniform(adapter, config, progress)
-    elif isinstance(config, Tuned):
-        check_norms(adapter)
-        quantized = _tuned(adapter, config, second_moments, progress)
-    else:
-        check_norms(adapter)
-        quantized = _within_budget(adapter, config, second_moments, progress)
-    assert quantized.recipe is not None  # noqa: S101
-    error = six_digits(relative_error(adapter, quantized))
-    return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
+        return _uniform(adapter, config, progress)
+    check_norms(adapter)
+    if isinstance(config, Tuned):
+        return _tuned(adapter, config, second_moments, progress)
+    return _within_budget(adapter, config, second_moments, progress)
 
 
 def refuse_quantized(adapter: Adapter) -> None:

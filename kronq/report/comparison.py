@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from kronq.errors import ArgumentError, check_type
+from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
-from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
-from kronq.quantization.config_names import config_for
-from kronq.quantization.quantize import quantize
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.comparison_models import (
     Baseline,
@@ -19,7 +15,10 @@ from kronq.report.comparison_models import (
     Comparison,
     ComparisonRow,
     EqualBytesFit,
+    Verdict,
 )
+from kronq.report.comparison_settings import METHODS, Setting, make_files, plan_files
+from kronq.report.equal_bytes import Entry, best_fit, contests
 from kronq.report.measurement import measure
 from kronq.report.models import TotalStatistics
 
@@ -27,97 +26,99 @@ BOUND_POINTS = 40
 """Points of each adapter's bound."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """Row to measure: a method of kronq at a width, or a baseline."""
-
-    adapter: str
-    method: str | Baseline
-    bits: float
-
-
 def compare(
     adapters: Mapping[str, Adapter],
     bits: Sequence[float] = (16, 8, 4, 3, 2),
     *,
-    methods: Sequence[str] = ("balanced",),
+    sizes: Sequence[int | str] = (),
+    methods: Sequence[str] = METHODS,
     baselines: Sequence[Baseline] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Quantizes every adapter at every width and measures each result.
+    """Quantizes every adapter as ``quantize`` does, and measures each result.
 
     Args:
         adapters: Label → adapter.
-        bits: Widths; 16 is float16, whatever the method, and widths that fixed-width codes do not
-            have (such as 2.5) are for ``compact`` alone.
-        methods: Some of ``native``, ``balanced``, ``rtn`` and ``compact``.
+        bits: Widths; 16 is float16, whatever the method. For ``compact`` any number of bits per
+            weight, counted in the adapter with fewest weights: the others get as many bytes, so
+            that their files are of one size.
+        sizes: Sizes of whole files, for ``native`` and ``compact``: bytes, or texts such as
+            ``"150KB"``.
+        methods: Some of ``native``, ``compact``, ``balanced`` and ``rtn``.
         baselines: Other tools, from ``benchmarks.baselines.installed()``.
         progress: Called with (measurements done, measurements in all).
 
     Raises:
-        KronqError: No method has one of the widths; and as ``quantize`` does.
+        KronqError: No method has one of the widths, or no file can be made; and as ``quantize``
+            does.
+
+    Example:
+        >>> adapters = {"lokr": kronq.load("my-lokr"), "lora": kronq.load("my-lora")}
+        >>> print(kronq.compare(adapters, (4, 2)))
     """
-    check_type("adapters", adapters, Mapping)
-    for width in bits:
-        check_type("bits", width, int, float)
-    jobs = list(_jobs(adapters, bits, methods, baselines))
+    settings = plan_files(adapters, bits, sizes, methods)
     bounds = {label: gaussian_bound(adapter) for label, adapter in adapters.items()}
-    rows = []
-    for done, job in enumerate(jobs, 1):
-        rows.append(_measure_row(job, adapters[job.adapter], bounds[job.adapter]))
-        if progress is not None:
-            progress(done, len(jobs))
-    sizes = {label: [row.bytes for row in rows if row.adapter == label] for label in adapters}
+    count = len(settings) + len(adapters) * len(baselines)
+    rows: list[ComparisonRow] = []
+    left_out: list[str] = []
+    error: ArgumentError | None = None
+    done = 0
+    for label, adapter in adapters.items():
+        own = [setting for setting in settings if setting.adapter == label]
+        for setting, made in make_files(adapters, own):
+            if isinstance(made, ArgumentError):
+                error = made
+                left_out.append(f"{label}, {setting.method}: {made}")
+            else:
+                rows.append(_measure_file(setting, adapter, made, bounds[label]))
+            done = _count(progress, done, count)
+        for baseline in baselines:
+            rows.append(_measure_baseline(baseline, label, adapter, bounds[label]))
+            done = _count(progress, done, count)
+    if error is not None and not rows:
+        raise error
+    sizes_by_label = {label: [r.bytes for r in rows if r.adapter == label] for label in adapters}
     return Comparison(
         rows=[row.model_copy(update={"equal_bytes": _fit_others(row, rows)}) for row in rows],
-        bounds={label: _bound_points(bounds[label], sizes[label]) for label in adapters},
+        bounds={label: _bound_points(bounds[label], sizes_by_label[label]) for label in adapters},
+        left_out=left_out,
+        verdict=_verdict(rows),
     )
 
 
-def _jobs(
-    adapters: Mapping[str, Adapter],
-    bits: Sequence[float],
-    methods: Sequence[str],
-    baselines: Sequence[Baseline],
-) -> Iterator[_Job]:
-    for label in adapters:
-        for width in bits:
-            for method in _methods_of_width(width, methods):
-                yield _Job(label, method, width)
-        for baseline in baselines:
-            yield _Job(label, baseline, baseline.bits)
+def _count(progress: Callable[[int, int], None] | None, done: int, count: int) -> int:
+    if progress is not None:
+        progress(done + 1, count)
+    return done + 1
 
 
-def _methods_of_width(width: float, methods: Sequence[str]) -> Sequence[str]:
-    """Returns the methods that have such a width.
-
-    Raises:
-        KronqError: There is none.
-    """
-    if width == FLOAT_BITS:
-        return ("fp16",)
-    able = [method for method in methods if method == "compact" or width in WIDTHS]
-    if not able:
-        raise ArgumentError(
-            "no method has such a width",
-            found=f"{width:g}",
-            expected=f"some of {(FLOAT_BITS, *WIDTHS)}",
-            hint="compact takes any",
-        )
-    return able
+def _measure_file(
+    setting: Setting, adapter: Adapter, quantized: Adapter, bound: GaussianBound
+) -> ComparisonRow:
+    total = measure(adapter, quantized, bound=bound).total
+    fields = {
+        "adapter": setting.adapter,
+        "family": adapter.family,
+        "method": setting.method,
+        "bits": setting.bits,
+    }
+    return ComparisonRow.model_validate({**total.model_dump(), **fields})
 
 
-def _measure_row(job: _Job, adapter: Adapter, bound: GaussianBound) -> ComparisonRow:
-    fields = {"adapter": job.adapter, "family": adapter.family, "bits": job.bits}
-    if isinstance(job.method, str):
-        quantized = quantize(adapter, config_for(job.method, job.bits))
-        total = measure(adapter, quantized, bound=bound).total
-        fields |= {"method": job.method}
-    else:
-        file = job.method.run(adapter)
-        total = measure(adapter, file.adapter, bound=bound).total
-        total = _resize(total, adapter, file.nbytes, bound)
-        fields |= {"method": job.method.name, "source": "baseline", "how": job.method.how}
+def _measure_baseline(
+    baseline: Baseline, label: str, adapter: Adapter, bound: GaussianBound
+) -> ComparisonRow:
+    file = baseline.run(adapter)
+    total = measure(adapter, file.adapter, bound=bound).total
+    total = _resize(total, adapter, file.nbytes, bound)
+    fields = {
+        "adapter": label,
+        "family": adapter.family,
+        "method": baseline.name,
+        "bits": baseline.bits,
+        "source": "baseline",
+        "how": baseline.how,
+    }
     return ComparisonRow.model_validate({**total.model_dump(), **fields})
 
 
@@ -150,20 +151,43 @@ def _bound_points(bound: GaussianBound, sizes: Sequence[int]) -> list[BoundPoint
     ]
 
 
+def _entries(rows: Sequence[ComparisonRow], *, by_adapter: bool) -> list[Entry]:
+    """Returns the files of kronq's methods, without float16."""
+    return [
+        Entry(row.adapter if by_adapter else row.method, row.bytes, row.relative_error, index)
+        for index, row in enumerate(rows)
+        if row.source == "kronq" and row.method != "fp16"
+    ]
+
+
 def _fit_others(
     row: ComparisonRow, rows: Sequence[ComparisonRow]
 ) -> dict[str, EqualBytesFit | None]:
-    labels = {other.adapter for other in rows} - {row.adapter}
-    return {label: _best_fit(rows, label, row.bytes) for label in sorted(labels)}
-
-
-def _best_fit(rows: Sequence[ComparisonRow], adapter: str, size: int) -> EqualBytesFit | None:
-    fitting = [
-        row
-        for row in rows
-        if row.source == "kronq" and row.adapter == adapter and row.bytes <= size
+    entries = [
+        Entry(other.adapter, other.bytes, other.relative_error, index)
+        for index, other in enumerate(rows)
+        if other.source == "kronq"
     ]
-    if not fitting:
+    found: dict[str, EqualBytesFit | None] = {}
+    for label in sorted({other.adapter for other in rows} - {row.adapter}):
+        best = best_fit((entry for entry in entries if entry.contestant == label), row.bytes)
+        fields = set(EqualBytesFit.model_fields)
+        found[label] = best and EqualBytesFit.model_validate(
+            rows[best.row].model_dump(include=fields)
+        )
+    return found
+
+
+def _verdict(rows: Sequence[ComparisonRow]) -> Verdict | None:
+    """Returns who loses least at equal bytes: of the adapters, or of one adapter's methods."""
+    by_adapter = len({row.adapter for row in rows}) > 1
+    entries = _entries(rows, by_adapter=by_adapter)
+    if len({entry.contestant for entry in entries}) < 2:
         return None
-    best = min(fitting, key=lambda row: row.relative_error)
-    return EqualBytesFit.model_validate(best.model_dump(include=set(EqualBytesFit.model_fields)))
+    margins: dict[str, list[float]] = {}
+    for contest in contests(entries):
+        first, second = (rows[entry.row].snr_db for entry in contest.ranked[:2])
+        if first is not None and second is not None:
+            margins.setdefault(contest.ranked[0].contestant, []).append(first - second)
+    ahead = dict(sorted(margins.items(), key=lambda item: -len(item[1])))
+    return Verdict(between="adapters" if by_adapter else "methods", margins_db=ahead)

@@ -41,7 +41,7 @@ class Baseline(Protocol):
 
 
 class EqualBytesFit(BaseModel):
-    """Best result of kronq for another adapter in no more bytes, among the widths measured."""
+    """Best result of kronq for another adapter in as many bytes (or 1 % more)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,6 +76,27 @@ class BoundPoint(BaseModel):
     snr_db: float = Field(description="The largest SNR of ΔW in a file of so many bytes.")
 
 
+class Verdict(BaseModel):
+    """Who loses least at equal bytes, at every size at which two can be compared.
+
+    Of two files of one size (to within 1 %), or of which the smaller one has the smaller error,
+    that one is ahead; sizes at which neither holds say nothing. Float16 takes no part.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    between: Literal["adapters", "methods"]
+    margins_db: dict[str, list[float]] = Field(
+        description="Who is ahead anywhere → SNR of ΔW beyond the second, at each size where it "
+        "is; the one that is ahead most often comes first."
+    )
+
+    @property
+    def winner(self) -> str | None:
+        """Who is ahead at most sizes; None where nothing can be compared."""
+        return next(iter(self.margins_db), None)
+
+
 class Comparison(Displayed):
     """Statistics of all adapters at all widths, each as the file that ``save`` would write.
 
@@ -86,6 +107,13 @@ class Comparison(Displayed):
     rows: list[ComparisonRow]
     bounds: dict[str, list[BoundPoint]] = Field(
         default_factory=dict, description="Every adapter → its bound, by rising bytes."
+    )
+
+    left_out: list[str] = Field(
+        default_factory=list, description="Files that cannot be as small as was asked, and why."
+    )
+    verdict: Verdict | None = Field(
+        default=None, description="Null where there is only one adapter and one method."
     )
 
     def view(self) -> TableView:

@@ -7,10 +7,8 @@ error gets none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
@@ -18,7 +16,7 @@ from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
 from kronq.trellis.layer_shape import channel_axis, layer_shape
 from kronq.trellis.reconstruction import reconstruction_scales
 from kronq.trellis.rounding import RoundedLevels
-from kronq.trellis.stream import decoded_levels, encode_layers, open_stream
+from kronq.trellis.stream import decoded_levels, stream_shares
 from kronq.trellis.targets import LayerTarget
 
 
@@ -48,18 +46,19 @@ def build_coded_layers(
     return layers
 
 
-def encode_and_reopen(
-    adapter: Adapter, targets: Sequence[LayerTarget], rounded: RoundedLevels
-) -> dict[str, Delta]:
-    """Returns the layers as they will be read from the file, each with its share of the stream."""
-    stream = encode_layers([*build_coded_layers(adapter, targets, rounded).values()])
-    assert stream is not None  # noqa: S101
-    data = np.frombuffer(stream.data, dtype=np.uint8)
-    opened = open_stream(data, [target.shape for target in targets], stream.parameters)
-    return {
-        name: _with_products(delta, products)
-        for (name, delta), products in zip(adapter.items(), opened, strict=True)
-    }
+def share_stream(layers: Mapping[str, Delta], nbytes: int) -> dict[str, Delta]:
+    """Returns coded layers with each matrix's share of their stream of ``nbytes`` bytes."""
+    matrices = [m for d in layers.values() for m in d.matrices if isinstance(m, EntropyCoded)]
+    shares = iter(stream_shares([m.shape[0] * m.shape[1] for m in matrices], nbytes))
+    shared = {}
+    for name, delta in layers.items():
+        products = [
+            [replace(m, nbytes=next(shares)) for m in p.matrices if isinstance(m, EntropyCoded)]
+            for p in (delta.a, delta.b)
+            if p is not ONE
+        ]
+        shared[name] = _with_products(delta, products)
+    return shared
 
 
 def rescale_coded_layers(adapter: Adapter, factor: float) -> dict[str, Delta]:

@@ -74,10 +74,12 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
     encoder = _constriction().stream.queue.RangeEncoder()
 
     def encode_block(model: Any, largest: int, codes: I32) -> I32:
-        symbols = np.clip(codes, -largest, largest)
-        encoder.encode(symbols + np.int32(largest), model)
-        for code in codes[np.abs(symbols) == largest]:
-            _encode_escape(encoder, abs(int(code)) - largest)
+        shifted = np.minimum(np.maximum(codes, -largest), largest) + largest
+        encoder.encode(shifted, model)
+        edge = shifted % (2 * largest) == 0  # 0 or 2 · largest: escapes
+        if np.count_nonzero(edge):
+            for code in codes[edge]:
+                _encode_escape(encoder, abs(int(code)) - largest)
         return codes
 
     for each in numbers:

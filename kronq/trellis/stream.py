@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,22 +144,29 @@ def open_stream(
             f"{total:,} levels in a stream of {len(data):,} bytes: at most {LEVELS_PER_BYTE} a byte"
         )
     stream = _LazyStream(data, shapes, parameters, path)
-    layers: list[list[list[EntropyCoded]]] = []
-    before = 0
-    for layer, shape in enumerate(shapes):
-        products = []
-        for p, product in enumerate(shape.products):
-            matrices = []
-            for side, (rows, cols) in enumerate(product):
-                after = before + rows * cols
-                share = after * len(data) // total - before * len(data) // total
-                before = after
-                decode = partial(stream.matrix_levels, layer, p, side)
-                axis = channel_axis(product, side)
-                matrices.append(EntropyCoded(product[side], axis, share, decode))
-            products.append(matrices)
-        layers.append(products)
-    return layers
+    sizes = [rows * cols for s in shapes for product in s.products for rows, cols in product]
+    shares = iter(stream_shares(sizes, len(data)))
+    return [
+        [
+            [
+                EntropyCoded(
+                    size,
+                    channel_axis(product, side),
+                    next(shares),
+                    partial(stream.matrix_levels, layer, p, side),
+                )
+                for side, size in enumerate(product)
+            ]
+            for p, product in enumerate(shape.products)
+        ]
+        for layer, shape in enumerate(shapes)
+    ]
+
+
+def stream_shares(sizes: Sequence[int], nbytes: int) -> list[int]:
+    """Returns whole bytes of a stream for matrices of some sizes: they add up to ``nbytes``."""
+    ends = [end * nbytes // max(sum(sizes), 1) for end in accumulate(sizes)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class _LazyStream:

@@ -18,7 +18,7 @@ from kronq.model.matrix import F32
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, STATES, levels_from_codes
 
-_CHUNK = 512
+_CHUNK = 1024
 """Lanes searched at once."""
 _THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 _NO_PATH = 1e30
@@ -97,8 +97,9 @@ def _branch_costs(sizes: F32, weights: F32, rows: I32, price: F32, shifts: F32) 
         shifts: As in ``LaneCosts``.
     """
     magnitudes = price.shape[2]
-    row = rows.astype(np.intp) * (2 * magnitudes)
+    row = rows.astype(np.int32) * np.int32(2 * magnitudes)
     flat = price.reshape(-1)
+    weighted = not (weights == 1).all()
     errors = np.empty((4, *sizes.shape), dtype=np.float32)
     codes = np.empty((4, *sizes.shape), dtype=np.int32)
     for branch in range(4):
@@ -108,10 +109,17 @@ def _branch_costs(sizes: F32, weights: F32, rows: I32, price: F32, shifts: F32) 
         below = np.maximum((sizes - first) * np.float32(0.25), 0).astype(np.int32)
         for above in (0, 1):
             k = 2 * (below + above) + parity
-            level = levels_from_codes(k, np.array(odd, dtype=np.int32)).astype(np.float32)
-            error = (sizes - level + shifts[np.minimum(k, len(shifts) - 1)]) ** 2
-            error *= weights
-            error += flat[row + (odd * magnitudes + np.minimum(k, magnitudes - 1))]
+            error = (2 * k).astype(np.float32)
+            if odd:
+                error -= np.minimum(k, 1)
+            np.subtract(sizes, error, out=error)
+            error += shifts.take(k, mode="clip")
+            error *= error
+            if weighted:
+                error *= weights
+            place = np.minimum(k, magnitudes - 1)
+            place += row + np.int32(odd * magnitudes)
+            error += flat.take(place)
             if not above:
                 errors[branch], codes[branch] = error, k
             else:

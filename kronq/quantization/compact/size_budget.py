@@ -11,18 +11,18 @@ import numpy as np
 from kronq.errors import ArgumentError
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
-from kronq.model.delta import ONE, Product
+from kronq.model.delta import ONE, Delta, Product
 from kronq.model.layer_names import natural_key
 from kronq.model.second_moments import LayerMoments
 from kronq.packed import group_layers
 from kronq.quantization.compact.step_search import CLOSE, StepSearch
 from kronq.quantization.config_checks import MAX_BPW
 from kronq.quantization.file_size import SMALL_FILE, file_size
-from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
+from kronq.trellis.coded_layers import build_coded_layers, share_stream
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import channel_lengths
 from kronq.trellis.rate_tables import RateTables
-from kronq.trellis.rounding import RoundedLevels, round_and_learn, round_targets
+from kronq.trellis.rounding import round_and_learn, round_targets
 from kronq.trellis.stream import encode_layers
 from kronq.trellis.targets import LayerTarget, prepare_targets
 
@@ -58,15 +58,17 @@ def fill_size(
     targets = prepare_targets(adapter, moments)
     size = _usable_size(adapter, targets, size, recipe)
     step, tables = _learn_tables(adapter, targets, size)
-    best: tuple[int, RoundedLevels] | None = None
+    best: tuple[int, dict[str, Delta]] | None = None
     search = StepSearch(size)
     nbytes = 0
     for done in range(_PASSES):
         levels = round_targets(targets, step, tables)
-        coded = replace(adapter, layers=build_coded_layers(adapter, targets, levels), recipe=recipe)
-        nbytes = file_size(coded)
+        layers = build_coded_layers(adapter, targets, levels)
+        stream = encode_layers([*layers.values()])
+        assert stream is not None  # noqa: S101
+        nbytes = file_size(replace(adapter, layers=layers, recipe=recipe), stream)
         if nbytes <= size and (best is None or nbytes > best[0]):
-            best = nbytes, levels
+            best = nbytes, share_stream(layers, len(stream.data))
         if progress is not None:
             progress(done + 1, _PASSES)
         if best is not None and best[0] >= CLOSE * size:
@@ -81,8 +83,7 @@ def fill_size(
             expected=f"{size:,} bytes",
             hint="ask for more",
         )
-    coded_layers = encode_and_reopen(adapter, targets, best[1])
-    ordered = {name: coded_layers[name] for name in sorted(adapter, key=natural_key)}
+    ordered = {name: best[1][name] for name in sorted(adapter, key=natural_key)}
     return replace(adapter, layers=ordered, recipe=recipe)
 
 

@@ -19,7 +19,7 @@ from kronq.model.second_moments import LayerMoments
 from kronq.quantization.compact.size_budget import fill_size, order_as_in_file
 from kronq.quantization.compact.unbiased import unbiased_factor
 from kronq.quantization.file_size import file_size
-from kronq.trellis.coded_layers import build_coded_layers, encode_and_reopen
+from kronq.trellis.coded_layers import build_coded_layers, share_stream
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.rate_tables import RateTables
@@ -32,6 +32,7 @@ from kronq.trellis.rounding import (
     round_side,
     round_targets,
 )
+from kronq.trellis.stream import encode_layers
 from kronq.trellis.targets import prepare_targets
 
 MatrixKey = tuple[int, int, int]
@@ -146,6 +147,8 @@ def coded_file_size(latents: Latents, levels: RoundedLevels) -> int:
 
 def build_adapter(latents: Latents, levels: RoundedLevels) -> Adapter:
     """Returns the adapter as it will be read from its file."""
-    layers = encode_and_reopen(latents.adapter, latents.plan.targets, levels)
+    layers = build_coded_layers(latents.adapter, latents.plan.targets, levels)
+    stream = encode_layers([*layers.values()])
+    layers = share_stream(layers, 0 if stream is None else len(stream.data))
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     return replace(latents.adapter, layers=ordered, recipe=latents.recipe)
