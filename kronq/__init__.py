@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kronq.evaluate.cache import Scorer
     from kronq.evaluate.search import SearchOptions
     from kronq.evaluate.smallest import smallest
+    from kronq.evaluate.task_comparison import compare_on_task
     from kronq.evaluate.task_model import TaskModel
     from kronq.evaluate.task_report import score_all
     from kronq.genai.bench.bench import bench
@@ -83,6 +84,7 @@ __all__ = [
     "calibrate",
     "calibrate_two_sided",
     "compare",
+    "compare_on_task",
     "convert",
     "export_onnx",
     "gaussian_bound",
@@ -130,6 +132,7 @@ _MODULES = {
     "calibrate": "kronq.calibration.input_moments",
     "calibrate_two_sided": "kronq.calibration.two_sided",
     "compare": "kronq.report.comparison",
+    "compare_on_task": "kronq.evaluate.task_comparison",
     "convert": "kronq.writers.peft",
     "export_onnx": "kronq.onnx.export",
     "gaussian_bound": "kronq.report.bound",

@@ -28,7 +28,7 @@ BOUND_POINTS = 40
 
 def compare(
     adapters: Mapping[str, Adapter],
-    bits: Sequence[float] = (16, 8, 4, 3, 2),
+    bits: Sequence[float] = (8, 4, 2),
     *,
     sizes: Sequence[int | str] = (),
     methods: Sequence[str] = METHODS,
@@ -171,11 +171,12 @@ def _fit_others(
     found: dict[str, EqualBytesFit | None] = {}
     for label in sorted({other.adapter for other in rows} - {row.adapter}):
         best = best_fit((entry for entry in entries if entry.contestant == label), row.bytes)
-        fields = set(EqualBytesFit.model_fields)
-        found[label] = best and EqualBytesFit.model_validate(
-            rows[best.row].model_dump(include=fields)
-        )
+        found[label] = None if best is None else _fit(rows[best.row])
     return found
+
+
+def _fit(row: ComparisonRow) -> EqualBytesFit:
+    return EqualBytesFit.model_validate(row.model_dump(include=set(EqualBytesFit.model_fields)))
 
 
 def _verdict(rows: Sequence[ComparisonRow]) -> Verdict | None:

@@ -35,10 +35,10 @@ class Setting:
     config: Config
 
     @property
-    def size(self) -> int | None:
-        """Bytes that the file is given; None where they follow from the width."""
-        size = self.config.size if isinstance(self.config, Native | Compact) else None
-        return None if size is None else parse_size(size)
+    def fills_size(self) -> bool:
+        """Whether the file is to be of a given size, which may be less than its header needs."""
+        config = self.config
+        return isinstance(config, Compact) or (isinstance(config, Native) and bool(config.size))
 
 
 def plan_files(
@@ -70,7 +70,7 @@ def plan_files(
     for width in bits:
         check_type("bits", width, int, float)
     fewest = min((adapter.parameters for adapter in adapters.values()), default=0)
-    settings = []
+    settings: list[Setting] = []
     for label, adapter in adapters.items():
         for width in bits:
             settings += _at_width(label, adapter, width, methods, fewest)
@@ -87,7 +87,7 @@ def make_files(
         try:
             yield setting, quantize_unmeasured(adapters[setting.adapter], setting.config)
         except ArgumentError as error:
-            if setting.size is None:
+            if not setting.fills_size:
                 raise
             yield setting, error
 

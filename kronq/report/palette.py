@@ -35,6 +35,13 @@ BASELINE = Colour("#6f695f", "#948f85")
 BOUND = Colour("#5d5a54", "#b5b1a8")
 """Gaussian bound."""
 
+PAGE = Colour("#fcfcfa", "#151514")
+"""Page of a plot."""
+INK = Colour("#1c1b19", "#ecebe6")
+"""Text and axes of a plot."""
+LINE = Colour("#e4e1da", "#35342f")
+"""Grid of a plot."""
+
 
 def method_colour(method: str) -> Colour:
     """Returns the colour of one of kronq's methods; that of other tools for any other name."""

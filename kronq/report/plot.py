@@ -1,4 +1,4 @@
-"""Plot of error against file size."""
+"""Plot of error against file size, on light or on dark."""
 
 from __future__ import annotations
 
@@ -7,38 +7,58 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import ArgumentError, StrPath
-from kronq.io.extras import require
+from kronq.errors import ArgumentError, MissingDependencyError, StrPath, printable
 from kronq.io.files import write_file
 from kronq.report.comparison_models import Comparison, ComparisonRow
+from kronq.report.palette import BASELINE, BOUND, INK, LINE, PAGE, Colour, method_colour
+from kronq.report.plot_labels import place_labels
 
 _EXACT = 0.01
 """Relative error below which floats count as exact; truncating a rank costs more."""
+_MARKERS = "osD^v*Pp"
+_DASHES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (7, 2, 1, 2)), (0, (3, 1.5)))
+"""Mark and line of the first adapter, of the second, and so on, over again where there are more."""
 
 
-def plot_comparison(comparison: Comparison, path: StrPath, *, force: bool = False) -> Path:
-    """Plots relative error over file size, both axes logarithmic.
+def plot_comparison(
+    comparison: Comparison, path: StrPath, *, dark: bool = False, force: bool = False
+) -> Path:
+    """Plots relative error, on a logarithmic axis, over file size.
 
-    Each adapter and method has a line, each adapter and baseline, and each adapter's bound.
+    A line's colour is its method's, its mark and dashes are its adapter's. Points are joined by
+    straight lines, which stay above the Gaussian bound in these axes: the bound is convex in them.
+
+    Args:
+        comparison: What ``compare`` found.
+        path: The picture, .svg or .png.
+        dark: Whether it is for a dark page.
+        force: Overwrites an existing file.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
         KronqError: The suffix is neither .svg nor .png.
     """
     kind = check_picture_format(path)
-    require("plot", "drawing")
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter
+    except ImportError:
+        raise MissingDependencyError(
+            "drawing needs matplotlib", hint="pip install 'kronq[plot]'"
+        ) from None
     # Without hashsalt and Date an SVG would differ from run to run.
-    with rc_context({"svg.hashsalt": "kronq"}):
-        figure = Figure(figsize=(7, 5.5), layout="constrained")
+    with rc_context({"svg.hashsalt": "kronq", **_style(dark)}):
+        figure = Figure(figsize=(7.5, 5.5), layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.subplots()
-        _draw_curves(axes, comparison)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(FuncFormatter(_minor_label))
+        figure.suptitle(_title(comparison), fontsize=12)
+        notes = _draw_curves(axes, comparison, dark)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_minor_label))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        place_labels(axes, notes)
         data = io.BytesIO()
         figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
     return write_file(path, data.getvalue(), force=force)
@@ -56,32 +76,93 @@ def check_picture_format(path: StrPath) -> str:
     return kind
 
 
-def _draw_curves(axes: Any, comparison: Comparison) -> None:
+def _style(dark: bool) -> dict[Any, Any]:
+    """Returns matplotlib's settings for a light page or a dark one."""
+    page, ink, line = (_on(each, dark) for each in (PAGE, INK, LINE))
+    style: dict[Any, Any] = dict.fromkeys(
+        ("figure.facecolor", "axes.facecolor", "savefig.facecolor"), page
+    )
+    style |= dict.fromkeys(
+        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink
+    )
+    # Names may have a $ in them, which is no formula.
+    return style | {"grid.color": line, "text.parse_math": False}
+
+
+def _on(colour: Colour, dark: bool) -> str:
+    return colour.dark if dark else colour.light
+
+
+def _title(comparison: Comparison) -> str:
+    labels = dict.fromkeys(printable(row.adapter) for row in comparison.rows)
+    return f"Error of ΔW over file size: {', '.join(labels)}"
+
+
+def _draw_curves(
+    axes: Any, comparison: Comparison, dark: bool
+) -> list[tuple[str, tuple[float, float], str]]:
+    """Draws every curve and the legend; returns the points' labels: text, place and colour."""
     shown = [row for row in comparison.rows if _is_shown(row)]
-    for (adapter, method), rows in _group_curves(shown, "kronq").items():
-        points = _draw_line(axes, rows, f"{adapter} ({rows[0].family}, {method})", marker="o")
-        for row, point in zip(rows, points, strict=True):
-            note = f"{row.bits:g} bit"
-            axes.annotate(note, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
-    for (adapter, tool), rows in _group_curves(shown, "baseline").items():
-        _draw_line(axes, rows, f"{adapter} ({tool})", marker="x", linestyle=":", alpha=0.7)
+    adapters = list(dict.fromkeys(row.adapter for row in comparison.rows))
+    handles: dict[str, Any] = {}
+    notes = []
+    for (adapter, method), rows in _group_curves(shown).items():
+        index = adapters.index(adapter)
+        ours = rows[0].source == "kronq"
+        colour = _on(method_colour(method) if ours else BASELINE, dark)
+        points = [(row.bytes / 1000, 100 * row.relative_error) for row in rows]
+        style = {"marker": _MARKERS[index % len(_MARKERS)], "color": colour, "markersize": 5}
+        style |= {"linestyle": _DASHES[index % len(_DASHES)] if ours else ":"}
+        (line,) = axes.plot(*zip(*points, strict=True), **style)
+        handles[f"{adapter}, {method}"] = line
+        notes += [
+            (f"{row.bits:g} bit", point, colour)
+            for row, point in zip(rows, points, strict=True)
+            if ours
+        ]
     least = min((row.relative_error for row in shown), default=1.0)
-    for adapter, bound_points in comparison.bounds.items():
+    for index, (adapter, bound_points) in enumerate(comparison.bounds.items()):
         bound = [(p.bytes / 1000, 100 * 10 ** (-p.snr_db / 20)) for p in bound_points]
         # Far below all errors the bound would flatten the rest of the plot.
         visible = [point for point in bound if point[1] >= 100 * least / 2]
         if shown and visible:
-            label = f"{adapter}: Gaussian bound"
-            axes.plot(*zip(*visible, strict=True), "--", color="0.4", linewidth=1, label=label)
+            dashes = _DASHES[index % len(_DASHES)]
+            (line,) = axes.plot(
+                *zip(*visible, strict=True), color=_on(BOUND, dark), linewidth=0.8, linestyle=dashes
+            )
+            handles[f"{adapter}, Gaussian bound"] = line
     axes.set(
-        xscale="log",
         yscale="log",
+        xlim=(0, None),
         xlabel="file size, kB (header and scales included)",
         ylabel="relative error of ΔW, %",
     )
-    axes.grid(visible=True, which="both", alpha=0.25)
-    if shown:
-        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    axes.grid(visible=True, which="both", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _draw_legend(axes, handles)
+    return notes
+
+
+def _draw_legend(axes: Any, handles: dict[str, Any]) -> None:
+    """Draws a legend; names are set afterwards, as matplotlib leaves out those like ``_x``.
+
+    Args:
+        axes: The axes.
+        handles: Name → its line.
+    """
+    if not handles:
+        return
+    legend = axes.figure.legend(
+        handles.values(),
+        [str(i) for i in range(len(handles))],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        handlelength=3.5,
+    )
+    for text, name in zip(legend.get_texts(), handles, strict=True):
+        text.set_text(printable(name))
 
 
 def _is_shown(row: ComparisonRow) -> bool:
@@ -89,26 +170,14 @@ def _is_shown(row: ComparisonRow) -> bool:
     return row.relative_error > 0 and (row.bits < 16 or row.relative_error > _EXACT)
 
 
-def _group_curves(
-    rows: Sequence[ComparisonRow], source: str
-) -> dict[tuple[str, str], list[ComparisonRow]]:
-    """Returns (adapter, method of kronq or tool) → its rows, by rising bytes."""
+def _group_curves(rows: Sequence[ComparisonRow]) -> dict[tuple[str, str], list[ComparisonRow]]:
+    """Returns (adapter, method of kronq or tool) → its rows, by rising bytes; tools come last."""
     curves: dict[tuple[str, str], list[ComparisonRow]] = {}
-    for row in sorted(rows, key=lambda row: row.bytes):
-        if row.source == source:
-            name = row.method if source == "kronq" else row.method.split()[0]
-            curves.setdefault((row.adapter, name), []).append(row)
     order = list(dict.fromkeys(row.adapter for row in rows))
-    return dict(sorted(curves.items(), key=lambda item: order.index(item[0][0])))
-
-
-def _draw_line(
-    axes: Any, rows: Sequence[ComparisonRow], label: str, **style: Any
-) -> list[tuple[float, float]]:
-    """Draws one curve and returns its points in kB and %."""
-    points = [(row.bytes / 1000, 100 * row.relative_error) for row in rows]
-    axes.plot(*zip(*points, strict=True), label=label, **style)
-    return points
+    for row in sorted(rows, key=lambda r: (r.source != "kronq", order.index(r.adapter), r.bytes)):
+        name = row.method if row.source == "kronq" else row.method.split()[0]
+        curves.setdefault((row.adapter, name), []).append(row)
+    return curves
 
 
 def _minor_label(value: float, _: int) -> str:

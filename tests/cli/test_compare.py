@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kronq.report.palette import PAGE
 from tests.cli.command import Kronq
 
 
@@ -20,8 +21,11 @@ def test_one_adapter_over_its_widths(kronq: Kronq, trained: Path) -> None:
     result = kronq("compare", trained)
     assert (result.code, result.err) == (0, "")
     assert "others in no more bytes" not in result.out
+    assert result.out.splitlines()[-1].startswith("at equal bytes")
     rows = kronq("compare", trained, "--json").json()["rows"]
-    assert [row["bits"] for row in rows] == [16, 8, 4, 3, 2]
+    assert {row["method"] for row in rows} == {"native", "compact"}
+    rows = [row for row in rows if row["method"] == "native"]
+    assert [row["bits"] for row in rows] == [8, 4, 2]
     assert [row["bytes"] for row in rows] == sorted((row["bytes"] for row in rows), reverse=True)
     errors = [row["relative_error"] for row in rows]
     assert errors == sorted(errors)
@@ -37,9 +41,10 @@ def test_a_row_equals_the_report_of_quantize(kronq: Kronq, trained: Path) -> Non
 
 
 def test_two_adapters_at_equal_bytes(kronq: Kronq, trained: Path, other: Path) -> None:
-    result = kronq("compare", trained, other, "--bits", "8,4")
+    options = ("--bits", "8,4", "--method", "native")
+    result = kronq("compare", trained, other, *options)
     assert "others in no more bytes" in result.out
-    rows = kronq("compare", trained, other, "--bits", "8,4", "--json").json()["rows"]
+    rows = kronq("compare", trained, other, *options, "--json").json()["rows"]
     assert [(row["adapter"], row["bits"]) for row in rows] == [
         ("my-lokr", 8), ("my-lokr", 4), ("other", 8), ("other", 4)
     ]  # fmt: skip
@@ -50,15 +55,17 @@ def test_two_of_one_name_are_labelled_by_their_paths(
     kronq: Kronq, trained: Path, out: Path
 ) -> None:
     twin = Path(shutil.copytree(trained, out / trained.name))
-    rows = kronq("compare", trained, twin, "--bits", 4, "--json").json()["rows"]
+    rows = kronq(
+        "compare", trained, twin, "--bits", 4, "--method", "native", "--json"
+    ).json()["rows"]  # fmt: skip
     assert [row["adapter"] for row in rows] == [str(trained), str(twin)]
     assert "given twice" in kronq.refuses("compare", trained, trained)
 
 
 def test_the_current_folder(kronq: Kronq, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
-    (row,) = kronq("compare", ".", "--bits", 4, "--json").json()["rows"]
-    assert row["adapter"] == "."
+    native, compact = kronq("compare", ".", "--bits", 8, "--json").json()["rows"]
+    assert native["adapter"] == compact["adapter"] == "."
 
 
 def test_baselines_and_missing_tools(
@@ -67,16 +74,19 @@ def test_baselines_and_missing_tools(
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "hqq" else there(n))
     result = kronq(
-        "compare", trained, "--bits", 4, "--baselines", "--json", "--plot", out / "a.svg"
+        "compare", trained, "--bits", 4, "--method", "native", "--baselines", "--json",
+        "--plot", out / "a.svg",
     )  # fmt: skip
     assert result.code == 0
     line = "kronq: hqq is not compared: no hqq (pip install 'kronq[baselines]')"
     assert result.err.strip() == line
     rows = result.json()["rows"]
-    assert [row["method"] for row in rows if row["source"] == "kronq"] == ["balanced"]
+    assert [row["method"] for row in rows if row["source"] == "kronq"] == ["native"]
     tools = {row["method"].split()[0] for row in rows if row["source"] == "baseline"}
     assert tools == {"fp16", "rank", "olive", "torchao", "loraquant"}
-    assert "olive int4 b32" in kronq("compare", trained, "--bits", 4, "--baselines").out
+    assert "olive int4 b32" in kronq(
+        "compare", trained, "--bits", 4, "--method", "native", "--baselines"
+    ).out  # fmt: skip
 
 
 def test_compact_at_any_width(kronq: Kronq, trained: Path) -> None:
@@ -90,20 +100,51 @@ def test_compact_at_any_width(kronq: Kronq, trained: Path) -> None:
 def test_a_picture(kronq: Kronq, trained: Path, out: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = out / "error.svg"
-    result = kronq("compare", trained, "--bits", "8,4,2", "--plot", picture, "--json")
+    result = kronq("compare", trained, "--bits", "8,4", "--plot", picture, "--json")
     assert result.code == 0
     result.json()
     assert picture.read_bytes().startswith(b"<?xml")
     before = picture.read_bytes()
     assert "the output exists" in kronq.refuses("compare", trained, "--plot", picture)
-    assert kronq("compare", trained, "--bits", "8,4,2", "--plot", picture, "--force").code == 0
+    assert kronq("compare", trained, "--bits", "8,4", "--plot", picture, "--force").code == 0
     assert picture.read_bytes() == before
     assert [f.name for f in out.iterdir()] == ["error.svg"]
 
 
+def test_sizes_of_whole_files(kronq: Kronq, trained: Path) -> None:
+    rows = kronq(
+        "compare", trained, "--size", "2KB,1900", "--method", "compact", "--json"
+    ).json()["rows"]  # fmt: skip
+    assert [row["bytes"] <= size for row, size in zip(rows, (2000, 1900), strict=True)] == [
+        True
+    ] * 2
+    assert len(rows) == 2
+
+
+def test_a_dark_picture(kronq: Kronq, trained: Path, out: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = out / "dark.svg"
+    assert kronq("compare", trained, "--bits", "8,4", "--plot", picture, "--dark").code == 0
+    assert PAGE.dark in picture.read_text()
+    assert "--dark is for --plot" in kronq("compare", trained, "--dark").err
+
+
+def test_options_of_a_task_go_together(kronq: Kronq, trained: Path) -> None:
+    for options, line in (
+        (("--base", "b"), "--base needs --tasks"),
+        (("--limit", 3), "--limit needs --tasks"),
+        (("--tasks", "q.jsonl"), "--tasks needs --base"),
+        (("--tasks", "q.jsonl", "--base", "b", "--plot", "a.svg"), "without --tasks"),
+    ):
+        result = kronq("compare", trained, *options)
+        assert (result.code, result.out) == (2, "")
+        assert line in result.err
+
+
 @pytest.mark.parametrize("bits", ["5", "4,x", "", "4,,8", "2.5", "nan"])
 def test_refuses_bad_widths(kronq: Kronq, trained: Path, bits: str) -> None:
-    assert "bad --bits" in kronq.refuses("compare", trained, "--bits", bits)
+    refusal = kronq.refuses("compare", trained, "--bits", bits, "--method", "native")
+    assert "bad --bits" in refusal
 
 
 def test_refuses_quantized_adapters(kronq: Kronq, trained: Path, out: Path) -> None:
