@@ -147,7 +147,9 @@ def compare_on_task(
                 left_out.append(f"{label}, {setting.method}: {made}")
                 failed = made
             else:
-                judge.add(label, setting.method, setting.bits, len(pack_adapter(made)), made)
+                given = setting.given(adapter.parameters)
+                size = len(pack_adapter(made))
+                judge.add(label, setting.method, setting.bits, size, made, given)
     if isinstance(failed, KronqError) and len(left_out) == len(settings):
         raise failed
     return TaskComparison(
@@ -171,6 +173,7 @@ class _Judge:
     ) -> None:
         self.rows: list[TaskComparisonRow] = []
         self._scores: list[list[ExampleScore]] = []
+        self._sizes: list[int | None] = []
         self._score = score
         self._examples = examples
         self._on_file = on_file
@@ -183,9 +186,11 @@ class _Judge:
         bits: float | None,
         nbytes: int | None,
         adapter: Adapter | None,
+        given: int | None = None,
     ) -> None:
-        """Scores a file."""
+        """Scores a file, which may have been given a size."""
         self._on_file(f"{label or 'base'}, {method}", len(self.rows), self._count)
+        self._sizes.append(nbytes if given is None else given)
         choices = any(len(example.choices) > 1 for example in self._examples)
         scores = self._score(adapter, self._examples, choices=choices)
         self._scores.append(scores)
@@ -201,12 +206,12 @@ class _Judge:
         entries = [
             Entry(
                 (row.adapter or "") if by_adapter else row.method,
-                row.bytes,
+                size,
                 row.metrics.nll_per_token,
                 index,
             )
-            for index, row in enumerate(self.rows)
-            if row.bytes is not None and row.method not in (AS_TRAINED, "fp16")
+            for index, (row, size) in enumerate(zip(self.rows, self._sizes, strict=True))
+            if size is not None and row.method not in (AS_TRAINED, "fp16")
         ]
         return [
             self._contest(contest.nbytes, *contest.ranked[:2])

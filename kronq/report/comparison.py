@@ -101,6 +101,7 @@ def _measure_file(
         "family": adapter.family,
         "method": setting.method,
         "bits": setting.bits,
+        "given_bytes": setting.given(adapter.parameters),
     }
     return ComparisonRow.model_validate({**total.model_dump(), **fields})
 
@@ -152,25 +153,27 @@ def _bound_points(bound: GaussianBound, sizes: Sequence[int]) -> list[BoundPoint
 
 
 def _entries(rows: Sequence[ComparisonRow], *, by_adapter: bool) -> list[Entry]:
-    """Returns the files of kronq's methods, without float16."""
+    """Returns the files of kronq's methods."""
     return [
-        Entry(row.adapter if by_adapter else row.method, row.bytes, row.relative_error, index)
+        Entry(
+            row.adapter if by_adapter else row.method,
+            row.given_bytes or row.bytes,
+            row.relative_error,
+            index,
+        )
         for index, row in enumerate(rows)
-        if row.source == "kronq" and row.method != "fp16"
+        if row.source == "kronq"
     ]
 
 
 def _fit_others(
     row: ComparisonRow, rows: Sequence[ComparisonRow]
 ) -> dict[str, EqualBytesFit | None]:
-    entries = [
-        Entry(other.adapter, other.bytes, other.relative_error, index)
-        for index, other in enumerate(rows)
-        if other.source == "kronq"
-    ]
+    entries = _entries(rows, by_adapter=True)
+    size = row.given_bytes or row.bytes
     found: dict[str, EqualBytesFit | None] = {}
     for label in sorted({other.adapter for other in rows} - {row.adapter}):
-        best = best_fit((entry for entry in entries if entry.contestant == label), row.bytes)
+        best = best_fit((entry for entry in entries if entry.contestant == label), size)
         found[label] = None if best is None else _fit(rows[best.row])
     return found
 
@@ -182,11 +185,11 @@ def _fit(row: ComparisonRow) -> EqualBytesFit:
 def _verdict(rows: Sequence[ComparisonRow]) -> Verdict | None:
     """Returns who loses least at equal bytes: of the adapters, or of one adapter's methods."""
     by_adapter = len({row.adapter for row in rows}) > 1
-    entries = _entries(rows, by_adapter=by_adapter)
-    if len({entry.contestant for entry in entries}) < 2:
+    coded = [e for e in _entries(rows, by_adapter=by_adapter) if rows[e.row].method != "fp16"]
+    if len({entry.contestant for entry in coded}) < 2:
         return None
     margins: dict[str, list[float]] = {}
-    for contest in contests(entries):
+    for contest in contests(coded):
         first, second = (rows[entry.row].snr_db for entry in contest.ranked[:2])
         if first is not None and second is not None:
             margins.setdefault(contest.ranked[0].contestant, []).append(first - second)

@@ -61,6 +61,9 @@ class ComparisonRow(TotalStatistics):
     bits: int | float = Field(description="As asked for. A baseline: of its codes, without scales.")
     source: Literal["kronq", "baseline"] = "kronq"
     how: str | None = Field(default=None, description="Whose code computed a baseline.")
+    given_bytes: int | None = Field(
+        default=None, description="Bytes that the file might have; null: they follow from bits."
+    )
     equal_bytes: dict[str, EqualBytesFit | None] = Field(
         default_factory=dict,
         description="Every other adapter → its best in no more bytes; null if nothing fits.",

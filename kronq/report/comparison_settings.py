@@ -9,7 +9,7 @@ from kronq.errors import ArgumentError, check_choice, check_type
 from kronq.model.adapter import Adapter
 from kronq.quantization.config_checks import FLOAT_BITS, WIDTHS
 from kronq.quantization.config_names import config_for
-from kronq.quantization.configs import Compact, Config, Native, Refit
+from kronq.quantization.configs import Compact, Config, Native, Refit, nbytes_of
 from kronq.quantization.quantize import quantize_unmeasured, refuse_quantized
 from kronq.units import parse_size
 
@@ -34,11 +34,16 @@ class Setting:
     bits: float
     config: Config
 
-    @property
-    def fills_size(self) -> bool:
-        """Whether the file is to be of a given size, which may be less than its header needs."""
+    def given(self, parameters: int) -> int | None:
+        """Returns the bytes that the file may have; None where they follow from the width.
+
+        Args:
+            parameters: Weights of the adapter.
+        """
         config = self.config
-        return isinstance(config, Compact) or (isinstance(config, Native) and bool(config.size))
+        if isinstance(config, Compact) or (isinstance(config, Native) and config.size):
+            return nbytes_of(config, parameters)
+        return None
 
 
 def plan_files(
@@ -87,7 +92,7 @@ def make_files(
         try:
             yield setting, quantize_unmeasured(adapters[setting.adapter], setting.config)
         except ArgumentError as error:
-            if not setting.fills_size:
+            if setting.given(adapters[setting.adapter].parameters) is None:
                 raise
             yield setting, error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.01
-"""Share by which files of one size may differ: compact codes fill a size to within 1 %."""
+"""Share by which files of one size may differ."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Entry:
 
     Attributes:
         contestant: Adapter or method that it stands for.
-        nbytes: Its bytes.
+        nbytes: Its bytes; of a file that was given a size, that size.
         loss: What is lost; lower is better.
         row: Its row in the table.
     """

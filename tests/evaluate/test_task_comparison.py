@@ -16,7 +16,7 @@ from kronq.io.examples import Example
 from tests.cli.command import Kronq
 from tests.evaluate.tiny import tiny_adapter
 
-SIZE = 4000
+SIZE = 2400
 
 
 @pytest.fixture(scope="module")

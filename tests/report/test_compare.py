@@ -64,8 +64,8 @@ def large_pair() -> dict[str, Adapter]:
     """Two adapters, one of which has several times as many weights."""
     rng = np.random.default_rng(1)
     return {
-        "small": Adapter({f"l.{i}": adapters.kron(rng, (4, 4), (64, 64), 8) for i in range(4)}),
-        "large": Adapter({f"l.{i}": adapters.lora(rng, 256, 256, 8) for i in range(4)}),
+        "small": Adapter({f"l.{i}": adapters.kron(rng, (4, 4), (128, 128), 8) for i in range(2)}),
+        "large": Adapter({f"l.{i}": adapters.lora(rng, 512, 512, 8) for i in range(2)}),
     }
 
 
@@ -74,13 +74,13 @@ def test_compact_files_of_all_adapters_have_one_size() -> None:
     rows = [row for row in compare(pair, (4,)).rows if row.method == "compact"]
     assert [row.adapter for row in rows] == ["small", "large"]
     given = 4 * pair["small"].parameters / 8
-    assert all(0.97 * given < row.bytes <= given for row in rows)
+    assert all(0.95 * given < row.bytes <= row.given_bytes == given for row in rows)
     alone = kronq.quantize(pair["small"], kronq.Compact(bpw=4))
     assert rows[0].bytes == kronq.measure(pair["small"], alone).total.bytes
 
 
 def test_sizes_and_files_that_cannot_be_so_small() -> None:
-    found = compare(large_pair(), (), sizes=("3KB", 500))
+    found = compare(large_pair(), (), sizes=("3KB", 300))
     files = [(row.adapter, row.method) for row in found.rows]
     assert files == [(a, m) for a in ("small", "large") for m in ("native", "compact")]
     assert all(row.bytes <= 3000 for row in found.rows)
@@ -94,7 +94,7 @@ def test_sizes_and_files_that_cannot_be_so_small() -> None:
 
 def test_the_winner_is_the_one_with_less_error_in_as_few_bytes() -> None:
     """A pair of files counts where the better one is not the larger one."""
-    found = compare(large_pair(), (8, 4))
+    found = compare(large_pair(), (8,))
     assert found.verdict is not None
     assert found.verdict.winner == "small"
     rows = {(row.adapter, row.method, row.bits): row for row in found.rows}
@@ -111,7 +111,7 @@ def test_the_winner_is_the_one_with_less_error_in_as_few_bytes() -> None:
     assert line.startswith("at equal bytes small loses least of its ΔW, at all ")
     rng = np.random.default_rng(2)
     wide = Adapter({f"l.{i}": adapters.kron(rng, (4, 4), (256, 256), 8) for i in range(4)})
-    methods = compare({"x": wide}, (), sizes=("8KB", "5500")).verdict
+    methods = compare({"x": wide}, (), sizes=("5500",)).verdict
     assert methods is not None
     assert (methods.between, methods.winner) == ("methods", "compact")
     assert compare({"x": adapters.adapter()}, (4,), methods=("rtn",)).verdict is None
