@@ -25,7 +25,7 @@ class Block:
 
     @property
     def lines(self) -> list[str]:
-        return self.text.strip().splitlines()
+        return self.text.replace("\\\n", " ").strip().splitlines()
 
 
 def blocks(page: Path) -> list[Block]:

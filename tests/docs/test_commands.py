@@ -24,11 +24,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory, smollm_q4: Path) -> Path:
     (folder / "cache").mkdir()
     trained = load(EXAMPLE)
     few = {name: trained[name] for name in trained if int(name.split(".")[2]) < BLOCKS}
-    convert(Adapter(few, trained.origin), folder / "my-lokr", to="peft")
-    quantized = quantize(load(folder / "my-lokr"))
+    convert(Adapter(few, trained.origin), folder / EXAMPLE.name, to="peft")
+    quantized = quantize(load(folder / EXAMPLE.name))
     save(quantized, folder / "small.safetensors")
     export_onnx(quantized, smollm_q4, folder / "app", verify=False)
-    (folder / "notes.txt").write_text("Bees make honey. Plants take in carbon dioxide.\n" * 9)
     return folder
 
 
@@ -58,9 +57,13 @@ def test_the_blocks_of_a_page_run(
 ) -> None:
     """A line of a command's output may be left out of a page: …"""
     if "how-to" in page:
-        for name in ("my-lokr", "small.safetensors", "app", "notes.txt"):
+        for name in ("small.safetensors", "app"):
             (desk / name).symlink_to(shared / name)
-        (desk / "questions.jsonl").symlink_to(ROOT / "examples" / "questions.jsonl")
+        (desk / "examples").unlink()
+        (desk / "examples").mkdir()
+        for name in ("questions.jsonl", "README.md"):
+            (desk / "examples" / name).symlink_to(ROOT / "examples" / name)
+        (desk / "examples" / EXAMPLE.name).symlink_to(shared / EXAMPLE.name)
     printed = ""
     names: dict[str, object] = {}
     for block in blocks(ROOT / page):
