@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kronq.report.comparison import compare
     from kronq.report.html import write_html
     from kronq.report.measurement import measure
+    from kronq.writers.model_card import model_card
     from kronq.writers.peft import convert
 
 __version__ = "0.1.0"
@@ -91,6 +92,7 @@ __all__ = [
     "load",
     "match_table",
     "measure",
+    "model_card",
     "quantize",
     "read_examples",
     "save",
@@ -139,6 +141,7 @@ _MODULES = {
     "load": "kronq.readers.load",
     "match_table": "kronq.onnx.graph.match_table",
     "measure": "kronq.report.measurement",
+    "model_card": "kronq.writers.model_card",
     "quantize": "kronq.quantization.quantize",
     "read_examples": "kronq.io.examples",
     "save": "kronq.packed.writer",

@@ -26,6 +26,7 @@ VERBS = {
     "compare": "Compare adapters over bit widths, and at equal bytes.",
     "calibrate": "Run a base on your text, and show what layers see.",
     "convert": "Write an adapter as other programs load it.",
+    "card": "Write an adapter's model card for the Hugging Face Hub.",
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",
     "chat": "Talk with a model, with and without its adapters.",

@@ -27,6 +27,7 @@ from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
 from kronq.writers.forms import DTYPES, FORMS
 from kronq.writers.lokr_layout import lokr_layers
+from kronq.writers.model_card import CARD, model_card
 from kronq.writers.module_paths import refuse_unknown_paths, restore_paths
 from kronq.writers.peft_config import alpha_of, common_settings, most_common, ranks_and_alphas
 
@@ -88,7 +89,15 @@ def convert(
         text = json.dumps(folder.config, indent=2, sort_keys=True) + "\n"
         (work / CONFIG).write_text(text, encoding="utf-8")
         (work / WEIGHTS).write_bytes(serialize(folder.tensors, {"format": "pt"}))
+        (work / CARD).write_text(_card(adapter, folder, Path(out).resolve().name), "utf-8")
     return Path(out)
+
+
+def _card(adapter: Adapter, folder: PeftFolder, title: str) -> str:
+    """Returns the model card: the figures are those of the file that the adapter comes from."""
+    base = folder.config["base_model_name_or_path"]
+    family = "lora" if folder.config["peft_type"] == "LORA" else "kron"
+    return model_card(adapter, title, library="peft", family=family, base_model=base)
 
 
 def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = None) -> PeftFolder:

@@ -433,6 +433,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     convert(adapter, out, to="lora", force=True)
     assert sorted(p.name for p in out.iterdir()) == [
         ".kronq",
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
