@@ -22,11 +22,19 @@ from tests.onnx import tiny_onnx as tiny
 BLOCKS = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"]
 
 
-def base(names: list[str], *, node: str = "node_{}", scopes: list[str] | None = None) -> ir.Model:
-    """One MatMul a name, all fed by x."""
+def base(
+    names: list[str],
+    *,
+    node: str = "node_{}",
+    scopes: list[str] | None = None,
+    given: tuple[str, ...] = (),
+    result: str = "y0",
+) -> ir.Model:
+    """One MatMul a name, all fed by x; more inputs and another output's name, if given."""
     nodes = []
     for i, name in enumerate(names):
-        made = helper.make_node("MatMul", ["x", name], [f"y{i}"], name=node.format(i))
+        output = f"y{i}" if i else result
+        made = helper.make_node("MatMul", ["x", name], [output], name=node.format(i))
         if scopes:
             entry = made.metadata_props.add()
             entry.key, entry.value = SCOPES, repr(["", "model", scopes[i], "linear"])
@@ -34,8 +42,11 @@ def base(names: list[str], *, node: str = "node_{}", scopes: list[str] | None = 
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y0", onnx.TensorProto.FLOAT, ["n", 4])],
+        [
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4])
+            for name in ("x", *given)
+        ],
+        [helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, ["n", 4])],
         [numpy_helper.from_array(np.zeros((4, 4), np.float32), name) for name in names],
     )
     return ir.from_proto(helper.make_model(graph))
@@ -112,6 +123,42 @@ def test_another_half_is_no_wrapper(tower: str) -> None:
         found([*text, f"{tower}layers.0.{BLOCKS[0]}"], model)
     with pytest.raises(MismatchError, match="no place"):
         found([f"{tower}layers.0.{block}" for block in BLOCKS], model)
+
+
+GRAPHS = {
+    "language model": (("input_ids",), "logits"),
+    "text encoder": (("input_ids",), "last_hidden_state"),
+    "decoder": (("input_ids", "encoder_hidden_states"), "logits"),
+    "image model": (("pixel_values",), "last_hidden_state"),
+    "UNet": (("sample", "encoder_hidden_states"), "out_sample"),
+}
+HALVES = {
+    "model.vision_tower.vision_model.": {"image model"},
+    "model.audio_tower.": {"image model"},
+    "model.language_model.": {"language model", "text encoder", "decoder"},
+    "text_model.": {"language model", "text encoder", "decoder"},
+    "model.encoder.": {"language model", "text encoder", "image model"},
+    "model.decoder.": {"language model", "decoder", "UNet"},  # it reads an encoder's states too
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_half_without_its_name(graph: str, half: str, flat: bool) -> None:
+    given, result = GRAPHS[graph]
+    rest = [f"layers.0.{block}" for block in BLOCKS]
+    weights = [f"{name}.weight" for name in rest]
+    layers = [f"{half}{name}" for name in rest]
+    written = [name.replace(".", "_") for name in layers] if flat else layers
+    model = base(weights, given=given, result=result)
+    if graph in HALVES[half]:
+        assert found(written, model) == weights
+    else:
+        with pytest.raises(MismatchError, match="no place"):
+            found(written, model)
+    named = base([f"{name}.weight" for name in layers], given=given, result=result)
+    assert found(written, named) == [f"{name}.weight" for name in layers]
 
 
 def test_only_whole_wrappers_are_dropped() -> None:

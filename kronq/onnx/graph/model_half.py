@@ -13,8 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from kronq.onnx.graph.layer_match import LayerMatch
 from kronq.onnx.graph.sites import Site
 
-ENCODER, DECODER, TOWER = "encoder", "decoder", "tower"
+ENCODER, DECODER, TEXT, TOWER = "encoder", "decoder", "text", "tower"
+_TEXT = re.compile(r"(?:language_model|text_model|text_encoder)$")
 _TOWER = re.compile(r"(?:vision|visual|audio)(?:_|$)")
+_TOKENS = {"input_ids", "inputs_embeds"}
+_MEDIA = {"pixel_values", "input_features", "input_values", "audio_features"}
 _CROSS_ATTENTION = re.compile(r"encdecattention|encoder_attn|cross_?attn|cross_?attention", re.I)
 _OF_ENCODER = re.compile(r"encoder_(?:hidden_states|outputs|attention_mask)")
 _OF_GENERATION = re.compile(r"logits|present")
@@ -38,7 +41,7 @@ def refuse_other_half(
 
 
 def half_of(name: str) -> str | None:
-    """Returns the half that a layer's name says: ``encoder``, ``decoder`` or ``tower``."""
+    """Returns the half that a layer's name says, its outermost module of the kind; or None."""
     return next(iter(_halves(name)), None)
 
 
@@ -46,9 +49,9 @@ def _halves(name: str) -> list[str]:
     """Returns all halves that modules of a name say, from the outermost on."""
     modules = [module for module in re.split(r"[./:]+", name.lower()) if module]
     if len(modules) == 1:  # flattened, as LyCORIS writes it
-        modules = modules[0].split("_")
-    halves = (TOWER if _TOWER.match(m) else m for m in modules)
-    return [half for half in halves if half in (ENCODER, DECODER, TOWER)]
+        modules = re.split(r"_(?!(?<=text_)(?:model|encoder)|(?<=language_)model)", modules[0])
+    halves = (TOWER if _TOWER.match(m) else TEXT if _TEXT.match(m) else m for m in modules)
+    return [half for half in halves if half in (ENCODER, DECODER, TEXT, TOWER)]
 
 
 def _all_say(half: str | None, match: LayerMatch) -> bool:
@@ -66,9 +69,9 @@ def other_halves(sites: Sequence[Site]) -> tuple[str, ...]:
     names = (name for site in sites for name in site.names)
     if any(map(_OF_ENCODER.match, inputs)) or any(map(_CROSS_ATTENTION.search, names)):
         # A whole model has cross-attention as well, and its encoder's layers say what they are.
-        return ENCODER, TOWER
+        return (ENCODER, TOWER) if inputs & _TOKENS else (ENCODER, TOWER, TEXT)
     if any(map(_OF_GENERATION.match, outputs)):
-        return (TOWER,) if "input_ids" in inputs else ()
-    if "input_ids" in inputs:
+        return (TOWER,) if inputs & _TOKENS else ()
+    if inputs & _TOKENS:
         return DECODER, TOWER
-    return (DECODER,) if inputs & {"input_features", "pixel_values", "input_values"} else ()
+    return (DECODER, TEXT) if inputs & _MEDIA else ()
