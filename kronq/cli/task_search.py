@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from kronq.cli import shared
 from kronq.cli.command import option
+from kronq.cli.search_progress import search_progress
 from kronq.units import parse_share
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def run_search(
     from kronq.evaluate.smallest import smallest
     from kronq.evaluate.task_tables import trial_line
 
-    with shared.progress_bar("scoring") as progress:
+    with search_progress(options.cache, trial_line) as progress:
         return smallest(
             adapter,
             options.base,
@@ -143,8 +144,9 @@ def run_search(
             options=SearchOptions(
                 judge=options.judge,
                 cache=options.cache,
-                on_trial=lambda trial: shared.inform(trial_line(trial)),
-                progress=progress,
+                on_trial=progress.on_trial,
+                on_check=progress.on_check,
+                progress=progress.work,
             ),
         )
 

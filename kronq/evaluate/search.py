@@ -37,6 +37,7 @@ class SearchOptions:
         cache: Cache of candidates and scores, from which an interrupted search resumes; None for
             the user's own ($KRONQ_CACHE).
         on_trial: Called with each trial.
+        on_check: Called when the candidates are tried and the held-out check begins.
         progress: Called with (texts done, texts in all) while a candidate is scored.
     """
 
@@ -45,6 +46,7 @@ class SearchOptions:
     seed: int = 0
     cache: StrPath | None = None
     on_trial: Callable[[Trial], None] | None = None
+    on_check: Callable[[], None] | None = None
     progress: Progress | None = None
 
 
@@ -113,6 +115,8 @@ def search_candidates(
     search.try_fixed([c for c in candidates if isinstance(c, FixedCandidate)])
     if search.best is None:
         raise _no_candidate_error(search.trials, max_loss_increase)
+    if options.on_check is not None:
+        options.on_check()
     return _check_held_out(search, search.best, held_out, data)
 
 
