@@ -19,7 +19,7 @@ _MAX_ROWS = 80
 """Kinds of layers beyond which a map is not readable."""
 _SWATCH = 22.0
 _LEGEND_END = 76
-"""Pixels for the figure beside the legend."""
+"""Pixels for a figure beside the legend."""
 
 Value = Callable[[LayerStatistics], float | None]
 
@@ -42,7 +42,7 @@ class _Frame:
 
     @property
     def width(self) -> float:
-        legend = max(self.labels, _LEGEND_END) + STEPS * _SWATCH + _LEGEND_END
+        legend = self.labels + STEPS * _SWATCH + _LEGEND_END
         return max(self.labels + self.columns * self.cell, legend)
 
 
@@ -67,9 +67,9 @@ def heat_map(
     if not values or len(rows) > _MAX_ROWS or len(rows) == len(cells):
         return None
     wide, narrow = ({row: _shorten(row, rows, n) for row in rows} for n in (44, 14))
-    room = 7.0 * max(map(len, wide.values())) + 16
+    room = max(7.0 * max(map(len, wide.values())) + 16, _LEGEND_END)
     desk = _Frame(room, _cell_width(WIDTH - room, len(columns)), len(columns), True)
-    room = 7.0 * max(map(len, narrow.values())) + 14
+    room = max(7.0 * max(map(len, narrow.values())) + 14, _LEGEND_END)
     phone = _Frame(room, _cell_width(PHONE - room, len(columns)), len(columns), False)
     drawings = []
     for frame, labels, screen in ((desk, wide, "for-desk"), (phone, narrow, "for-phone")):
@@ -181,7 +181,7 @@ def _cell(
 
 
 def _legend(y: float, values: Sequence[float], unit: str, frame: _Frame) -> Markup:
-    left = max(frame.labels, _LEGEND_END)
+    left = frame.labels
     swatches = [
         tag("g", tag("rect", x=left + i * _SWATCH, y=y, width=_SWATCH, height=12), class_=f"h{i}")
         for i in range(STEPS)
