@@ -26,7 +26,8 @@ EXAMPLES = """\b
 Examples:
   kronq compare my-lokr/
   kronq compare my-lokr/ my-lora/ --bits 8,4,3,2 --plot error.svg
-  kronq compare my-lokr/ my-lora/ --size 77KB,150KB --tasks q.jsonl --base base/
+  kronq compare my-lokr/ my-lora/ --size 77KB,150KB \\
+      --tasks q.jsonl --base base/
   kronq compare my-lokr/ --method rtn --method balanced --json
   kronq compare my-lokr/ --baselines --plot error.svg --dark
 """
