@@ -119,7 +119,7 @@ def test_one_model_in_memory_answers_with_and_without_an_adapter(slotted):
 def test_refused_benchmarks(kronq, exported, slotted, tiny_base, tmp_path):
     assert "give --base for the forms" in kronq.refuses("bench", exported)
     both = ("--base", tiny_base)
-    assert "no slots" in kronq.refuses("bench", exported, *both, "--adapter", "a")
+    assert "no slots" in kronq.refuses("bench", exported, *both, "--adapter", tmp_path)
     assert "model's context" in kronq.refuses("bench", exported, *both, "--prompt-tokens", 60)
     assert "too few tokens" in kronq.refuses("bench", exported, *both, "--new-tokens", 1)
     assert "0 rounds" in kronq.refuses("bench", exported, *both, "--rounds", 0)
