@@ -102,8 +102,10 @@ def test_wrong_outputs(doubler):
 def test_missing_models(tmp_path):
     with pytest.raises(KronqError, match="no such file or folder"):
         Session(tmp_path / "missing")
+    weights = tmp_path / "adapter.safetensors"
+    weights.write_bytes(b"")
     with pytest.raises(KronqError, match="export_onnx grafts an adapter"):
-        Session(tmp_path / "adapter.safetensors")
+        Session(weights)
     with pytest.raises(KronqError, match="no ONNX model in the folder"):
         Session(tmp_path)
 
