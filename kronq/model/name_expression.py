@@ -104,7 +104,7 @@ def _options(kind: str, value: Any, limit: int) -> list[str] | None:
     if kind == "BRANCH":
         for branch in value[1]:
             texts = _expand(branch, limit)
-            if texts is None:
+            if texts is None or len(found) + len(texts) > limit:
                 return None
             found += texts
         return found

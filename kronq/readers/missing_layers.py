@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kronq import limits
 from kronq.errors import FormatError, KronqWarning, listing
 from kronq.model.layer_names import natural_key
 from kronq.model.name_expression import expand_name_expression
@@ -41,7 +40,7 @@ def refuse_missing_layers(
     """
     targets = config.settings.get("target_modules")
     if isinstance(targets, str):  # kronq writes an expression for the whole paths of all layers
-        targets = expand_name_expression(targets, limit=limits.LAYERS.value)
+        targets = expand_name_expression(targets, limit=1000 + 10 * len(layers))
     if isinstance(targets, list | tuple | set | frozenset):
         names = [unwrap_name(name) for name in targets if isinstance(name, str)]
         _check_targets(names, layers, path)

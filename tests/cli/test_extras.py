@@ -16,6 +16,7 @@ USES = {
         ["chat", "base"],
         ["bench", "base"],
         ["score", "my-lokr", "--base", "base", "--tasks", "notes.txt"],
+        ["compare", "my-lokr", "--tasks", "notes.txt", "--base", "base"],
         ["calibrate", "my-lokr", *TEXT, "--base", "base"],
         ["quantize", "my-lokr", "-o", "a.safetensors", *TEXT, "--base", "base"],
         ["quantize", "my-lokr", "-o", "a.safetensors", "--base", "base", "--tasks", "notes.txt",

@@ -50,3 +50,5 @@ def test_it_is_short() -> None:
 def test_what_stands_for_no_list_of_names(expression: str) -> None:
     assert expand_name_expression(expression, limit=1000) is None
     assert expand_name_expression("[0-9][0-9][0-9][0-9]", limit=1000) is None
+    assert expand_name_expression("|".join(["[0-9][0-9][0-9]"] * 40), limit=1000) is None
+    assert expand_name_expression("(" * 200 + "a" + ")" * 200, limit=1000) in (["a"], None)
