@@ -112,10 +112,16 @@ def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, i
         key: {tail for site in sites for name in site.names for tail in _tails(name)}
         for key, sites in index.items()
     }
+    keys_of: dict[str, list[str]] = {}
+    for key, others in tails.items():
+        for tail in others:
+            keys_of.setdefault(tail, []).append(key)
     for layer, name in names.items():
         rules = {_PrefixRule()} if name in index else set()
         own, core = _tails(layer), _core(layer)
-        for key, others in tails.items():
+        related = [*keys_of.get(core, ()), *keys_of.get(name, ()), *sorted(own & index.keys())]
+        for key in dict.fromkeys(related):
+            others = tails[key]
             wrapped = _PrefixRule(name.removesuffix(core), key.removesuffix(core))
             if core in others and key != name and wrapped.wraps:
                 rule = wrapped
