@@ -36,6 +36,7 @@ class Work:
         done: Units of this step that are done.
         total: Units of this step in all; None where that is unknown.
         steps: Steps done, and in all as far as is known.
+        part: What equal parts are called that begin to count anew, each a step; empty for none.
     """
 
     title: str
@@ -44,10 +45,19 @@ class Work:
     done: int = 0
     total: int | None = None
     steps: tuple[int, int] = (0, 1)
+    part: str = ""
     _begin: float = field(default_factory=time.monotonic)
 
     def __call__(self, done: int, total: int) -> None:
+        number, parts = self.steps
+        if self.part and done <= self.done and number + 1 < parts:
+            self.step(f"{self.part} {number + 2} of {parts}", number + 1, parts)
         self.done, self.total = done, total
+
+    def begin_parts(self, part: str, count: int) -> None:
+        """Begins work of equal parts, such as several adapters, each counted from nothing."""
+        self.part = part
+        self.step(f"{part} 1 of {count}" if count > 1 else "", 0, count)
 
     def step(self, what: str, done: int = 0, total: int = 1) -> None:
         """Begins a step of the work.

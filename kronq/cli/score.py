@@ -81,7 +81,8 @@ def command(
     if no_adapter or not loaded:
         loaded[BASE_LABEL] = None
     model = TaskModel(base, **shared.pop_execution(others))
-    with shared.progress_bar("scoring") as progress:
+    with shared.progress_bar("scoring", "texts") as progress:
+        progress.begin_parts("adapter", len(loaded))
         scorer = Scorer(model, progress=progress)
         report = score_all(loaded, scorer, examples, data=Path(tasks).name)
     if as_json:

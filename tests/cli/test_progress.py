@@ -68,6 +68,29 @@ def test_time_left_follows_from_the_share_that_is_done() -> None:
     assert work.time == "2 min left"
 
 
+def test_parts_that_count_anew_are_numbered() -> None:
+    work = Work("scoring", "texts")
+    work.begin_parts("adapter", 3)
+    told = []
+    for _ in range(3):
+        for done in (16, 32, 40):
+            work(done, 40)
+            told.append((work.what, round(work.share, 2)))
+    assert told[::3] == [
+        ("adapter 1 of 3", 0.13),
+        ("adapter 2 of 3", 0.47),
+        ("adapter 3 of 3", 0.8),
+    ]
+    assert told[-1] == ("adapter 3 of 3", 1.0)
+
+
+def test_one_part_needs_no_number() -> None:
+    work = Work("scoring", "texts")
+    work.begin_parts("adapter", 1)
+    work(40, 40)
+    assert work.description == "scoring"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(8.4, "8 s"), (89, "89 s"), (200, "3 min"), (5000, "83 min"),
                           (7300, "2 h 2 min")]
