@@ -17,8 +17,12 @@ StrPath = str | os.PathLike[str]
 _PARAMETER = re.compile(r"\{([a-z]\w*)(?:=([^{}]*))?\}")
 
 
-_LONGEST_PART = 10_000
-"""Characters of one part of an error's line: the names of some hundred layers."""
+_LONGEST_PART = 300
+"""Characters of one part of an error's line; ``error.found`` has all."""
+_LONGEST_TEXT = 1000
+"""Characters of the path and of the message."""
+_EXAMPLES = 3
+"""Names of several that an error shows."""
 
 
 class KronqError(Exception):
@@ -64,17 +68,16 @@ class KronqError(Exception):
             parameter: Writes a parameter that the hint names; takes the name, and the value or
                 None.
         """
-        places = (self.path, self.layer)
-        text = "".join(f"{_shorten(part)}: " for part in places if part is not None)
-        text += _shorten(self.message)
+        text = "" if self.path is None else f"{_shorten(self.path, _LONGEST_TEXT)}: "
+        text += "" if self.layer is None else f"{_shorten(self.layer)}: "
+        text += _shorten(self.message, _LONGEST_TEXT)
         if self.found is not None:
             text += f"; found {_shorten(self.found)}"
         if self.expected is not None:
             text += f"; expected {_shorten(self.expected)}"
         if self.hint is not None:
-            hint = _shorten(self.hint)
-            hint = _PARAMETER.sub(lambda match: parameter(match[1], match[2]), hint)
-            text += f" (hint: {hint})"
+            hint = _PARAMETER.sub(lambda match: parameter(match[1], match[2]), self.hint)
+            text += f" (hint: {_shorten(hint, 2 * _LONGEST_PART)})"
         return printable(" ".join(text.split()))
 
 
@@ -135,6 +138,22 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise ArgumentError(f"no such {name}", found=value, expected=", ".join(allowed))
 
 
+def check_text(name: str, text: str, path: StrPath | None = None) -> None:
+    """Refuses a text that UTF-8 cannot write: JSON's escapes can name half of a surrogate pair.
+
+    Raises:
+        FormatError: It has one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FormatError(
+            f"{name} has half of a surrogate pair, which no file can hold",
+            path=path,
+            found=ascii(text)[:80],
+        ) from None
+
+
 def printable(text: str) -> str:
     """Escapes control characters, so that no name from a file can steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -145,16 +164,38 @@ def printable_json(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def listing(names: Iterable[str]) -> str:
-    """Joins all names, sorted, on one line; none is left out."""
-    return ", ".join(sorted(names))
+class Names(str):
+    """Names that an error is about, joined by commas; its line shows three and the count.
+
+    Attributes:
+        names: Each of them.
+    """
+
+    names: tuple[str, ...]
+
+    def __new__(cls, names: Iterable[str]) -> Names:
+        names = tuple(names)
+        joined = super().__new__(cls, ", ".join(names))
+        joined.names = names
+        return joined
+
+    @property
+    def short(self) -> str:
+        """Three names, and the count of the others."""
+        rest = len(self.names) - _EXAMPLES
+        return ", ".join(self.names[:_EXAMPLES]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def _shorten(value: object) -> str:
-    """Returns a part of an error's line, its beginning if it is very long."""
-    text = str(value)
-    left_out = len(text) - _LONGEST_PART
-    return text if left_out <= 0 else f"{text[:_LONGEST_PART]}… ({left_out:,} more characters)"
+def listing(names: Iterable[str]) -> Names:
+    """Returns names, sorted, for an error that shows three of them."""
+    return Names(sorted(names))
+
+
+def _shorten(value: object, longest: int = _LONGEST_PART) -> str:
+    """Returns a part of an error's line, its beginning if it is long."""
+    text = value.short if isinstance(value, Names) else str(value)
+    left_out = len(text) - longest
+    return text if left_out <= 0 else f"{text[:longest]}… ({left_out:,} more characters)"
 
 
 def _as_argument(name: str, value: str | None) -> str:

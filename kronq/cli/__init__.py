@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import itertools
@@ -18,7 +19,7 @@ from kronq.cli.command import verbosity
 from kronq.cli.messages import error_line
 from kronq.cli.output import note, stop_printing, warnings_as_notes
 from kronq.cli.stopping import CTRL_C, Stopped, exit_on_signals, stopped_line
-from kronq.errors import KronqError
+from kronq.errors import KronqError, Names
 
 VERBS = {
     "quantize": "Quantize a trained adapter and pack it into one file.",
@@ -48,6 +49,15 @@ class _Verbs(click.Group):
             return None
         command: click.Command = importlib.import_module(f"kronq.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0].lower(), VERBS, 1)
+            hint = f"; did you mean 'kronq {near[0]}'?" if near else ""
+            raise click.UsageError(f"no such verb {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -99,6 +109,8 @@ def _run(args: Sequence[str] | None) -> None:
         if verbosity.get() > 0:
             for line in "".join(traceback.format_exception(error)).splitlines():
                 note(line)
+            if isinstance(error.found, Names):
+                note("\n".join(error.found.names))
         note(error_line(error))
         sys.exit(2)
     except BrokenPipeError:  # kronq … | head

@@ -12,7 +12,6 @@ import click
 from kronq.base.builder import AS_IS, PRECISIONS
 from kronq.cli import shared
 from kronq.cli.command import Command
-from kronq.errors import listing
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def describe_losses(report: BaseReport) -> Iterator[str]:
     if report.precision == AS_IS:
         yield f"kept {report.kept} of {report.kept + len(report.floats)} matrices as they are"
     if report.floats:
-        yield f"dequantized to float32: {listing(report.floats)}"
+        yield f"dequantized to float32: {', '.join(sorted(report.floats))}"
     if report.agreement is not None:
         agreement = report.agreement
         yield (

@@ -12,7 +12,7 @@ from kronq.cli import shared
 from kronq.cli.adapter_sums import adapter_sums, strength_options
 from kronq.cli.command import Command
 from kronq.cli.messages import as_option
-from kronq.errors import KronqError, listing
+from kronq.errors import KronqError
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Chat:
             self.notify(f"no adapter {name}")
         elif name:
             self.adapter = None if name == "none" else name
-        loaded = listing([*self.session.adapters, "none"])
+        loaded = ", ".join(sorted([*self.session.adapters, "none"]))
         self.notify(f"adapter: {self.adapter or 'none'} (of {loaded})")
 
     def answer(self, text: str, show: Callable[[str], None], **settings: Any) -> None:

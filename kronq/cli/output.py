@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import shutil
@@ -9,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -56,7 +58,26 @@ def show(*parts: str | TableView) -> None:
 
 def show_json(model: BaseModel) -> None:
     """Prints a model as JSON, alone on stdout."""
-    _print(printable_json(model.model_dump_json(indent=2)))
+    _print(json_text(model))
+
+
+def json_text(model: BaseModel) -> str:
+    """Returns a model as JSON; names of files that are no UTF-8 are escaped."""
+    try:
+        return printable_json(model.model_dump_json(indent=2))
+    except ValueError:  # pydantic's, of a text that UTF-8 cannot write
+        return json.dumps(_writable(model.model_dump(mode="json")), indent=2)
+
+
+def _writable(value: Any) -> Any:
+    """Returns a value of JSON with what UTF-8 cannot write escaped in its texts."""
+    if isinstance(value, dict):
+        return {name: _writable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return printable(value) if isinstance(value, str) else value
 
 
 def note(line: str) -> None:

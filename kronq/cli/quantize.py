@@ -27,7 +27,7 @@ from kronq.cli.task_search import (
     show_search,
     task_options,
 )
-from kronq.errors import KronqError, printable_json
+from kronq.errors import KronqError
 from kronq.io.extras import require
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.quantization.config_names import CONFIGS
@@ -233,7 +233,7 @@ def command(
         shared.show(str(choice), view)
     _note_unused_bytes(choice, report)
     if outputs.report is not None and not dry_run:
-        data = printable_json(report.model_dump_json(indent=2)) + "\n"
+        data = shared.json_text(report) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)
     above = error_above(report, choice.max_error, calibrated=objective is not None)
     if above is None and found is not None:

@@ -10,6 +10,7 @@ import click
 
 from kronq.cli.command import OUTPUT, option, verbosity
 from kronq.cli.output import inform as inform
+from kronq.cli.output import json_text as json_text
 from kronq.cli.output import note as note
 from kronq.cli.output import show as show
 from kronq.cli.output import show_json as show_json

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -15,6 +17,9 @@ from kronq import __version__
 from kronq.errors import ArgumentError, KronqError, OutputExistsError, StrPath
 from kronq.io.json_file import read_json
 from kronq.io.unfinished import unfinished
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Errors of a disk that is full, for all, for this user or for one file."""
 
 MARK = ".kronq"
 """File that marks a folder as written by kronq: its version and the verb, as JSON."""
@@ -77,7 +82,7 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(target, folder=False) as work:
+    with _named_disk_errors(target), unfinished(target, folder=False) as work:
         yield work
         if sync:
             _sync(work)
@@ -109,7 +114,7 @@ def new_folder(
     target = check_output(path, force=force)
     before = _replaceable_inode(target, subfolders)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(target, folder=True) as work:
+    with _named_disk_errors(target), unfinished(target, folder=True) as work:
         work.chmod(0o755)
         (work / MARK).write_text(json.dumps({"kronq": __version__, "verb": verb}) + "\n", "utf-8")
         yield work
@@ -118,6 +123,27 @@ def new_folder(
         if _replaceable_inode(target, subfolders) != before:
             raise OutputExistsError("the output was written by another program", path=path)
         _replace_folder(work, target)
+
+
+@contextlib.contextmanager
+def _named_disk_errors(target: Path) -> Iterator[None]:
+    """Makes one line of a full disk: the output, what was written when it filled up, what is free.
+
+    Raises:
+        KronqError: No space is left, or a file may not be so large.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, KronqError) or error.errno not in _FULL:
+            raise
+        free = shutil.disk_usage(target.absolute().parent).free
+        raise KronqError(
+            "the output could not be written",
+            path=target,
+            found=f"{error.strerror}; {free:,} bytes are free there",
+            hint="make room, or choose another {out}; nothing was left behind",
+        ) from error
 
 
 def link_folder(folder: Path, link: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from kronq import limits
-from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
+from kronq.errors import FormatError, KronqError, NotFoundError, StrPath, check_text
 
 MAX_DEPTH = 100
 """Levels of objects and lists in each other."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: StrPath) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def read_json(path: StrPath) -> dict[str, Any]:
     file = Path(path)
     try:
         limits.JSON.check(file.stat().st_size, path)
-        value = json.loads(file.read_text("utf-8"), object_pairs_hook=refuse_repeated_names)
+        text = file.read_text("utf-8")
+        value = json.loads(text, object_pairs_hook=refuse_repeated_names)
         _check_depth(value)
     except FileNotFoundError:
         raise NotFoundError("no such file", path=path) from None
@@ -36,6 +39,8 @@ def read_json(path: StrPath) -> dict[str, Any]:
         raise
     except ValueError as error:
         raise FormatError("not JSON", path=path, found=str(error)) from None
+    if _SURROGATE.search(text):
+        check_text("the JSON", json.dumps(value, ensure_ascii=False), path)
     if not isinstance(value, dict):
         raise FormatError("no JSON object", path=path, found=type(value).__name__)
     return value

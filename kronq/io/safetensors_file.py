@@ -25,6 +25,27 @@ from kronq.io.tensors import NUMBERS, Entry, Tensors
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
+_OTHER_KINDS = {
+    b"version ": (
+        "a pointer of Git LFS, not the file it stands for",
+        "'git lfs pull' in its repository, or 'hf download OWNER/NAME', gets the file",
+    ),
+    b"GGUF": (
+        "a GGUF file, which holds a base, or an adapter of llama.cpp",
+        "'kronq base' makes a base of it; an adapter is read as its trainer wrote it",
+    ),
+    b"\x14\0\0\0TORT": (
+        "an .onnx_adapter, expanded for one model",
+        "give what it was made from; it only runs, with that model",
+    ),
+    b"PK\x03\x04": ("a zip file, or weights of torch", "unpack it, or save as safetensors"),
+    b"<!DOCTY": ("a web page", "download the file itself, not the page about it"),
+    b"<!docty": ("a web page", "download the file itself, not the page about it"),
+    b"<html": ("a web page", "download the file itself, not the page about it"),
+}
+"""First bytes of files that are no safetensors → what they are, and what to do."""
+
+
 @dataclass(frozen=True)
 class TensorFile(Tensors):
     """An open safetensors file, whose arrays are read-only memory maps."""
@@ -78,6 +99,19 @@ def open_tensors(path: StrPath) -> TensorFile:
     return TensorFile(file, size, metadata, entries)
 
 
+def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
+    """Refuses files that are given by mistake, by what they are.
+
+    Raises:
+        FormatError: It is one of them.
+    """
+    for start, (kind, hint) in _OTHER_KINDS.items():
+        if beginning.startswith(start):
+            raise FormatError(
+                kind, path=path, expected="an adapter's safetensors file or folder", hint=hint
+            )
+
+
 def _read_header(path: Path) -> tuple[int, bytes]:
     """Returns the file's size and its header's JSON."""
     if not path.is_file():
@@ -95,7 +129,9 @@ def _read_header(path: Path) -> tuple[int, bytes]:
     except OSError as error:
         raise FormatError(f"the file cannot be opened: {error.strerror}", path=path) from None
     with stream:
-        length = int.from_bytes(stream.read(8), "little")
+        beginning = stream.read(8)
+        _refuse_other_kinds(path, beginning)
+        length = int.from_bytes(beginning, "little")
         if size < 8 or length > size - 8:
             raise FormatError(
                 "not a safetensors file, or a truncated one",

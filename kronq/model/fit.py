@@ -25,6 +25,7 @@ def fit_adapter(
         MismatchError: A layer has another shape than the base's weight.
     """
     fitted = {}
+    made_for = adapter.origin.base_model
     for name, delta in adapter.items():
         cropped = adapter.fit_layer(name, shapes[name])
         if cropped is None:
@@ -34,7 +35,8 @@ def fit_adapter(
                 layer=name,
                 found=f"{list(delta.shape)} in the adapter",
                 expected=f"{list(shapes[name])}{label}",
-                hint="wrong base model?",
+                hint="wrong base model?"
+                + (f" the adapter was made for {made_for}" if made_for else ""),
             )
         fitted[name] = cropped
     return replace(adapter, layers=fitted)

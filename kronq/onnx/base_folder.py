@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from kronq import limits
 from kronq.errors import FormatError, StrPath, check_type
 from kronq.io.input_path import find_input
 from kronq.onnx.external_data import check_external_data, external_files
@@ -26,7 +27,6 @@ if sys.platform == "linux":
 
 _FICLONE = 0x40049409
 _SIDECARS = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
-_LARGEST_SIDECAR = 64 * 2**20
 _SMALLEST_EXTERNAL = 256
 """Bytes of a tensor up to which it stays inside of the .onnx file."""
 
@@ -149,7 +149,7 @@ def copy_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
     if not any((around / name).is_file() for name in (GENAI_CONFIG, "tokenizer_config.json")):
         return
     for file in sorted(around.iterdir()):
-        small = file.is_file() and file.stat().st_size <= _LARGEST_SIDECAR
+        small = file.is_file() and file.stat().st_size <= limits.SIDECAR.value
         if small and file.suffix in _SIDECARS and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
     settings = folder / GENAI_CONFIG

@@ -98,7 +98,7 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
     with guard_base(file):
         sites = find_sites(model)
         found = find_matches(adapter, sites, mapping)
-        refuse_unmatched(found, sites, integer_node_types(model))
+        refuse_unmatched(found, sites, integer_node_types(model), adapter.origin.base_model)
         matches = {layer: match.sites for layer, match in found.items()}
         fitted = fit_to_base(adapter, matches)
     return MatchedBase(

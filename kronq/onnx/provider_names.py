@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kronq.errors import ArgumentError, MissingDependencyError, UnsupportedError, listing
+from kronq.errors import ArgumentError, MissingDependencyError, UnsupportedError
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -72,11 +72,11 @@ def full_name(name: str, available: Iterable[str], known: Iterable[str]) -> str:
     every = {short_name(full): full for full in (*PACKAGES, *known)} | installed
     wanted = short_name(name.strip())
     if wanted not in every:
-        raise ArgumentError("unknown provider", found=repr(name), expected=listing(every))
+        raise ArgumentError("unknown provider", found=repr(name), expected=", ".join(sorted(every)))
     if wanted not in installed:
         raise MissingDependencyError(
             f"no {every[wanted]} in this onnxruntime",
-            found=listing(installed.values()),
+            found=", ".join(sorted(installed.values())),
             hint=PACKAGES.get(every[wanted], _BUILD),
         )
     return installed[wanted]
@@ -92,7 +92,7 @@ def genai_name(provider: str) -> str:
         raise UnsupportedError(
             "onnxruntime-genai does not know this provider",
             found=provider,
-            expected=listing((CPU, *GENAI)),
+            expected=", ".join(sorted((CPU, *GENAI))),
             hint="arrays still run there: Session.run and Session.logits, 'kronq score'",
         )
     return GENAI[provider]

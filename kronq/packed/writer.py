@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
 
-from kronq.errors import FormatError, StrPath, check_type
+from kronq.errors import FormatError, StrPath, check_text, check_type
 from kronq.io.files import write_file
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import (
@@ -102,6 +102,8 @@ def pack_adapter(adapter: Adapter, stream: EncodedStream | None = None) -> bytes
         stream = encode_layers([adapter[name] for names in grouped for name in names])
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
+    for name in (*adapter, adapter.origin.base_model or ""):
+        check_text("a name", name)
     manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
     # safetensors writes an array's memory, whatever its strides say.

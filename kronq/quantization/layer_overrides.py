@@ -8,7 +8,7 @@ from kronq.errors import ArgumentError
 from kronq.model.layer_expressions import NameMatcher
 
 
-def check_overrides(names: Iterable[str], overrides: Iterable[str]) -> None:
+def refuse_unused_overrides(names: Iterable[str], overrides: Iterable[str]) -> None:
     """Refuses overrides that change nothing.
 
     Args:

@@ -25,7 +25,7 @@ from kronq.quantization.configs import (
 )
 from kronq.quantization.error_budget import relative_error, smallest_within_error
 from kronq.quantization.file_size import file_size
-from kronq.quantization.layer_overrides import check_overrides
+from kronq.quantization.layer_overrides import refuse_unused_overrides
 from kronq.quantization.mixed.native import native
 from kronq.quantization.uniform.layer import quantize_layer
 from kronq.units import six_digits
@@ -122,7 +122,7 @@ def _config(config: Config | None, bits: int | None) -> Config:
 def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | None) -> Adapter:
     recipe = Recipe("fp16", 16)
     if isinstance(config, Uniform):
-        check_overrides(adapter, config.overrides)
+        refuse_unused_overrides(adapter, config.overrides)
         recipe = Recipe(
             config.method,
             config.bits,

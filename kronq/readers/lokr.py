@@ -62,7 +62,10 @@ def group_tensors(
     dora = [layer for layer, parts in layers.items() if "dora_scale" in parts]
     if dora:
         raise UnsupportedError(
-            "DoRA layers are not supported", path=tensors.path, found=listing(dora)
+            "DoRA layers are not supported",
+            path=tensors.path,
+            found=listing(dora),
+            hint="train without, or put the whole adapter into its base with its trainer's merge",
         )
     return layers
 

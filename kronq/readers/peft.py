@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq import limits
-from kronq.errors import FormatError, UnsupportedError, check_type, listing
+from kronq.errors import FormatError, UnsupportedError, check_text, check_type, listing
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
 from kronq.model.adapter import Adapter, Origin
@@ -70,6 +70,9 @@ def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     check_type("config", settings, Mapping)
     config = PeftConfig(settings)
     config.check_supported()
+    for name in (*tensors, config.base_model or ""):
+        if isinstance(name, str):
+            check_text("a name", name)
     layers = _read_layers(copy_tensors(tensors), config, Options())
     return Adapter(layers, Origin("peft", base_model=config.base_model))
 

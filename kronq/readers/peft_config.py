@@ -101,6 +101,8 @@ class PeftConfig:
                 "the adapter uses settings that kronq does not handle",
                 path=self.path,
                 found=listing(refused),
+                hint="train without, or put the whole adapter into its base with PEFT's "
+                "merge_and_unload",
             )
         initialization = str(self.settings.get("init_lora_weights"))
         if _MOVES_BASE.fullmatch(initialization):

@@ -113,7 +113,7 @@ def test_the_version(kronq: Kronq) -> None:
     ("args", "told"),
     [
         (["--nothing"], "No such option"),
-        (["nothing"], "No such command 'nothing'"),
+        (["nothing"], "no such verb 'nothing'"),
         (["quantize"], "Missing argument 'ADAPTER'"),
         (["quantize", "x", "--nothing"], "No such option"),
         (
@@ -171,7 +171,10 @@ def test_help_is_quick() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["quantise", "x"], "No such command 'quantise'. (hint: kronq --help)"),
+        (
+            ["quantise", "x"],
+            "did you mean 'kronq quantize'? (hint: kronq --help)",
+        ),
         (["quantize", "x", "--dry-run", "--bits", "-5"], "bits: no such width; found -5"),
         (["quantize", "x", "--bit", 5], "(hint: kronq quantize --help)"),
         (["convert", "x", "-o", "y"], "Missing option '--to'. Choose from: peft, lora"),

@@ -73,5 +73,6 @@ def match_layers(
         MismatchError: Layers without a match (three are shown), or with more than one.
     """
     matches = find_matches(layers, sites, mapping)
-    refuse_unmatched(matches, sites, integer_types)
+    base_model = layers.origin.base_model if isinstance(layers, Adapter) else None
+    refuse_unmatched(matches, sites, integer_types, base_model)
     return {name: match.sites for name, match in matches.items()}

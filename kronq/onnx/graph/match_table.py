@@ -98,7 +98,7 @@ def match_table(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None
         matches = find_matches(adapter, sites, mapping)
         integer = integer_node_types(model)
         try:
-            refuse_unmatched(matches, sites, integer)
+            refuse_unmatched(matches, sites, integer, adapter.origin.base_model)
             fit_to_base(adapter, {name: match.sites for name, match in matches.items()})
         except MismatchError as error:
             problem = str(error)

@@ -23,7 +23,10 @@ _MIXED = re.compile(r"(?:^|[._])(?:query_key_value|[wW]?qkv|c_attn)$")
 
 
 def refuse_unmatched(
-    matches: Mapping[str, LayerMatch], sites: Sequence[Site], integer_types: Sequence[str] = ()
+    matches: Mapping[str, LayerMatch],
+    sites: Sequence[Site],
+    integer_types: Sequence[str] = (),
+    base_model: str | None = None,
 ) -> None:
     """Refuses a base in which a layer of the adapter has no match, or more than one.
 
@@ -31,6 +34,7 @@ def refuse_unmatched(
         matches: As ``find_matches`` returns them.
         sites: The base's linear layers.
         integer_types: Operator types of the base that take no adapter, for the message.
+        base_model: Name of the base that the adapter was made for, for the message.
 
     Raises:
         MismatchError: Layers are missing (three are shown) or ambiguous.
@@ -40,7 +44,7 @@ def refuse_unmatched(
     if ambiguous:
         raise _ambiguous_error(ambiguous, missing, len(matches))
     if missing:
-        raise _missing_error(missing, len(matches), sites, integer_types)
+        raise _missing_error(missing, len(matches), sites, integer_types, base_model)
 
 
 def fit_to_base(adapter: Adapter, matches: Matches) -> Adapter:
@@ -77,12 +81,16 @@ def _ambiguous_error(
 
 
 def _missing_error(
-    missing: Sequence[str], total: int, sites: Sequence[Site], integer_types: Sequence[str]
+    missing: Sequence[str],
+    total: int,
+    sites: Sequence[Site],
+    integer_types: Sequence[str],
+    base_model: str | None,
 ) -> MismatchError:
     known = {canonical(name): name for site in sites for name in site.names[::-1]}
 
     def with_nearest(name: str) -> str:
-        near = difflib.get_close_matches(canonical(name), known, 2, 0.5)
+        near = difflib.get_close_matches(canonical(name), known, 1, 0.5)
         return name + (f" (nearest: {', '.join(known[key] for key in near)})" if near else "")
 
     if integer_types:
@@ -103,6 +111,7 @@ def _missing_error(
     return MismatchError(
         f"{len(missing)} of {total} adapted layers have no place in the base",
         found="; ".join(_examples(missing, with_nearest)),
+        expected=base_model and f"{base_model}, which the adapter was made for",
         hint=hint,
     )
 

@@ -16,7 +16,7 @@ from kronq.model.adapter import Adapter, Recipe
 from kronq.model.delta import Delta
 from kronq.model.error_weights import find_moments
 from kronq.model.second_moments import SecondMoments
-from kronq.quantization.layer_overrides import check_overrides
+from kronq.quantization.layer_overrides import refuse_unused_overrides
 from kronq.quantization.mixed.native_coder import NativeCoder, native_recipe
 from kronq.quantization.uniform.layer import quantize_layer
 
@@ -54,7 +54,7 @@ def native(
             find_moments(moments, name)
     if not overrides:
         return NativeCoder.create(adapter, bits, size, moments).quantize(progress)
-    check_overrides(adapter, overrides)
+    refuse_unused_overrides(adapter, overrides)
     if size is not None:
         raise ArgumentError("a file of a given size has no widths for single layers")
     recipe = replace(native_recipe(adapter, bits), layer_bits=dict(overrides))
