@@ -55,9 +55,7 @@ class PeftConfig:
     @property
     def base_model(self) -> str | None:
         name = self.settings.get("base_model_name_or_path")
-        if not isinstance(name, str) or not name:
-            return None
-        return name.encode("utf-8", "replace").decode()  # JSON can have halves of characters
+        return name if isinstance(name, str) and name else None
 
     def alpha(self, layer: str) -> float:
         """Returns a layer's α."""
