@@ -65,11 +65,18 @@ def digest_files(files: Iterable[Path]) -> str:
 def read_entry(file: Path, parse: Callable[[Path], T]) -> T | None:
     """Returns what ``parse`` makes of a file; None, and no file any more, where it cannot.
 
+    A checksum tells damage, and not who wrote the file: in a folder that others can write, no entry
+    is read.
+
     Args:
         file: An entry, or a file of one.
         parse: Reads the file; raises KronqError, ValueError, TypeError, KeyError or RecursionError
             if it is damaged.
     """
+    try:
+        check_private(file.parent)
+    except (OSError, UnsupportedError):
+        return None
     try:
         value = parse(file)
     except OSError:

@@ -61,3 +61,18 @@ def test_the_least_recently_used_entries_are_deleted(tmp_path: Path) -> None:
     trim(tmp_path, limit=200, keeping=entries[1])
     assert set(tmp_path.iterdir()) == {entries[0], entries[1], tmp_path / "notes.txt"}
     trim(tmp_path / "nowhere", limit=0, keeping=entries[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a profile's folders are the user's own there")
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
+def test_no_entry_of_a_folder_that_others_can_write_is_read(tmp_path: Path, mode: int) -> None:
+    """Its checksum, and the mark that it was compared, may be theirs."""
+    file = tmp_path / "tasks" / ("0" * 40)
+    with new_entry(file) as work:
+        work.write_text("1")
+    assert read_entry(file, Path.read_text) == "1"
+    file.parent.chmod(mode)
+    assert read_entry(file, Path.read_text) is None
+    assert file.exists()
+    file.parent.chmod(0o700)
+    assert read_entry(file, Path.read_text) == "1"
