@@ -13,13 +13,13 @@ from pathlib import Path
 
 import kronq
 from kronq.evaluate.cache import Scorer, TaskCache
-from kronq.evaluate.intervals import Interval
 from kronq.evaluate.metrics import metric_changes, task_metrics
 from kronq.evaluate.score import top_token_agreement
 from kronq.evaluate.task_model import TaskModel
-from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
 from kronq.quantization.config_names import config_for
+from kronq.report.display.task_view import format_change
+from kronq.report.task import Interval
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = [("balanced", 8), ("balanced", 4), ("balanced", 3), ("balanced", 2)]

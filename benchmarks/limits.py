@@ -17,8 +17,8 @@ from benchmarks import baselines
 from kronq.evaluate.cache import Scorer, TaskCache
 from kronq.evaluate.metrics import metric_changes, task_metrics
 from kronq.evaluate.task_model import TaskModel
-from kronq.evaluate.task_tables import format_change
 from kronq.io.examples import read_examples
+from kronq.report.display.task_view import format_change
 
 ROOT = Path(__file__).parents[1]
 ENOUGH = 0.01

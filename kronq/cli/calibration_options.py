@@ -106,7 +106,7 @@ def calibration_options(command: F) -> F:
             "--calibration",
             metavar="FILE",
             group=TEXT,
-            help="Text, or questions as .jsonl, on which errors are judged.",
+            help="Text, or questions as .jsonl, to judge errors by.",
         ),
     ):
         wrapped = add(wrapped)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kronq.evaluate.search_result import SearchResult
     from kronq.report.report import Report
+    from kronq.report.task import SearchResult
 
 
 def error_above(report: Report, limit: float | None, *, calibrated: bool) -> str | None:
@@ -32,14 +32,19 @@ def error_above(report: Report, limit: float | None, *, calibrated: bool) -> str
 
 def loss_above(result: SearchResult) -> str | None:
     """Returns the line that says that the held-out check failed; None where it did not."""
-    from kronq.evaluate.task_tables import format_change
+    from kronq.report.display.task_view import format_change, tell_share
 
     if result.within:
         return None
+    cost = (
+        f"the loss grew by {format_change(result.change.loss_increase)}, "
+        f"more than {100 * result.max_loss_increase:g} %"
+    )
+    if result.keep is not None:
+        kept = tell_share(result.change.gain_kept)
+        cost = f"the share of the gain kept is {kept}, less than {100 * result.keep:g} %"
     return (
-        "kronq: on held-out examples the loss grew by "
-        f"{format_change(result.change.loss_increase)}, "
-        f"more than {100 * result.max_loss_increase:g} %; {_NOTHING} "
+        f"kronq: on held-out examples {cost}; {_NOTHING} "
         "(hint: more questions make the choice surer, a larger budget the file smaller)"
     )
 

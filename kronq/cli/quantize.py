@@ -24,7 +24,6 @@ from kronq.cli.stopping import telling
 from kronq.cli.task_search import (
     read_task_options,
     run_search,
-    show_search,
     task_options,
 )
 from kronq.errors import KronqError
@@ -201,8 +200,8 @@ def command(
     outputs = Outputs(others["output"], others["report"], others["html"], others["force"])
     if outputs.adapter is None and not dry_run:
         raise click.UsageError("give an output with -o, or --dry-run")
-    choice = _choose(others, calibration)
-    tuned = isinstance(choice.config, Tuned)
+    choice = None if search is not None else _choose(others, calibration)
+    tuned = choice is not None and isinstance(choice.config, Tuned)
     check_calibration(calibration, base_used=search is not None, tuned=tuned)
     shared.check_inputs(adapter, *calibration.inputs, others["tasks"])
     require_packages(calibration, tuned=tuned)
@@ -210,7 +209,6 @@ def command(
         require("genai", "--tasks")
     from kronq.packed.writer import save
     from kronq.report.bound import gaussian_bound
-    from kronq.report.display.report_view import report_view
     from kronq.report.measurement import measure
 
     outputs.check_names()
@@ -219,25 +217,22 @@ def command(
     source = shared.read(adapter, **shared.reading(others))
     moments = collect_moments(calibration, source, tuned=tuned)
     objective = moments_for_quantizing(calibration, moments)
-    found = None if search is None else run_search(source, search, objective)
-    quantized = _quantize(source, choice, objective) if found is None else found.adapter
+    result = limit = None
+    if choice is not None:
+        quantized, limit = _quantize(source, choice, objective), choice.max_error
+    elif search is not None:
+        found = run_search(source, search, objective)
+        quantized, result = found.adapter, found.result
     with shared.progress_bar("measuring the error"):
         bound = gaussian_bound(source)
-        report = measure(source, quantized, bound=bound, second_moments=moments)
-    if found is not None:
-        show_search(found, report, as_json=as_json)
-    elif as_json:
-        shared.show_json(report)
-    else:
-        view = report_view(report, every_layer=verbosity.get() > 0)
-        shared.show(str(choice), view)
-    _note_unused_bytes(choice, report)
+        report = measure(source, quantized, bound=bound, second_moments=moments, task=result)
+    _show(report, choice, as_json=as_json)
     if outputs.report is not None and not dry_run:
         data = shared.json_text(report) + "\n"
         write_file(outputs.report, data.encode(), force=outputs.force)
-    above = error_above(report, choice.max_error, calibrated=objective is not None)
-    if above is None and found is not None:
-        above = loss_above(found.result)
+    above = error_above(report, limit, calibrated=objective is not None)
+    if above is None and result is not None:
+        above = loss_above(result)
     if outputs.adapter is not None and above is None and not dry_run:
         save(quantized, outputs.adapter, force=outputs.force)
         if not as_json:
@@ -272,6 +267,17 @@ def _parse_override(text: str) -> tuple[str, int]:
     if not expression or not bits.isdigit():
         raise KronqError("bad --layer", found=repr(text), expected="REGEX=BITS")
     return expression, int(bits)
+
+
+def _show(report: Report, choice: MethodChoice | None, *, as_json: bool) -> None:
+    """Prints the report, below a line on the method if it was not the task that chose it."""
+    if as_json:
+        shared.show_json(report)
+    else:
+        reason = [] if choice is None else [str(choice)]
+        shared.show(*reason, *report.views(every_layer=verbosity.get() > 0))
+    if choice is not None:
+        _note_unused_bytes(choice, report)
 
 
 def _note_unused_bytes(choice: MethodChoice, report: Report) -> None:

@@ -13,7 +13,7 @@ from kronq.cli.stopping import telling
 from kronq.io.cache import cache_folder
 
 if TYPE_CHECKING:
-    from kronq.evaluate.search_result import Trial
+    from kronq.report.task import Trial
 
 
 @dataclass(eq=False)

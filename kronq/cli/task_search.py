@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from kronq.cli import shared
 from kronq.cli.command import option
 from kronq.cli.search_progress import search_progress
 from kronq.units import parse_share
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from kronq.evaluate.search import SmallestAdapter
     from kronq.model.adapter import Adapter
     from kronq.model.second_moments import SecondMoments
-    from kronq.report.report import Report
 
 TASK = "Your task"
-_SEARCH_OPTIONS = ("max_loss_increase", "judge")
+_BUDGETS = ("max_loss_increase", "keep")
+_SEARCH_OPTIONS = (*_BUDGETS, "judge")
 """Parameters that mean nothing without ``--tasks``."""
 _SIZE_OPTIONS = (
     "bits",
@@ -33,6 +33,8 @@ _SIZE_OPTIONS = (
     "a_bits",
     "overrides",
     "refit",
+    "steps",
+    "seed",
 )
 """Parameters that the search chooses itself."""
 
@@ -44,7 +46,8 @@ class TaskOptions:
     Attributes:
         tasks: File of examples.
         base: Folder of the base model.
-        max_loss_increase: Allowed increase of the loss, relative.
+        max_loss_increase: Allowed increase of the loss, relative; None with ``keep``.
+        keep: Share of the gain that must be kept; None with ``max_loss_increase``.
         judge: Statistic that must keep it: ``upper`` or ``mean``.
         cache: Folder of candidates and scores; None for the user's cache.
         method: The only method to try; None for all.
@@ -52,7 +55,8 @@ class TaskOptions:
 
     tasks: str
     base: str
-    max_loss_increase: float
+    max_loss_increase: float | None
+    keep: float | None
     judge: Any
     cache: str | None
     method: Any
@@ -68,7 +72,13 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["upper", "mean"]),
             default="upper",
             show_default=True,
-            help="Statistic that must keep within it: the 95 % interval's upper end, or the mean.",
+            help="Statistic that must keep the budget: the 95 % interval's worse end, or the mean.",
+        ),
+        option(
+            "--keep",
+            metavar="99%",
+            group=TASK,
+            help="Instead: share of the adapter's gain in NLL to keep.",
         ),
         option(
             "--max-loss-increase",
@@ -80,7 +90,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--tasks",
             metavar="FILE.jsonl",
             group=TASK,
-            help="Find the smallest file that still answers these questions.",
+            help="Find the smallest file that still answers these.",
         ),
     ):
         command = add(command)
@@ -105,20 +115,27 @@ def read_task_options(ctx: click.Context) -> TaskOptions | None:
             if name in given:
                 raise click.UsageError(f"{_flag(name)} needs --tasks")
         return None
-    for name in ("base", "max_loss_increase"):
-        if name not in given:
-            raise click.UsageError(f"--tasks needs {_flag(name)}")
+    if "base" not in given:
+        raise click.UsageError("--tasks needs --base")
+    if len(given.intersection(_BUDGETS)) != 1:
+        raise click.UsageError("--tasks needs --max-loss-increase or --keep, and not both")
     for name in _SIZE_OPTIONS:
         if name in given:
             raise click.UsageError(f"--tasks finds the size itself: leave out {_flag(name)}")
+    if values["method"] == "tuned":
+        raise click.UsageError("--tasks does not try --method tuned: its files take minutes each")
     return TaskOptions(
         tasks=values["tasks"],
         base=values["base"],
-        max_loss_increase=parse_share(values["max_loss_increase"], "--max-loss-increase"),
+        **{name: _share(name, values[name]) for name in _BUDGETS},
         judge=values["judge"],
         cache=values["cache"],
         method=values["method"] if "method" in given else None,
     )
+
+
+def _share(name: str, value: str | None) -> float | None:
+    return None if value is None else parse_share(value, _flag(name))
 
 
 def _flag(name: str) -> str:
@@ -133,12 +150,14 @@ def run_search(
     from kronq.evaluate.smallest import smallest
     from kronq.evaluate.task_tables import trial_line
 
-    with search_progress(options.cache, trial_line) as progress:
+    tell = partial(trial_line, keep=options.keep is not None)
+    with search_progress(options.cache, tell) as progress:
         return smallest(
             adapter,
             options.base,
             options.tasks,
             options.max_loss_increase,
+            keep=options.keep,
             method=options.method,
             second_moments=second_moments,
             options=SearchOptions(
@@ -149,15 +168,3 @@ def run_search(
                 progress=progress.work,
             ),
         )
-
-
-def show_search(found: SmallestAdapter, report: Report, *, as_json: bool) -> None:
-    """Prints the held-out check."""
-    from kronq.evaluate.search_result import SearchReport
-    from kronq.evaluate.task_tables import result_view
-
-    if as_json:
-        shared.show_json(SearchReport(task=found.result, report=report))
-        return
-    total = report.total
-    shared.show(result_view(found.result, total.bytes, total.bytes_before))

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from kronq.errors import ArgumentError
 from kronq.model.delta import F64
+from kronq.report.task import Interval
 
 RESAMPLES = 10_000
 _Z = 1.959964
 """97.5 % quantile of the standard normal distribution."""
+_TAIL = 0.025
+"""Share of resamples beyond each end of an interval."""
 _MAX_INDICES = 2**21
 """Resampled indices in memory at a time."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A statistic with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
@@ -63,15 +56,45 @@ def mean_difference(values: Sequence[float], reference: Sequence[float], seed: i
     return _percentiles(float((paired[:, 0] - paired[:, 1]).mean()), differences)
 
 
-def _stack_paired(values: Sequence[float], reference: Sequence[float]) -> F64:
-    """Returns [examples, 2]."""
-    if len(values) != len(reference) or not len(values):
-        raise ArgumentError("not the same examples", found=len(values), expected=len(reference))
-    return np.array([values, reference], dtype=np.float64).T
+def share_kept(
+    values: Sequence[float], reference: Sequence[float], base: Sequence[float], seed: int = 0
+) -> Interval | None:
+    """Returns (Σ base − Σ values) / (Σ base − Σ reference) with a paired bootstrap interval.
+
+    This is the share of what an adapter gains over its base that a quantized one keeps. A resample
+    in which the reference gains nothing counts as nothing kept.
+
+    Args:
+        values: Losses of the quantized adapter, one for each example.
+        reference: Losses of the adapter as trained, for the same examples.
+        base: Losses of the base.
+        seed: Seed of the resampling.
+
+    Returns:
+        The share; None where 2.5 % of the resamples or more show no gain of the reference: a ratio
+        to a gain whose own interval holds zero says nothing.
+    """
+    paired = _stack_paired(values, reference, base)
+    total, resampled = paired.sum(axis=0), _resample_sums(paired, seed)
+    gain, kept = resampled[:, 2] - resampled[:, 1], resampled[:, 2] - resampled[:, 0]
+    gains = gain > 0
+    if total[2] <= total[1] or np.mean(~gains) >= _TAIL:
+        return None
+    share = np.full(len(gain), -np.inf)
+    np.divide(kept, gain, out=share, where=gains)
+    return _percentiles(float((total[2] - total[0]) / (total[2] - total[1])), share)
+
+
+def _stack_paired(*losses: Sequence[float]) -> F64:
+    """Returns [examples, models]."""
+    counts = {len(each) for each in losses}
+    if len(counts) != 1 or counts == {0}:
+        raise ArgumentError("not the same examples", found=", ".join(map(str, map(len, losses))))
+    return np.array(losses, dtype=np.float64).T
 
 
 def _resample_sums(paired: F64, seed: int) -> F64:
-    """Returns [RESAMPLES, 2]: resampled over as many examples, drawn with replacement."""
+    """Returns [RESAMPLES, models]: resampled over as many examples, drawn with replacement."""
     rng = np.random.default_rng(seed)
     n = len(paired)
     chunks, rows = [], max(1, _MAX_INDICES // n)
@@ -82,5 +105,5 @@ def _resample_sums(paired: F64, seed: int) -> F64:
 
 
 def _percentiles(value: float, resampled: F64) -> Interval:
-    low, high = np.percentile(resampled, (2.5, 97.5))
+    low, high = np.percentile(resampled, (100 * _TAIL, 100 * (1 - _TAIL)))
     return Interval(value, float(low), float(high))

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from kronq.evaluate.intervals import Interval, mean_difference, relative_change, wilson_interval
+from kronq.evaluate.intervals import (
+    mean_difference,
+    relative_change,
+    share_kept,
+    wilson_interval,
+)
 from kronq.evaluate.score import ExampleScore, nll_per_token
-
-
-class TaskMetrics(BaseModel):
-    """Metrics of one model on a set of examples."""
-
-    model_config = ConfigDict(frozen=True)
-
-    nll_per_token: float
-    recall: Interval = Field(description="Share of answers of which every token is the likeliest.")
-    accuracy: Interval | None = Field(description="null where no example has several choices.")
-    accuracy_normalized: Interval | None = Field(description="By score per character.")
-
-
-class MetricChanges(BaseModel):
-    """Changes of one model's metrics against another's on the same examples."""
-
-    model_config = ConfigDict(frozen=True)
-
-    loss_increase: Interval = Field(description="Of the NLL per token, relative.")
-    recall: Interval = Field(description="Difference of the shares.")
-    accuracy: Interval | None = Field(description="Difference of the shares.")
+from kronq.report.task import MetricChanges, TaskMetrics
 
 
 def task_metrics(scores: Sequence[ExampleScore]) -> TaskMetrics:
@@ -46,13 +29,35 @@ def task_metrics(scores: Sequence[ExampleScore]) -> TaskMetrics:
 
 
 def metric_changes(
-    scores: Sequence[ExampleScore], reference: Sequence[ExampleScore], seed: int = 0
+    scores: Sequence[ExampleScore],
+    reference: Sequence[ExampleScore],
+    seed: int = 0,
+    *,
+    base: Sequence[ExampleScore] | None = None,
 ) -> MetricChanges:
-    """Returns the changes from ``reference`` to ``scores`` with paired 95 % intervals."""
+    """Returns the changes from ``reference`` to ``scores`` with paired 95 % intervals.
+
+    Args:
+        scores: Scores of a model.
+        reference: Scores of the model compared with, on the same examples.
+        seed: Seed of the intervals.
+        base: Scores of the base, where ``reference`` is the adapter as trained that ``scores`` are
+            of a quantized form of; None leaves out the share of the gain that is kept.
+    """
     judged = [pair for pair in zip(scores, reference, strict=True) if pair[0].right is not None]
     right, reference_right = ([bool(pair[side].right) for pair in judged] for side in (0, 1))
+    losses, losses_before = losses_of(scores), losses_of(reference)
+    kept = None
+    if base is not None:
+        kept = share_kept(losses, losses_before, losses_of(base), seed)
     return MetricChanges(
-        loss_increase=relative_change([s.nll for s in scores], [r.nll for r in reference], seed),
+        loss_increase=relative_change(losses, losses_before, seed),
+        gain_kept=kept,
         recall=mean_difference([s.recalled for s in scores], [r.recalled for r in reference], seed),
         accuracy=mean_difference(right, reference_right, seed) if judged else None,
     )
+
+
+def losses_of(scores: Sequence[ExampleScore]) -> list[float]:
+    """Returns the negative log-likelihood of each example's answer."""
+    return [score.nll for score in scores]

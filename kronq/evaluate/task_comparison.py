@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.errors import ArgumentError, KronqError, StrPath, printable
 from kronq.evaluate.cache import Scorer, TaskCache
-from kronq.evaluate.intervals import Interval, relative_change
-from kronq.evaluate.metrics import TaskMetrics, task_metrics
+from kronq.evaluate.intervals import relative_change
+from kronq.evaluate.metrics import task_metrics
 from kronq.evaluate.score import ExampleScore, nll_per_token
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.cache import cache_folder
@@ -23,6 +23,7 @@ from kronq.report.comparison_settings import METHODS, make_files, plan_files
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.report.equal_bytes import Entry, contests
+from kronq.report.task import Interval, TaskMetrics
 
 AS_TRAINED = "as trained"
 NO_ADAPTER = "no adapter"

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 from kronq.errors import KronqError
 from kronq.evaluate.cache import TaskCache, candidate_code, factor_bytes
 from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
-from kronq.evaluate.intervals import relative_change
+from kronq.evaluate.intervals import relative_change, share_kept
+from kronq.evaluate.metrics import losses_of
 from kronq.evaluate.score import ExampleScore
-from kronq.evaluate.search_result import Trial
+from kronq.evaluate.task_budget import Judge, TaskBudget
 from kronq.io.cache import digest
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
 from kronq.packed import pack_adapter
-
-Judge = Literal["upper", "mean"]
+from kronq.report.task import Trial
 
 STEPS_PER_OCTAVE = 32
 """File sizes tried between one size and its double: 2.2 % apart."""
@@ -39,17 +39,21 @@ class ScoreFunction(Protocol):
     ) -> list[ExampleScore]: ...
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Allowed loss increase, and the statistic that must keep it.
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """What candidates are measured by.
 
     Attributes:
-        max_loss_increase: Relative increase of the loss: 0.01 is 1 %.
-        judge: ``upper`` for the upper end of the paired 95 % interval, or ``mean``.
+        reference: Scores of the adapter as trained on the search examples.
+        base: Scores of the base.
+        budget: What they may cost.
+        judge: ``upper`` for the worse end of the paired 95 % interval, or ``mean``.
         seed: Seed of the interval.
     """
 
-    max_loss_increase: float
+    reference: Sequence[ExampleScore]
+    base: Sequence[ExampleScore]
+    budget: TaskBudget
     judge: Judge
     seed: int
 
@@ -71,8 +75,7 @@ class CandidateSearch:
         adapter: The adapter as trained.
         score: Function that scores an adapter.
         examples: The examples that candidates are scored on.
-        reference_scores: Scores of ``adapter`` on them.
-        budget: The allowed loss increase.
+        standard: What candidates are measured by.
         cache: Cache of candidates.
         on_trial: Called with each trial.
         best: The smallest candidate within budget so far.
@@ -82,8 +85,7 @@ class CandidateSearch:
     adapter: Adapter
     score: ScoreFunction
     examples: Sequence[Example]
-    reference_scores: Sequence[ExampleScore]
-    budget: Budget
+    standard: Standard
     cache: TaskCache
     on_trial: Callable[[Trial], None]
     best: Passed | None = None
@@ -157,13 +159,19 @@ class CandidateSearch:
         return replace(self.cache.adapter(key, make), origin=self.adapter.origin)
 
     def _try(self, method: str, quantized: Adapter, nbytes: int) -> bool:
-        scores = self.score(quantized, self.examples)
-        increase = relative_change(
-            [s.nll for s in scores], [s.nll for s in self.reference_scores], self.budget.seed
+        standard = self.standard
+        losses = losses_of(self.score(quantized, self.examples))
+        reference, base = losses_of(standard.reference), losses_of(standard.base)
+        increase = relative_change(losses, reference, standard.seed)
+        kept = share_kept(losses, reference, base, standard.seed)
+        keeps_budget = standard.budget.holds(increase, kept, standard.judge)
+        trial = Trial(
+            method=method,
+            bytes=nbytes,
+            loss_increase=increase,
+            gain_kept=kept,
+            within=keeps_budget,
         )
-        judged = increase.high if self.budget.judge == "upper" else increase.value
-        keeps_budget = judged <= self.budget.max_loss_increase
-        trial = Trial(method=method, bytes=nbytes, loss_increase=increase, within=keeps_budget)
         self._record(trial)
         if keeps_budget and (self.best is None or nbytes < self.best.nbytes):
             self.best = Passed(quantized, trial, nbytes)

@@ -22,9 +22,11 @@ from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.checks import check_same_layers, check_second_moments
 from kronq.report.code_statistics import CodeStatistics, count_codes, merge_histograms
 from kronq.report.coding_cost import coding_costs, round_to_bytes
+from kronq.report.error_note import error_note
 from kronq.report.models import CalibrationData, CodeHistogram, LayerStatistics, TotalStatistics
 from kronq.report.report import Report
 from kronq.report.statistics import LayerSums, add_statistics, relative_norm, statistics_fields
+from kronq.report.task import SearchResult
 from kronq.units import six_digits
 
 
@@ -34,6 +36,7 @@ def measure(
     *,
     second_moments: SecondMoments | None = None,
     bound: GaussianBound | None = None,
+    task: SearchResult | None = None,
 ) -> Report:
     """Measures what a quantized adapter lost, exactly, layer by layer.
 
@@ -45,6 +48,8 @@ def measure(
         second_moments: Second moments of every layer, from ``calibrate``; without them there is
             no activation error.
         bound: ``gaussian_bound(reference)``, if at hand already.
+        task: Result of the search that chose the file (``smallest(…).result``), which the report
+            then begins with.
 
     Raises:
         FormatError: A layer has values that are not finite.
@@ -64,17 +69,22 @@ def measure(
         check_type("second_moments", second_moments, SecondMoments)
         check_second_moments(reference, second_moments)
     layers = _measure_layers(reference, quantized, second_moments)
+    total = _total(layers.values(), reference, quantized, bound)
     recipe = asdict(quantized.recipe) if quantized.recipe else {}
     for absent in ("relative_error", "task"):
         recipe.pop(absent, None)
     return Report(
         **recipe,
+        task=task,
+        error_note=error_note(
+            recipe.get("method"), recipe.get("refit"), total.relative_error, total.cosine
+        ),
         kronq_version=__version__,
         source=str(reference.origin.path) if reference.origin.path else None,
         family=reference.family,
         base_model=reference.origin.base_model,
         calibration=_calibration_data(second_moments),
-        total=_total(layers.values(), reference, quantized, bound),
+        total=total,
         layers=[_layer_statistics(name, reference, quantized, s) for name, s in layers.items()],
         histograms=_histograms(layer.codes for layer in layers.values()),
     )

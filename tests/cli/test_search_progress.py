@@ -9,7 +9,7 @@ import pytest
 from kronq.cli.progress import Work
 from kronq.cli.search_progress import SearchProgress, search_progress
 from kronq.cli.stopping import stopped_line
-from kronq.evaluate.search_result import Trial
+from kronq.report.task import Trial
 
 
 def trial(nbytes: int, *, within: bool) -> Trial:

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kronq.errors import KronqError
-from kronq.evaluate.intervals import mean_difference, relative_change, wilson_interval
+from kronq.evaluate.intervals import (
+    mean_difference,
+    relative_change,
+    share_kept,
+    wilson_interval,
+)
 
 
 def test_wilson_interval_equals_that_of_statsmodels() -> None:
@@ -51,3 +56,57 @@ def test_equal_scores_have_no_change() -> None:
 def test_refuses_unequal_or_empty_scores(pair: tuple[list[float], list[float]]) -> None:
     with pytest.raises(KronqError):
         relative_change(*pair)
+
+
+def test_the_share_kept_equals_that_of_scipys_bootstrap() -> None:
+    """scipy.stats.bootstrap, paired, percentile method: the ends agree within their own spread."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(2)
+    base = rng.exponential(4.0, 150)
+    reference = base * rng.uniform(0.3, 0.9, 150)
+    values = reference + rng.normal(0.02, 0.1, 150)
+
+    def share(b: np.ndarray, r: np.ndarray, v: np.ndarray, axis: int) -> np.ndarray:
+        gain = b.sum(axis=axis) - r.sum(axis=axis)
+        return (b.sum(axis=axis) - v.sum(axis=axis)) / gain
+
+    expected = stats.bootstrap(
+        (base, reference, values), share, paired=True, vectorized=True, method="percentile",
+        n_resamples=20_000, rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    found = share_kept(list(values), list(reference), list(base))
+    assert found is not None
+    assert found.value == pytest.approx(float(share(base, reference, values, 0)))
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.03 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.03 * width)
+
+
+def test_the_share_kept_of_the_same_scores_is_whole_and_of_the_base_none() -> None:
+    base, reference = [4.0, 5.0, 6.0] * 10, [1.0, 2.0, 2.5] * 10
+    whole, nothing = share_kept(reference, reference, base), share_kept(base, reference, base)
+    assert (whole.value, whole.low, whole.high) == (1, 1, 1)
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.3])
+def test_the_share_of_a_gain_that_may_be_none_is_not_told(shift: float) -> None:
+    """Gains of 0 to 0.3 with a standard error of 0.2: the 95 % interval holds zero."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 2.0, 100)
+    reference = np.full(100, 5.0)
+    base = reference + shift + noise - noise.mean()
+    assert share_kept(list(reference), list(reference), list(base)) is None
+    assert share_kept(list(reference), list(reference), list(base + 2)) is not None
+    assert share_kept(list(reference), list(base + 2), list(reference)) is None
+
+
+def test_a_gain_that_some_resamples_lack_gives_finite_ends() -> None:
+    """About one resample of a hundred has no gain."""
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 2.0, 100)
+    reference, base = np.full(100, 5.0), 5.46 + noise - noise.mean()
+    found = share_kept(list(reference + 0.05), list(reference), list(base))
+    assert found is not None
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.low < found.value < 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kronq
 from kronq.errors import KronqError
 from kronq.evaluate import score as scoring
 from kronq.evaluate.cache import Scorer
+from kronq.evaluate.provenance import find_trained
 from kronq.evaluate.score import nll_per_token, score_examples, top_token_agreement
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.task_report import score_all
@@ -129,9 +132,67 @@ def test_a_real_model(smollm_base: Path) -> None:
 def test_a_task_report_is_shown_as_a_table(model: TaskModel) -> None:
     adapters = {"trained": tiny_adapter(), "base": None}
     report = score_all(adapters, Scorer(model), random_examples(8), data="dev.jsonl")
-    head, trained, base, source = str(report).splitlines()
+    head, trained, base, source, compared, _ = str(report).splitlines()
     assert head.split()[:2] == ["bytes", "NLL/token"]
     assert (trained.split()[0], base.split()[0]) == ("trained", "base")
     assert source == "8 examples of dev.jsonl"
+    assert compared == "compared with trained: base"
     assert repr(report) == "TaskReport(8 examples, trained, base)"
     assert report._repr_html_().count("<tr>") == 3
+
+
+def test_a_quantized_adapter_is_compared_with_the_one_it_was_made_from(
+    model: TaskModel, helped: list[Example], tmp_path: Path
+) -> None:
+    """Each with its own, of which its file records the error; the share is of what that gains."""
+    trained = {"kron": tiny_adapter(), "lora": tiny_adapter("lora", seed=7)}
+    files = {}
+    for name, adapter in trained.items():
+        path = kronq.save(kronq.quantize(adapter, bits=3), tmp_path / f"{name}.safetensors")
+        files[f"{name}, 3 bit"] = kronq.load(path)
+    report = score_all({"base": None, **trained, **files}, Scorer(model), helped)
+    rows = {row.name: row for row in report.rows}
+    assert [rows[name].reference for name in rows] == ["kron", None, "kron", "kron", "lora"]
+    assert [row.quantized_from for row in report.rows] == [None, None, None, True, True]
+    nll = {name: row.standing.nll_per_token for name, row in rows.items()}
+    kept = rows["kron, 3 bit"].change.gain_kept
+    ratio = (nll["base"] - nll["kron, 3 bit"]) / (nll["base"] - nll["kron"])
+    assert kept.value == pytest.approx(ratio)
+    assert kept.low < kept.value < kept.high
+    assert rows["lora"].change.gain_kept is None
+    assert str(report).count("may be none") == 1, "the questions are not of the second adapter"
+
+
+def test_a_quantized_adapter_alone_says_what_is_missing(
+    model: TaskModel, helped: list[Example]
+) -> None:
+    """Or the caller names the adapter as trained, which the file does not know."""
+    small, trained = kronq.quantize(tiny_adapter(), bits=3), tiny_adapter(seed=1)
+    alone = score_all({"base": None, "small": small}, Scorer(model), helped[:8])
+    assert [row.reference for row in alone.rows] == ["small", None]
+    assert "small: quantized from none of these adapters" in str(alone)
+    named = {"base": None, "other": trained, "small": small}
+    report = score_all(named, Scorer(model), helped[:8], reference="other")
+    assert (report.rows[2].reference, report.rows[2].quantized_from) == ("other", False)
+    assert "small does not record that it was quantized from other" in str(report)
+    with pytest.raises(KronqError, match="no such adapter; found nothing"):
+        score_all(named, Scorer(model), helped[:8], reference="nothing")
+
+
+def test_the_adapter_as_trained_is_found_by_the_recorded_error(tmp_path: Path) -> None:
+    """In another dtype too; neither another adapter of the same shapes nor one of others is it."""
+    trained, other = tiny_adapter(), tiny_adapter(seed=1)
+    half = kronq.load(kronq.save(kronq.quantize(trained, bits=16), tmp_path / "h.safetensors"))
+    adapters = {"base": None, "lora": tiny_adapter("lora"), "other": other}
+    for config in (
+        kronq.Native(bits=4),
+        kronq.Compact(size=1300, refit="unbiased"),
+        kronq.Uniform(bits=2, method="rtn"),
+    ):
+        small = kronq.quantize(trained, config)
+        assert find_trained(small, adapters) is None
+        assert find_trained(small, {**adapters, "trained": trained}) == "trained"
+        assert find_trained(small, {**adapters, "half": half}) == "half"
+    faint = {name: replace(delta, scale=delta.scale * 1e-6) for name, delta in small.items()}
+    nothing = replace(small, layers=faint, recipe=replace(small.recipe, relative_error=1.0))
+    assert find_trained(nothing, adapters) is None, "nothing is as far from all"

@@ -16,8 +16,8 @@ from kronq.evaluate.candidates import Candidate, FixedCandidate, SizedCandidate
 from kronq.evaluate.held_out import split_examples
 from kronq.evaluate.score import ExampleScore
 from kronq.evaluate.search import SearchOptions, SmallestAdapter, search_candidates
-from kronq.evaluate.search_result import Trial
 from kronq.evaluate.smallest import smallest
+from kronq.evaluate.task_budget import TaskBudget
 from kronq.evaluate.task_model import TaskModel
 from kronq.evaluate.trials import STEPS_PER_OCTAVE
 from kronq.io.examples import Example
@@ -25,6 +25,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.packed import pack_adapter
+from kronq.report.task import Trial
 from tests.evaluate.tiny import tiny_adapter
 
 EXAMPLES = [Example(f"{i}:", (" yes", " no"), i % 2) for i in range(100)]
@@ -33,6 +34,7 @@ TRAINED = Adapter(
 )
 
 
+ONE_PERCENT = TaskBudget(0.01)
 RECIPE = kronq.quantize(TRAINED, kronq.Float16()).recipe
 
 
@@ -71,10 +73,15 @@ class SyntheticScores:
 
 
 def run_search(
-    scores: SyntheticScores, *candidates: Candidate, budget: float = 0.01, **options
+    scores: SyntheticScores,
+    *candidates: Candidate,
+    budget: float | None = 0.01,
+    keep: float | None = None,
+    **options,
 ) -> SmallestAdapter:
+    allowed = TaskBudget(None if keep else budget, keep)
     return search_candidates(
-        TRAINED, scores, EXAMPLES, budget, candidates, data="dev.jsonl", **options
+        TRAINED, scores, EXAMPLES, allowed, candidates, data="dev.jsonl", **options
     )
 
 
@@ -204,16 +211,76 @@ def test_a_check_above_the_budget() -> None:
     assert result.change.loss_increase.value > 0.9
 
 
+def test_a_share_of_the_gain_is_kept() -> None:
+    """The gain is 2 and a file of n bytes loses 200 / n of it: 1 % at 10,000 bytes."""
+    any_size = SizedCandidate("any size", blob)
+    result = run_search(SyntheticScores(needed=200), any_size, keep=0.99).result
+    kept = min(t.bytes for t in result.trials if t.within)
+    assert 10_000 <= kept <= 10_000 * 2 ** (1.5 / STEPS_PER_OCTAVE)
+    assert result.within
+    assert result.change.gain_kept.value == pytest.approx(1 - 100 / kept)
+    assert result.max_loss_increase == pytest.approx(0.02), "what 1 % of the gain is of the loss"
+    check = result.task_check()
+    assert check.loss_increase <= check.max_loss_increase
+    assert "gain kept 99.0 % (99.0 to 99.0), 99 % asked for" in str(result)
+
+
+def test_the_lower_end_of_the_share_must_keep_it() -> None:
+    sizes = {}
+    for judge in ("upper", "mean"):
+        result = run_search(
+            SyntheticScores(needed=200, noise=0.02),
+            SizedCandidate("any size", blob),
+            keep=0.98,
+            options=SearchOptions(judge=judge),
+        ).result
+        within = [t for t in result.trials if t.within]
+        assert all(t.gain_kept.low >= 0.98 for t in within) == (judge == "upper")
+        sizes[judge] = min(t.bytes for t in within)
+    assert sizes["upper"] > sizes["mean"]
+
+
+class LittleGain(SyntheticScores):
+    """A base that answers nearly as well as the adapter."""
+
+    def __call__(self, adapter, examples, *, choices=False):
+        scores = super().__call__(adapter, examples, choices=choices)
+        if adapter is None:
+            rng = np.random.default_rng(0)
+            losses = [1.05 + 0.5 * rng.standard_normal() for _ in examples]
+            return [replace(s, nll=nll) for s, nll in zip(scores, losses, strict=True)]
+        return scores
+
+
+def test_a_gain_that_may_be_none() -> None:
+    """A loss can be kept within, and the result says why there is no share; none can be asked."""
+    any_size = SizedCandidate("any size", blob)
+    result = run_search(LittleGain(), any_size).result
+    assert result.change.gain_kept is None
+    assert "over its base may be none on these examples" in str(result)
+    told = r"may be none, so no share of it can be kept; found a gain of .* \(hint: more examples"
+    with pytest.raises(KronqError, match=told):
+        run_search(LittleGain(), any_size, keep=0.9)
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_loss_increase": 0.01, "keep": 0.9}, {"keep": 99}])
+def test_bad_budgets(budget: dict[str, float]) -> None:
+    with pytest.raises(KronqError, match=r"one budget|bad keep; found 99"):
+        TaskBudget(**budget)
+
+
 def test_refusals() -> None:
     dial = SizedCandidate("any size", blob)
-    with pytest.raises(KronqError, match=r"no candidate stays within 0 %; found at best \+"):
+    with pytest.raises(KronqError, match=r"no candidate stays within 0 %; found at best a loss of"):
         run_search(SyntheticScores(), dial, budget=0.0)
     with pytest.raises(KronqError, match="does not fit"):
         run_search(SyntheticScores(), SizedCandidate("none", refuse))
     with pytest.raises(KronqError, match="too few examples; found 5 to search by"):
-        search_candidates(TRAINED, SyntheticScores(), EXAMPLES[:10], 0.01, [dial])
+        search_candidates(TRAINED, SyntheticScores(), EXAMPLES[:10], ONE_PERCENT, [dial])
     with pytest.raises(KronqError, match="no better than its base"):
-        search_candidates(blob(500, 9.0), SyntheticScores(needed=10**6), EXAMPLES, 0.01, [dial])
+        search_candidates(
+            blob(500, 9.0), SyntheticScores(needed=10**6), EXAMPLES, ONE_PERCENT, [dial]
+        )
     with pytest.raises(KronqError, match="no such judge"):
         run_search(SyntheticScores(), dial, options=SearchOptions(judge="median"))
 

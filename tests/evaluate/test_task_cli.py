@@ -50,9 +50,10 @@ def test_score(kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, ou
     small = out / "small.safetensors"
     kronq("quantize", learned, "-o", small, "--bits", 2)
     told = ("--base", tiny_base, "--tasks", questions)
-    report = kronq("score", learned, small, "--no-adapter", *told, "--json").json()
-    first, second, bare = report["rows"]
+    report = kronq("score", learned, small, *told, "--json").json()
+    bare, first, second = report["rows"]
     assert (first["name"], first["change"]) == (str(learned), None)
+    assert (second["reference"], second["quantized_from"]) == (str(learned), True)
     assert second["bytes"] == small.stat().st_size
     change = second["change"]["loss_increase"]
     assert change["low"] < change["value"] < change["high"]
@@ -60,6 +61,15 @@ def test_score(kronq: Kronq, learned: Path, questions: Path, tiny_base: Path, ou
     assert change["value"] == pytest.approx(ratio)
     assert bare["bytes"] is None
     assert bare["change"]["loss_increase"]["value"] > 0
+    kept = second["change"]["gain_kept"]
+    nll = [row["standing"]["nll_per_token"] for row in report["rows"]]
+    assert kept["value"] == pytest.approx((nll[0] - nll[2]) / (nll[0] - nll[1]))
+    assert kept["low"] < kept["value"] < kept["high"]
+    shown = kronq("score", small, "--reference", learned, *told).out
+    names = [line.split("  ")[0] for line in shown.splitlines()]
+    assert names[1:4] == ["no adapter", str(learned), str(small)]
+    assert f"{100 * kept['value']:.1f} ({100 * kept['low']:.1f} to " in shown
+    assert "is quantized already" in kronq.refuses("score", small, "--reference", small, *told)
     table = kronq("score", *told, "--limit", 5)
     assert "no adapter" in table.out
     assert "5 examples of dev.jsonl" in table.out
@@ -79,9 +89,56 @@ def test_the_smallest_file(
     assert f"wrote {path}, {size:,} bytes" in result.out
     assert "task: dev.jsonl" in kronq("inspect", path).out
     again = kronq(*asked, "--force", "--json").json()
-    assert again["report"]["total"]["bytes"] == size
+    assert again["total"]["bytes"] == size
     assert again["task"]["within"]
     assert again["task"]["method"].startswith(package.load(path).recipe.method)
+
+
+def test_every_form_of_the_report_begins_with_the_task(
+    kronq: Kronq, learned: Path, helped: list[Example], tiny_base: Path, out: Path
+) -> None:
+    """Terminal, JSON, page and the file itself; then why the error of ΔW is large."""
+    file, page, report = out / "a.safetensors", out / "a.html", out / "a.json"
+    learned_by_it = out / "dev.jsonl"
+    rows = [{"prompt": e.prompt, "answer": e.choices[e.answer]} for e in helped]
+    learned_by_it.write_text("\n".join(map(json.dumps, rows)))
+    asked = ("quantize", learned, "--base", tiny_base, "--tasks", learned_by_it, "--keep", "60%")
+    asked += ("--cache", out / "kept", "--method", "compact", "--judge", "mean")
+    shown = kronq(*asked, "-o", file, "--html", page, "--report", report)
+    assert shown.code == 0, shown.err
+    assert "gain kept " in shown.err
+    lines = shown.out.splitlines()
+    assert lines[0].split()[:2] == ["bytes", "NLL/token"]
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["no adapter", "as trained"]
+    assert any(line.startswith("held out: ") for line in lines[4:6])
+    told = json.loads(report.read_text())
+    task = told["task"]
+    assert list(told).index("task") < list(told).index("total")
+    assert task["keep"] == 0.6
+    assert task["change"]["gain_kept"]["value"] >= 0.6
+    assert task["base"]["nll_per_token"] > task["unquantized"]["nll_per_token"]
+    text = page.read_text("utf-8")
+    kept = f"gain kept {100 * task['change']['gain_kept']['value']:.1f} %"
+    assert text.index("Your task") < text.index(kept) < text.index("Error of ΔW")
+    described = kronq("inspect", file).out.splitlines()
+    assert described[1].startswith("task: dev.jsonl, ")
+    assert described[2].startswith("quantized: ")
+
+
+def test_a_large_error_by_design_is_explained_in_every_form(
+    kronq: Kronq, learned: Path, out: Path
+) -> None:
+    file, page, report = out / "a.safetensors", out / "a.html", out / "a.json"
+    asked = ("quantize", learned, "--size", 2000, "--refit", "unbiased", "-o", file)
+    shown = kronq(*asked, "--html", page, "--report", report)
+    told = json.loads(report.read_text())
+    assert told["total"]["relative_error"] > 0.4
+    note = told["error_note"]
+    assert note.startswith("The error of ΔW is large because ΔŴ was scaled")
+    assert note in shown.out
+    text = page.read_text("utf-8")
+    assert text.index(note) < text.index("<dt>Error of ΔW")
+    assert "The error of ΔW is large because" in kronq("inspect", file).out
 
 
 def test_only_the_asked_method(
@@ -116,9 +173,9 @@ def test_a_check_above_the_budget(
     """Exit code 1, the table, and no file."""
     real = search.metric_changes
 
-    def worse(*scores: list[ExampleScore]) -> MetricChanges:
+    def worse(*scores: list[ExampleScore], base: list[ExampleScore]) -> MetricChanges:
         doubled = relative_change([2.0, 2.1], [1.0, 1.0])
-        return real(*scores).model_copy(update={"loss_increase": doubled})
+        return real(*scores, base=base).model_copy(update={"loss_increase": doubled})
 
     monkeypatch.setattr(search, "metric_changes", worse)
     path = out / "small.safetensors"
@@ -135,8 +192,13 @@ def test_options_that_do_not_go_together(kronq: Kronq, learned: Path, questions:
     asked = ("quantize", learned, "--dry-run")
     tasks = ("--tasks", questions)
     assert "--tasks needs --base" in kronq.refuses(*asked, *tasks, *BUDGET)
-    assert "needs --max-loss-increase" in kronq.refuses(*asked, *tasks, "--base", "b")
+    needs = "needs --max-loss-increase or --keep, and not both"
+    assert needs in kronq.refuses(*asked, *tasks, "--base", "b")
+    assert needs in kronq.refuses(*asked, *tasks, "--base", "b", *BUDGET, "--keep", "99%")
+    assert "--keep needs --tasks" in kronq.refuses(*asked, "--keep", "99%")
     assert "--max-loss-increase needs --tasks" in kronq.refuses(*asked, *BUDGET)
+    tuned = kronq.refuses(*asked, *tasks, *BUDGET, "--base", "b", "--method", "tuned")
+    assert "--tasks does not try --method tuned" in tuned
     both = kronq.refuses(*asked, *tasks, *BUDGET, "--base", "b", "--bits", 4)
     assert "leave out --bits" in both
     bad = kronq.refuses(*asked, *tasks, "--base", "b", "--max-loss-increase", "little")

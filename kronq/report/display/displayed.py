@@ -16,8 +16,12 @@ class Displayed(BaseModel):
         """Returns the table."""
         raise NotImplementedError
 
+    def views(self) -> list[TableView]:
+        """Returns all tables, in the order in which they are to be read."""
+        return [self.view()]
+
     def __str__(self) -> str:
-        return self.view().text()
+        return "\n\n".join(view.text() for view in self.views())
 
     def _repr_html_(self) -> str:
-        return self.view().html()
+        return "".join(view.html() for view in self.views())

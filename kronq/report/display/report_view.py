@@ -69,7 +69,8 @@ def report_notes(report: Report) -> list[str]:
     """Returns lines about the worst layers, layers that stayed float, and further figures."""
     total = report.total
     worst = sort_by_error(report.layers)[:WORST_LAYERS]
-    lines = ["worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst)]
+    lines = [report.error_note] if report.error_note else []
+    lines.append("worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst))
     kept = [m.name for m in report.layers if m.kept_float]
     if kept:
         lines.append(f"kept as float16, where codes would be no smaller: {', '.join(kept)}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kronq.report.display.numbers import format_shape
 from kronq.report.display.table_view import TableView
+from kronq.report.error_note import error_note
 
 if TYPE_CHECKING:
     from kronq.report.summary import Summary
@@ -57,9 +58,12 @@ def _heading(summary: Summary) -> list[str]:
             for key, value in summary.recipe.items()
             if value not in (None, {}) and key != "task"
         )
-        lines.append("quantized: " + ", ".join(settings))
         if task := summary.recipe.get("task"):
             lines.append(_task_line(task))
+        lines.append("quantized: " + ", ".join(settings))
+        recipe = (summary.recipe.get(key) for key in ("method", "refit", "relative_error"))
+        if note := error_note(*recipe):
+            lines.append(note)
     return lines
 
 

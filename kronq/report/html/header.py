@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kronq.report.groups import sort_by_error
 from kronq.report.html.chart import format_percent, format_size
+from kronq.report.html.task_panel import task_panel
 from kronq.report.markup import Markup, tag
 from kronq.report.report import Report
 
@@ -44,6 +45,8 @@ def header(report: Report, name: str) -> Markup:
         "header",
         tag("h1", name),
         tag("p", lead),
+        task_panel(report),
+        tag("p", report.error_note) if report.error_note else None,
         tag(
             "dl",
             [tag("div", tag("dt", label), tag("dd", value, tag("small", note)))
