@@ -108,7 +108,7 @@ def test_the_winner_is_the_one_with_less_error_in_as_few_bytes() -> None:
     assert snr is not None
     assert snr - best_of_large == pytest.approx(max(found.verdict.margins_db["small"]))
     line = str(found).splitlines()[-1]
-    assert line.startswith("at equal bytes small loses least of its ΔW, at all ")
+    assert line.startswith("at equal bytes small loses least of its own ΔW, at all ")
     rng = np.random.default_rng(2)
     wide = Adapter({f"l.{i}": adapters.kron(rng, (4, 4), (256, 256), 8) for i in range(4)})
     methods = compare({"x": wide}, (), sizes=("5500",)).verdict

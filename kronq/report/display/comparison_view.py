@@ -50,18 +50,20 @@ def _verdict_lines(comparison: Comparison) -> list[str]:
         return []
     if verdict.winner is None:
         return ["no two files of equal bytes: --size gives all one size"]
-    what = "loses least of its ΔW" if verdict.between == "adapters" else "has the least error"
+    adapters = verdict.between == "adapters"
+    what = "loses least of its own ΔW" if adapters else "has the least error"
+    hint = " (--tasks compares their answers)" if adapters else ""
     count = sum(len(margins) for margins in verdict.margins_db.values())
     parts = [
         f"{name} at {len(margins)}, by {_format_range(margins)} dB"
         for name, margins in verdict.margins_db.items()
     ]
     if len(parts) > 1:
-        return [f"at equal bytes, {count} sizes: {what}: {'; '.join(parts)}"]
+        return [f"at equal bytes, {count} sizes: {what}: {'; '.join(parts)}{hint}"]
     (margins,) = verdict.margins_db.values()
     sizes = "the one size" if count == 1 else f"all {count} sizes"
     by = _format_range(margins)
-    return [f"at equal bytes {verdict.winner} {what}, at {sizes} compared, by {by} dB"]
+    return [f"at equal bytes {verdict.winner} {what}, at {sizes} compared, by {by} dB{hint}"]
 
 
 def _format_range(values: list[float]) -> str:
