@@ -59,27 +59,15 @@ def test_refuses_unequal_or_empty_scores(pair: tuple[list[float], list[float]]) 
 
 
 def test_the_share_kept_equals_that_of_scipys_bootstrap() -> None:
-    """scipy.stats.bootstrap, paired, percentile method: the ends agree within their own spread."""
-    stats = pytest.importorskip("scipy.stats")
+    """scipy.stats.bootstrap 1.17.1, paired, method="percentile", 200,000 resamples of these."""
     rng = np.random.default_rng(2)
     base = rng.exponential(4.0, 150)
     reference = base * rng.uniform(0.3, 0.9, 150)
     values = reference + rng.normal(0.02, 0.1, 150)
-
-    def share(b: np.ndarray, r: np.ndarray, v: np.ndarray, axis: int) -> np.ndarray:
-        gain = b.sum(axis=axis) - r.sum(axis=axis)
-        return (b.sum(axis=axis) - v.sum(axis=axis)) / gain
-
-    expected = stats.bootstrap(
-        (base, reference, values), share, paired=True, vectorized=True, method="percentile",
-        n_resamples=20_000, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
     found = share_kept(list(values), list(reference), list(base))
     assert found is not None
-    assert found.value == pytest.approx(float(share(base, reference, values, 0)))
-    width = expected.high - expected.low
-    assert found.low == pytest.approx(expected.low, abs=0.03 * width)
-    assert found.high == pytest.approx(expected.high, abs=0.03 * width)
+    assert found.value == pytest.approx(0.9874093153983247)
+    assert (found.low, found.high) == pytest.approx((0.975888, 0.997892), abs=5e-4)
 
 
 def test_the_share_kept_of_the_same_scores_is_whole_and_of_the_base_none() -> None:
