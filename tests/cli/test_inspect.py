@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from kronq.units import six_digits
 from tests.cli.command import Kronq
 
 
@@ -33,7 +34,7 @@ def test_a_packed_one(kronq: Kronq, trained: Path, out: Path) -> None:
     told = kronq("inspect", file, "--json").json()
     assert (told["format"], told["family"], told["layers"]) == ("kronq", "kron", 6)
     assert told["bytes"] == report["total"]["bytes"] == file.stat().st_size
-    assert told["recipe"]["relative_error"] == report["total"]["relative_error"]
+    assert told["recipe"]["relative_error"] == six_digits(report["total"]["relative_error"])
     assert {tuple(group["dtypes"]) for group in told["groups"]} == {("float16", "int4", "int4")}
 
 
