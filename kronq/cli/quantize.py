@@ -61,8 +61,7 @@ EXAMPLES = """\b
 Examples:
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
   kronq quantize my-lokr/ -o tiny.safetensors --size 60KB --refit unbiased
-  kronq quantize my-lokr/ -o b.safetensors --bpw 2 \\
-      --calibration notes.txt --base base/
+  kronq quantize my-lokr/ -o b.safetensors --calibration notes.txt --base base
   kronq quantize my-lokr/ -o c.safetensors --base base/ --tasks dev.jsonl \\
       --max-loss-increase 1%
 """
