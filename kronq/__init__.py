@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kronq.calibration.two_sided import calibrate_two_sided
     from kronq.errors import (
         ArgumentError,
+        DiskFullError,
         FormatError,
         KronqError,
         KronqWarning,
@@ -60,6 +61,7 @@ __all__ = [
     "Branch",
     "Compact",
     "Delta",
+    "DiskFullError",
     "Float16",
     "FormatError",
     "KronqError",
@@ -116,6 +118,7 @@ _MODULES = {
     "LayerMoments": "kronq.model.second_moments",
     "Merged": "kronq.onnx.forms",
     "MismatchError": "kronq.errors",
+    "DiskFullError": "kronq.errors",
     "MissingDependencyError": "kronq.errors",
     "Native": "kronq.quantization.configs",
     "NotFoundError": "kronq.errors",

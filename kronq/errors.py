@@ -105,6 +105,10 @@ class OutputExistsError(KronqError, FileExistsError):
     """An output that exists and would have been overwritten."""
 
 
+class DiskFullError(KronqError, OSError):
+    """An output that finds no room on its disk."""
+
+
 class MissingDependencyError(KronqError, ImportError):  # type: ignore[misc]  # both have a path
     """An optional package that the request needs and that is not installed."""
 

@@ -23,6 +23,7 @@ from kronq.errors import ArgumentError, KronqError, check_choice, check_type
         (errors.MismatchError, ValueError),
         (errors.NotFoundError, FileNotFoundError),
         (errors.OutputExistsError, FileExistsError),
+        (errors.DiskFullError, OSError),
         (errors.MissingDependencyError, ImportError),
     ],
 )

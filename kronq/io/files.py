@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from kronq import __version__
-from kronq.errors import ArgumentError, KronqError, OutputExistsError, StrPath
+from kronq.errors import ArgumentError, DiskFullError, KronqError, OutputExistsError, StrPath
 from kronq.io.json_file import read_json
 from kronq.io.unfinished import unfinished
 
@@ -130,7 +130,7 @@ def _named_disk_errors(target: Path) -> Iterator[None]:
     """Makes one line of a full disk: the output, what was written when it filled up, what is free.
 
     Raises:
-        KronqError: No space is left, or a file may not be so large.
+        DiskFullError: No space is left, or a file may not be so large.
     """
     try:
         yield
@@ -138,7 +138,7 @@ def _named_disk_errors(target: Path) -> Iterator[None]:
         if isinstance(error, KronqError) or error.errno not in _FULL:
             raise
         free = shutil.disk_usage(target.absolute().parent).free
-        raise KronqError(
+        raise DiskFullError(
             "the output could not be written",
             path=target,
             found=f"{error.strerror}; {free:,} bytes are free there",
