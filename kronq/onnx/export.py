@@ -21,6 +21,7 @@ from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
 from kronq.onnx.merge.write_merged import write_merged
+from kronq.onnx.pruned_weights import find_pruned, warn_of_pruned
 from kronq.onnx.slots.kernel.build import NAME
 from kronq.onnx.slots.slot_spec import SPEC
 from kronq.onnx.slots.write_slots import write_slots
@@ -84,12 +85,14 @@ def export_onnx(
     progress("matching layers")
     matched = _match(adapter, file, mapping)
     with new_folder(out, "export", force=force) as folder, guard_base(file):
+        pruned = find_pruned(matched)
         progress(f"writing the {chosen.name} form")
         written = _write_form(chosen, matched, folder)
         copy_sidecars(file, folder, written.library)
         verification = verify_export(matched, folder, chosen, written, progress) if verify else None
         files = _list_files(folder)
-    return _make_report(chosen, out, files, matched, written, verification)
+    warn_of_pruned(matched, pruned, chosen.name)
+    return _make_report(chosen, out, files, matched, written, pruned, verification)
 
 
 def _match(adapter: Adapter, file: Path, mapping: LayerMap | None) -> MatchedBase:
@@ -121,6 +124,7 @@ def _make_report(
     files: dict[str, int],
     base: MatchedBase,
     written: WrittenForm,
+    pruned: dict[str, float],
     verification: Verification | None,
 ) -> ExportReport:
     return ExportReport(
@@ -134,5 +138,6 @@ def _make_report(
         delta_kept=written.kept,
         layers_kept=dict(written.layers_kept),
         cropped=list(base.cropped),
+        pruned=pruned,
         verification=verification,
     )

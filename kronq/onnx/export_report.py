@@ -64,6 +64,8 @@ class ExportReport(BaseModel):
         delta_kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of the merged form; None for others.
         layers_kept: The same for each layer.
         cropped: Layers that were cropped to the base's shapes.
+        pruned: Layer → share of exact zeros in its float weight in the base, in a sample of rows,
+            where it is above 30 %.
         verification: The checks; None when they were not asked for.
     """
 
@@ -79,4 +81,5 @@ class ExportReport(BaseModel):
     delta_kept: float | None = None
     layers_kept: dict[str, float] = {}
     cropped: list[str] = []
+    pruned: dict[str, float] = {}
     verification: Verification | None = None
