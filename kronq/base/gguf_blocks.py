@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.base.gguf_types import check_types
 from kronq.model.bit_packing import split_nibbles
 
 Array = NDArray[Any]
@@ -115,10 +116,19 @@ def head_order(d_out: int, heads: int) -> Array:
 
 
 def open_gguf(path: Path) -> Any:
-    """Opens a file as ``gguf.GGUFReader``, whose tensors stay memory-mapped."""
+    """Opens a file as ``gguf.GGUFReader``, whose tensors stay memory-mapped.
+
+    Raises:
+        UnsupportedError: A tensor is of a type that gguf cannot read; its own error names none.
+    """
     from gguf import GGUFReader
 
-    return GGUFReader(path)
+    class Reader(GGUFReader):
+        def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
+            check_types({field.name: int(field.parts[4][0]) for field in fields}, path)
+            super()._build_tensors(start_offs, fields)
+
+    return Reader(path)
 
 
 def _read_float16(raw: Array) -> Array:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from kronq.base.gguf_blocks import open_gguf
-from kronq.errors import FormatError
+from kronq.errors import FormatError, KronqError
 
 _COUNTED = re.compile(r".+\.(block_count|expert_count|expert_used_count)")
 _MEASURED = re.compile(
@@ -23,6 +23,7 @@ def check_gguf(path: Path) -> None:
 
     Raises:
         FormatError: A setting is larger than any tensor, or the file is damaged.
+        UnsupportedError: A tensor is of a type that the gguf package cannot read.
     """
     try:
         reader = open_gguf(path)
@@ -33,6 +34,8 @@ def check_gguf(path: Path) -> None:
             for name, field in reader.fields.items()
             if _COUNTED.fullmatch(name) or _MEASURED.fullmatch(name)
         }
+    except KronqError:
+        raise
     except Exception as error:  # gguf raises whatever it hits first
         raise FormatError("unreadable GGUF file", path=path, found=repr(error)) from error
     largest = max(sizes, default=0)
