@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kronq.base import builder_process
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
+from kronq.io.json_file import refuse_damaged_json
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.providers import EXACT
 
@@ -86,6 +87,7 @@ def run_builder(
 
     Raises:
         UnsupportedError: The builder does not know the architecture.
+        FormatError: A file of the folder is not JSON.
         KronqError: The builder failed.
     """
     tail: collections.deque[str] = collections.deque(maxlen=20)
@@ -107,6 +109,7 @@ def run_builder(
             process.kill()
             raise
     if process.returncode or not (out / GENAI_CONFIG).is_file():
+        refuse_damaged_json(hf_folder)
         last = tail[-1] if tail else f"exit code {process.returncode}"
         unknown = last.startswith("NotImplementedError")
         kind = UnsupportedError if unknown else KronqError

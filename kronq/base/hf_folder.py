@@ -7,6 +7,7 @@ from pathlib import Path
 from kronq.errors import FormatError
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
+from kronq.io.safetensors_file import open_tensors
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
@@ -18,8 +19,8 @@ def check_hf_folder(folder: Path) -> None:
     The model builder would notice after a minute, or with a traceback.
 
     Raises:
-        NotFoundError: There is no such folder.
-        FormatError: It is not a Hugging Face model folder.
+        NotFoundError: There is no such folder, or a part of the weights is missing.
+        FormatError: It is not a Hugging Face model folder, or its weights are damaged.
     """
     folder = find_input(folder)
     if not folder.is_dir():
@@ -50,3 +51,22 @@ def check_hf_folder(folder: Path) -> None:
             expected=" or ".join(TOKENIZER_FILES),
             hint="copy tokenizer.json and tokenizer_config.json from the model's page",
         )
+    _check_weights(folder)
+
+
+def _check_weights(folder: Path) -> None:
+    """Reads the headers of the files that transformers reads, which names none that is damaged.
+
+    Raises:
+        NotFoundError: A part is missing.
+        FormatError: A file is damaged or truncated.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        open_tensors(whole)
+    elif index.is_file():
+        parts = read_json(index).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
+            raise FormatError("no 'weight_map' in it", path=index)
+        for name in sorted({*parts.values()}):
+            open_tensors(folder / name)

@@ -19,6 +19,7 @@ from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
 from kronq.io.input_path import find_input
+from kronq.io.json_file import refuse_damaged_json
 from kronq.model.adapter import Adapter
 from kronq.model.fit import fit_adapter
 from kronq.onnx.graph.match_by_name import match_by_name
@@ -77,6 +78,7 @@ def load_model(
             folder, dtype=torch.float32, local_files_only=True
         )
     except Exception as error:  # transformers' errors share no class of their own
+        refuse_damaged_json(folder)
         raise KronqError(
             "transformers cannot open the model", path=folder, found=str(error)
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.io.extras import require
 from kronq.io.files import link_folder
+from kronq.io.json_file import refuse_damaged_json
+from kronq.onnx.base_folder import load_base
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, library_name, rewrite_config
 from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
@@ -75,7 +78,8 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
     check_text_folder(files)
     try:
         return genai.Tokenizer(str(files.folder))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter of its own message
+        refuse_damaged_json(files.folder)
         raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
 
 
@@ -106,7 +110,9 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
             for key, value in target.options.items():
                 config.set_provider_option(name, key, value)
         model = genai.Model(config)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
+        with contextlib.suppress(UnsupportedError):  # hard links, which this library may open
+            load_base(files.model)  # names the file that is damaged
         raise KronqError(
             "onnxruntime-genai cannot load the model", path=files.model, found=str(error)
         ) from error

@@ -46,6 +46,21 @@ def read_json(path: StrPath) -> dict[str, Any]:
     return value
 
 
+def refuse_damaged_json(folder: Path) -> None:
+    """Refuses a folder with a file that is not JSON, after a library failed and named no file.
+
+    Raises:
+        FormatError: There is one; the first is named.
+    """
+    for file in sorted(folder.glob("*.json")):
+        try:
+            json.loads(file.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise FormatError("not JSON", path=file, found=str(error)) from None
+        except OSError:
+            continue
+
+
 def refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Makes a JSON object for ``json.loads``, whose ``object_pairs_hook`` it is.
 

@@ -108,7 +108,7 @@ def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
     for start, (kind, hint) in _OTHER_KINDS.items():
         if beginning.startswith(start):
             raise FormatError(
-                kind, path=path, expected="an adapter's safetensors file or folder", hint=hint
+                kind, path=path, expected="a safetensors file, or the folder of one", hint=hint
             )
 
 

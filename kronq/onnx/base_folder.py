@@ -65,6 +65,8 @@ def load_base(path: Path) -> ir.Model:
         model.graph.sort()
     except Exception as error:
         raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
+    if not model.graph.outputs:  # an empty file is a valid protobuf
+        raise FormatError("not an ONNX model: a graph without outputs", path=path)
     with guard_base(path):
         check_external_data(model, path)
         _refuse_unmade_values(model, path)
