@@ -105,11 +105,13 @@ def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
     Raises:
         FormatError: It is one of them.
     """
-    for start, (kind, hint) in _OTHER_KINDS.items():
-        if beginning.startswith(start):
-            raise FormatError(
-                kind, path=path, expected="a safetensors file, or the folder of one", hint=hint
-            )
+    kinds = [kind for start, kind in _OTHER_KINDS.items() if beginning.startswith(start)]
+    if path.suffix == ".onnx":
+        kinds = [("an ONNX model, not an adapter", "{base} takes a base model")]
+    for kind, hint in kinds:
+        raise FormatError(
+            kind, path=path, expected="a safetensors file, or the folder of one", hint=hint
+        )
 
 
 def _read_header(path: Path) -> tuple[int, bytes]:
@@ -133,11 +135,13 @@ def _read_header(path: Path) -> tuple[int, bytes]:
         _refuse_other_kinds(path, beginning)
         length = int.from_bytes(beginning, "little")
         if size < 8 or length > size - 8:
+            is_json = beginning.lstrip().startswith((b"{", b"["))
             raise FormatError(
-                "not a safetensors file, or a truncated one",
+                "JSON" if is_json else "not a safetensors file, or a truncated one",
                 path=path,
-                found=f"a header of {length:,} bytes in a file of {size:,}",
-                hint="was the download or the copy complete?",
+                expected="a safetensors file, or the folder of one" if is_json else None,
+                found=None if is_json else f"a header of {length:,} bytes in a file of {size:,}",
+                hint=None if is_json else "was the download or the copy complete?",
             )
         limits.HEADER.check(length, path)
         return size, stream.read(length)

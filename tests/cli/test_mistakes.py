@@ -38,6 +38,7 @@ def change_config(folder: Path, **settings: object) -> Path:
         (b"\x14\0\0\0TORT" + bytes(20), ("an .onnx_adapter", "what it was made from")),
         (b"PK\3\4" + bytes(20), ("a zip file", "safetensors")),
         (b"<!DOCTYPE html><html></html>", ("a web page", "the file itself")),
+        (b' {"prompt": "a", "answer": "b"}', ("JSON", "a safetensors file")),
     ],
 )
 @pytest.mark.parametrize("name", ["adapter.safetensors", "adapter.gguf", "adapter.onnx_adapter"])
@@ -48,6 +49,12 @@ def test_a_file_that_is_no_adapter(
     file.write_bytes(beginning)
     line = kronq.refuses("inspect", file)
     assert all(part in line for part in (str(file), *told))
+
+
+def test_a_base_given_as_an_adapter(kronq: Kronq, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x05model")
+    line = kronq.refuses("inspect", tmp_path / "model.onnx")
+    assert "an ONNX model, not an adapter" in line
 
 
 def test_a_pointer_of_git_lfs_in_a_folder(kronq: Kronq, trained: Path) -> None:
