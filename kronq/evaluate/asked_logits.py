@@ -6,6 +6,8 @@ fifth of all work.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx_ir as ir
 
 from kronq.errors import UnsupportedError
@@ -15,8 +17,12 @@ ROWS = "kronq:rows"
 """Graph input of the positions [n], counted through the batch row by row."""
 
 
-def gather_asked_rows(model: ir.Model) -> bool:
+def gather_asked_rows(model: ir.Model, path: Path) -> bool:
     """Makes the output layer compute only the positions of a new input ``ROWS``, in place.
+
+    Args:
+        model: The model.
+        path: Its file, for errors.
 
     Returns:
         Whether the graph allowed it; otherwise the model is unchanged.
@@ -26,7 +32,7 @@ def gather_asked_rows(model: ir.Model) -> bool:
     """
     output = next((value for value in model.graph.outputs if value.name == LOGITS), None)
     if output is None:
-        raise UnsupportedError("not a language model: no output named logits")
+        raise UnsupportedError("not a language model: no output named logits", path=path)
     after, node = [output], output.producer()
     while node is not None and node.op_type == "Cast" and node.inputs[0] is not None:
         after.append(node.inputs[0])

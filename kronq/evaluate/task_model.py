@@ -122,7 +122,7 @@ class TaskModel:
         self._session = None  # two at once would take twice the base's memory
         model = load_base(self.files.model)
         with guard_base(self.files.model):
-            self._gathers_rows = gather_asked_rows(model)
+            self._gathers_rows = gather_asked_rows(model, self.files.model)
             if adapter is not None:
                 open_branches(model, adapter, match_layers(adapter, find_sites(model)))
             data = ir.to_proto(model).SerializeToString()

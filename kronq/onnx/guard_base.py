@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kronq.errors import FormatError, KronqError
+from kronq.errors import FormatError, KronqError, MismatchError
 
 _LONGEST = 200
 """Characters of a foreign message that are kept: onnx-ir quotes whole graphs."""
@@ -16,7 +16,8 @@ _LONGEST = 200
 def guard_base(path: Path) -> Iterator[None]:
     """Raises a FormatError in place of whatever a damaged graph makes the block raise.
 
-    Errors of the disk and of memory are not the graph's and pass, as kronq's own do.
+    Errors of the disk and of memory are not the graph's and pass, as kronq's own do; one of an
+    adapter that does not belong to the base gets the base's name.
 
     Args:
         path: The base's .onnx file.
@@ -26,6 +27,11 @@ def guard_base(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except MismatchError as error:
+        if error.path is None:  # the matching knows the graph and not its file
+            error.path = path
+            error.args = (str(error),)
+        raise
     except (KronqError, OSError, MemoryError):
         raise
     except Exception as error:

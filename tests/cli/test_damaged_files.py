@@ -9,6 +9,7 @@ import pytest
 
 from kronq.base.hf_folder import check_hf_folder
 from tests.cli.command import Kronq
+from tests.onnx import tiny_onnx
 
 pytest.importorskip("onnxruntime_genai")
 
@@ -47,6 +48,19 @@ def test_a_model(
         ("export", trained, "--base", file.parent, "-o", tmp_path / "out"),
     ):
         assert kronq.refuses(*verb).startswith(f"kronq: error: {file}: ")
+
+
+def test_a_base_of_something_else(
+    kronq: Kronq, tiny_base: Path, trained: Path, tmp_path: Path
+) -> None:
+    line = kronq.refuses("export", trained, "--base", tiny_base, "-o", tmp_path / "out")
+    assert line.startswith(f"kronq: error: {tiny_base / 'model.onnx'}: ")
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "copy"))
+    tiny_onnx.build(folder / "model.onnx")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"question": "a", "choices": ["b", "c"], "answer": 0}\n' * 2)
+    line = kronq.refuses("score", "--base", folder, "--tasks", tasks)
+    assert line.startswith(f"kronq: error: {folder / 'model.onnx'}: not a language model")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
