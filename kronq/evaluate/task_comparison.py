@@ -22,11 +22,10 @@ from kronq.packed import pack_adapter
 from kronq.report.comparison_settings import METHODS, make_files, plan_files
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
+from kronq.report.display.task_view import BASE, TRAINED
 from kronq.report.equal_bytes import Entry, contests
 from kronq.report.task import Interval, TaskMetrics
 
-AS_TRAINED = "as trained"
-NO_ADAPTER = "no adapter"
 _SEED = 0
 
 
@@ -76,7 +75,7 @@ class TaskComparison(Displayed):
         columns = ["adapter", "method", "bits", "bytes", "NLL/token", "accuracy %", "recall %"]
         rows = [
             [
-                row.adapter or NO_ADAPTER,
+                row.adapter or BASE,
                 row.method,
                 "–" if row.bits is None else f"{row.bits:g}",
                 "–" if row.bytes is None else f"{row.bytes:,}",
@@ -136,11 +135,11 @@ def compare_on_task(
         on_file or (lambda *_: None),
         1 + len(adapters) + len(settings),
     )
-    judge.add(None, NO_ADAPTER, None, None, None)
+    judge.add(None, BASE, None, None, None)
     left_out, failed = [], None
     for label, adapter in adapters.items():
         nbytes = adapter.origin.file_bytes or adapter.nbytes
-        judge.add(label, AS_TRAINED, None, nbytes, adapter)
+        judge.add(label, TRAINED, None, nbytes, adapter)
         for setting, made in make_files(
             adapters, [setting for setting in settings if setting.adapter == label]
         ):
@@ -212,7 +211,7 @@ class _Judge:
                 index,
             )
             for index, (row, size) in enumerate(zip(self.rows, self._sizes, strict=True))
-            if size is not None and row.method not in (AS_TRAINED, "fp16")
+            if size is not None and row.method not in (TRAINED, "fp16")
         ]
         return [
             self._contest(contest.nbytes, *contest.ranked[:2])

@@ -93,11 +93,16 @@ def read_entry(file: Path, parse: Callable[[Path], T]) -> T | None:
 @contextlib.contextmanager
 def new_entry(file: Path, *, sync: bool = True) -> Iterator[Path]:
     """Gives a temporary file that becomes ``file`` when the block ends well, as ``new_file``."""
-    for folder in reversed([file.parent, *file.parent.parents]):
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
+    make_private(file.parent)
     with new_file(file, force=True, sync=sync) as work:
         yield work
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder, and those around it that are missing, for the user alone."""
+    for each in reversed([folder, *folder.parents]):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
 
 
 def check_private(*paths: Path) -> None:

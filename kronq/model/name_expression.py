@@ -6,15 +6,13 @@ names are 8 kB; the expression that matches the same names and no other is a lin
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
-from kronq.model.layer_expressions import check_expression
+from kronq.model.layer_expressions import PARSER, check_expression
 
-_PARSER: Any = importlib.import_module("re._parser")
 _NUMBER = re.compile(r"[0-9]+")
 
 
@@ -51,7 +49,7 @@ def expand_name_expression(expression: str, *, limit: int) -> list[str] | None:
     """
     try:
         check_expression(expression)
-        return _expand(_PARSER.parse(expression), limit)
+        return _expand(PARSER.parse(expression), limit)
     except (ValueError, RecursionError):
         return None
 

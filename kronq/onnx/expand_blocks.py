@@ -31,7 +31,7 @@ _TYPES: dict[tuple[int, bool], Any] = {
 
 def float_bytes(model: ir.Model) -> int:
     """Returns the bytes that the weights of all MatMulNBits have as float32."""
-    sizes = (n.attributes["N"].as_int() * n.attributes["K"].as_int() for n in _products(model))
+    sizes = (n.attributes["N"].as_int() * n.attributes["K"].as_int() for n in block_products(model))
     return 4 * sum(sizes)
 
 
@@ -46,10 +46,11 @@ def expand_blocks(model: ir.Model) -> int:
     """
     if opset_of(model) < _FIRST_OPSET:
         return 0
-    return sum(_expand(model.graph, node) for node in _products(model))
+    return sum(_expand(model.graph, node) for node in block_products(model))
 
 
-def _products(model: ir.Model) -> list[ir.Node]:
+def block_products(model: ir.Model) -> list[ir.Node]:
+    """Returns the nodes whose weights are blocks of codes."""
     return [node for node in model.graph if node.op_type == "MatMulNBits"]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from kronq.errors import MissingDependencyError
-from kronq.io.cache import cache_folder, digest_files
+from kronq.io.cache import cache_folder, digest_files, make_private
+from kronq.io.unfinished import scratch_folder
 
 PAGE = Path(__file__).parent / "page"
 _LOCK = ("package.json", "package-lock.json")
@@ -41,9 +41,9 @@ def find_packages(*, install: bool = False) -> Path:
             expected=f"the versions of {_LOCK[1]}",
             hint="{install} lets npm fetch it once",
         )
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        work = Path(scratch, folder.name)
+    make_private(folder.parent)
+    with scratch_folder("install", folder.parent) as scratch:
+        work = scratch / folder.name
         work.mkdir()
         _install(work)
         try:

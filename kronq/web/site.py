@@ -13,7 +13,7 @@ import onnx_ir as ir
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.files import check_apart, new_folder
 from kronq.onnx.base_folder import copy_data, copy_sidecars, load_base
-from kronq.onnx.expand_blocks import expand_blocks, float_bytes
+from kronq.onnx.expand_blocks import block_products, expand_blocks, float_bytes
 from kronq.onnx.genai_config import library_name
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.slots.read_onnx_adapter import refuse_unfit
@@ -135,7 +135,7 @@ def _copy_page(packages: Path, folder: Path) -> None:
 def _copy_model(found: ModelFiles, target: Path) -> tuple[int, int]:
     """Copies graph, weights and settings; returns how many weights were expanded, and kept."""
     model = load_base(found.model)
-    blocks = sum(node.op_type == "MatMulNBits" for node in model.graph)
+    blocks = len(block_products(model))
     expanded = expand_blocks(model) if 0 < float_bytes(model) <= _LARGEST_FLOATS else 0
     if expanded:
         ir.save(model, target / "model.onnx", external_data="model.onnx.data")

@@ -17,11 +17,11 @@ from kronq.cli import VERBS
 from kronq.fitting import cells
 from kronq.io.examples import Example
 from tests.cli.screen import Screen, Shown
-from tests.evaluate.conftest import helped, model
+from tests.evaluate.conftest import helped, learned, model
 from tests.evaluate.tiny import tiny_adapter
 from tests.paths import EXAMPLE
 
-__all__ = ["helped", "model"]
+__all__ = ["helped", "learned", "model"]
 
 COLUMNS = 80
 
@@ -50,14 +50,6 @@ def newcomer(
     for name, target in {"arc": EXAMPLE, "learned": learned, "dev.jsonl": questions}.items():
         (tmp_path / name).symlink_to(target)
     return Newcomer(Screen(monkeypatch, COLUMNS))
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA of the tiny llama, as trained."""
-    folder = tmp_path_factory.mktemp("learned") / "adapter"
-    package.convert(tiny_adapter(), folder, to="lora")
-    return folder
 
 
 @pytest.fixture(scope="module")

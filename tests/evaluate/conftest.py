@@ -12,6 +12,7 @@ import pytest
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
+from kronq.writers.peft import convert
 from tests.cli.conftest import kronq, out
 from tests.evaluate.tiny import random_examples, tiny_adapter
 
@@ -44,3 +45,11 @@ def helped(model: TaskModel) -> list[Example]:
     model.use(None)
     before = score_examples(model, examples)
     return [e for e, a, b in zip(examples, after, before, strict=True) if a.nll < b.nll]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny llama, as trained."""
+    folder = tmp_path_factory.mktemp("learned") / "adapter"
+    convert(tiny_adapter(), folder, to="lora")
+    return folder

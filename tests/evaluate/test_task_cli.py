@@ -22,14 +22,6 @@ BUDGET = ("--max-loss-increase", "1%")
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the tiny llama, as trained."""
-    folder = tmp_path_factory.mktemp("learned") / "adapter"
-    package.convert(tiny_adapter(), folder, to="lora")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def questions(helped: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("questions") / "dev.jsonl"
     rows = [
