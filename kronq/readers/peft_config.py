@@ -49,8 +49,10 @@ class PeftConfig:
     path: Path | None = None
 
     @property
-    def is_lokr(self) -> bool:
-        return bool(self.settings["peft_type"] == "LOKR")
+    def kind(self) -> str:
+        """``peft_type``, as ``LORA``; in memory it is a member of PEFT's enumeration."""
+        kind = self.settings.get("peft_type")
+        return str.__str__(kind) if isinstance(kind, str) else repr(kind)
 
     @property
     def base_model(self) -> str | None:
@@ -60,7 +62,7 @@ class PeftConfig:
     def alpha(self, layer: str) -> float:
         """Returns a layer's α."""
         alpha: float = self._value(
-            "alpha_pattern", "alpha" if self.is_lokr else "lora_alpha", layer
+            "alpha_pattern", "alpha" if self.kind == "LOKR" else "lora_alpha", layer
         )
         return alpha
 

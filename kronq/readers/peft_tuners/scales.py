@@ -1,0 +1,48 @@
+"""The scale of a layer by its PEFT config."""
+
+from __future__ import annotations
+
+from kronq.errors import FormatError
+from kronq.io.tensors import Tensors
+from kronq.readers.options import Options
+from kronq.readers.peft_config import PeftConfig
+from kronq.readers.scale_rule import ScaleRule, scale_of, uses_alpha
+
+
+def scale_by_config(
+    tensors: Tensors,
+    config: PeftConfig,
+    options: Options,
+    rule: ScaleRule,
+    rank: int | None,
+    layer: str,
+) -> float:
+    """Returns a layer's scale, with the config's α unless one is given.
+
+    Raises:
+        FormatError: α is no number, or absurd.
+    """
+    alpha = options.alpha
+    if alpha is None and uses_alpha(rule, rank):
+        alpha = config.alpha(layer)
+    return scale_of(rule, alpha=alpha, rank=rank, path=tensors.path, layer=layer)
+
+
+def check_rank(tensors: Tensors, config: PeftConfig, layer: str, stored: int | None) -> int:
+    """Returns the config's rank of a layer, which its scale divides by.
+
+    Raises:
+        FormatError: The tensors have another, so that one of the two gives a wrong scale. PEFT
+            cannot load such an adapter.
+    """
+    rank = config.rank(layer)
+    if stored not in (None, rank):
+        raise FormatError(
+            "the config's rank is not that of the tensors",
+            path=tensors.path,
+            layer=layer,
+            found=stored,
+            expected=rank,
+            hint="correct it, or {scale_rule=lycoris}, which divides by the tensors' rank",
+        )
+    return rank
