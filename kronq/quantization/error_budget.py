@@ -13,7 +13,7 @@ from kronq.model.activation_norms import squared_activation_norms
 from kronq.model.adapter import Adapter
 from kronq.model.error_weights import find_moments
 from kronq.model.second_moments import LayerMoments
-from kronq.model.squared_norms import squared_norms
+from kronq.model.total_norms import total_squared_norms
 from kronq.quantization.file_size import SMALL_FILE, file_size, most_bytes
 
 _PASSES = 24
@@ -40,7 +40,7 @@ def relative_error(
     or, with moments of output gradients too, the same weighed by the loss.
     """
     if moments is None:
-        norms = [squared_norms(reference[name], quantized[name]) for name in reference]
+        norms = [total_squared_norms(reference, quantized)]
     else:
         norms = [
             squared_activation_norms(delta, quantized[name], find_moments(moments, name))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kronq.model.adapter import Adapter
-from kronq.model.squared_norms import squared_norms
+from kronq.model.total_norms import total_squared_norms
 from kronq.trellis.coded_layers import rescale_coded_layers
 from kronq.trellis.coded_matrix import EntropyCoded
 
@@ -20,12 +20,13 @@ MAX_FACTOR = 4.0
 
 def unbiased_factor(reference: Adapter, quantized: Adapter) -> float:
     """Returns Σ ‖ΔW‖² / Σ ⟨ΔW, ΔŴ⟩ over all layers: within [1, ``MAX_FACTOR``], to 1/100."""
-    norms = [squared_norms(reference[name], quantized[name]) for name in reference]
-    total = sum(each.reference for each in norms)
-    inner = sum(each.reference + each.approximation - each.error for each in norms) / 2
+    norms = total_squared_norms(reference, quantized)
+    inner = (norms.reference + norms.approximation - norms.error) / 2
     if inner <= 0:
         return 1.0
-    return round(min(max(total / inner, 1.0), MAX_FACTOR), 2)  # few digits: the header has them
+    return round(
+        min(max(norms.reference / inner, 1.0), MAX_FACTOR), 2
+    )  # few digits: the header has them
 
 
 def make_unbiased(reference: Adapter, quantized: Adapter) -> Adapter:
