@@ -4,7 +4,10 @@ import { check } from "./errors.js";
 import { parseJson } from "./json.js";
 
 const LARGEST_HEADER = 64 * 2 ** 20;
-const ITEM_BYTES = { F32: 4, F16: 2, BF16: 2, I8: 1, U8: 1 };
+const ITEM_BYTES = {
+  ...{ F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1 },
+  ...{ I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1 },
+};
 
 /**
  * Opens a safetensors file: {metadata, tensors}, a tensor being {dtype, shape, bytes}, where bytes

@@ -14,6 +14,20 @@ export interface Layer {
   A2?: Matrix;
   B1: Matrix;
   B2?: Matrix;
+  /** Sizes of a convolution's kernel; `shape` is then [d_out, d_in · positions in the kernel]. */
+  kernel?: number[];
+  /** DoRA's magnitude m, [d_out, 1] or [1, d_in]: the adapted weight is m · (W + ΔW) / ‖W + ΔW‖. */
+  magnitude?: Matrix;
+  /** The layer's key in the file that the adapter came from, where its name does not tell it. */
+  key?: string;
+}
+
+/** A tensor as it is stored. */
+export interface StoredTensor {
+  /** safetensors' name: "F32" */
+  dtype: string;
+  shape: number[];
+  bytes: Uint8Array;
 }
 
 /** How the adapter was quantized: formats/SPEC.md, Manifest. */
@@ -31,6 +45,8 @@ export interface PackedAdapter {
   recipe: Recipe | null;
   /** By the layers' module paths, in the file's order. */
   layers: Map<string, Layer>;
+  /** Trained parts that are no ΔW, by their names in the file that the adapter came from. */
+  carried: Map<string, StoredTensor>;
 }
 
 /** The file is damaged, cut short, or not what its manifest says. */

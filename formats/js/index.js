@@ -38,15 +38,17 @@ export function readPacked(bytes) {
   const coded = readCoded(tensors, manifest, groups.filter(({ group }) => isCoded(group.B1)));
   const layers = new Map();
   groups.forEach(({ group, names, scales }, index) => {
+    const besides = readBesides(tensors, index, group, names);
     const factors = coded.get(group) ?? readNative(tensors, index, group, names.length);
     names.forEach((name, i) => {
       check(!layers.has(name), `the layer ${name} is there twice`);
-      layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i] });
+      layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i], ...besides[i] });
     });
   });
+  const carried = new Map((manifest.carried ?? []).map((name) => [name, tensors.takeAny(`carried.${name}`)]));
   tensors.checkAllUsed();
   const { base_model: baseModel = null, cropped_by_base: croppedByBase = false, recipe = null } = manifest;
-  return { baseModel, croppedByBase, recipe, layers };
+  return { baseModel, croppedByBase, recipe, layers, carried };
 }
 
 /** ΔW of a layer as a Float64Array [d_out · d_in], row-major: for tests, and for small layers. */
@@ -77,6 +79,18 @@ function readNative(tensors, index, group, n) {
     readStack(tensors, `${index}.${role}`, group[role], n).forEach((data, i) => (factors[i][role] = { rows, cols, data }));
   }
   return factors;
+}
+
+/** What a group's layers have beside their factors: a kernel, a magnitude, a key. */
+function readBesides(tensors, index, { kernel = [], magnitude, keys }, names) {
+  const listed = Array.isArray(keys) ? keys.flatMap(expand) : names.map((name) => keys + name.replaceAll(".", "_"));
+  check(listed.length === names.length, `${listed.length} keys for ${names.length} layers`);
+  const stack = magnitude ? readStack(tensors, `${index}.magnitude`, magnitude, names.length) : [];
+  return names.map((_, i) => ({
+    ...(kernel.length && { kernel }),
+    ...(magnitude && { magnitude: { rows: magnitude.shape[0], cols: magnitude.shape[1], data: stack[i] } }),
+    ...(keys !== undefined && { key: listed[i] }),
+  }));
 }
 
 /** The factors of all coded layers, by group. */

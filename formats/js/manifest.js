@@ -5,7 +5,7 @@ import { check } from "./errors.js";
 import { parseJson } from "./json.js";
 import { countNames } from "./templates.js";
 
-const LARGEST_VERSION = 3;
+const LARGEST_VERSION = 4;
 const MOST_LAYERS = 100_000;
 
 /** Reads the manifest of an open container; fields that are null are left out. */
@@ -35,7 +35,8 @@ function withoutNulls(value) {
   return Object.fromEntries(entries.map(([name, each]) => [name, withoutNulls(each)]));
 }
 
-function requiredVersion({ groups, codes, recipe }) {
+function requiredVersion({ groups, codes, recipe, carried = [] }) {
+  if (carried.length || groups.some(({ kernel = [], magnitude, keys }) => kernel.length || magnitude || keys !== undefined)) return 4;
   const matrices = groups.flatMap((group) => ROLES.filter((role) => group[role]).map((role) => group[role]));
   if (matrices.some((matrix) => matrix.widths || matrix.scaled === false)) return 3;
   if (recipe?.task || (recipe?.refit ?? "fit") !== "fit") return 3;
@@ -92,8 +93,23 @@ const MATRIX = record(
 
 const GROUP = record(
   { layers: list(text, { least: 1 }), shape, scale: (value, where) => (Array.isArray(value) ? list(float32) : float32)(value, where), B1: MATRIX },
-  { A: MATRIX, A2: MATRIX, B2: MATRIX },
+  {
+    A: MATRIX,
+    A2: MATRIX,
+    B2: MATRIX,
+    kernel: list(size, { most: 3 }),
+    magnitude: MATRIX,
+    keys: (value, where) => (Array.isArray(value) ? list(text) : text)(value, where),
+  },
   (group, where) => {
+    const { kernel = [], magnitude, shape: [rows, cols] } = group;
+    const channels = cols / kernel.reduce((product, each) => product * each, 1);
+    check(Number.isInteger(channels), `${where} has no whole channels of its kernel`);
+    if (magnitude) {
+      const [m, n] = magnitude.shape;
+      check(magnitude.dtype, `${where} has a magnitude without a dtype`);
+      check((m === rows && n === 1) || (m === 1 && n === channels), `${where} has a magnitude of another shape`);
+    }
     const matrices = ROLES.filter((role) => group[role]).map((role) => group[role]);
     check(new Set(matrices.map(isCoded)).size === 1, `${where} is coded in part`);
     check(group.A || !group.A2, `${where} has A2 without A`);
@@ -141,7 +157,7 @@ const CODES = record(
 
 const MANIFEST = record(
   { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
-  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES },
+  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES, carried: list(text) },
   ({ groups, codes }) => {
     check(groups.some((group) => isCoded(group.B1)) === !!codes, "coded matrices and a step belong together");
   },

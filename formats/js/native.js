@@ -22,6 +22,15 @@ export class Tensors {
     return tensor.bytes;
   }
 
+  /** A tensor of any dtype and shape. */
+  takeAny(name) {
+    const tensor = this.#tensors.get(name);
+    check(tensor, `no tensor ${name}`);
+    this.#used.add(name);
+    const { dtype, shape, bytes } = tensor;
+    return { dtype, shape, bytes };
+  }
+
   checkAllUsed() {
     for (const name of this.#tensors.keys()) check(this.#used.has(name), `the manifest does not describe tensor ${name}`);
   }

@@ -22,6 +22,7 @@ from kronq.io.input_path import find_input
 from kronq.io.json_file import refuse_damaged_json
 from kronq.model.adapter import Adapter
 from kronq.model.fit import fit_adapter
+from kronq.model.plain import refuse_all_but_deltas
 from kronq.onnx.graph.match_by_name import match_by_name
 from kronq.onnx.graph.sites import Site
 
@@ -100,7 +101,9 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
 
     Raises:
         MismatchError: Layers have no module; all are listed.
+        UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
+    refuse_all_but_deltas(adapter, "calibration")
     linear = {name: m for name, m in model.named_modules() if _shape(m) is not None}
     matches = match_by_name([*adapter], [_as_site(name) for name in linear])
     found = {

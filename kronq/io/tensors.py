@@ -85,6 +85,22 @@ class Tensors:
             )
         return self._array(name)
 
+    def any_array(self, name: str) -> NDArray[Any]:
+        """Returns one tensor of any dtype that numpy has.
+
+        Raises:
+            FormatError: numpy has none for it.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in NUMBERS:
+            raise FormatError(
+                f"tensor {name!r} has an unsupported dtype",
+                path=self.path,
+                found=entry.dtype,
+                expected=f"one of {', '.join(NUMBERS)}",
+            )
+        return self._array(name)
+
     def matrix(self, name: str) -> NDArray[Any]:
         """Returns a two-dimensional floating-point tensor.
 

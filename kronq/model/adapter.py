@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
@@ -27,6 +28,8 @@ class Origin:
         file_bytes: Size of the tensor file on disk, header included; 0 in memory.
         base_model: The base's name as given with the adapter, or None.
         cropped_by_base: Whether the base may crop ΔW (raw factors do not know d_out).
+        keys: Layer → its key in the source file, where the name alone does not tell it, as with
+            flattened names.
     """
 
     format: str
@@ -34,6 +37,7 @@ class Origin:
     file_bytes: int = 0
     base_model: str | None = None
     cropped_by_base: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,14 @@ class Adapter(Mapping[str, Delta]):
         layers: In natural order of their names.
         origin: Source of the adapter.
         recipe: Settings of its quantization; None for a trained adapter.
+        carried: Name in the source file → tensor of any shape: trained parts that are no ΔW, such
+            as biases, norms and whole modules, which stay as they came.
     """
 
     layers: Mapping[str, Delta]
     origin: Origin = field(default_factory=lambda: Origin("memory"))
     recipe: Recipe | None = None
+    carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Adapter:
@@ -187,12 +194,14 @@ class Adapter(Mapping[str, Delta]):
 
     @property
     def parameters(self) -> int:
-        return sum(d.parameters for d in self.layers.values())
+        carried = sum(array.size for array in self.carried.values())
+        return carried + sum(d.parameters for d in self.layers.values())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all matrices, without a file's header."""
-        return sum(d.nbytes for d in self.layers.values())
+        """Bytes of all matrices and of what is carried, without a file's header."""
+        carried = sum(array.nbytes for array in self.carried.values())
+        return carried + sum(d.nbytes for d in self.layers.values())
 
 
 LARGEST_NORM = 1e18
@@ -228,7 +237,9 @@ def check_finite(adapter: Adapter) -> None:
         FormatError: A layer has such a value.
     """
     for name, delta in adapter.items():
-        if not (math.isfinite(delta.scale) and all(m.is_finite for m in delta.matrices)):
+        magnitude = () if delta.magnitude is None else (delta.magnitude,)
+        matrices = (*delta.matrices, *magnitude)
+        if not (math.isfinite(delta.scale) and all(m.is_finite for m in matrices)):
             raise FormatError(
                 "the layer has values that are not finite",
                 path=adapter.origin.path,

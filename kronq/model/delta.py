@@ -7,6 +7,7 @@ has ``numpy.kron``'s and ``torch.kron``'s index order: x is reshaped to [a_in, b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,32 +69,48 @@ ONE = Product(Float(np.ones((1, 1), dtype=np.float32)))
 class Delta:
     """ΔW = scale · (A ⊗ B)[:d_out, :d_in] of one layer; y += x · ΔWᵀ.
 
+    Of a convolution, ΔW is the change of its weight [d_out, d_in, *kernel], reshaped to a matrix
+    [d_out, d_in·K] with K positions in the kernel; the Kronecker product needs no other order.
+
     Attributes:
         a: A [a_out, a_in]; ``ONE`` for LoRA.
-        b: B [b_out, b_in].
+        b: B [b_out, b_in]; of a convolution [b_out, b_in·K].
         scale: By the format's scale rule, such as α/r.
-        shape: (d_out, d_in), at most (a_out·b_out, a_in·b_in): the excess is cropped.
+        shape: (d_out, d_in), at most (a_out·b_out, a_in·b_in): the excess is cropped. Of a
+            convolution (d_out, d_in·K).
+        kernel: Sizes of a convolution's kernel; empty for a linear layer.
+        magnitude: DoRA's trained magnitude m, as it came: [d_out, 1] or [1, d_in]; None without.
+            The adapted weight is then m · (W + ΔW) / ‖W + ΔW‖, with the norm of each row, or of
+            each input channel (arXiv 2402.09353).
     """
 
     a: Product
     b: Product
     scale: float
     shape: tuple[int, int]
+    kernel: tuple[int, ...] = ()
+    magnitude: Float | None = None
 
     def __post_init__(self) -> None:
         (rows, cols), full = self.shape, self.full_shape
         if not (0 < rows <= full[0] and 0 < cols <= full[1]):
             raise ValueError(f"shape {self.shape} does not fit the Kronecker product's {full}")
+        if cols % math.prod(self.kernel):
+            raise ValueError(f"{cols} columns are no whole channels of a kernel {self.kernel}")
+        sides = ((rows, 1), (1, self.weight_shape[1]))
+        if self.magnitude is not None and self.magnitude.shape not in sides:
+            raise ValueError(f"a magnitude {self.magnitude.shape} is none of {sides}")
 
     @classmethod
-    def uncropped(cls, a: Product, b: Product, scale: float) -> Delta:
+    def uncropped(cls, a: Product, b: Product, scale: float, kernel: tuple[int, ...] = ()) -> Delta:
         """Returns scale · A ⊗ B in its full shape."""
-        return cls(a, b, scale, _kron_shape(a, b))
+        return cls(a, b, scale, _kron_shape(a, b), kernel)
 
     def __repr__(self) -> str:
         rows, cols = self.shape
+        kernel = f" (kernel {'×'.join(map(str, self.kernel))})" if self.kernel else ""
         return (
-            f"<ΔW {rows}×{cols}, rank {self.rank}, scale {self.scale:g}, "
+            f"<ΔW {rows}×{cols}{kernel}, rank {self.rank}, scale {self.scale:g}, "
             f"{self.parameters:,} parameters>"
         )
 
@@ -101,6 +118,11 @@ class Delta:
     def full_shape(self) -> tuple[int, int]:
         """(a_out·b_out, a_in·b_in), before cropping."""
         return _kron_shape(self.a, self.b)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the base's weight: (d_out, d_in, *kernel)."""
+        return self.shape[0], self.shape[1] // math.prod(self.kernel), *self.kernel
 
     @property
     def rank(self) -> int:
@@ -114,12 +136,16 @@ class Delta:
 
     @property
     def parameters(self) -> int:
-        """Number of stored weights."""
-        return sum(m.shape[0] * m.shape[1] for m in self.matrices)
+        """Number of stored weights, those of the magnitude included."""
+        return sum(m.shape[0] * m.shape[1] for m in self._stored)
 
     @property
     def nbytes(self) -> int:
-        return sum(m.nbytes for m in self.matrices)
+        return sum(m.nbytes for m in self._stored)
+
+    @property
+    def _stored(self) -> tuple[Matrix, ...]:
+        return (*self.matrices, *(() if self.magnitude is None else (self.magnitude,)))
 
     def dense(self) -> F32:
         """Multiplies ΔW out [d_out, d_in], float32; for inspection and tests."""
@@ -127,7 +153,10 @@ class Delta:
         return np.kron(a, b)[: self.shape[0], : self.shape[1]].astype(np.float32)
 
     def apply(self, x: F32) -> F32:
-        """Computes x · ΔWᵀ [..., d_out] in float32 for x [..., d_in], without building ΔW."""
+        """Computes x · ΔWᵀ [..., d_out] in float32 for x [..., d_in], without building ΔW.
+
+        Of a convolution x is its input's patches [..., d_in·K].
+        """
         (a_out, a_in), (b_out, b_in) = self.a.shape, self.b.shape
         lead = x.shape[:-1]
         rows = x.reshape(-1, self.shape[1])

@@ -15,7 +15,7 @@ import numpy as np
 
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.layer_names import name_template, natural_key
-from kronq.model.matrix import F32, Matrix
+from kronq.model.matrix import F32, Float, Matrix
 
 LayerIndex = slice | list[int]
 """Selected layers of a stack, by number; a slice copies nothing."""
@@ -56,6 +56,8 @@ class LayerStack:
         scales: One for each layer.
         a: A, or its two factors; empty for LoRA.
         b: B, or its two factors.
+        kernel: Of every layer; see ``Delta``.
+        magnitude: Of every layer, or None.
 
     Raises:
         ValueError: The matrices do not multiply, or do not have the shape.
@@ -66,6 +68,8 @@ class LayerStack:
     scales: Sequence[float]
     a: tuple[MatrixStack, ...]
     b: tuple[MatrixStack, ...]
+    kernel: tuple[int, ...] = ()
+    magnitude: MatrixStack | None = None
 
     def __post_init__(self) -> None:
         _ = self.first
@@ -84,7 +88,10 @@ class LayerStack:
         """Returns one layer."""
         a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
         whole = Product(*a) if a else ONE
-        return Delta(whole, Product(*b), self.scales[layer], self.shape)
+        magnitude = None if self.magnitude is None else self.magnitude.matrix(layer)
+        assert magnitude is None or isinstance(magnitude, Float)  # noqa: S101
+        scale = self.scales[layer]
+        return Delta(whole, Product(*b), scale, self.shape, self.kernel, magnitude)
 
     def scaled_a(self, layers: LayerIndex = ALL) -> F32:
         """Returns scale · A of selected layers [layers, a_out, a_in]."""
@@ -101,7 +108,8 @@ def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:
     for name, delta in layers.items():
         a = () if delta.a is ONE else delta.a.matrices
         shapes = [[matrix.shape for matrix in matrices] for matrices in (a, delta.b.matrices)]
-        kind = (name_template(name), delta.shape, *map(tuple, shapes))
+        magnitude = None if delta.magnitude is None else delta.magnitude.shape
+        kind = (name_template(name), delta.shape, delta.kernel, magnitude, *map(tuple, shapes))
         groups.setdefault(kind, []).append((name, delta))
     return [_stack(group) for group in groups.values()]
 
@@ -111,8 +119,11 @@ def _stack(layers: list[tuple[str, Delta]]) -> LayerStack:
     first = deltas[0]
     a = [] if first.a is ONE else [delta.a.matrices for delta in deltas]
     b = [delta.b.matrices for delta in deltas]
-    apart = (tuple(SeparateMatrices(each) for each in zip(*of, strict=True)) for of in (a, b))
-    return LayerStack(names, first.shape, [delta.scale for delta in deltas], *apart)
+    apart = [tuple(SeparateMatrices(each) for each in zip(*of, strict=True)) for of in (a, b)]
+    magnitudes = [delta.magnitude for delta in deltas if delta.magnitude is not None]
+    magnitude = SeparateMatrices(magnitudes) if magnitudes else None
+    scales = [delta.scale for delta in deltas]
+    return LayerStack(names, first.shape, scales, apart[0], apart[1], first.kernel, magnitude)
 
 
 class StackedLayers(Mapping[str, Delta]):

@@ -18,6 +18,7 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float
+from kronq.model.plain import refuse_carried, refuse_magnitudes
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -41,7 +42,8 @@ def weighted_sum(
     Raises:
         ArgumentError: There is no adapter, or a strength is no finite number.
         MismatchError: Two adapters have one layer in different shapes.
-        UnsupportedError: The exact LoRA would be huge.
+        UnsupportedError: The exact LoRA would be huge; or an adapter has DoRA's magnitudes or
+            carried tensors, which have no sum.
 
     Example:
         >>> both = weighted_sum([(load("a"), 0.7), (load("b"), 0.3)])
@@ -51,6 +53,10 @@ def weighted_sum(
     for adapter, strength in adapters:
         check_type("adapter", adapter, Adapter)
         check_strength(strength)
+    if any(strength != 1 for _, strength in adapters) or len(adapters) > 1:
+        for adapter, _ in adapters:
+            refuse_magnitudes(adapter, "a weighted sum")
+            refuse_carried(adapter, "a weighted sum")
     if len(adapters) == 1:
         adapter, strength = adapters[0]
         layers = {name: _times(delta, strength) for name, delta in adapter.items()}
@@ -104,7 +110,7 @@ def _dequantize(product: Product) -> Product:
 
 
 def _check_shapes(name: str, deltas: Iterable[Delta]) -> None:
-    shapes = list(dict.fromkeys(delta.shape for delta in deltas))
+    shapes = list(dict.fromkeys(delta.weight_shape for delta in deltas))
     if len(shapes) > 1:
         raise MismatchError(
             "adapters of different bases do not add up",
@@ -120,4 +126,4 @@ def _add(deltas: Sequence[Delta]) -> Delta:
     ups = [up * abs(delta.scale) for (up, _), delta in zip(pairs, deltas, strict=True)]
     up = np.concatenate(ups, axis=1).astype(np.float32)
     down = np.concatenate([down for _, down in pairs]).astype(np.float32)
-    return Delta.uncropped(ONE, Product(Float(up), Float(down)), 1.0)
+    return Delta.uncropped(ONE, Product(Float(up), Float(down)), 1.0, deltas[0].kernel)

@@ -35,7 +35,8 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
     """Locates every matrix of every layer, but for entropy-coded ones.
 
     Returns:
-        Layer → role (``A``, ``A2``, ``B1``, ``B2``, and ``B1.scale`` …) → its byte range.
+        Layer → role (``A``, ``A2``, ``B1``, ``B2``, ``magnitude``, and ``B1.scale`` …) → its byte
+        range.
 
     Raises:
         FormatError: The file is damaged, or its tensors are not what its manifest says.
@@ -46,7 +47,7 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
     locations: dict[str, dict[str, Location]] = {}
     for index, group in enumerate(read_manifest(file).groups):
         names = layer_names(file, group)
-        for role, spec in group.specs().items():
+        for role, spec in group.tensors().items():
             for part, by_layer in _tensor_parts(file, index, role, spec, len(names)):
                 for name, location in zip(names, by_layer, strict=True):
                     locations.setdefault(name, {})[part] = location

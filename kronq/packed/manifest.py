@@ -22,7 +22,7 @@ from kronq.io.safetensors_file import TensorFile
 from kronq.model.layer_expressions import check_expression
 from kronq.model.matrix import scale_shape
 
-VERSION = 3
+VERSION = 4
 """The latest version; a file has the first one that it can do with: ``required_version``."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -87,6 +87,9 @@ class Group(_Strict):
 
     ``layers`` are templates in stacking order: ``model.layers.{0-29}.self_attn.q_proj`` is thirty
     layers. ``scale`` is one value for all of them or one each. Without ``A`` it is a plain LoRA.
+    ``kernel`` has the sizes of a convolution's kernel, ``magnitude`` is DoRA's. ``keys`` are the
+    layers' keys in the source file: templates in stacking order, or the text in front of their
+    names, in which every dot became an underscore.
     """
 
     layers: Annotated[list[str], Field(min_length=1), FailFast()]
@@ -96,9 +99,14 @@ class Group(_Strict):
     A2: MatrixSpec | None = None
     B1: MatrixSpec
     B2: MatrixSpec | None = None
+    kernel: Annotated[tuple[Size, ...], Field(max_length=3)] = ()
+    magnitude: MatrixSpec | None = None
+    keys: str | Annotated[list[str], Field(fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
+        if self.magnitude is not None and self.magnitude.dtype is None:
+            raise ValueError("a magnitude has a dtype")
         if self.A is None and self.A2 is not None:
             raise ValueError("A2 is there without A")
         if len({spec.coded for spec in self.specs().values()}) > 1:
@@ -106,9 +114,13 @@ class Group(_Strict):
         return self
 
     def specs(self) -> dict[str, MatrixSpec]:
-        """Returns the matrices by role."""
+        """Returns the factors by role."""
         specs = {"A": self.A, "A2": self.A2, "B1": self.B1, "B2": self.B2}
         return {role: spec for role, spec in specs.items() if spec is not None}
+
+    def tensors(self) -> dict[str, MatrixSpec]:
+        """Returns all matrices by role: the factors, and the magnitude if there is one."""
+        return self.specs() | ({"magnitude": self.magnitude} if self.magnitude else {})
 
 
 class TaskSpec(_Strict):
@@ -160,6 +172,7 @@ class Manifest(_Strict):
     recipe: RecipeSpec | None = None
     codes: CodesSpec | None = None
     groups: Annotated[list[Group], FailFast()]
+    carried: Annotated[list[str], FailFast()] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -168,16 +181,21 @@ class Manifest(_Strict):
             raise ValueError("a matrix has either a dtype or bits")
         if coded != (self.codes is not None):
             raise ValueError("coded matrices and a step belong together")
-        needed = required_version(self.groups, self.codes, self.recipe)
+        needed = required_version(self.groups, self.codes, self.recipe, self.carried)
         if self.version != needed:
             raise ValueError(f"its contents are of version {needed}, not of the one it states")
         return self
 
 
 def required_version(
-    groups: list[Group], codes: CodesSpec | None, recipe: RecipeSpec | None
+    groups: list[Group],
+    codes: CodesSpec | None,
+    recipe: RecipeSpec | None,
+    carried: list[str],
 ) -> int:
     """Returns the first version that has all of this, so that old readers read what they can."""
+    if carried or any(g.kernel or g.magnitude or g.keys is not None for g in groups):
+        return 4
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):
         return 3

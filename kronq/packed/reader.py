@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from kronq.errors import FormatError, StrPath
 from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.bit_packing import unpack_codes
+from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
 from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
 from kronq.packed.code_stacks import CodeStack, FloatStack, QuantizedStack
@@ -26,7 +27,7 @@ from kronq.packed.manifest import (
     read_manifest,
 )
 from kronq.packed.mixed_widths import read_mixed_stack, read_scales
-from kronq.packed.tensor_check import check_tensors
+from kronq.packed.tensor_check import CARRIED, check_tensors
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.stream import StreamParameters, open_stream
@@ -64,8 +65,34 @@ def read_packed(path: StrPath | TensorFile) -> Adapter:
         ((repeated, _),) = Counter(names).most_common(1)
         raise FormatError("a layer is there twice", path=file.path, layer=repeated)
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
-    origin = Origin("kronq", file.path, file.size, manifest.base_model, manifest.cropped_by_base)
-    return Adapter(StackedLayers(stacks), origin, recipe)
+    base, cropped = manifest.base_model, manifest.cropped_by_base
+    keys = _source_keys(file, manifest, stacks)
+    origin = Origin("kronq", file.path, file.size, base, cropped, keys)
+    carried = {name: file.any_array(CARRIED + name) for name in manifest.carried}
+    return Adapter(StackedLayers(stacks), origin, recipe, carried)
+
+
+def _source_keys(
+    file: TensorFile, manifest: Manifest, stacks: Sequence[LayerStack]
+) -> dict[str, str]:
+    """Returns layer → key in the source file, of the groups that have keys.
+
+    Raises:
+        FormatError: A group has as many keys as layers, and this one has not.
+    """
+    keys: dict[str, str] = {}
+    for group, stack in zip(manifest.groups, stacks, strict=True):
+        if isinstance(group.keys, str):
+            keys |= {name: group.keys + flatten(name) for name in stack.names}
+        elif group.keys is not None:
+            try:
+                listed = expand_templates(group.keys, limit=len(stack.names))
+                keys |= zip(stack.names, listed, strict=True)
+            except ValueError:
+                raise FormatError(
+                    "as many keys as layers", path=file.path, layer=stack.names[0]
+                ) from None
+    return keys
 
 
 def _check_ranks(file: TensorFile, manifest: Manifest) -> None:
@@ -159,9 +186,12 @@ def _layer_stack(
         stacks = {role: SeparateMatrices([layer[role] for layer in layers]) for role in specs}
     else:
         stacks = {r: _matrix_stack(file, f"{index}.{r}", spec) for r, spec in specs.items()}
+    magnitude = None
+    if group.magnitude is not None:
+        magnitude = _matrix_stack(file, f"{index}.magnitude", group.magnitude)
     a, b = (tuple(stacks[role] for role in roles if role in stacks) for roles in _PRODUCTS)
     try:
-        return LayerStack(names, group.shape, scales, a, b)
+        return LayerStack(names, group.shape, scales, a, b, group.kernel, magnitude)
     except ValueError as error:
         raise FormatError(str(error), path=file.path, layer=names[0]) from None
 

@@ -12,6 +12,8 @@ from kronq.model.layer_names import count_names
 from kronq.packed.manifest import Manifest, MatrixSpec
 
 _FLOAT_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+CARRIED = "carried."
+"""Front of the names of tensors that a file carries as they came."""
 _ANY_LENGTH = (-1,)
 """Shape of a tensor of one dimension whose length something else in the file determines."""
 
@@ -35,6 +37,8 @@ def check_tensors(file: TensorFile, manifest: Manifest) -> None:
         )
     for tensor, (dtype, shape) in expected.items():
         entry = file.entries[tensor]
+        if tensor.startswith(CARRIED):
+            continue
         if shape == _ANY_LENGTH and len(entry.shape) == 1:
             shape = entry.shape
         if (entry.dtype, entry.shape) != (dtype, shape):
@@ -55,10 +59,11 @@ def _expected_tensors(file: TensorFile, manifest: Manifest) -> dict[str, TensorS
         except ValueError as error:
             raise FormatError(str(error), path=file.path) from None
         layers += size
-        for role, spec in group.specs().items():
+        for role, spec in group.tensors().items():
             expected.update(_matrix_tensors(f"{index}.{role}", spec, size))
     if manifest.codes is not None:
         expected["codes"] = ("U8", _ANY_LENGTH)
+    expected.update({CARRIED + name: ("", ()) for name in manifest.carried})
     return expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kronq.model.bit_packing import (
     pack_rows,
 )
 from kronq.model.delta import ONE, Delta
+from kronq.model.flat_names import flatten
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
 from kronq.model.matrix import Float, Matrix, Quantized
 from kronq.packed.manifest import (
@@ -32,6 +34,7 @@ from kronq.packed.manifest import (
     RecipeSpec,
     required_version,
 )
+from kronq.packed.tensor_check import CARRIED
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
@@ -97,17 +100,21 @@ def pack_adapter(adapter: Adapter, stream: EncodedStream | None = None) -> bytes
         matrices = [matrices_by_role(layer) for layer in layers]
         for role in matrices[0]:
             tensors |= _pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
-        groups.append(_describe_group(names, layers))
+        magnitudes = [m for layer in layers if (m := layer.magnitude) is not None]
+        tensors |= _pack_matrices(f"{index}.magnitude", [*magnitudes])
+        groups.append(_describe_group(names, layers, adapter.origin.keys))
     if stream is None:
         stream = encode_layers([adapter[name] for names in grouped for name in names])
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
-    for name in (*adapter, adapter.origin.base_model or ""):
+    tensors |= {CARRIED + name: array for name, array in adapter.carried.items()}
+    keys = adapter.origin.keys.values()
+    for name in (*adapter, *keys, *adapter.carried, adapter.origin.base_model or ""):
         check_text("a name", name)
     manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
     # safetensors writes an array's memory, whatever its strides say.
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     # One metadata key, because the library writes several in no fixed order.
     return bytes(serialize(contiguous, {"kronq": text}))
 
@@ -121,13 +128,15 @@ def _manifest(
         codes = CodesSpec(
             step=parameters.step, shifts=parameters.shifts, layer_steps=parameters.has_offsets
         )
+    carried = sorted(adapter.carried)
     return Manifest(
-        version=required_version(groups, codes, recipe),
+        version=required_version(groups, codes, recipe, carried),
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,
         codes=codes,
         groups=groups,
+        carried=carried,
     )
 
 
@@ -145,8 +154,17 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
                 layer=name,
                 expected=f"1 to {MAX_NAME} characters and no braces",
             )
-        groups.setdefault(_group_key(adapter[name]), []).append(name)
+        kind = (*_group_key(adapter[name]), _key_front(name, adapter.origin.keys.get(name)))
+        groups.setdefault(kind, []).append(name)
     return list(groups.values())
+
+
+def _key_front(name: str, key: str | None) -> str | bool | None:
+    """Returns the text in front of a flattened name in its key; True if the key is no such."""
+    if key is None:
+        return None
+    flat = flatten(name)
+    return key.removesuffix(flat) if key.endswith(flat) else True
 
 
 def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
@@ -157,7 +175,8 @@ def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
 
 def _group_key(delta: Delta) -> tuple[object, ...]:
     specs = ((role, str(_describe(m))) for role, m in matrices_by_role(delta).items())
-    return (delta.shape, *specs)
+    magnitude = None if delta.magnitude is None else str(_describe(delta.magnitude))
+    return (delta.shape, delta.kernel, magnitude, *specs)
 
 
 def _describe(matrix: Matrix) -> MatrixSpec:
@@ -173,14 +192,18 @@ def _describe(matrix: Matrix) -> MatrixSpec:
     return MatrixSpec.model_validate(fields)
 
 
-def _describe_group(names: list[str], layers: list[Delta]) -> Group:
-    scales = [layer.scale for layer in layers]
-    specs = {role: _describe(matrix) for role, matrix in matrices_by_role(layers[0]).items()}
+def _describe_group(names: list[str], layers: list[Delta], keys: Mapping[str, str]) -> Group:
+    first, scales = layers[0], [layer.scale for layer in layers]
+    specs = {role: _describe(matrix) for role, matrix in matrices_by_role(first).items()}
+    front = _key_front(names[0], keys.get(names[0]))
     return Group(
         layers=compress_names(names),
-        shape=layers[0].shape,
+        shape=first.shape,
         scale=scales[0] if len(set(scales)) == 1 else scales,
         **specs,
+        kernel=first.kernel,
+        magnitude=None if first.magnitude is None else _describe(first.magnitude),
+        keys=compress_names([keys[n] for n in names]) if front is True else front or None,
     )
 
 

@@ -7,6 +7,7 @@ factors of one size, which any dtype holds, and the scale 1.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def balance_layer(delta: Delta) -> Delta:
     balanced[0][0] = balanced[0][0] * rest
     b, *a = (Product(*(Float(m.astype(np.float32)) for m in each)) for each in balanced)
     sign = float(np.sign(delta.scale))
-    return Delta(a[0] if a else ONE, b, sign, delta.shape)
+    return replace(delta, a=a[0] if a else ONE, b=b, scale=sign)
 
 
 def _balance_components(product: Product) -> list[F64]:

@@ -22,6 +22,7 @@ from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import F64
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
+from kronq.model.plain import refuse_all_but_deltas
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
@@ -181,6 +182,7 @@ def _fold_alphas(
 def _check(adapter: Adapter, dtype: str) -> None:
     check_choice("dtype", dtype, DTYPES)
     check_finite(adapter)
+    refuse_all_but_deltas(adapter, "a PEFT folder of kronq's")
     refuse_unknown_paths(adapter)
 
 

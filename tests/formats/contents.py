@@ -83,7 +83,25 @@ def golden() -> dict[str, Adapter]:
         "coded": coded(),
         "layer_steps": layer_steps(),
         "widths": Adapter(_mixed_widths(), Origin("memory"), Recipe("native", 2.5)),
+        "convolutions": convolutions(),
     }
+
+
+def convolutions() -> Adapter:
+    """Returns convolutions and a linear layer, with magnitudes, source keys and a carried bias."""
+    small = Product(codes(2, 2, 4, axis=1), codes(2, 9, 4, axis=0))
+    layers = {
+        f"down.{i}.conv": Delta(
+            Product(floats(2, 2, np.float16)), small, 0.5, (4, 18), (3, 3), floats(1, 2, np.float32)
+        )
+        for i in range(2)
+    }
+    layers["mid.conv"] = Delta.uncropped(ONE, Product(codes(3, 4, 4, axis=0)), 2.0, (2,))
+    layers["mid.proj"] = Delta(ONE, small, 1.0, (2, 9), magnitude=floats(2, 1, ml_dtypes.bfloat16))
+    keys = {name: "lora_unet_" + name.replace(".", "_") for name in layers if "down" in name}
+    keys["mid.conv"] = "unet.mid.conv"
+    carried = {"mid.proj.diff_b": np.array([1, -0.5], np.float16), "steps": np.array(7, np.int64)}
+    return Adapter(layers, Origin("memory", keys=keys), Recipe("rtn", 4), carried)
 
 
 def _mixed_widths() -> dict[str, Delta]:
@@ -235,14 +253,28 @@ def codes(
 def _expected(adapter: Adapter, *, exact: bool) -> bytes:
     """Returns ΔW as JSON, with 7 digits where sums depend on their order."""
     ordered = sorted(adapter.items(), key=lambda item: natural_key(item[0]))
-    layers = {name: {"delta": _rows(dense(delta), exact)} for name, delta in ordered}
+    layers = {name: _rows(dense(delta), exact) for name, delta in ordered}
     lines = [
-        f'    {json.dumps(name)}: {{"delta": [\n'
-        + ",\n".join(f"      {json.dumps(row)}" for row in layer["delta"])
+        f'    {json.dumps(name)}: {{{_beside(adapter, name)}"delta": [\n'
+        + ",\n".join(f"      {json.dumps(row)}" for row in rows)
         + "]}"
-        for name, layer in layers.items()
+        for name, rows in layers.items()
     ]
-    return ('{\n  "layers": {\n' + ",\n".join(lines) + "\n  }\n}\n").encode()
+    carried = {name: array.tolist() for name, array in sorted(adapter.carried.items())}
+    more = f'  "carried": {json.dumps(carried)},\n' if carried else ""
+    return ("{\n" + more + '  "layers": {\n' + ",\n".join(lines) + "\n  }\n}\n").encode()
+
+
+def _beside(adapter: Adapter, name: str) -> str:
+    """Returns what else is told of a layer, as the beginning of a JSON object."""
+    delta, told = adapter[name], dict[str, object]()
+    if delta.kernel:
+        told["kernel"] = delta.kernel
+    if delta.magnitude is not None:
+        told["magnitude"] = delta.magnitude.float32().tolist()
+    if name in adapter.origin.keys:
+        told["key"] = adapter.origin.keys[name]
+    return "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in told.items())
 
 
 def _rows(values: NDArray[np.float64], exact: bool) -> list[list[float]]:

@@ -21,13 +21,7 @@ Rows = list[list[float]]
 
 def read(path: Path) -> dict[str, Rows]:
     """Reads the ΔW of every layer, row by row."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    payload = data[8 + size :]
-    manifest = json.loads(header.pop("__metadata__")["kronq"])
-    assert manifest["version"] in (1, 2, 3)
-    tensors = {name: _bytes(entry, payload) for name, entry in header.items()}
+    manifest, tensors = _open(path)
     coded = _coded(manifest, tensors)
     deltas: dict[str, Rows] = {}
     for g, group in enumerate(manifest["groups"]):
@@ -43,6 +37,38 @@ def read(path: Path) -> dict[str, Rows]:
                 }
             deltas[name] = _delta(factors, _scale(group, i), *group["shape"])
     return deltas
+
+
+def read_beside(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads what is beside the factors: kernels, magnitudes and keys by layer; carried tensors."""
+    manifest, tensors = _open(path)
+    layers: dict[str, Any] = {}
+    for g, group in enumerate(manifest["groups"]):
+        names, keys = _names(group), group.get("keys")
+        if isinstance(keys, list):
+            keys = [key for template in keys for key in _expand(template)]
+        elif keys is not None:
+            keys = [keys + name.replace(".", "_") for name in names]
+        for i, name in enumerate(names):
+            layers[name] = {"kernel": group["kernel"]} if "kernel" in group else {}
+            if "magnitude" in group:
+                spec = group["magnitude"]
+                rows = _matrix(tensors, f"{g}.magnitude", spec, i, len(names))
+                layers[name]["magnitude"] = rows
+            if keys is not None:
+                layers[name]["key"] = keys[i]
+    carried = {name: tensors[f"carried.{name}"] for name in manifest.get("carried", [])}
+    return {"layers": layers, "carried": carried}
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    payload = data[8 + size :]
+    manifest = json.loads(header.pop("__metadata__")["kronq"])
+    assert manifest["version"] in (1, 2, 3, 4)
+    return manifest, {name: _bytes(entry, payload) for name, entry in header.items()}
 
 
 def _names(group: dict[str, Any]) -> list[str]:

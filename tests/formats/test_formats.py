@@ -49,13 +49,31 @@ def test_golden_files_mean_what_is_told(name: str) -> None:
             assert found[layer] == told["delta"]
 
 
+def test_what_is_beside_the_layers_is_read_as_told() -> None:
+    """Kernels, magnitudes, source keys and carried tensors: by kronq and by the other reader."""
+    path = FORMATS / "golden" / "convolutions.safetensors"
+    told = json.loads(path.with_suffix(".json").read_text())
+    adapter, found = kronq.load(path), reader.read_beside(path)
+    for name, layer in told["layers"].items():
+        beside = {key: value for key, value in layer.items() if key != "delta"}
+        assert found["layers"][name] == beside
+        delta = adapter[name]
+        assert list(delta.kernel) == layer.get("kernel", [])
+        magnitude = None if delta.magnitude is None else delta.magnitude.float32().tolist()
+        assert magnitude == layer.get("magnitude")
+        assert adapter.origin.keys.get(name) == layer.get("key")
+    assert {name: array.tolist() for name, array in adapter.carried.items()} == told["carried"]
+    assert set(found["carried"]) == set(told["carried"])
+    assert pack_adapter(adapter) == path.read_bytes()
+
+
 def test_golden_files_are_of_every_version() -> None:
     """And of the first that has all they need, as a file without novelties stays version 1."""
     found = {
         name: json.loads(_manifest(pack_adapter(adapter))) for name, adapter in golden().items()
     }
     versions = {"kron-int4": 1, "lora-int8": 1, "mixed": 1, "coded": 2, "widths": 3}
-    versions |= {"layer_steps": 3}
+    versions |= {"layer_steps": 3, "convolutions": 4}
     assert {name: told["version"] for name, told in found.items()} == versions
 
 

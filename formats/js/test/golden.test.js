@@ -15,7 +15,10 @@ for (const name of names) {
   test(`${name} has the layers that are told`, () => {
     const { layers } = readPacked(read(name));
     assert.deepEqual([...layers.keys()].sort(), Object.keys(told).sort());
-    for (const [layer, { delta }] of Object.entries(told)) {
+    for (const [layer, { delta, kernel, magnitude, key }] of Object.entries(told)) {
+      assert.deepEqual(layers.get(layer).kernel, kernel);
+      assert.deepEqual(layers.get(layer).magnitude && [...layers.get(layer).magnitude.data], magnitude?.flat());
+      assert.equal(layers.get(layer).key, key);
       const found = denseUpdate(layers.get(layer));
       const expected = delta.flat();
       const largest = Math.max(...expected.map(Math.abs));

@@ -18,6 +18,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
+from kronq.model.plain import refuse_all_but_deltas
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
 from kronq.onnx.slots.regroup import regroup_layers
 from kronq.onnx.slots.slot_spec import SlotGroup, SlotSpec
@@ -75,7 +76,9 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
 
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.
+        UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
+    refuse_all_but_deltas(adapter, "a model with slots")
     adapter = regroup_layers(adapter, spec.layers)
     stacks = adapter.stacks
     position = {

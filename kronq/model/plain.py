@@ -1,0 +1,55 @@
+"""Refusals of what some verbs cannot take: convolutions, DoRA's magnitudes, and carried tensors."""
+
+from __future__ import annotations
+
+from kronq.errors import UnsupportedError, listing
+from kronq.model.adapter import Adapter
+
+
+def refuse_kernels(adapter: Adapter, verb: str) -> None:
+    """Refuses an adapter of convolutions.
+
+    Args:
+        adapter: Any adapter.
+        verb: What cannot be done with them: ``calibration``.
+
+    Raises:
+        UnsupportedError: Some layers are convolutions; all of them are named.
+    """
+    layers = [name for name, delta in adapter.items() if delta.kernel]
+    _refuse(adapter, layers, f"{verb} does not take convolutions")
+
+
+def refuse_magnitudes(adapter: Adapter, verb: str) -> None:
+    """Refuses an adapter with DoRA's magnitudes.
+
+    Raises:
+        UnsupportedError: Some layers have one; all of them are named.
+    """
+    layers = [name for name, delta in adapter.items() if delta.magnitude is not None]
+    _refuse(adapter, layers, f"{verb} does not take DoRA's magnitudes")
+
+
+def refuse_carried(adapter: Adapter, verb: str) -> None:
+    """Refuses an adapter with trained parts that are no ΔW.
+
+    Raises:
+        UnsupportedError: There are some; all of them are named.
+    """
+    _refuse(adapter, [*adapter.carried], f"{verb} does not take trained parts that are no ΔW")
+
+
+def refuse_all_but_deltas(adapter: Adapter, verb: str) -> None:
+    """Refuses an adapter that is more than the ΔW of linear layers.
+
+    Raises:
+        UnsupportedError: It is.
+    """
+    refuse_kernels(adapter, verb)
+    refuse_magnitudes(adapter, verb)
+    refuse_carried(adapter, verb)
+
+
+def _refuse(adapter: Adapter, names: list[str], message: str) -> None:
+    if names:
+        raise UnsupportedError(message, path=adapter.origin.path, found=listing(names))
