@@ -11,12 +11,22 @@ from __future__ import annotations
 import os
 import platform
 
-from benchmarks import bodies, disk, emitting, exporting, quantizing, sizes, starting, swapping
+from benchmarks import (
+    bodies,
+    busy,
+    disk,
+    emitting,
+    exporting,
+    quantizing,
+    sizes,
+    starting,
+    swapping,
+)
 
 
 def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    for part in (sizes, quantizing, starting, exporting, swapping, disk, bodies, emitting):
+    for part in (sizes, quantizing, busy, starting, exporting, swapping, disk, bodies, emitting):
         part.main()
         print()
 

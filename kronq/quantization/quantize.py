@@ -7,6 +7,7 @@ from functools import partial
 from typing import get_args
 
 from kronq.errors import ArgumentError, check_type
+from kronq.io.blas import small_matrices
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe, check_finite, check_norms
 from kronq.model.delta import Delta
@@ -31,6 +32,7 @@ from kronq.quantization.uniform.layer import quantize_layer
 from kronq.units import six_digits
 
 
+@small_matrices()
 def quantize(
     adapter: Adapter,
     config: Config | None = None,
@@ -71,6 +73,7 @@ def quantize(
     return replace(quantized, recipe=replace(quantized.recipe, relative_error=error))
 
 
+@small_matrices()
 def quantize_unmeasured(
     adapter: Adapter,
     config: Config,

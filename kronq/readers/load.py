@@ -16,6 +16,7 @@ from kronq.errors import (
     check_choice,
     check_type,
 )
+from kronq.io.blas import small_matrices
 from kronq.io.input_path import find_input
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
@@ -28,6 +29,7 @@ from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 _READERS = {name: importlib.import_module(f"kronq.readers.{name}") for name in READERS}
 
 
+@small_matrices()
 def load(
     path: StrPath,
     *,

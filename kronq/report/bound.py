@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import check_type
+from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import F64, Delta
 from kronq.model.small_svd import singular_values
@@ -142,6 +143,7 @@ class GaussianBound:
         return count * np.exp(-np.maximum(log_alpha, 0)), nats
 
 
+@small_matrices()
 def gaussian_bound(adapter: Adapter) -> GaussianBound:
     """Computes the bound of an adapter's ΔW, which does not depend on the gauge.
 

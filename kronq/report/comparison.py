@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from kronq.errors import ArgumentError
+from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.comparison_models import (
@@ -26,6 +27,7 @@ BOUND_POINTS = 40
 """Points of each adapter's bound."""
 
 
+@small_matrices()
 def compare(
     adapters: Mapping[str, Adapter],
     bits: Sequence[float] = (8, 4, 2),

@@ -9,6 +9,7 @@ from typing import Any
 
 from kronq import __version__
 from kronq.errors import MismatchError, check_type
+from kronq.io.blas import small_matrices
 from kronq.model.activation_norms import projected_activation_norms
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import Delta
@@ -30,6 +31,7 @@ from kronq.report.task import SearchResult
 from kronq.units import six_digits
 
 
+@small_matrices()
 def measure(
     reference: Adapter,
     quantized: Adapter,

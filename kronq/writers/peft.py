@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as serialize
 
 from kronq.errors import ArgumentError, StrPath, check_choice, check_type
+from kronq.io.blas import small_matrices
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import F64
@@ -101,6 +102,7 @@ def _card(adapter: Adapter, folder: PeftFolder, title: str) -> str:
     return model_card(adapter, title, library="peft", family=family, base_model=base)
 
 
+@small_matrices()
 def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = None) -> PeftFolder:
     """Builds the adapter in its own family: LoKr for Kronecker factors, LoRA for LoRA.
 
@@ -133,6 +135,7 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     return PeftFolder(config, tensors)
 
 
+@small_matrices()
 def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = None) -> PeftFolder:
     """Builds the exact LoRA, of rank rank(A)·r, without truncation.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from kronq.errors import KronqError
+from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter
 from kronq.quantization.compact.sketch import sketch
 from kronq.quantization.config_names import config_for
@@ -78,6 +79,7 @@ def comparison_points(comparison: Comparison) -> list[CurvePoint]:
     ]
 
 
+@small_matrices()
 def compare_widths(
     adapter: Adapter,
     report: Report,
