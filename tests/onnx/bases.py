@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,10 +164,13 @@ class Calibration(CalibrationDataReader):
         return self.left.pop() if self.left else None
 
 
-def qdq_int8(source: Path, out: Path, feeds: Feeds) -> Path:
+def qdq_int8(
+    source: Path, out: Path, feeds: Feeds, types: Sequence[str] = ("MatMul", "Gemm")
+) -> Path:
     """onnxruntime's static quantization: int8 weights by channel, uint8 activations."""
-    types = ["MatMul", "Gemm"]
-    quantize_static(source, out, Calibration(feeds), per_channel=True, op_types_to_quantize=types)
+    quantize_static(
+        source, out, Calibration(feeds), per_channel=True, op_types_to_quantize=[*types]
+    )
     return out
 
 

@@ -10,7 +10,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 from kronq.errors import UnsupportedError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.onnx.branch.branch_function import Signature, branch_attributes, make_branch_function
+from kronq.onnx.branch.branch_function import branch_attributes, make_branch_function
+from kronq.onnx.branch.branch_signature import Signature
 from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.join_parts import join_parts
 from kronq.onnx.graph.layer_match import Matches
@@ -95,7 +96,7 @@ def _add_branch(
         # Without a stated rank the branch works on rows, and takes its shape back from y.
         before = _flatten(x, site.shape[1], name)
         x = before[-1].outputs[0]
-    signature = Signature.of(delta, site.dtype, site.part is not None)
+    signature = Signature.of(delta, site)
     branch = ir.node(
         functions.name_of(signature),
         [x, *(factors[part] for part in signature.inputs())],

@@ -8,92 +8,17 @@ turns a constant DequantizeLinear and its MatMul into int8 arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
 
 from kronq.model.delta import Delta
-from kronq.model.matrix import Matrix, Quantized
+from kronq.onnx.branch.branch_signature import Signature
+from kronq.onnx.branch.conv_branch import conv_attributes, convolve
 from kronq.onnx.branch.function_body import FunctionBody
+from kronq.onnx.branch.stored_floats import to_float
 from kronq.onnx.graph.sites import Site
-from kronq.packed import matrices_by_role
-
-
-@dataclass(frozen=True)
-class StoredMatrix:
-    """The storage of one matrix of a branch.
-
-    Attributes:
-        role: ``A``, ``A2``, ``B1`` or ``B2``.
-        dtype: Type of the stored matrix.
-        axis: Axis of its scales; None when it has none.
-        group: (rows, columns, group size) when codes share scales in groups.
-    """
-
-    role: str
-    dtype: str
-    axis: int | None = None
-    group: tuple[int, int, int] | None = None
-
-    @classmethod
-    def of(cls, role: str, matrix: Matrix) -> StoredMatrix:
-        if not isinstance(matrix, Quantized) or matrix.scale is None:
-            return cls(role, matrix.dtype)
-        size = matrix.group_size
-        group = None if size is None else (*matrix.shape, size)
-        return cls(role, matrix.dtype, matrix.axis, group)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The properties that two branches must share to be nodes of one function.
-
-    Attributes:
-        matrices: The stored matrices, A first.
-        dtype: Type that the base computes in; the branch computes in float32.
-        pad: Whether the input is padded to a_in·b_in.
-        crop: Whether the output is cropped to d_out.
-        fused: Whether the output is one part of a fused weight's outputs, padded to all of them.
-    """
-
-    matrices: tuple[StoredMatrix, ...]
-    dtype: ir.DataType
-    pad: bool
-    crop: bool
-    fused: bool
-
-    @classmethod
-    def of(cls, delta: Delta, dtype: ir.DataType, fused: bool) -> Signature:
-        matrices = tuple(StoredMatrix.of(role, m) for role, m in matrices_by_role(delta).items())
-        (d_out, d_in), (full_out, full_in) = delta.shape, delta.full_shape
-        return cls(matrices, dtype, d_in < full_in, d_out < full_out, fused)
-
-    @property
-    def roles(self) -> set[str]:
-        return {matrix.role for matrix in self.matrices}
-
-    def inputs(self) -> Iterable[str]:
-        """Yields the function's inputs after x, named as ``packed.locate`` names them."""
-        for matrix in self.matrices:
-            yield matrix.role
-            if matrix.axis is not None:
-                yield f"{matrix.role}.scale"
-
-    @property
-    def name(self) -> str:
-        words = ["KronBranch" if "A" in self.roles else "LoraBranch"]
-        words += sorted({matrix.dtype for matrix in self.matrices} - {"float32"})
-        if any(matrix.group for matrix in self.matrices):
-            words.append("grouped")
-        if not self.roles & {"B2"}:
-            words.append("full")
-        if self.pad or self.crop:
-            words.append("cropped")
-        if self.fused:
-            words.append("part")
-        return "_".join(words)
 
 
 def branch_attributes(delta: Delta, signature: Signature, rank: int, site: Site) -> dict[str, Any]:
@@ -105,6 +30,8 @@ def branch_attributes(delta: Delta, signature: Signature, rank: int, site: Site)
         rank: Dimensions of the layer's input.
         site: The layer's place in the base.
     """
+    if site.conv is not None:
+        return conv_attributes(delta, site.conv)
     (a_out, a_in), (b_out, b_in) = delta.a.shape, delta.b.shape
     lead = [0] * (rank - 1)
     attributes: dict[str, Any] = {"scale": float(delta.scale)}
@@ -129,14 +56,17 @@ def make_branch_function(signature: Signature, name: str, opset: int) -> ir.Func
     body = FunctionBody()
     x = ir.Value(name="X")
     inputs = {part: ir.Value(name=part.replace(".", "_")) for part in signature.inputs()}
-    factors = {m.role: _to_float(body, m, inputs) for m in signature.matrices}
+    factors = {m.role: to_float(body, m, inputs) for m in signature.matrices}
     scale = body.float_attribute("scale")
     h = x
     if signature.dtype != ir.DataType.FLOAT:
         h = body.op("Cast", h, to=int(ir.DataType.FLOAT))
     if signature.pad:
         h = body.op("Pad", h, body.ints_attribute("pads"))
-    h = _multiply(body, h, factors, scale)
+    if signature.conv is not None:
+        h = convolve(body, h, factors, scale, signature.conv)
+    else:
+        h = _multiply(body, h, factors, scale)
     if signature.crop:
         stop = body.ints_attribute("d_out")
         h = body.op("Slice", h, body.ints(0), stop, body.ints(-1))
@@ -165,32 +95,3 @@ def _multiply(
     x = body.op("MatMul", body.op("Mul", a, scale), x)
     x = body.op("MatMul", x, left)
     return body.op("Reshape", x, body.ints_attribute("out_shape"))
-
-
-def _to_float(body: FunctionBody, matrix: StoredMatrix, inputs: Mapping[str, ir.Value]) -> ir.Value:
-    """Adds the conversion of a stored matrix to float32."""
-    stored = inputs[matrix.role]
-    if matrix.dtype == "float32":
-        return stored
-    values = body.op("Cast", stored, to=int(ir.DataType.FLOAT))
-    if matrix.axis is None:
-        return values
-    scale = body.op("Cast", inputs[f"{matrix.role}.scale"], to=int(ir.DataType.FLOAT))
-    if matrix.group is not None:
-        scale = _repeat_scales(body, scale, matrix.axis, matrix.group)
-    elif matrix.axis == 0:
-        scale = body.op("Unsqueeze", scale, body.ints(1))
-    return body.op("Mul", values, scale)
-
-
-def _repeat_scales(
-    body: FunctionBody, scale: ir.Value, axis: int, group: tuple[int, int, int]
-) -> ir.Value:
-    """Adds the expansion of group scales to one scale for each code."""
-    rows, cols, size = group
-    other = 1 - axis
-    each = body.op("Unsqueeze", scale, body.ints(other + 1))
-    each = body.op("Expand", each, body.ints(*([1, size, 1] if other == 0 else [1, 1, size])))
-    each = body.op("Reshape", each, body.ints(*([-1, cols] if other == 0 else [rows, -1])))
-    stop = body.ints((rows, cols)[other])
-    return body.op("Slice", each, body.ints(0), stop, body.ints(other))

@@ -39,6 +39,11 @@ class FunctionBody:
         """Returns the function's attribute ``name``, a number, as a constant."""
         return self._attribute("value_float", name, ir.AttributeType.FLOAT)
 
+    def int_reference(self, key: str, name: str) -> ir.Attr:
+        """Returns a node's attribute ``key`` that is the function's attribute ``name``."""
+        self._attributes[name] = ir.AttributeType.INT
+        return ir.RefAttr(key, name, ir.AttributeType.INT)
+
     def _attribute(self, key: str, name: str, kind: ir.AttributeType) -> ir.Value:
         self._attributes[name] = kind
         self._nodes.append(ir.Node("", "Constant", [], [ir.RefAttr(key, name, kind)]))

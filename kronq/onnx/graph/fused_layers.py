@@ -26,7 +26,8 @@ def fused_and_parts(names: Mapping[str, list[Site]]) -> Iterator[tuple[str, list
     Args:
         names: Canonical name → the sites of that name.
     """
-    for name, sites in names.items():
+    linear = {name: [s for s in sites if s.conv is None] for name, sites in names.items()}
+    for name, sites in linear.items():
         for fused, parts in PARTS.items():
             if (prefix := _prefix(name, fused)) is not None:
                 for part in parts:
@@ -34,7 +35,7 @@ def fused_and_parts(names: Mapping[str, list[Site]]) -> Iterator[tuple[str, list
                     yield prefix + own, [_rename(replace(s, part=part), fused, own) for s in sites]
             first = f"{parts[0]}_proj"
             if (prefix := _prefix(name, first)) is not None:
-                several = [names.get(f"{prefix}{part}_proj", []) for part in parts]
+                several = [linear.get(f"{prefix}{part}_proj", []) for part in parts]
                 yield prefix + fused, [_rename(s, first, fused) for s in share_rows(several)]
 
 

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from kronq.model.adapter import Adapter
 from kronq.model.layer_names import name_template, natural_key
+from kronq.onnx.graph.fit_kernels import kernel_fits
 from kronq.onnx.graph.sites import Site
 
 READERS = {
@@ -155,7 +156,7 @@ def _suits(
     if readers is not None and len(kind.siblings) != readers:
         return False
     return all(
-        adapter.fit_layer(name, site.shape) is not None
+        adapter.fit_layer(name, site.shape) is not None and kernel_fits(adapter[name], site)
         for name, site in zip(names, sites, strict=True)
     )
 

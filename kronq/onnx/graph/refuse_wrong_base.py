@@ -11,6 +11,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.fit import fit_adapter
 from kronq.model.layer_names import describe_names, name_template, natural_key
+from kronq.onnx.graph.fit_kernels import fit_kernels
 from kronq.onnx.graph.layer_match import LayerMatch, Matches, label_of
 from kronq.onnx.graph.match_by_name import canonical
 from kronq.onnx.graph.sites import Site, parts_fit
@@ -51,11 +52,12 @@ def fit_to_base(adapter: Adapter, matches: Matches) -> Adapter:
     """Returns the adapter in the base's shapes; raw factors are cropped to them.
 
     Raises:
-        MismatchError: A layer has another shape than the base's weight, or two layers overlap in
-            one weight.
+        MismatchError: A layer has another shape or kernel than the base's weight, or two layers
+            overlap in one weight.
     """
     shapes = {name: _shape_in_base(name, matches[name], adapter) for name in adapter}
     fitted = fit_adapter(adapter, shapes, {name: label_of(matches[name]) for name in adapter})
+    fitted = fit_kernels(fitted, matches)
     _refuse_overlaps(fitted, matches)
     return fitted
 
@@ -100,7 +102,7 @@ def _missing_error(
         hint = "{mapping} of it to a list of places divides its rows, where these are those of q, "
         hint += "then k, then v; GPT-NeoX, Falcon, BLOOM and InternLM mix them"
     elif not sites:
-        hint = "the base has no MatMul or Gemm with a constant weight"
+        hint = "the base has no MatMul, Gemm or Conv with a constant weight"
     elif len(missing) < total:
         hint = (
             "wrong base model? if it is a part of the right one, {only} takes the adapter's part; "

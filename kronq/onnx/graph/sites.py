@@ -1,35 +1,38 @@
-"""Sites: the linear layers of an ONNX graph, which multiply by a constant matrix."""
+"""Sites: the layers of an ONNX graph that multiply by a constant weight, linear or convolutions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from kronq.onnx.graph.convolution import Convolution, read_convolution
 from kronq.onnx.graph.site_names import site_names
+from kronq.onnx.graph.trace_constant import QUANTIZERS, trace_constant
 
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-_PASSED = ("Transpose", "Cast", "Identity", *_QUANTIZERS)
 _INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One linear layer of the base.
+    """One layer of the base.
 
     Attributes:
-        node: MatMul, Gemm or MatMulNBits.
+        node: MatMul, Gemm, MatMulNBits or Conv.
         source: Value that holds the stored weight; None when it is quantized.
         chain: Nodes that the stored weight passes before ``node``, in order.
         stored_transposed: Whether the stored weight is [d_out, d_in] (else [d_in, d_out]).
-        shape: (d_out, d_in).
+        shape: (d_out, d_in); of a convolution (d_out, d_in·K), with the input channels of a group
+            and K positions in the kernel.
         names: Names of the layer in the base, best first.
         part: ``q``, ``k``, ``v``, ``gate`` or ``up`` when the layer is one part of a fused weight.
         share: Where the layer's outputs that are this weight's begin and end, when the layer is
             fused and the base keeps its parts apart; None for all of them.
         joint: Node that puts the outputs of a fused layer's parts together, once there is one.
         codes: Value that holds a quantized weight's codes; None when it is not quantized.
+        conv: How a convolution reads its input; None for a linear layer.
     """
 
     node: ir.Node
@@ -42,6 +45,7 @@ class Site:
     share: tuple[int, int] | None = None
     joint: ir.Node | None = None
     codes: ir.Value | None = None
+    conv: Convolution | None = None
 
     def rows(self, d_out: int) -> tuple[int, int]:
         """Returns where this layer's d_out outputs begin and end among the weight's: q, k, v."""
@@ -88,6 +92,8 @@ class Site:
         """Dimensions of the layer's input; None where the graph does not state them."""
         if self.node.op_type == "Gemm":
             return 2
+        if self.conv is not None:
+            return 2 + len(self.conv.kernel)
         for value in (self.node.inputs[0], self.node.outputs[0]):
             if value is not None and value.shape is not None:
                 return len(value.shape)
@@ -130,7 +136,7 @@ def parts_fit(sizes: Mapping[str, int], total: int) -> bool:
 
 
 def find_sites(model: ir.Model) -> list[Site]:
-    """Returns every linear layer of the graph and its subgraphs, in the order of the nodes."""
+    """Returns every layer of the graph and its subgraphs, in the order of the nodes."""
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
     return [site for node in nodes if (site := _site_of(node)) is not None]
 
@@ -149,15 +155,17 @@ def _site_of(node: ir.Node) -> Site | None:
         shape = (node.attributes["N"].as_int(), node.attributes["K"].as_int())
         codes = node.inputs[1]
         return Site(node, None, (), True, shape, tuple(site_names(node, codes)), codes=codes)
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm", "Conv"):
         return None
+    if node.op_type == "Conv":
+        return _convolution_site(node)
     flipped = False
     if node.op_type == "Gemm":
         settings = node.attributes
         if settings.get_int("transA", 0) or settings.get_float("alpha", 1.0) != 1.0:
             return None
         flipped = bool(settings.get_int("transB", 0))
-    traced = _trace_constant(node.inputs[1])
+    traced = trace_constant(node.inputs[1])
     if traced is None:
         return None
     source, chain, turned = traced
@@ -168,34 +176,22 @@ def _site_of(node: ir.Node) -> Site | None:
     transposed = flipped != turned
     shape = (rows, cols) if transposed else (cols, rows)
     names = tuple(site_names(node, source))
-    if any(link.op_type in _QUANTIZERS for link in chain):
+    if any(link.op_type in QUANTIZERS for link in chain):
         return Site(node, None, chain, transposed, shape, names, codes=source)
     return Site(node, source, chain, transposed, shape, names)
 
 
-def _trace_constant(
-    value: ir.Value | None,
-) -> tuple[ir.Value, tuple[ir.Node, ...], bool] | None:
-    """Follows a node's input back to a constant, through nodes that only convert or transpose.
-
-    Returns:
-        The constant, the nodes between in order, and whether they transpose it; None where other
-        nodes are between, or no constant is at the end.
-    """
-    chain: list[ir.Node] = []
-    turned = False
-    while value is not None:
-        producer = value.producer()
-        if producer is None:
-            return (value, tuple(chain[::-1]), turned) if value.is_initializer() else None
-        if producer.op_type == "Constant" and value.const_value is not None:
-            return value, tuple(chain[::-1]), turned
-        if producer.op_type not in _PASSED or producer.domain not in ("", "ai.onnx"):
-            return None
-        if producer.op_type == "Transpose":
-            if list(producer.attributes.get_ints("perm", [1, 0])) != [1, 0]:
-                return None
-            turned = not turned
-        chain.append(producer)
-        value = producer.inputs[0]
-    return None
+def _convolution_site(node: ir.Node) -> Site | None:
+    traced = trace_constant(node.inputs[1])
+    if traced is None or traced[0].const_value is None:
+        return None
+    source, chain, turned = traced
+    weight = traced[0].const_value.shape.numpy()
+    conv = read_convolution(node, weight)
+    if conv is None or turned:
+        return None
+    shape = (weight[0], math.prod(weight[1:]))
+    names = tuple(site_names(node, source))
+    if any(link.op_type in QUANTIZERS for link in chain):
+        return Site(node, None, chain, True, shape, names, codes=source, conv=conv)
+    return Site(node, source, chain, True, shape, names, conv=conv)

@@ -53,6 +53,8 @@ def read_blocks(site: Site) -> QuantizedBlocks:
     Raises:
         UnsupportedError: Its codes, blocks or order of columns are of an unknown kind.
     """
+    if site.conv is not None:
+        raise _unsupported(site, "codes of a convolution")
     node, first = dequantizer_of(site)
     codes, scale, zero = (_constant_input(node, first + i) for i in range(3))
     if codes is None or scale is None or site.codes is None or site.codes.const_value is None:

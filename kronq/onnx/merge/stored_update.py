@@ -18,11 +18,14 @@ def stored_range(site: Site, delta: Delta) -> tuple[slice, slice]:
 def stored_update(site: Site, delta: Delta) -> F64:
     """Returns ΔW in float64, as ``stored_range`` takes it: [d_out, d_in], or [d_in, d_out].
 
+    Of a convolution [d_out, d_in, *kernel].
     Of a fused layer whose parts the base keeps apart, only the rows that are this weight's.
     """
     product = np.kron(delta.a.float64() * delta.scale, delta.b.float64())
     rows = slice(*(site.share or (0, delta.shape[0])))
     update = np.asarray(product[rows, : delta.shape[1]])
+    if site.conv is not None:
+        return update.reshape(len(update), -1, *site.conv.kernel)
     return update if site.stored_transposed else update.T
 
 

@@ -49,7 +49,7 @@ def verify_export(
     progress("checking every layer")
     given = None
     if isinstance(form, Branch):
-        layers = check_branches(folder, base.adapter, written.branches)
+        layers = check_branches(folder, base, written.branches)
     elif isinstance(form, Merged):
         layers = check_weights(base, folder, written.weights)
     else:
