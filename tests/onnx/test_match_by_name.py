@@ -275,7 +275,7 @@ def test_two_weights_of_one_name_are_refused() -> None:
 
 def test_a_model_without_layers() -> None:
     empty = helper.make_graph([], "g", [], [], [])
-    with pytest.raises(MismatchError, match="no MatMul or Gemm"):
+    with pytest.raises(MismatchError, match="no MatMul, Gemm or Conv"):
         found(["a"], ir.from_proto(helper.make_model(empty)))
 
 

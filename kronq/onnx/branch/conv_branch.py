@@ -1,11 +1,11 @@
 """The branch of a convolution: scale · (A ⊗ B1·B2) as convolutions, without ΔW.
 
-The columns of ΔW [d_out, d_in·K] are channel · K + position in the kernel, so B2 [r, b_in·K] is itself
-the weight of a convolution [r, b_in, *kernel], and A ⊗ B1 one of size 1. Where the base has no
-groups, x's a_in blocks of channels are images of a batch, which B2 reads with the base's strides,
-padding and dilations; A, then B1 multiply what it gives, at every position. In front of SD1.5's
-convolutions (rank 16, a 8) this costs 2 to 9 % of the base's time, and B2 as a grouped convolution
-before A ⊗ B1 3 to 15 %. Where the base has groups, the latter is used.
+The columns of ΔW [d_out, d_in·K] are channel · K + position in the kernel, so B2 [r, b_in·K] is
+itself the weight of a convolution [r, b_in, *kernel], and A ⊗ B1 one of size 1. Where the base has
+no groups, x's a_in blocks of channels are images of a batch, which B2 reads with the base's
+strides, padding and dilations; A, then B1 multiply what it gives, at every position. Beside SD1.5's
+convolutions (rank 16, A 8×8) this costs 2 to 9 % of the base's time, and B2 as a grouped
+convolution before A ⊗ B1 3 to 15 %. Where the base has groups, the latter is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Factors = Mapping[str, ir.Value]
 
 
 def conv_attributes(delta: Delta, conv: Convolution) -> dict[str, Any]:
-    """Returns the attributes of one branch node; in a shape 0 keeps a dimension, −1 is what is left.
+    """Returns the attributes of one branch node; in a shape 0 keeps a size, −1 takes the rest.
 
     Args:
         delta: The layer.
