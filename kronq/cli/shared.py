@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
+_READING = ("format_", "scale_rule", "alpha", "only", "conv_kernel")
 _SHOWN = 4
 """Kinds of layers that a note names."""
 
@@ -86,8 +87,17 @@ def same_name(name: str) -> KronqError:
 
 
 def reading_options(command: F) -> F:
-    """``--only``, ``--format``, ``--scale-rule`` and ``--alpha``, where an adapter is read."""
+    """``--only``, ``--format`` and what replaces values of a file, where an adapter is read."""
     for add in (
+        option(
+            "--conv-kernel",
+            group=INPUT,
+            rare=True,
+            multiple=True,
+            metavar="REGEX=3x3",
+            help="Kernel of the convolutions in whose names REGEX is found, where nothing in the "
+            "file tells it; 1 for linear layers.",
+        ),
         option(
             "--only",
             group=INPUT,
@@ -156,13 +166,22 @@ def check_inputs(*paths: str | None) -> None:
 
 
 def read(
-    path: str, format_: str | None, scale_rule: Any, alpha: float | None, only: str | None
+    path: str,
+    format_: str | None,
+    scale_rule: Any,
+    alpha: float | None,
+    only: str | None,
+    conv_kernel: Sequence[str] = (),
 ) -> Adapter:
     """The adapter that the reading options describe; says what ``--only`` leaves out."""
     from kronq.model.part import take_part
     from kronq.readers.load import load
+    from kronq.readers.options import parse_conv_kernels
 
-    adapter = load(path, format=format_, scale_rule=scale_rule, alpha=alpha)
+    kernels = parse_conv_kernels(conv_kernel)
+    adapter = load(
+        path, format=format_, scale_rule=scale_rule, alpha=alpha, conv_kernel=kernels or None
+    )
     if only is None:
         return adapter
     part = take_part(adapter, only)
@@ -184,4 +203,4 @@ def _note_left_out(names: Sequence[str], layers: int, path: str) -> None:
 
 def reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """The reading options among others."""
-    return {name: options[name] for name in ("format_", "scale_rule", "alpha", "only")}
+    return {name: options[name] for name in _READING}

@@ -34,6 +34,8 @@ NUMBERS: dict[str, np.dtype[Any]] = {
 }
 """Dtypes that a single number may have, such as α."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MOST_DIMENSIONS = 5
+"""Of the weight of a three-dimensional convolution."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,17 @@ class Tensors:
         return self._array(name)
 
     def matrix(self, name: str) -> NDArray[Any]:
-        """Returns a two-dimensional floating-point tensor.
+        """Returns a two-dimensional floating-point tensor, as ``weight`` does.
+
+        Raises:
+            FormatError: It is of another kind.
+        """
+        if len(self.entries[name].shape) != 2:
+            raise self._not_a_weight(name, "matrix", "two dimensions")
+        return self.weight(name)
+
+    def weight(self, name: str) -> NDArray[Any]:
+        """Returns a floating-point tensor of two dimensions, or more as convolutions have.
 
         float64 becomes float32, and float8 becomes float16, which holds its values exactly.
 
@@ -110,19 +122,38 @@ class Tensors:
             FormatError: It is of another kind.
         """
         entry = self.entries[name]
-        is_matrix = len(entry.shape) == 2 and 0 not in entry.shape
-        if is_matrix and (entry.dtype == "F64" or entry.dtype in FLOAT8):
+        is_weight = 2 <= len(entry.shape) <= _MOST_DIMENSIONS and 0 not in entry.shape
+        if is_weight and (entry.dtype == "F64" or entry.dtype in FLOAT8):
             dtype = np.float32 if entry.dtype == "F64" else np.float16
             with np.errstate(over="ignore"):
                 return self._array(name).astype(dtype)
-        if entry.dtype not in FLOATS or not is_matrix:
-            raise FormatError(
-                f"tensor {name!r} is not a floating-point matrix",
-                path=self.path,
-                found=f"{entry.dtype} {list(entry.shape)}",
-                expected=f"two dimensions of {', '.join(FLOATS)}",
-            )
+        if entry.dtype not in FLOATS or not is_weight:
+            kind = "matrix" if len(entry.shape) == 2 else "weight"
+            raise self._not_a_weight(name, kind, f"2 to {_MOST_DIMENSIONS} dimensions")
         return self.array(name)
+
+    def _not_a_weight(self, name: str, kind: str, dimensions: str) -> FormatError:
+        entry = self.entries[name]
+        return FormatError(
+            f"tensor {name!r} is not a floating-point {kind}",
+            path=self.path,
+            found=f"{entry.dtype} {list(entry.shape)}",
+            expected=f"{dimensions} of {', '.join(FLOATS)}",
+        )
+
+    def vector(self, name: str) -> NDArray[Any]:
+        """Returns a floating-point tensor of any dimensions as a vector, in ``weight``'s dtypes.
+
+        Raises:
+            FormatError: It has no values, or others.
+        """
+        entry = self.entries[name]
+        if 0 in entry.shape or entry.dtype not in (*FLOATS, *FLOAT8, "F64"):
+            raise self._not_a_weight(name, "vector", "values")
+        values = self._array(name).reshape(-1)
+        if entry.dtype in FLOATS:
+            return values
+        return values.astype(np.float32 if entry.dtype == "F64" else np.float16)
 
     def number(self, name: str) -> float:
         """Returns a tensor of one number, of any dtype.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, check_type
 from kronq.model.adapter import Adapter
+from kronq.model.delta import Delta
+from kronq.model.flat_names import strip_prefix
 from kronq.model.layer_expressions import NameMatcher
 from kronq.model.layer_names import compress_names
 
@@ -36,5 +42,26 @@ def take_part(adapter: Adapter, expression: str) -> Adapter:
             found=expression,
             expected=f"a part of {', '.join(compress_names([*adapter]))}",
         )
-    nbytes = sum(delta.nbytes for delta in layers.values())
-    return replace(adapter, layers=layers, origin=replace(adapter.origin, file_bytes=nbytes))
+    keys = {name: key for name, key in adapter.origin.keys.items() if name in layers}
+    carried = _carried_part(adapter, layers, matcher, expression)
+    part = replace(adapter, layers=layers, carried=carried)
+    origin = replace(adapter.origin, file_bytes=part.nbytes, keys=keys)
+    return replace(part, origin=origin)
+
+
+def _carried_part(
+    adapter: Adapter, layers: Mapping[str, Delta], matcher: NameMatcher, expression: str
+) -> dict[str, NDArray[Any]]:
+    """Returns the carried tensors of the layers, and others in whose names it is found."""
+    owners = {key: name for name, key in adapter.origin.keys.items()}
+    found = {}
+    for tensor, array in adapter.carried.items():
+        key = tensor.rpartition(".")[0]
+        owner = owners.get(key, key)
+        if owner in adapter:
+            kept = owner in layers
+        else:
+            kept = matcher.matches(expression, f"{strip_prefix(key)}.{tensor.rpartition('.')[2]}")
+        if kept:
+            found[tensor] = array
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
-from kronq.readers.options import Options
+from kronq.readers.options import Options, check_conv_kernels
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
@@ -37,6 +38,7 @@ def load(
     scale_rule: ScaleRule | None = None,
     alpha: float | None = None,
     only: str | None = None,
+    conv_kernel: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -48,6 +50,9 @@ def load(
         scale_rule: ``peft``, ``rslora``, ``lycoris`` or ``one``; that of the format when None.
         alpha: Replaces the stored α.
         only: A regular expression: layers whose names it is not found in are left out.
+        conv_kernel: Regular expression on layers' names → the kernel of their convolutions, such
+            as ``(3, 3)``, or ``()`` for linear layers; where LoKr's and LoHa's matrices do not
+            tell them and no known model has such a layer.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -65,7 +70,10 @@ def load(
         check_choice("scale_rule", scale_rule, SCALE_RULES)
     if format is not None:
         check_choice("format", format, FORMATS)
-    adapter = _read(find_input(path), format, Options(scale_rule, alpha))
+    if conv_kernel is not None:
+        check_conv_kernels(conv_kernel)
+    options = Options(scale_rule, alpha, {e: tuple(k) for e, k in (conv_kernel or {}).items()})
+    adapter = _read(find_input(path), format, options)
     return adapter if only is None else take_part(adapter, only)
 
 

@@ -1,4 +1,4 @@
-"""LyCORIS and kohya files, LoKr and LoRA: ``lycoris_…``, ``lora_unet_…``, and dotted keys.
+"""Files of LyCORIS, kohya's scripts and trainers of image models: LoKr, LoRA, LoCon and LoHa.
 
 LyCORIS flattens module paths (``model.layers.0.self_attn.q_proj`` becomes
 ``lycoris_model_layers_0_self_attn_q_proj``). The table of ``known_paths`` gives them their dots
@@ -9,38 +9,40 @@ names flattened.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from kronq import limits
-from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.errors import FormatError
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
-from kronq.model.delta import ONE, Delta, Product
-from kronq.model.flat_names import is_flat, strip_prefix
+from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
-from kronq.model.matrix import Float
-from kronq.readers import lokr
-from kronq.readers.known_paths import restore_dots
+from kronq.readers import locon, loha, lokr
+from kronq.readers.diffusers_metadata import SavedSettings
+from kronq.readers.kernels import complete_kernels
+from kronq.readers.layer_factors import LayerFactors, Parts
+from kronq.readers.lycoris_keys import LayerKeys, is_lycoris, module_path, split_keys
+from kronq.readers.magnitudes import read_magnitude
 from kronq.readers.options import Options
 from kronq.readers.scale_rule import LARGEST_SCALE, scale_of
 
-_UP, _DOWN, _MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
-_PARTS = (*lokr.PARTS, *lokr.CONVOLUTION_PARTS, _UP, _DOWN, _MID, "alpha", "dora_scale", "scalar")
-_KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(map(re.escape, _PARTS))})")
-_ENCODER = re.compile(r"(?P<encoder>te\d*)_(?P<rest>.+)")
-_PIPELINE = re.compile(r"diffusion_model\.|transformer\.(?=(single_)?transformer_blocks\.)")
-"""Fronts of dotted keys: the part of a pipeline that they belong to, and no module of it."""
+__all__ = ["detect", "module_path", "read"]
+
+_READERS = {
+    "lokr_": (lokr.PARTS, lokr.read_lokr),
+    "lora_": (locon.PARTS, locon.read_locon),
+    "hada_": (loha.PARTS, loha.read_loha),
+}
+"""Front of the parts of an algorithm → its parts and reader."""
 
 
 def detect(path: Path) -> bool:
-    """Tells whether a path is a safetensors file with LoKr or LoRA tensors."""
+    """Tells whether a path is a safetensors file with LoKr, LoRA or LoHa tensors."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    marks = (".lokr_w", f".{_UP}", f".{_DOWN}")
-    return any(mark in name for name in open_tensors(path).entries for mark in marks)
+    return is_lycoris(open_tensors(path).entries)
 
 
 def read(path: Path, options: Options) -> Adapter:
@@ -48,7 +50,7 @@ def read(path: Path, options: Options) -> Adapter:
 
     Raises:
         FormatError: Incomplete factors, or an absurd α.
-        UnsupportedError: Convolutions, DoRA, or tensors of another algorithm.
+        UnsupportedError: Tensors of another algorithm, or convolutions whose kernels are unknown.
     """
     file = open_tensors(path)
     if any(tensor.startswith("base_model.model.") for tensor in file.entries):
@@ -57,96 +59,86 @@ def read(path: Path, options: Options) -> Adapter:
             path=path,
             hint="put both in a folder, the weights named adapter_model.safetensors",
         )
-    layers: dict[str, Delta] = {}
-    groups = lokr.group_tensors(file, _split_names(file))
-    front = next((match[0] for key in groups if (match := _PIPELINE.match(key))), "")
-    for key, parts in groups.items():
-        layer = module_path(key.removeprefix(front))
-        if layer in layers:
-            raise FormatError("two keys name one layer", path=path, layer=layer, found=key)
-        a, b, rank = _read_factors(file, layer, parts)
-        alpha = options.alpha
-        if alpha is None and "alpha" in parts:  # infinite, maybe, where no rule uses it
-            alpha = file.number(parts["alpha"])
-        rule = options.scale_rule or "lycoris"
-        scale = scale_of(rule, alpha=alpha, rank=rank, path=path, layer=layer)
-        # The scalar is trained; a regular save folds it into a factor.
-        scalar = _read_scalar(file, parts.get("scalar"))
-        if abs(scale * scalar) > LARGEST_SCALE:
-            raise FormatError(
-                "the scale is absurd",
-                path=path,
-                layer=layer,
-                found=f"{scale:g} times a scalar of {scalar:g}",
-                expected=f"at most {LARGEST_SCALE:g}",
-            )
-        scale *= scalar
-        layers[layer] = Delta.uncropped(a, b, scale)
-    if not layers:
-        raise FormatError("no adapted layers", path=path)
-    ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
-    base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
-    return Adapter(ordered, Origin("lycoris", path, file.size, base))
-
-
-def _split_names(file: Tensors) -> dict[str, tuple[str, str]]:
-    """Returns tensor name → (key of a layer, part)."""
-    names, unknown = {}, []
-    for tensor in file.entries:
-        match = _KEY.fullmatch(tensor)
-        if match:
-            names[tensor] = (match["layer"], match["part"])
-        else:
-            unknown.append(tensor)
-    if unknown:
-        raise UnsupportedError(
-            "tensors that are neither LoKr's nor LoRA's", path=file.path, found=listing(unknown)
+    groups, carried = split_keys(file)
+    if not groups:
+        raise FormatError(
+            "no adapted layers",
+            path=path,
+            found=f"{len(carried)} trained parts that are no update of a layer"
+            if carried
+            else None,
         )
-    return names
+    factors = {name: _read_factors(file, name, keys.parts) for name, keys in groups.items()}
+    base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
+    architecture = base or file.metadata.get("modelspec.architecture")
+    kernels = complete_kernels(factors, path, options, architecture)
+    settings = SavedSettings.of(file)
+    layers = {}
+    for name in sorted(groups, key=natural_key):
+        a, b = factors[name].a, factors[name].b
+        scale = _scale(file, name, groups[name], factors[name].rank, options, settings)
+        delta = Delta.uncropped(a, b, scale, kernels[name])
+        magnitude = read_magnitude(Parts(file, name, groups[name].parts), "dora_scale", delta)
+        layers[name] = replace(delta, magnitude=magnitude)
+    keys = {name: groups[name].key for name in layers if groups[name].key != name}
+    origin = Origin("lycoris", path, file.size, base, keys=keys)
+    return Adapter(layers, origin, carried={tensor: file.any_array(tensor) for tensor in carried})
 
 
-def module_path(key: str) -> str:
-    """Returns the module path that a key stands for; the key itself where that is not known."""
-    if not is_flat(key):
-        return key
-    name = strip_prefix(key)
-    encoder = _ENCODER.fullmatch(name)
-    path = restore_dots(encoder["rest"] if encoder else name)
-    if path is None:
-        return key
-    return f"{encoder['encoder']}.{path}" if encoder else path
-
-
-def _read_factors(
-    file: Tensors, layer: str, parts: Mapping[str, str]
-) -> tuple[Product, Product, int | None]:
-    """Reads A and B of one layer, and the rank that α is divided by.
+def _read_factors(file: Tensors, layer: str, names: Mapping[str, str]) -> LayerFactors:
+    """Reads A and B of one layer.
 
     Raises:
-        FormatError: Factors of both kinds, missing ones, or others that do not multiply.
+        FormatError: Factors of two kinds, missing ones, or others that do not multiply.
     """
-    lora = [part for part in (_UP, _DOWN) if part in parts]
-    if not lora:
-        factors = lokr.read_factors(file, layer, parts)
-        return factors.a, factors.b, factors.rank
-    matrices = {part: Float(file.matrix(parts[part])) for part in lora}
-    others = [part for part in lokr.PARTS if part in parts]
-    if others or len(lora) != 2 or matrices[_UP].shape[1] != matrices[_DOWN].shape[0]:
-        found = [f"{part} {list(matrix.shape)}" for part, matrix in matrices.items()]
+    kinds = [front for front, (parts, _) in _READERS.items() if any(p in names for p in parts)]
+    if len(kinds) != 1:
+        factors = sorted(part for part in names if part.startswith(tuple(_READERS)))
         raise FormatError(
-            "incomplete or mismatched factors",
+            "factors of two algorithms in one layer" if kinds else "a layer without factors",
             path=file.path,
             layer=layer,
-            found=", ".join(others + found),
-            expected="lora_down [r, d_in] and lora_up [d_out, r]",
+            found=", ".join(factors or sorted(names)),
         )
-    b = Product(matrices[_UP], matrices[_DOWN])
-    limits.RANK.check(b.rank, file.path, layer)
-    return ONE, b, b.rank
+    _, reader = _READERS[kinds[0]]
+    return reader(Parts(file, layer, names))
+
+
+def _scale(
+    file: Tensors,
+    layer: str,
+    keys: LayerKeys,
+    rank: int | None,
+    options: Options,
+    settings: SavedSettings,
+) -> float:
+    """Returns a layer's scale, its trained scalar included.
+
+    Raises:
+        FormatError: It is not finite, or absurd.
+    """
+    alpha = options.alpha
+    if alpha is None and "alpha" in keys.parts:  # infinite, maybe, where no rule uses it
+        alpha = file.number(keys.parts["alpha"])
+    rule = options.scale_rule or "lycoris"
+    if alpha is None:
+        alpha, saved_rule = settings.alpha(keys.key)
+        rule = options.scale_rule or saved_rule
+    scale = scale_of(rule, alpha=alpha, rank=rank, path=file.path, layer=layer)
+    scalar = _read_scalar(file, keys.parts.get("scalar"))
+    if abs(scale * scalar) > LARGEST_SCALE:
+        raise FormatError(
+            "the scale is absurd",
+            path=file.path,
+            layer=layer,
+            found=f"{scale:g} times a scalar of {scalar:g}",
+            expected=f"at most {LARGEST_SCALE:g}",
+        )
+    return scale * scalar
 
 
 def _read_scalar(file: Tensors, tensor: str | None) -> float:
-    """Returns what multiplies w1: 1 where the file has no scalar."""
+    """Returns what multiplies a factor: 1 where the file has no scalar, as a regular save has."""
     value = 1.0 if tensor is None else file.number(tensor)
     if not math.isfinite(value):
         raise FormatError(f"{tensor!r} is not finite", path=file.path, found=value)

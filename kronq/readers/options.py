@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
+from kronq.errors import ArgumentError, check_type
+from kronq.model.layer_expressions import NameMatcher
+from kronq.readers.known_layers import Kernel
 from kronq.readers.scale_rule import ScaleRule
+
+
+def parse_conv_kernels(texts: Iterable[str]) -> dict[str, Kernel]:
+    """Reads ``REGEX=3x3`` as the command line has it; ``REGEX=1`` is a linear layer.
+
+    Raises:
+        ArgumentError: A text is something else.
+    """
+    kernels: dict[str, Kernel] = {}
+    for text in texts:
+        expression, _, sizes = text.rpartition("=")
+        if not expression or re.fullmatch(r"1|[1-9]\d{0,3}(x[1-9]\d{0,3}){0,2}", sizes) is None:
+            raise ArgumentError(
+                "not the kernel of a layer", found=text, expected="REGEX=3x3, or REGEX=1 for linear"
+            )
+        kernels[expression] = () if sizes == "1" else tuple(map(int, sizes.split("x")))
+    return kernels
+
+
+def check_conv_kernels(kernels: Mapping[str, Kernel]) -> None:
+    """Refuses a mapping that is not expression → sizes of a kernel.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    check_type("conv_kernel", kernels, Mapping)
+    for expression, sizes in kernels.items():
+        check_type("an expression of conv_kernel", expression, str)
+        check_type("a kernel", sizes, tuple, list)
+        if len(sizes) > 3 or not all(isinstance(n, int) and 0 < n < 10_000 for n in sizes):
+            raise ArgumentError("not a kernel", found=sizes, expected="(3, 3), or () for linear")
 
 
 @dataclass(frozen=True)
@@ -14,7 +51,22 @@ class Options:
     Attributes:
         scale_rule: Replaces the rule of the file's format.
         alpha: Replaces the stored α; raw factors may have none.
+        conv_kernel: Regular expression on a layer's name → the kernel of its convolution, empty
+            for a linear layer; for layers whose tensors do not tell it.
     """
 
     scale_rule: ScaleRule | None = None
     alpha: float | None = None
+    conv_kernel: Mapping[str, Kernel] = field(default_factory=dict)
+
+    def kernel_of(self, layer: str) -> Kernel | None:
+        """Returns the kernel given for a layer, the last that matches; None without one."""
+        try:
+            found = [k for e, k in self.conv_kernel.items() if self._matcher.matches(e, layer)]
+        except ValueError as error:
+            raise ArgumentError(f"conv_kernel: {error}") from None
+        return found[-1] if found else None
+
+    @cached_property
+    def _matcher(self) -> NameMatcher:
+        return NameMatcher()

@@ -17,7 +17,6 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """File names in a PEFT folder."""
 
 _UNSUPPORTED_SETTINGS = (
-    "use_dora",
     "lora_bias",
     "modules_to_save",
     "layer_replication",

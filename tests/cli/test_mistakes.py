@@ -64,7 +64,7 @@ def test_a_pointer_of_git_lfs_in_a_folder(kronq: Kronq, trained: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"lora_bias": True}],
+    [{"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"lora_bias": True}],
 )
 def test_kinds_of_adapters_that_are_not_read_say_the_way_out(
     kronq: Kronq, trained: Path, settings: dict[str, object]

@@ -144,7 +144,6 @@ def test_peft_type_of_another_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"], "bias": "all"}, "bias, modules_to_save"),
         ({"use_qalora": True}, "use_qalora"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
@@ -273,17 +272,26 @@ def test_lora_factors_that_do_not_belong_together(
     assert (error.layer, error.found) == ("model.layers.0.self_attn.q_proj", found)
 
 
-def test_convolutions(tmp_path: Path) -> None:
+def test_a_rank_divided_into_groups(tmp_path: Path) -> None:
+    """PEFT's LoRA of a grouped convolution: its ΔW is no product of two matrices."""
+
     def conv(tensors: dict[str, Any]) -> None:
-        for name in (Q, V):
-            tensors[f"{name}.lora_A.weight"] = ones(2, 9, 3, 3)
-            tensors[f"{name}.lora_B.weight"] = ones(15, 2, 1, 1)
+        tensors[f"{Q}.lora_A.weight"] = ones(2, 9, 3, 3)
+        tensors[f"{Q}.lora_B.weight"] = ones(15, 1, 1, 1)
 
     change_tensors(lora(tmp_path), conv)
-    message = str(refused(tmp_path))
-    assert "LoRA on convolutions is not supported" in message
-    assert Q in message
-    assert V in message
+    assert "rank is divided into groups is not supported" in str(refused(tmp_path))
+
+
+@pytest.mark.parametrize("dora", [True, False])
+def test_magnitudes_and_their_config(tmp_path: Path, dora: bool) -> None:
+    change_config(lora(tmp_path), use_dora=dora)
+    if not dora:
+        name = f"{Q}.lora_magnitude_vector"
+        change_tensors(tmp_path, lambda tensors: tensors.update({name: ones(15)}))
+    error = refused(tmp_path)
+    assert error.found == "model.layers.0.self_attn.q_proj"
+    assert "use_dora" in error.message
 
 
 @pytest.mark.parametrize(

@@ -195,32 +195,6 @@ def test_placeholder_alpha_where_it_counts(tmp_path: Path) -> None:
     assert kronq.load(path, alpha=6)["proj"].scale == 3.0
 
 
-@pytest.mark.parametrize("settings", [{"use_tucker": True}, {"full_matrix": True}], ids=str)
-def test_convolutions_are_refused_by_name(tmp_path: Path, settings: dict[str, Any]) -> None:
-    path, tensors = tmp_path / "lokr.safetensors", {}
-    save_module(path, nn.Linear(12, 30), lora_dim=2, factor=2)
-    tensors.update(load_file(path))
-    for key in ("lycoris_conv_in", "lycoris_conv_out"):
-        save_module(path, nn.Conv2d(16, 24, 3), key, lora_dim=2, factor=2, **settings)
-        tensors.update(load_file(path))
-    save_file(tensors, path)
-    with pytest.raises(UnsupportedError) as error:
-        kronq.load(path)
-    assert str(error.value) == (
-        f"{path}: LoKr on convolutions is not supported; found lycoris_conv_in, lycoris_conv_out"
-    )
-
-
-def test_dora_is_refused_by_name(tmp_path: Path) -> None:
-    path, tensors = tmp_path / "lokr.safetensors", {}
-    for key, dora in (("lycoris_a", True), ("lycoris_b", False), ("lycoris_c", True)):
-        save_module(path, nn.Linear(12, 30), key, lora_dim=2, factor=2, weight_decompose=dora)
-        tensors.update(load_file(path))
-    save_file(tensors, path)
-    with pytest.raises(UnsupportedError, match=r"DoRA.*; found lycoris_a, lycoris_c \(hint: train"):
-        kronq.load(path)
-
-
 def test_peft_weights_without_their_config_are_refused(tmp_path: Path) -> None:
     """They look like LyCORIS's without α; reading them as such would lose the scale."""
     path = tmp_path / "renamed.safetensors"
@@ -262,20 +236,6 @@ def test_an_infinite_alpha_where_it_counts_is_refused(tmp_path: Path) -> None:
     save_file(load_file(path) | {"lycoris_proj.alpha": torch.tensor(torch.inf)}, path)
     with pytest.raises(FormatError, match="the scale is absurd; found alpha inf"):
         kronq.load(path)
-
-
-def test_convolutions_of_two_dimensions_are_refused_by_name(tmp_path: Path) -> None:
-    """Without a Tucker core a decomposed w2 has the kernel in its columns, as a wide linear."""
-    path, tensors = tmp_path / "lokr.safetensors", {}
-    names = ["down_blocks_0_resnets_1_conv1", "conv_in", "down_blocks_0_downsamplers_0_conv"]
-    for name in names:
-        save_module(path, nn.Conv2d(16, 24, 3), f"lora_unet_{name}", lora_dim=2, factor=2)
-        tensors.update(load_file(path))
-    assert max(tensor.ndim for tensor in tensors.values()) == 2
-    save_file(tensors, path)
-    with pytest.raises(UnsupportedError, match="LoKr on convolutions is not supported") as error:
-        kronq.load(path)
-    assert all(f"lora_unet_{name}" in str(error.value) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -361,11 +321,8 @@ def test_lora_of_sd_scripts_without_alpha(tmp_path: Path) -> None:
     [
         ({"up": (30, 4)}, r"incomplete or mismatched.*found lora_up\.weight \[30, 4\]"),
         ({"up": (30, 4), "down": (3, 12)}, "incomplete or mismatched factors"),
-        ({"up": (30, 4, 1, 1), "down": (4, 12, 3, 3)}, "LoRA on convolutions is not supported"),
-        (
-            {"up": (30, 4), "mid": (4, 4, 3, 3), "down": (4, 12)},
-            "LoRA on convolutions is not supported",
-        ),
+        ({"up": (30, 4, 3, 3), "down": (4, 12, 3, 3)}, "incomplete or mismatched factors"),
+        ({"up": (30, 4), "mid": (4, 5, 3, 3), "down": (4, 12)}, "incomplete or mismatched factors"),
     ],
 )
 def test_lora_that_is_refused(tmp_path: Path, parts: dict[str, Any], message: str) -> None:

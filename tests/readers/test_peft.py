@@ -232,17 +232,3 @@ def test_repr_of_adapters(tmp_path: Path) -> None:
         f"<kron adapter, 14 layers, {adapter.parameters:,} parameters, rtn, "
         f"{quantized.nbytes:,} bytes without header ({bpw:.2f} bpw)>"
     )
-
-
-@pytest.mark.parametrize("rank", [2, 8])
-def test_convolutions_are_refused_whether_or_not_w2_is_whole(tmp_path: Path, rank: int) -> None:
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = torch.nn.Conv2d(32, 64, 3)
-            self.linear = torch.nn.Linear(64, 64)
-
-    config = LoKrConfig(r=rank, alpha=8, init_weights=False, target_modules=["conv", "linear"])
-    save_peft(config, tmp_path, base=Net())
-    with pytest.raises(KronqError, match="LoKr on convolutions is not supported; found conv"):
-        kronq.load(tmp_path)

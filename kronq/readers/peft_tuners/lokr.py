@@ -5,23 +5,26 @@ from __future__ import annotations
 from kronq.io.tensors import Tensors
 from kronq.model.delta import Delta
 from kronq.readers import lokr
+from kronq.readers.kernels import complete_kernels
 from kronq.readers.options import Options
 from kronq.readers.peft_config import PeftConfig
-from kronq.readers.peft_tuners.parts import ADAPTER_NAME, split_names
+from kronq.readers.peft_tuners.parts import ADAPTER_NAME, group_parts, split_names
 from kronq.readers.peft_tuners.scales import check_rank, scale_by_config
 
-_KEY = rf"(?P<layer>.+)\.(?P<part>{'|'.join((*lokr.PARTS, *lokr.CONVOLUTION_PARTS))}){ADAPTER_NAME}"
+_KEY = rf"(?P<layer>.+)\.(?P<part>{'|'.join(lokr.PARTS)}){ADAPTER_NAME}"
 
 
 def read(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
     """Reads LoKr layers."""
     rule = options.scale_rule or "peft"
+    groups = group_parts(tensors, split_names(tensors, _KEY))
+    factors = {name: lokr.read_lokr(parts) for name, parts in groups.items()}
+    kernels = complete_kernels(factors, tensors.path, options, config.base_model)
     layers = {}
-    for name, parts in lokr.group_tensors(tensors, split_names(tensors, _KEY)).items():
-        factors = lokr.read_factors(tensors, name, parts)
-        rank = factors.rank
+    for name, layer in factors.items():
+        rank = layer.rank
         if rule not in ("lycoris", "one"):
-            rank = check_rank(tensors, config, name, factors.rank)
+            rank = check_rank(tensors, config, name, layer.rank)
         scale = scale_by_config(tensors, config, options, rule, rank, name)
-        layers[name] = Delta.uncropped(factors.a, factors.b, scale)
+        layers[name] = Delta.uncropped(layer.a, layer.b, scale, kernels[name])
     return layers

@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-from kronq import limits
-from kronq.errors import FormatError, UnsupportedError, listing
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kronq.errors import FormatError, listing
 from kronq.io.tensors import Tensors
-from kronq.model.delta import ONE, Delta, Product
-from kronq.model.matrix import Float
+from kronq.model.delta import Delta
+from kronq.readers.kernels import complete_kernels
+from kronq.readers.layer_factors import Parts
+from kronq.readers.locon import read_locon
+from kronq.readers.magnitudes import read_magnitude
 from kronq.readers.options import Options
 from kronq.readers.peft_config import PeftConfig
-from kronq.readers.peft_tuners.parts import ADAPTER_NAME, split_names
+from kronq.readers.peft_tuners.parts import ADAPTER_NAME, group_parts, split_names
 from kronq.readers.peft_tuners.scales import check_rank, scale_by_config
 
-_KEY = rf"(?P<layer>.+)\.(?P<part>lora_[AB]){ADAPTER_NAME}\.weight"
+_MAGNITUDE = "lora_magnitude_vector"
+_KEY = rf"(?P<layer>.+)\.(?P<part>lora_[AB](?=.*\.weight$)|{_MAGNITUDE}){ADAPTER_NAME}(\.weight)?"
 
 
 def read(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
-    """Reads LoRA layers."""
+    """Reads LoRA layers, and DoRA's magnitudes."""
     rule = options.scale_rule or ("rslora" if config.settings.get("use_rslora") else "peft")
+    groups = group_parts(tensors, split_names(tensors, _KEY))
+    _check_magnitudes(tensors, config, groups)
+    factors = {name: read_locon(parts, ("lora_B", "lora_A")) for name, parts in groups.items()}
+    kernels = complete_kernels(factors, tensors.path, options, config.base_model)
     layers = {}
-    for name, parts in _group(tensors).items():
-        if len(parts) != 2 or parts["lora_B"].shape[1] != parts["lora_A"].shape[0]:
-            raise FormatError(
-                "incomplete or mismatched factors",
-                path=tensors.path,
-                layer=name,
-                found=", ".join(f"{k} {list(m.shape)}" for k, m in sorted(parts.items())),
-                expected="lora_A [r, d_in] and lora_B [d_out, r]",
-            )
-        b = Product(parts["lora_B"], parts["lora_A"])
-        limits.RANK.check(b.rank, tensors.path, name)
+    for name, layer in factors.items():
+        rank = layer.b.rank
         if "r" in config.settings:
-            _refuse_stacked(tensors, config, name, b.rank)
+            _refuse_stacked(tensors, config, name, rank)
         if rule not in ("lycoris", "one") and "r" in config.settings:
-            check_rank(tensors, config, name, b.rank)
-        scale = scale_by_config(tensors, config, options, rule, b.rank, name)
-        layers[name] = Delta(ONE, b, scale, b.shape)
+            check_rank(tensors, config, name, rank)
+        scale = scale_by_config(tensors, config, options, rule, rank, name)
+        delta = Delta.uncropped(layer.a, layer.b, scale, kernels[name])
+        magnitude = read_magnitude(groups[name], _MAGNITUDE, delta, by_output=True)
+        layers[name] = replace(delta, magnitude=magnitude)
     return layers
 
 
-def _group(tensors: Tensors) -> dict[str, dict[str, Float]]:
-    """Returns layer → part → matrix."""
-    convolutions = [name for name, entry in tensors.entries.items() if len(entry.shape) > 2]
-    layers: dict[str, dict[str, Float]] = {}
-    for tensor, (layer, part) in split_names(tensors, _KEY).items():
-        if tensor in convolutions:
-            raise UnsupportedError(
-                "LoRA on convolutions is not supported",
-                path=tensors.path,
-                found=listing(convolutions),
-            )
-        layers.setdefault(layer, {})[part] = Float(tensors.matrix(tensor))
-    return layers
+def _check_magnitudes(tensors: Tensors, config: PeftConfig, groups: Mapping[str, Parts]) -> None:
+    """Refuses a file whose magnitudes are not what its config says.
+
+    Raises:
+        FormatError: DoRA's layers lack magnitudes, or layers of no DoRA have some.
+    """
+    dora = bool(config.settings.get("use_dora"))
+    odd = [name for name, parts in groups.items() if (_MAGNITUDE in parts) != dora]
+    if odd:
+        raise FormatError(
+            "magnitudes are missing that use_dora needs" if dora else "magnitudes without use_dora",
+            path=tensors.path,
+            found=listing(odd),
+        )
 
 
 def _refuse_stacked(tensors: Tensors, config: PeftConfig, layer: str, stored: int) -> None:

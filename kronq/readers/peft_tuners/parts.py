@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.tensors import Tensors
+from kronq.readers.layer_factors import Parts
 from kronq.readers.peft_names import unwrap_name
 
 ADAPTER_NAME = r"(\.(?P<adapter>[^.]+))?"
@@ -57,6 +58,19 @@ def split_names(
         )
     _refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
+
+
+def group_parts(tensors: Tensors, names: Mapping[str, tuple[str, str]]) -> dict[str, Parts]:
+    """Groups tensors by layer.
+
+    Args:
+        tensors: A file's.
+        names: Tensor name → (layer, part).
+    """
+    layers: dict[str, dict[str, str]] = {}
+    for tensor, (layer, part) in names.items():
+        layers.setdefault(layer, {})[part] = tensor
+    return {layer: Parts(tensors, layer, parts) for layer, parts in layers.items()}
 
 
 def _refuse_experts(tensors: Tensors, layers: Iterable[str]) -> None:
