@@ -63,8 +63,15 @@ def pack_codes(codes: I8 | U8, bits: int) -> U8:
         for i in range(1, per_byte):
             packed |= columns[:, i] << (i * bits)
         return packed
-    stream = np.unpackbits(flat[:, None], axis=1, count=bits, bitorder="little")
-    return np.packbits(stream, bitorder="little")
+    # Eight codes are as many bytes as a code has bits: the low ones of a 64-bit word.
+    words = np.zeros(-(-flat.size // 8), dtype="<u8")
+    padded = np.zeros((len(words), 8), dtype=np.uint8)
+    padded.reshape(-1)[: flat.size] = flat
+    padded &= (1 << bits) - 1
+    for i in range(8):
+        words |= padded[:, i].astype(np.uint64) << np.uint64(i * bits)
+    dense: U8 = words.view(np.uint8).reshape(-1, 8)[:, :bits].reshape(-1)
+    return dense[: packed_size(flat.size, bits)]
 
 
 def pack_rows(codes: I8 | U8, bits: int) -> U8:
@@ -129,20 +136,22 @@ def _code_table(bits: int) -> NDArray[Any]:
     return signed.view(f"u{count}").reshape(-1)
 
 
-def pack_channels(codes: I8, widths: U8, axis: int) -> bytes:
+def pack_channels(codes: I8, widths: U8) -> U8:
     """Packs codes channel by channel, each in codes of its own width and whole bytes.
 
     Args:
-        codes: int8 [rows, cols].
+        codes: int8 [channels, length].
         widths: [channels], the bits of each channel's codes; 0 for none.
-        axis: The channel axis.
     """
-    channels = codes if axis == 0 else codes.T
-    return b"".join(
-        pack_codes(channel, int(width)).tobytes()
-        for channel, width in zip(channels, widths, strict=True)
-        if width
-    )
+    sizes = packed_sizes(codes.shape[1])[widths]
+    starts = np.cumsum(sizes) - sizes
+    data = np.zeros(int(sizes.sum()), dtype=np.uint8)
+    for width in np.flatnonzero(np.bincount(widths)):
+        if width:
+            members = np.flatnonzero(widths == width)
+            packed = pack_rows(codes[members], int(width))
+            _windows(data, packed.shape[1])[starts[members]] = packed
+    return data
 
 
 def unpack_channels(data: U8, widths: U8, length: int) -> I8:

@@ -19,7 +19,6 @@ from kronq.model.bit_packing import (
     CODES_PER_BYTE,
     WIDTH_BITS,
     pack_channels,
-    pack_codes,
     pack_rows,
 )
 from kronq.model.delta import ONE, Delta
@@ -39,6 +38,9 @@ from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
 SUFFIX = ".safetensors"
+
+_TOGETHER = 2**20
+"""Codes that are packed at once."""
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -226,15 +228,18 @@ def _pack_matrices(name: str, matrices: list[Matrix]) -> Tensors:
 
 def _pack_mixed_widths(name: str, matrices: list[Quantized]) -> Tensors:
     """Packs channels of mixed widths: codes, widths and scales, but for channels of no bits."""
-    codes, widths, scales = [], [], []
-    for m in matrices:
-        assert m.widths is not None  # noqa: S101
-        codes.append(pack_channels(np.asarray(m.codes, dtype=np.int8), m.widths, m.axis))
-        widths.append(pack_codes(m.widths, WIDTH_BITS))
-        if m.scale is not None:
-            scales.append(m.scale[m.widths > 0])
+    widths = np.stack([m.widths for m in matrices if m.widths is not None])
+    step = max(1, _TOGETHER // max(1, matrices[0].codes.size))
+    parts = []
+    for start in range(0, len(matrices), step):
+        some = matrices[start : start + step]
+        codes = [np.asarray(m.codes, dtype=np.int8) for m in some]
+        channels = np.stack(codes if matrices[0].axis == 0 else [x.T for x in codes])
+        flat = channels.reshape(-1, channels.shape[2])
+        parts.append(pack_channels(flat, widths[start : start + step].reshape(-1)).tobytes())
     least = -(-sum(m.codes.size for m in matrices) // CODES_PER_BYTE)
-    data = b"".join(codes).ljust(least, b"\0")
+    data = b"".join(parts).ljust(least, b"\0")
     tensors: Tensors = {name: np.frombuffer(data, dtype=np.uint8)}
-    tensors[f"{name}.widths"] = np.stack(widths)
-    return tensors | ({f"{name}.scale": np.concatenate(scales)} if scales else {})
+    tensors[f"{name}.widths"] = pack_rows(widths, WIDTH_BITS)
+    scales = [m.scale for m in matrices if m.scale is not None]
+    return tensors | ({f"{name}.scale": np.stack(scales)[widths > 0]} if scales else {})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +54,11 @@ class GaugeOption:
 
     matrices: tuple[ChannelErrors, ...]
     absent: F64
+
+    def select(self, layers: NDArray[np.bool_]) -> GaugeOption:
+        """Returns the option of some of the layers."""
+        matrices = [ChannelErrors(each.errors[layers], each.nbytes) for each in self.matrices]
+        return GaugeOption(tuple(matrices), self.absent[layers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,21 +119,56 @@ def allocate_bits(batches: Sequence[Sequence[GaugeOption]], nbytes: int) -> list
         The allocation of each batch.
     """
     low, high = -400.0, 400.0  # log2 of the price of a byte
+    open_ = [_LayerSizes(options) for options in batches]
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        sizes = [_allocate_at_price(options, 2.0**middle)[1] for options in batches]
-        if sum(sizes) > nbytes:
-            low = middle
-        else:
-            high = middle
+        too_large = sum(sizes.measure(2.0**middle) for sizes in open_) > nbytes
+        low, high = (middle, high) if too_large else (low, middle)
+        for sizes in open_:
+            sizes.narrow(too_large=too_large)
     priced = [_allocate_at_price(options, 2.0**high) for options in batches]
     allocations = [allocation for allocation, _ in priced]
-    _spend_remaining(batches, allocations, nbytes - sum(size for _, size in priced))
+    remaining = nbytes - sum(int(sizes.sum()) for _, sizes in priced)
+    _spend_remaining(batches, allocations, remaining)
     return allocations
 
 
-def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Allocation, int]:
-    """Minimizes error + price · bytes for every layer; returns the bytes too."""
+class _LayerSizes:
+    """Bytes of a batch's layers while the price of a byte is bisected.
+
+    The dearer a byte, the fewer a layer takes. So a layer that takes as many at both ends of the
+    interval takes that many within it, and only the others are measured at the next price.
+
+    Args:
+        options: Gauge options of the batch.
+    """
+
+    def __init__(self, options: Sequence[GaugeOption]) -> None:
+        layers = len(options[0].absent)
+        self._options = options
+        self._settled = 0
+        self._at_ends = [np.full(layers, most) for most in (np.iinfo(np.int64).max, -1)]
+        self._measured: I64 = np.zeros(layers, dtype=np.int64)
+
+    def measure(self, price: float) -> int:
+        """Returns the bytes of all layers at a price within the interval."""
+        self._measured = np.zeros(0, dtype=np.int64)
+        if self._options[0].absent.size:
+            self._measured = _allocate_at_price(self._options, price)[1]
+        return self._settled + int(self._measured.sum())
+
+    def narrow(self, *, too_large: bool) -> None:
+        """Makes the price that was measured an end of the interval: the lower, if ``too_large``."""
+        self._at_ends[0 if too_large else 1] = self._measured
+        unequal = self._at_ends[0] != self._at_ends[1]
+        if not unequal.all():
+            self._settled += int(self._at_ends[0][~unequal].sum())
+            self._at_ends = [sizes[unequal] for sizes in self._at_ends]
+            self._options = [option.select(unequal) for option in self._options]
+
+
+def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Allocation, I64]:
+    """Minimizes error + price · bytes for every layer; returns each layer's bytes too."""
     width_indices, costs = [], []
     for option in options:
         priced = [matrix.errors + price * matrix.nbytes for matrix in option.matrices]
@@ -141,16 +180,16 @@ def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Al
     layers = np.arange(len(gauge))
     chosen = [np.stack(each)[gauge, layers] for each in zip(*width_indices, strict=True)]
     sizes = [np.concatenate([[0], matrix.nbytes]) for matrix in options[0].matrices]
-    total = sum(int(size[index].sum()) for size, index in zip(sizes, chosen, strict=True))
+    by_matrix = [size[index].sum(axis=1) for size, index in zip(sizes, chosen, strict=True)]
     widths = tuple(np.array(WIDTHS, dtype=np.uint8)[index] for index in chosen)
-    return Allocation(gauge, widths), total
+    return Allocation(gauge, widths), np.sum(by_matrix, axis=0)
 
 
 def _spend_remaining(
     batches: Sequence[Sequence[GaugeOption]], allocations: list[Allocation], remaining: int
 ) -> None:
     """Widens channels by one bit, in place, in order of error saved per byte."""
-    offers: list[tuple[Any, ...]] = []
+    gains, prices, places = [], [], []
     for batch, (options, allocation) in enumerate(zip(batches, allocations, strict=True)):
         layers = np.arange(len(allocation.gauge))
         for matrix, widths in enumerate(allocation.widths):
@@ -162,12 +201,17 @@ def _spend_remaining(
             saved = np.take_along_axis(errors, np.maximum(index, 0)[..., None], 2)[..., 0]
             saved -= np.take_along_axis(errors, wider[..., None], 2)[..., 0]
             extra = nbytes[wider] - nbytes[np.maximum(index, 0)]
-            can_widen = (index >= 0) & (extra > 0) & (saved > 0)
-            offers.extend(
-                (saved[i] / extra[i], int(extra[i]), batch, matrix, i)
-                for i in zip(*np.nonzero(can_widen), strict=True)
-            )
-    for _, extra, batch, matrix, channel in sorted(offers, key=lambda offer: -offer[0]):
-        if extra <= remaining:
-            allocations[batch].widths[matrix][channel] += 1
-            remaining -= extra
+            can_widen = np.nonzero((index >= 0) & (extra > 0) & (saved > 0))
+            gains.append(saved[can_widen] / extra[can_widen])
+            prices.append(extra[can_widen])
+            places += [(batch, matrix, *channel) for channel in zip(*can_widen, strict=True)]
+    price = np.concatenate(prices)
+    order = np.argsort(-np.concatenate(gains), kind="stable")
+    least = int(price.min(initial=remaining + 1))
+    for offer in order[price[order] <= remaining]:
+        if remaining < least:
+            break
+        if price[offer] <= remaining:
+            batch, matrix, *channel = places[offer]
+            allocations[batch].widths[matrix][tuple(channel)] += 1
+            remaining -= int(price[offer])
