@@ -1,23 +1,26 @@
 """The packed file: one safetensors file, described in formats/SPEC.md."""
 
+from kronq.packed.groups import group_layers, matrices_by_role
 from kronq.packed.locate import Location, locate
 from kronq.packed.reader import open_packed, read_packed
 from kronq.packed.writer import (
+    SizeByWidths,
     check_packed_name,
-    group_layers,
-    matrices_by_role,
     pack_adapter,
+    packed_size,
     save,
 )
 
 __all__ = [
     "Location",
+    "SizeByWidths",
     "check_packed_name",
     "group_layers",
     "locate",
     "matrices_by_role",
     "open_packed",
     "pack_adapter",
+    "packed_size",
     "read_packed",
     "save",
 ]

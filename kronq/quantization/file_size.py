@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kronq.model.adapter import Adapter
-from kronq.packed import pack_adapter
+from kronq.packed import SizeByWidths, packed_size
 from kronq.quantization.config_checks import MAX_BPW
 from kronq.trellis.stream import EncodedStream
 
@@ -28,5 +28,14 @@ def file_size(adapter: Adapter, stream: EncodedStream | None = None) -> int:
         adapter: A quantized adapter, or a float one, which has no error to tell.
         stream: Stream of its coded layers in the file's order, if at hand already.
     """
+    return packed_size(_with_longest_error(adapter), stream)
+
+
+def file_size_by_widths(adapter: Adapter) -> SizeByWidths:
+    """Returns the bytes of the packed file as ``file_size`` does, for any widths of channels."""
+    return SizeByWidths(_with_longest_error(adapter))
+
+
+def _with_longest_error(adapter: Adapter) -> Adapter:
     recipe = adapter.recipe and replace(adapter.recipe, relative_error=_LONGEST_ERROR)
-    return len(pack_adapter(replace(adapter, recipe=recipe), stream))
+    return replace(adapter, recipe=recipe)

@@ -108,63 +108,72 @@ def measure_channel_errors(
     return ChannelErrors(errors, nbytes + 2 * stores_scale)
 
 
-def allocate_bits(batches: Sequence[Sequence[GaugeOption]], nbytes: int) -> list[Allocation]:
+def allocate_bits(
+    batches: Sequence[Sequence[GaugeOption]], nbytes: int, sizes: SizesByPrice | None = None
+) -> list[Allocation]:
     """Finds the gauges and widths of least total error.
 
     Args:
         batches: Gauge options of each batch of layers.
         nbytes: Budget for all codes and scales together.
+        sizes: What earlier calls with these batches have found.
 
     Returns:
         The allocation of each batch.
     """
+    sizes = SizesByPrice(batches) if sizes is None else sizes
     low, high = -400.0, 400.0  # log2 of the price of a byte
-    open_ = [_LayerSizes(options) for options in batches]
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        too_large = sum(sizes.measure(2.0**middle) for sizes in open_) > nbytes
-        low, high = (middle, high) if too_large else (low, middle)
-        for sizes in open_:
-            sizes.narrow(too_large=too_large)
+        if sizes.measure(middle, low, high) > nbytes:
+            low = middle
+        else:
+            high = middle
     priced = [_allocate_at_price(options, 2.0**high) for options in batches]
     allocations = [allocation for allocation, _ in priced]
-    remaining = nbytes - sum(int(sizes.sum()) for _, sizes in priced)
+    remaining = nbytes - sum(int(layers.sum()) for _, layers in priced)
     _spend_remaining(batches, allocations, remaining)
     return allocations
 
 
-class _LayerSizes:
-    """Bytes of a batch's layers while the price of a byte is bisected.
+class SizesByPrice:
+    """Bytes of all layers by the price of a byte.
 
-    The dearer a byte, the fewer a layer takes. So a layer that takes as many at both ends of the
-    interval takes that many within it, and only the others are measured at the next price.
+    The dearer a byte, the fewer a layer takes. So a layer that takes as many at both ends of an
+    interval takes that many within it, and only the others are measured there.
 
     Args:
-        options: Gauge options of the batch.
+        batches: Gauge options of each batch of layers.
     """
 
-    def __init__(self, options: Sequence[GaugeOption]) -> None:
-        layers = len(options[0].absent)
-        self._options = options
-        self._settled = 0
-        self._at_ends = [np.full(layers, most) for most in (np.iinfo(np.int64).max, -1)]
-        self._measured: I64 = np.zeros(layers, dtype=np.int64)
+    def __init__(self, batches: Sequence[Sequence[GaugeOption]]) -> None:
+        self._batches = batches
+        self._by_layer: dict[float, list[I64]] = {}
 
-    def measure(self, price: float) -> int:
-        """Returns the bytes of all layers at a price within the interval."""
-        self._measured = np.zeros(0, dtype=np.int64)
-        if self._options[0].absent.size:
-            self._measured = _allocate_at_price(self._options, price)[1]
-        return self._settled + int(self._measured.sum())
+    def measure(self, price: float, low: float, high: float) -> int:
+        """Returns the bytes at a price between two others; each is the log2 of one."""
+        if price not in self._by_layer:
+            unknown = [None] * len(self._batches)
+            ends = self._by_layer.get(low, unknown), self._by_layer.get(high, unknown)
+            self._by_layer[price] = [
+                _layer_sizes(options, 2.0**price, *at_ends)
+                for options, *at_ends in zip(self._batches, *ends, strict=True)
+            ]
+        return sum(int(layers.sum()) for layers in self._by_layer[price])
 
-    def narrow(self, *, too_large: bool) -> None:
-        """Makes the price that was measured an end of the interval: the lower, if ``too_large``."""
-        self._at_ends[0 if too_large else 1] = self._measured
-        unequal = self._at_ends[0] != self._at_ends[1]
-        if not unequal.all():
-            self._settled += int(self._at_ends[0][~unequal].sum())
-            self._at_ends = [sizes[unequal] for sizes in self._at_ends]
-            self._options = [option.select(unequal) for option in self._options]
+
+def _layer_sizes(
+    options: Sequence[GaugeOption], price: float, most: I64 | None, least: I64 | None
+) -> I64:
+    """Returns the bytes of each layer of a batch, between those of a lower and a higher price."""
+    if most is None or least is None:
+        return _allocate_at_price(options, price)[1]
+    unequal = least != most
+    sizes = least.copy()
+    if unequal.any():
+        some = [option.select(unequal) for option in options]
+        sizes[unequal] = _allocate_at_price(some, price)[1]
+    return sizes
 
 
 def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Allocation, I64]:

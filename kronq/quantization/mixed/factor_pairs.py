@@ -105,8 +105,9 @@ def quantize_factor_pairs(
 
 def _refit_codes(matrix: RoundedMatrix, other: RoundedMatrix) -> None:
     """Replaces the codes of one factor, those of the other fixed."""
-    gram = other.metric.inner(other.values, other.values)
-    cross = other.metric.inner(other.values, other.target) @ matrix.target
+    values = other.values
+    gram = _own_products(other, values)
+    cross = other.metric.inner(values, other.target) @ matrix.target
     if matrix.metric.factors is None:
         matrix.codes, matrix.clipped = coordinate_descent(
             cross.astype(np.float32),
@@ -136,9 +137,19 @@ def _refit_scales(b1: RoundedMatrix, b2: RoundedMatrix) -> None:
 
 def _component_products(b1: RoundedMatrix, b2: RoundedMatrix) -> tuple[F64, F64]:
     """Inner products of coded components with coded and with target ones, [layers, rank, rank]."""
-    gram = b1.metric.inner(b1.values, b1.values) * b2.metric.inner(b2.values, b2.values)
-    cross = b1.metric.inner(b1.values, b1.target) * b2.metric.inner(b2.values, b2.target)
+    v1, v2 = b1.values, b2.values
+    gram = _own_products(b1, v1) * _own_products(b2, v2)
+    cross = b1.metric.inner(v1, b1.target) * b2.metric.inner(v2, b2.target)
     return gram, cross
+
+
+def _own_products(matrix: RoundedMatrix, values: F32) -> F64:
+    """Returns the inner products of values with themselves, [layers, rank, rank].
+
+    BLAS adds up a matrix times its own transpose in an order of its own; with a copy it takes the
+    one that files were always made with.
+    """
+    return matrix.metric.inner(values, values.copy())
 
 
 def _regularized(gram: F64) -> F64:

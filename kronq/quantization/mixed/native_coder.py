@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.second_moments import SecondMoments
-from kronq.quantization.file_size import file_size
+from kronq.quantization.file_size import file_size, file_size_by_widths
 from kronq.quantization.mixed.bit_allocation import Allocation, GaugeOption, concatenate_options
 from kronq.quantization.mixed.factor_pairs import quantize_factor_pairs
 from kronq.quantization.mixed.gauges import (
@@ -30,7 +29,12 @@ from kronq.quantization.mixed.native_layers import (
     build_layers,
     store_small_a,
 )
-from kronq.quantization.mixed.size_budget import byte_budget, fill_budget, placeholder_codes
+from kronq.quantization.mixed.size_budget import (
+    byte_budget,
+    fill_budget,
+    placeholder_codes,
+    widths_by_matrix,
+)
 from kronq.quantization.mixed.whole_matrices import quantize_whole_matrices, whole_matrix_option
 
 _FINE = 5.5
@@ -77,12 +81,16 @@ class NativeCoder:
 
     def quantize(self, progress: Progress | None) -> Adapter:
         """Allocates the budget, and codes all layers in it."""
-        budget = byte_budget(self.adapter, self.placeholder(None), self.recipe.bits, self.size)
+        empty = self.build(placeholder_codes(self.batches, self.adapter))
+        budget = byte_budget(self.adapter, empty, self.recipe.bits, self.size)
+        sizes = file_size_by_widths(empty)
         measured = [self.measure_gauges(batch) for batch in self.batches]
         options = [each for _, each in measured]
         target = budget
         for _ in range(_TRIES):
-            allocations = fill_budget(options, target, self.placeholder)
+            allocations = fill_budget(
+                options, target, lambda each: sizes.measure(widths_by_matrix(self.batches, each))
+            )
             codes: dict[tuple[str, str], ProductCodes] = {}
             for batch, (gauges, _), each in zip(self.batches, measured, allocations, strict=True):
                 codes |= self.quantize_batch(batch, gauges, each)
@@ -98,10 +106,6 @@ class NativeCoder:
     def build(self, codes: CodesByLayer) -> Adapter:
         layers = build_layers(self.adapter, self.small_a, codes)
         return replace(self.adapter, layers=layers, recipe=self.recipe)
-
-    def placeholder(self, allocations: Sequence[Allocation] | None) -> Adapter:
-        """Builds an adapter whose file is as large as that of these allocations will be."""
-        return self.build(placeholder_codes(self.batches, self.adapter, allocations))
 
     def measure_gauges(self, batch: LayerBatch) -> tuple[list[FactorPair], list[GaugeOption]]:
         """Returns the gauges of a batch (none for whole matrices), and their channels' errors."""

@@ -14,7 +14,13 @@ from kronq.model.bit_packing import CODES_PER_BYTE
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Matrix, Quantized
 from kronq.quantization.file_size import file_size
-from kronq.quantization.mixed.bit_allocation import U8, Allocation, GaugeOption, allocate_bits
+from kronq.quantization.mixed.bit_allocation import (
+    U8,
+    Allocation,
+    GaugeOption,
+    SizesByPrice,
+    allocate_bits,
+)
 from kronq.quantization.mixed.layer_batches import LayerBatch
 from kronq.quantization.mixed.native_layers import ProductCodes, store_float16
 
@@ -24,8 +30,8 @@ _NEAR = 16
 _SCALE = 1e-9
 """Placeholder for a scale that is not known yet."""
 
-BuildPlaceholder = Callable[[Sequence[Allocation] | None], Adapter]
-"""Builds an adapter of placeholder codes with the allocated widths, or of width 0."""
+MeasureSize = Callable[[Sequence[Allocation]], int]
+"""Returns the bytes of the file with the allocated widths."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None)
 def fill_budget(
     options: Sequence[Sequence[GaugeOption]],
     budget: ByteBudget,
-    build_placeholder: BuildPlaceholder,
+    measure_size: MeasureSize,
 ) -> list[Allocation]:
     """Finds the allocation of least error that fills the file.
 
@@ -73,18 +79,19 @@ def fill_budget(
     Args:
         options: Gauge options of each batch.
         budget: The bytes.
-        build_placeholder: Allocations → an adapter whose file is as large as the real one.
+        measure_size: Allocations → bytes of the file.
 
     Raises:
         ArgumentError: The budget has no room for any codes.
     """
     best: list[Allocation] | None = None
     codes = budget.codes
+    sizes = SizesByPrice(options)
     for _ in range(_TRIES):
         if codes < 0:
             break
-        allocations = allocate_bits(options, codes)
-        excess = file_size(build_placeholder(allocations)) - budget.file
+        allocations = allocate_bits(options, codes, sizes)
+        excess = measure_size(allocations) - budget.file
         if excess <= 0:
             best = allocations
             if excess > -_NEAR:
@@ -103,24 +110,34 @@ def fill_budget(
 
 
 def placeholder_codes(
-    batches: Sequence[LayerBatch], adapter: Adapter, allocations: Sequence[Allocation] | None
+    batches: Sequence[LayerBatch], adapter: Adapter
 ) -> dict[tuple[str, str], ProductCodes]:
-    """Returns zero codes of the allocated widths, or of width 0: they pack to the real size."""
+    """Returns codes of width 0 for every product."""
     return {
-        (name, batch.role): _placeholder(
-            batch.product(adapter[name]),
-            None if allocations is None else tuple(w[layer] for w in allocations[i].widths),
-        )
-        for i, batch in enumerate(batches)
-        for layer, name in enumerate(batch.names)
+        (name, batch.role): _placeholder(batch.product(adapter[name]))
+        for batch in batches
+        for name in batch.names
     }
 
 
-def _placeholder(product: Product, widths: tuple[U8, ...] | None) -> ProductCodes:
+def _placeholder(product: Product) -> ProductCodes:
     channels = _channel_count(product)
-    widths = widths or (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
+    widths = (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
     codes = tuple(np.broadcast_to(np.float32(0), (channels, n)) for n in _channel_lengths(product))
     return ProductCodes(codes, widths, np.full(channels, _SCALE), (0,) * len(codes))
+
+
+def widths_by_matrix(
+    batches: Sequence[LayerBatch], allocations: Sequence[Allocation]
+) -> dict[tuple[str, str], U8]:
+    """Returns the allocated widths by layer and role of the matrix in the file."""
+    roles = {"A": ("A", "A2"), "B": ("B1", "B2")}
+    return {
+        (name, role): widths[layer]
+        for batch, allocation in zip(batches, allocations, strict=True)
+        for role, widths in zip(roles[batch.role], allocation.widths, strict=False)
+        for layer, name in enumerate(batch.names)
+    }
 
 
 def _channel_count(product: Product) -> int:

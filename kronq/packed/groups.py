@@ -1,0 +1,103 @@
+"""Groups of a packed file: layers of one shape and recipe, which are stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from kronq.errors import FormatError
+from kronq.model.adapter import Adapter
+from kronq.model.delta import ONE, Delta
+from kronq.model.flat_names import flatten
+from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
+from kronq.model.matrix import Matrix, Quantized
+from kronq.packed.manifest import Group, MatrixSpec
+from kronq.trellis.coded_matrix import EntropyCoded
+
+Fields = tuple[tuple[str, object], ...]
+
+
+def group_layers(adapter: Adapter) -> list[list[str]]:
+    """Groups the layers' names, in the file's order, by shape and recipe.
+
+    Raises:
+        FormatError: A name is empty, too long or has braces, which templates use.
+    """
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in sorted(adapter, key=_order):
+        if not 0 < len(name) <= MAX_NAME or "{" in name or "}" in name:
+            raise FormatError(
+                "a layer's name cannot be packed",
+                layer=name,
+                expected=f"1 to {MAX_NAME} characters and no braces",
+            )
+        kind = (*_group_key(adapter[name]), _key_front(name, adapter.origin.keys.get(name)))
+        groups.setdefault(kind, []).append(name)
+    return list(groups.values())
+
+
+@lru_cache(maxsize=2**14)
+def _order(name: str) -> tuple[object, ...]:
+    return name_template(name), natural_key(name), name
+
+
+def _key_front(name: str, key: str | None) -> str | bool | None:
+    """Returns the text in front of a flattened name in its key; True if the key is no such."""
+    if key is None:
+        return None
+    flat = flatten(name)
+    return key.removesuffix(flat) if key.endswith(flat) else True
+
+
+def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
+    """Returns the matrices of a layer by their role in the file: A, A2, B1 and B2."""
+    a = {} if delta.a is ONE else dict(zip(("A", "A2"), delta.a.matrices, strict=False))
+    return a | dict(zip(("B1", "B2"), delta.b.matrices, strict=False))
+
+
+def _group_key(delta: Delta) -> tuple[object, ...]:
+    specs = ((role, _fields(m)) for role, m in matrices_by_role(delta).items())
+    magnitude = None if delta.magnitude is None else _fields(delta.magnitude)
+    return (delta.shape, delta.kernel, magnitude, *specs)
+
+
+def _fields(matrix: Matrix) -> Fields:
+    """Returns what the manifest says of a matrix, as names and values."""
+    if isinstance(matrix, EntropyCoded):
+        return (("shape", matrix.shape),)
+    if not isinstance(matrix, Quantized):
+        return (("shape", matrix.shape), ("dtype", matrix.dtype))
+    width = ("bits", matrix.bits) if matrix.widths is None else ("widths", True)
+    return (
+        ("shape", matrix.shape),
+        ("axis", matrix.axis),
+        ("group_size", matrix.group_size),
+        width,
+        ("scaled", matrix.scale is not None),
+    )
+
+
+def _describe(matrix: Matrix) -> MatrixSpec:
+    return MatrixSpec.model_validate(dict(_fields(matrix)))
+
+
+def describe_group(names: list[str], layers: list[Delta], keys: Mapping[str, str]) -> Group:
+    """Returns what the manifest says of a group of layers.
+
+    Args:
+        names: The layers, in the file's order.
+        layers: The same.
+        keys: Layer → its key in the source file, of those that have one.
+    """
+    first, scales = layers[0], [layer.scale for layer in layers]
+    specs = {role: _describe(matrix) for role, matrix in matrices_by_role(first).items()}
+    front = _key_front(names[0], keys.get(names[0]))
+    return Group(
+        layers=compress_names(names),
+        shape=first.shape,
+        scale=scales[0] if len(set(scales)) == 1 else scales,
+        **specs,
+        kernel=first.kernel,
+        magnitude=None if first.magnitude is None else _describe(first.magnitude),
+        keys=compress_names([keys[n] for n in names]) if front is True else front or None,
+    )
