@@ -29,7 +29,7 @@ def test_every_kind_of_matrix(method: str) -> None:
 
 
 def test_other_widths() -> None:
-    wide, narrow = (kronq.quantize(adapter(seed=4), kronq.Native(bits=b)) for b in (6, 3))
+    wide, narrow = (kronq.quantize(adapter(seed=4), kronq.Native(bits=b)) for b in (8, 3))
     sizes = SizeByWidths(wide)
     for made in (wide, narrow):
         widths = {
@@ -40,5 +40,5 @@ def test_other_widths() -> None:
         }
         by_hand = len(pack_adapter(made)) - len(pack_adapter(wide))
         header = abs(sizes.measure(widths) - packed_size(wide) - by_hand)
-        assert header <= 64, "all but the recipe and the scales' digits"
+        assert header <= 64, "all but the digits of the recipe and of the layers' scales"
     assert sizes.measure(widths) < packed_size(wide)
