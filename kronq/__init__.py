@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from kronq.report.comparison import compare
     from kronq.report.html import write_html
     from kronq.report.measurement import measure
+    from kronq.writers.convert import convert
     from kronq.writers.model_card import model_card
-    from kronq.writers.peft import convert
 
 __version__ = "0.1.0"
 __all__ = [
@@ -138,7 +138,7 @@ _MODULES = {
     "calibrate_two_sided": "kronq.calibration.two_sided",
     "compare": "kronq.report.comparison",
     "compare_on_task": "kronq.evaluate.task_comparison",
-    "convert": "kronq.writers.peft",
+    "convert": "kronq.writers.convert",
     "export_onnx": "kronq.onnx.export",
     "gaussian_bound": "kronq.report.bound",
     "load": "kronq.readers.load",

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from kronq.base.agreement import Agreement, measure_agreement
 from kronq.base.builder import AS_IS, BuildOptions, StepProgress, finish_genai_config, run_builder
-from kronq.base.gguf import gguf_to_hf, is_gguf
+from kronq.base.gguf import gguf_to_hf
 from kronq.base.gguf_graph import KeptMatrices, keep_blocks
 from kronq.base.hf_folder import check_hf_folder
 from kronq.errors import StrPath
 from kronq.io.extras import require
 from kronq.io.files import check_output, new_folder
+from kronq.io.gguf_file import is_gguf
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
 from kronq.io.unfinished import scratch_folder

@@ -10,17 +10,7 @@ from kronq.base.gguf_sizes import check_gguf
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.extras import require
 from kronq.io.files import new_folder
-
-MAGIC = b"GGUF"
-
-
-def is_gguf(path: StrPath) -> bool:
-    """Returns whether the file starts with the bytes of every GGUF file."""
-    file = Path(path)
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+from kronq.io.gguf_file import is_gguf
 
 
 def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.base.gguf_types import check_types
 from kronq.model.bit_packing import split_nibbles
 
 Array = NDArray[Any]
@@ -113,22 +111,6 @@ def head_order(d_out: int, heads: int) -> Array:
     convert_hf_to_gguf.py (LlamaModel.permute) reorders the rows of each head; this undoes it.
     """
     return np.arange(d_out).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
-
-
-def open_gguf(path: Path) -> Any:
-    """Opens a file as ``gguf.GGUFReader``, whose tensors stay memory-mapped.
-
-    Raises:
-        UnsupportedError: A tensor is of a type that gguf cannot read; its own error names none.
-    """
-    from gguf import GGUFReader
-
-    class Reader(GGUFReader):
-        def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
-            check_types({field.name: int(field.parts[4][0]) for field in fields}, path)
-            super()._build_tensors(start_offs, fields)
-
-    return Reader(path)
 
 
 def _read_float16(raw: Array) -> Array:

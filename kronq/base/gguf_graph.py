@@ -11,8 +11,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kronq.base.gguf_blocks import Blocks, head_order, open_gguf, read_blocks
+from kronq.base.gguf_blocks import Blocks, head_order, read_blocks
 from kronq.base.gguf_nodes import MICROSOFT, BlockNodes
+from kronq.io.gguf_file import open_gguf
 
 Array = NDArray[Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kronq.base.gguf_blocks import open_gguf
 from kronq.errors import FormatError, KronqError
+from kronq.io.gguf_file import open_gguf
 
 _COUNTED = re.compile(r".+\.(block_count|expert_count|expert_used_count)")
 _MEASURED = re.compile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,8 @@ from kronq.errors import KronqError
 from kronq.writers.forms import DTYPES, FORMS
 
 if TYPE_CHECKING:
-    from kronq.model.adapter import Adapter
+    from kronq.model.low_rank import RankLoss
+    from kronq.writers.contents import Contents
 
 ONNX_ADAPTER = "onnx_adapter"
 
@@ -22,12 +22,16 @@ EXAMPLES = """\b
 Examples:
   kronq convert my-lokr-4bit.safetensors --to peft -o my-lokr-again
   kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
+  kronq convert my-lokr/ --to lora --rank 16 -o my-lora-r16
+  kronq convert my-lokr/ --to gguf --base-model base.gguf -o my.gguf
   kronq convert lycoris.safetensors --to lora -o my-lora \\
       --base-model Qwen/Qwen3-0.6B
   kronq convert factors.safetensors --to lora -o my-lora --alpha 32
   kronq convert small.safetensors --to onnx_adapter \\
       --model app/ -o small.onnx_adapter
 """
+
+_ABOUT = "; ".join(f"{name}: {form.about}" for name, form in FORMS.items())
 
 
 @click.command(
@@ -41,10 +45,9 @@ Examples:
     "--to",
     type=click.Choice((*FORMS, ONNX_ADAPTER)),
     required=True,
-    help="peft: the same factors; lora: the exact LoRA, for programs that know no LoKr; "
-    "onnx_adapter: one file that ONNX Runtime swaps into a model with slots.",
+    help=f"{_ABOUT}; onnx_adapter: one file that ONNX Runtime swaps into a model with slots.",
 )
-@click.option("-o", "--output", required=True, help="The folder, or .onnx_adapter file, to write.")
+@click.option("-o", "--output", required=True, help="The folder or file to write.")
 @click.option(
     "--model",
     metavar="FOLDER",
@@ -58,7 +61,14 @@ Examples:
 @click.option(
     "--base-model",
     metavar="NAME",
-    help="The base's name for the config. Its folder also tells the dots of flattened names.",
+    help="The base's name for the config. Its folder also tells the dots of flattened names; for "
+    "gguf its folder or .gguf file, which tells the tensors' names.",
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="The best LoRA of rank R instead of the exact one; says what that costs.",
 )
 @shared.json_option
 @shared.force_option
@@ -70,53 +80,61 @@ def command(
     model: str | None,
     dtype: str | None,
     base_model: str | None,
+    rank: int | None,
     as_json: bool,
     force: bool,
     **reading: Any,
 ) -> None:
-    """Write PATH as a folder that PEFT loads, or as a file that ONNX Runtime loads.
+    """Write PATH as other programs load it.
 
     PATH is any adapter that kronq reads; a packed one is dequantized. Nothing is approximated, but
-    for the rounding of --dtype. The LoRA of Kronecker factors has the rank of A times r. An
-    .onnx_adapter fits the one model that it was made for.
+    for the rounding of --dtype, unless --rank is given. The LoRA of Kronecker factors has the rank
+    of A times r. An .onnx_adapter fits the one model that it was made for.
     """
     if to == ONNX_ADAPTER:
         if model is None:
             raise KronqError("--to onnx_adapter needs --model", expected="a folder with slots")
-        if dtype not in (None, "fp32") or base_model is not None:
-            raise KronqError("--dtype and --base-model are for --to peft and --to lora")
+        if dtype not in (None, "fp32") or base_model is not None or rank is not None:
+            raise KronqError(
+                "--dtype, --base-model and --rank are not for --to onnx_adapter",
+                expected=f"--to {', '.join(FORMS)}",
+            )
     elif model is not None:
         raise KronqError("--model is for --to onnx_adapter", found=f"--to {to}")
     shared.check_inputs(path, model)
-    from kronq.cli.convert_report import report_sizes
+    from kronq.cli import convert_report
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
-    from kronq.readers.load import load
-    from kronq.writers.peft import convert
+    from kronq.writers.convert import write
 
     adapter = shared.read(path, **reading)
+    losses: dict[str, RankLoss] = {}
     if model is not None:
         write_onnx_adapter(adapter, model, output, force=force)
-        report = report_sizes(adapter, adapter, output, Path(output).stat().st_size)
+        report = convert_report.report_copy(adapter, output, to)
     else:
-        convert(adapter, output, to=to, dtype=dtype or "fp32", base_model=base_model, force=force)
-        converted = load(output)
-        _note_ranks(converted, output)
-        report = report_sizes(adapter, converted, output, converted.origin.file_bytes)
+        written, losses = write(
+            adapter,
+            output,
+            to=to,
+            dtype=dtype or "fp32",
+            base_model=base_model,
+            rank=rank,
+            force=force,
+        )
+        _note_ranks(written, output)
+        report = convert_report.report_conversion(adapter, written, output, to, losses)
     if as_json:
         shared.show_json(report)
         return
-    name = "LoKr" if report.family == "kron" else "LoRA"
-    shared.show(
-        f"wrote {output}: {name}, {report.layers} layers, rank {report.rank}, "
-        f"{report.parameters:,} parameters (from {report.parameters_before:,}), "
-        f"{report.bytes:,} bytes (from {report.bytes_before:,})"
-    )
+    if losses:
+        shared.show(convert_report.loss_table(losses, every_layer=verbosity.get() > 0))
+    shared.show(convert_report.summary_line(report))
 
 
-def _note_ranks(converted: Adapter, output: str) -> None:
+def _note_ranks(written: Contents, output: str) -> None:
     """Says on stderr who cannot read a LoRA whose layers differ in rank."""
-    ranks = sorted({delta.rank for delta in converted.values()})
-    if converted.family == "lora" and len(ranks) > 1 and verbosity.get() >= 0:
+    ranks = sorted(set(written.ranks.values()))
+    if written.family == "lora" and len(ranks) > 1 and verbosity.get() >= 0:
         shared.note(
             f"kronq: note: {output} has layers of rank {', '.join(map(str, ranks))}: "
             "PEFT and llama.cpp read each layer's rank, vLLM takes one for all"

@@ -21,6 +21,12 @@ def exact_lora_factors(delta: Delta) -> tuple[F64, F64]:
     return (-up if delta.scale < 0 else up), down
 
 
+def exact_lora_rank(delta: Delta) -> int:
+    """Returns the rank of ``exact_lora_factors`` without building them."""
+    rank_a = 1 if delta.a is ONE else _split(delta.a.float64())[0].shape[1]
+    return rank_a * (delta.b.rank if _is_kept(delta) else min(delta.b.shape))
+
+
 def check_lora_size(adapter: Adapter) -> None:
     """Refuses an adapter whose exact LoRA would be larger than ``LARGEST``.
 
@@ -37,7 +43,7 @@ def check_lora_size(adapter: Adapter) -> None:
             path=adapter.origin.path,
             found=f"up to {total / 2**30:,.1f} GiB in float32",
             expected=f"at most {LARGEST / 2**30:,.0f} GiB",
-            hint="{to=peft} keeps the Kronecker factors",
+            hint="{to=peft} keeps the Kronecker factors, {rank=16} writes the best LoRA of rank 16",
         )
 
 
@@ -55,8 +61,14 @@ def _split(a: F64) -> tuple[F64, F64]:
 def _factors(delta: Delta) -> tuple[F64, F64]:
     """Returns B1 and B2; for a whole B, or one of excess rank, B itself and an identity."""
     b = delta.b
-    if b.right is not None and (delta.a is ONE or b.rank <= min(b.shape)):
+    if b.right is not None and _is_kept(delta):
         return b.left.float32().astype(np.float64), b.right.float32().astype(np.float64)
     whole = b.float64()
     rows, cols = whole.shape
     return (np.eye(rows), whole) if rows <= cols else (whole, np.eye(cols))
+
+
+def _is_kept(delta: Delta) -> bool:
+    """Tells whether B's factors stay: not those of a whole B, nor of a rank above its sides."""
+    b = delta.b
+    return b.right is not None and (delta.a is ONE or b.rank <= min(b.shape))

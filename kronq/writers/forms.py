@@ -1,5 +1,34 @@
-"""What an adapter can be written as for PEFT."""
+"""What an adapter can be written as, for whom."""
 
-FORMS = ("peft", "lora")
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of an adapter.
+
+    Attributes:
+        module: Module of ``kronq.writers`` that writes it, by its function ``write``.
+        about: What it is and who loads it, for the help page.
+        folder: Whether it is a folder; else one file.
+        lora: Whether it can be a LoRA of a smaller rank.
+    """
+
+    module: str
+    about: str
+    folder: bool = False
+    lora: bool = False
+
+
+FORMS: Mapping[str, Form] = {
+    "peft": Form("peft", "a PEFT folder with the same factors", folder=True),
+    "lora": Form(
+        "peft", "a PEFT folder with the exact LoRA, for programs that know no LoKr", True, True
+    ),
+    "gguf": Form("gguf_adapter", "llama.cpp's adapter file, a LoRA", lora=True),
+}
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """Name → numpy's name, with ml_dtypes."""

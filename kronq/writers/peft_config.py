@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kronq import limits
@@ -13,6 +12,7 @@ from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.model.name_expression import name_expression
 from kronq.readers.peft_config import CONFIG
+from kronq.writers.lora_factors import most_common
 
 _CAUSAL_LM = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.\d+\.|lm_head$|embed_out$")
 """Names of layers of transformers' causal language models; those without a head have no prefix."""
@@ -86,14 +86,3 @@ def _task_type(adapter: Adapter) -> str | None:
 def _exact_pattern(name: str) -> str:
     """Returns a pattern for one layer: without ``^`` PEFT matches the end of a path."""
     return "^" + re.escape(name)
-
-
-def alpha_of(scale: float, rank: int) -> float:
-    """Returns α with α / rank = scale, as an integer if that is exact."""
-    alpha = scale * rank
-    return round(alpha) if round(alpha) / rank == scale else alpha
-
-
-def most_common(values: Iterable[Any]) -> Any:
-    """Returns the value that occurs most often; of several the first."""
-    return Counter(values).most_common(1)[0][0]

@@ -20,7 +20,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.packed import save
 from kronq.readers.load import load
-from kronq.writers.peft import convert
+from kronq.writers.convert import convert
 from tests import adapters
 from tests.cli.command import Kronq
 from tests.evaluate.tiny import tiny_adapter

@@ -12,7 +12,7 @@ import pytest
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
-from kronq.writers.peft import convert
+from kronq.writers.convert import convert
 from tests.cli.conftest import kronq, out
 from tests.evaluate.tiny import random_examples, tiny_adapter
 

@@ -25,8 +25,9 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 from kronq.quantization.mixed.native import native
 from kronq.writers.balance import balance_layer
+from kronq.writers.convert import convert
 from kronq.writers.lokr_layout import factorization, find_factors
-from kronq.writers.peft import convert, to_lora, to_peft
+from kronq.writers.peft import to_lora, to_peft
 from tests import adapters, tiny
 from tests.adapters import difference
 from tests.fuzzing import max_examples

@@ -1,0 +1,69 @@
+"""What is asked of a writer, what it makes of an adapter, and the rounding that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes  # noqa: F401  # numpy's bfloat16
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.errors import ArgumentError
+from kronq.writers.forms import DTYPES
+
+
+@dataclass(frozen=True)
+class Request:
+    """How an adapter is written.
+
+    Attributes:
+        to: One of ``FORMS``.
+        dtype: One of ``DTYPES``.
+        base_model: The base's name, its folder or its file, if given.
+        title: The output's name, for a model card.
+    """
+
+    to: str
+    dtype: str = "fp32"
+    base_model: str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """An adapter as one form holds it, ready to be written.
+
+    Attributes:
+        family: ``kron`` or ``lora``.
+        ranks: Layer → rank.
+        tensors: Name → array.
+    """
+
+    family: str
+    ranks: Mapping[str, int]
+    tensors: Mapping[str, NDArray[Any]]
+
+    @property
+    def parameters(self) -> int:
+        """Number of values, α not counted."""
+        return sum(array.size for array in self.tensors.values() if array.ndim > 1)
+
+
+def cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:
+    """Rounds an array once, to one of ``DTYPES``.
+
+    Raises:
+        ArgumentError: The dtype cannot hold its values.
+    """
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(array.astype(DTYPES[dtype]))
+    if not np.isfinite(rounded.astype(np.float32)).all():
+        raise ArgumentError(
+            f"values are too large for {dtype}",
+            layer=layer,
+            found=f"{np.abs(array).max():.3g}",
+            hint="{dtype=fp32} or bf16",
+        )
+    return rounded

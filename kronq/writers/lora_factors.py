@@ -1,0 +1,75 @@
+"""An adapter as LoRA: two factors and an α for each layer, as all of its writers need them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64
+from kronq.model.exact_lora import check_lora_size, exact_lora_factors
+from kronq.writers.balance import balance_quantized
+
+
+@dataclass(frozen=True, eq=False)
+class LoraLayer:
+    """One layer: ΔW = α / rank · up · down.
+
+    Attributes:
+        up: [d_out, rank].
+        down: [rank, d_in].
+        alpha: Not negative.
+    """
+
+    up: F64
+    down: F64
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return int(self.up.shape[1])
+
+    def with_alpha(self, alpha: float) -> LoraLayer:
+        """Returns the same ΔW with another α, half of the rest in each factor."""
+        root = (self.alpha / alpha) ** 0.5
+        if root == 1:
+            return self
+        return replace(self, up=self.up * root, down=self.down * root, alpha=alpha)
+
+
+def lora_layers(adapter: Adapter, *, one_alpha: bool = False) -> dict[str, LoraLayer]:
+    """Returns the exact LoRA of every layer, of rank rank(A)·r, without truncation.
+
+    Args:
+        adapter: Trained or quantized.
+        one_alpha: Gives all layers one α, as is done anyway unless it was trained as LoRA: many
+            loaders know no α of a layer.
+
+    Raises:
+        UnsupportedError: It would be huge, as that of whole factors can be.
+    """
+    check_lora_size(adapter)
+    trained = adapter.family == "lora" and adapter.recipe is None
+    balanced = balance_quantized(adapter)
+    layers = {}
+    for name, delta in balanced.items():
+        up, down = exact_lora_factors(delta)
+        layers[name] = LoraLayer(up, down, alpha_of(abs(delta.scale), up.shape[1]))
+    if trained and not one_alpha:
+        return layers
+    alphas = [layer.alpha for layer in layers.values()]
+    alpha = max((most_common(alphas), *alphas), key=bool) or 1.0  # 0 means 1 in llama.cpp
+    return {name: layer.with_alpha(alpha) for name, layer in layers.items()}
+
+
+def alpha_of(scale: float, rank: int) -> float:
+    """Returns α with α / rank = scale, as an integer if that is exact."""
+    alpha = scale * rank
+    return round(alpha) if round(alpha) / rank == scale else alpha
+
+
+def most_common(values: Iterable[Any]) -> Any:
+    """Returns the value that occurs most often; of several the first."""
+    return Counter(values).most_common(1)[0][0]
