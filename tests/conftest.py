@@ -29,7 +29,9 @@ __all__ = [
 
 register_profiles()
 
-EXTRA = re.compile(r"^(?:import|from) (gguf|lycoris|peft|torch|transformers)\b", re.MULTILINE)
+EXTRA = re.compile(
+    r"^(?:import|from) (diffusers|gguf|lycoris|peft|torch|transformers|xllamacpp)\b", re.MULTILINE
+)
 CACHE = ROOT / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

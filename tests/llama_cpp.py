@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 import torch
 import transformers
+import xllamacpp
 
 REORDERED = {"llama", "granite", "smollm3"}
 """llama.cpp rotates neighbouring rows of q and k in these, Hugging Face the two halves."""
@@ -34,6 +35,11 @@ def save_gguf(folder: Path, out: Path, architecture: str = "llama") -> Path:
     writer.add_rope_dimension_count(head)
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     writer.add_vocab_size(config.vocab_size)
+    if architecture == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
     _add_tokenizer(writer, folder, config.vocab_size)
     kinds = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
     table = gguf.get_tensor_name_map(kinds[architecture], config.num_hidden_layers)
@@ -46,8 +52,6 @@ def save_gguf(folder: Path, out: Path, architecture: str = "llama") -> Path:
             count = heads if found[1] == "q" else kv_heads
             halves = values.reshape(count, 2, -1, values.shape[1])
             values = halves.swapaxes(1, 2).reshape(values.shape)
-        if architecture == "gemma" and name.endswith("norm.weight"):
-            values = values + 1
         writer.add_tensor(table.get_name(name, (".weight", ".bias")), np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -74,8 +78,6 @@ def log_probabilities(
     model: Path, tokens: list[int], adapter: Path | None = None, top: int = 258
 ) -> dict[int, float]:
     """Returns the log-probability of each next token, the ``top`` likeliest, by llama.cpp."""
-    import xllamacpp
-
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
     params.n_ctx, params.n_parallel, params.warmup = 64, 1, False
@@ -87,7 +89,7 @@ def log_probabilities(
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     server = xllamacpp.Server(params)
     answer = server.handle_completions(
-        {"prompt": tokens, "n_predict": 1, "n_probs": top, "temperature": 1.0, "samplers": []}
+        {"prompt": tokens, "n_predict": 1, "n_probs": top, "temperature": 0.0, "ignore_eos": True}
     )
     found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
     return {each["id"]: each["logprob"] for each in found}

@@ -21,7 +21,7 @@ def balance_quantized(adapter: Adapter) -> Adapter:
     if adapter.recipe is None:
         return adapter
     layers = {name: balance_layer(delta) for name, delta in adapter.items()}
-    return Adapter(layers, adapter.origin, adapter.recipe)
+    return replace(adapter, layers=layers)
 
 
 def balance_layer(delta: Delta) -> Delta:

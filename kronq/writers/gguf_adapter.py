@@ -14,6 +14,7 @@ import numpy as np
 from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter
+from kronq.model.plain import refuse_all_but_deltas
 from kronq.writers.contents import Contents, Request, cast
 from kronq.writers.gguf_base import GgufBase, read_base, text_half_name
 from kronq.writers.lora_factors import lora_layers
@@ -43,6 +44,7 @@ def build(adapter: Adapter, request: Request) -> GgufAdapter:
         MissingDependencyError: The gguf package is not installed.
     """
     require("base", "a GGUF file", "gguf")
+    refuse_all_but_deltas(adapter, "llama.cpp's adapter")
     refuse_unknown_paths(adapter)
     base = read_base(request.base_model)
     names = _tensor_names(adapter, base)

@@ -24,7 +24,6 @@ REORDERED: Mapping[str, tuple[str, ...]] = {
     "llama": ("LlamaForCausalLM", "MistralForCausalLM"),
     "arcee": ("ArceeForCausalLM",),
     "granite": ("GraniteForCausalLM",),
-    "minicpm": ("MiniCPMForCausalLM",),
     "olmo": ("OlmoForCausalLM",),
     "smollm3": ("SmolLM3ForCausalLM",),
 }

@@ -50,7 +50,9 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
         raise MismatchError("two layers have one place in the base", path=base)
     layers = {names[name]: delta for name, delta in adapter.items()}
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
-    return replace(adapter, layers=ordered)
+    keys = {names[name]: adapter.origin.keys.get(name, name) for name in flat}
+    origin = replace(adapter.origin, keys={**adapter.origin.keys, **keys})
+    return replace(adapter, layers=ordered, origin=origin)
 
 
 def refuse_unknown_paths(adapter: Adapter) -> None:
