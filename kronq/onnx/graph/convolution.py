@@ -34,6 +34,14 @@ class Convolution:
         """Whether it is a linear layer at every position: a kernel of size 1."""
         return set(self.kernel) == {1}
 
+    @property
+    def name(self) -> str:
+        """A name that two of the same geometry share: ``k3x3_s1x1_d1x1_p1x1x1x1_g1``."""
+        numbers = {"k": self.kernel, "s": self.strides, "d": self.dilations, "p": self.pads}
+        words = [f"{letter}{'x'.join(map(str, sizes))}" for letter, sizes in numbers.items()]
+        words.append(f"g{self.groups}")
+        return "_".join([*words, *([] if self.auto_pad == "NOTSET" else [self.auto_pad])])
+
     def attributes(self, groups: int | None = None) -> dict[str, Any]:
         """Returns the attributes of a Conv node with this geometry.
 

@@ -18,10 +18,11 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
-from kronq.model.plain import refuse_all_but_deltas
+from kronq.model.plain import refuse_carried, refuse_magnitudes
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
+from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
 from kronq.onnx.slots.regroup import regroup_layers
-from kronq.onnx.slots.slot_spec import SlotGroup, SlotSpec
+from kronq.onnx.slots.slot_spec import SlotGroup, SlotKernel, SlotSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +76,12 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
         spec: The graph's slots.
 
     Raises:
-        MismatchError: A layer has no slot, or another shape than its slot.
-        UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
+        MismatchError: A layer has no slot, or another shape or kernel than its slot.
+        UnsupportedError: The adapter has DoRA's magnitudes or carried tensors.
     """
-    refuse_all_but_deltas(adapter, "a model with slots")
+    refuse_magnitudes(adapter, "a model with slots")
+    refuse_carried(adapter, "a model with slots")
+    refuse_other_kernels(adapter, spec)
     adapter = regroup_layers(adapter, spec.layers)
     stacks = adapter.stacks
     position = {
@@ -93,10 +96,11 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
         for name in stack.names
         if not fits
     }
-    for (d_in, _, *kinds), groups in _alike_groups(spec, position).items():
+    for (d_in, kinds, _, conv), groups in _alike_groups(spec, position).items():
         present = {kind for kind in kinds if kind >= 0}
         widths = {stacks[kind].first.a.shape[1] for kind in present}
-        if len(widths) > 1 or not all(uncropped[kind] for kind in present):
+        grouped = conv is not None and conv.groups > 1
+        if grouped or len(widths) > 1 or not all(uncropped[kind] for kind in present):
             for number in groups:
                 layers = [member.layer for member in spec.groups[number].members]
                 deltas = [cropped.get(n) or adapter[n] if n in position else None for n in layers]
@@ -118,20 +122,23 @@ def empty_group_factors(group: SlotGroup) -> GroupFactors:
     return _exact_lora_group(group, 0, [None] * len(group.members))
 
 
+_Alike = tuple[int, tuple[int, ...], int, SlotKernel | None]
+
+
 def _alike_groups(
     spec: SlotSpec, position: Mapping[str, tuple[int, int]]
-) -> dict[tuple[int, ...], list[int]]:
+) -> dict[_Alike, list[int]]:
     """Collects groups whose members come from the same stacks.
 
     Returns:
-        (d_in, lead, and for each member the number of its stack, or −d_out without an adapter) →
-        numbers of the groups.
+        (d_in, for each member the number of its stack, or −d_out without an adapter, lead, and the
+        kernel of a convolution) → numbers of the groups.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
+    alike: dict[_Alike, list[int]] = {}
     for number, group in enumerate(spec.groups):
         members = group.members
-        own = [position[m.layer][0] if m.layer in position else -m.d_out for m in members]
-        alike.setdefault((group.d_in, group.lead, *own), []).append(number)
+        own = tuple(position[m.layer][0] if m.layer in position else -m.d_out for m in members)
+        alike.setdefault((group.d_in, own, group.lead, group.conv), []).append(number)
     return alike
 
 

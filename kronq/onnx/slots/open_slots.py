@@ -57,18 +57,26 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
     model.ir_version = max(model.ir_version, 8)
     # A node is inserted after the last of its layers, but must come before readers of the first.
     model.graph.sort()
-    return SlotSpec(groups=tuple(groups), kernel=library)
+    version = 2 if any(group.conv for group in groups) else 1
+    return SlotSpec(version=version, groups=tuple(groups), kernel=library)
 
 
 def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
     fused = tuple(site.part is not None for site in opened.sites)
-    name = add_slot_function(model, SlotSignature(opened.targets, fused, opened.dtype), opset)
+    signature = SlotSignature(opened.targets, fused, opened.dtype, opened.sites[0].conv)
+    name = add_slot_function(model, signature, opset)
     inputs = _add_factor_inputs(model, opened.group)
     _insert_node(opened, name, inputs, _function_attributes(opened))
 
 
 def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
     group = opened.group
+    if group.conv is not None:
+        raise UnsupportedError(
+            "the compiled operator takes no convolutions",
+            layer=group.name,
+            hint="slots without {compiled} take them",
+        )
     if opened.dtype != ir.DataType.FLOAT:
         raise UnsupportedError(
             "the compiled operator computes in float32",
@@ -113,6 +121,8 @@ def _insert_node(
 
 def _function_attributes(opened: OpenGroup) -> list[ir.Attr]:
     """Returns each member's output shape and, in a fused weight, the padding around its part."""
+    if opened.group.conv is not None:
+        return []
     lead = [0] * opened.group.lead
     attributes: dict[str, list[int]] = {}
     for i, (member, site) in enumerate(zip(opened.group.members, opened.sites, strict=True)):

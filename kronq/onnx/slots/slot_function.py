@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from kronq.onnx.branch.function_body import DOMAIN, FunctionBody
+from kronq.onnx.graph.convolution import Convolution
+from kronq.onnx.slots.conv_slot import make_conv_slot
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,18 @@ class SlotSignature:
         targets: For each member, the base output that it adds to.
         fused: For each member, whether it is one part of that output, padded to all of it.
         dtype: Type that the base computes in; slots compute in float32.
+        conv: How the one member reads its input, where it is a convolution.
     """
 
     targets: tuple[int, ...]
     fused: tuple[bool, ...]
     dtype: ir.DataType
+    conv: Convolution | None = None
 
     @property
     def name(self) -> str:
         name = f"KronSlots_{len(self.targets)}"
+        name = name if self.conv is None else f"KronConvSlots_{self.conv.name}"
         name += f"_fused_{'_'.join(map(str, self.targets))}" if any(self.fused) else ""
         return name + ("" if self.dtype == ir.DataType.FLOAT else f"_{self.dtype.name.lower()}")
 
@@ -39,7 +44,10 @@ def add_slot_function(model: ir.Model, signature: SlotSignature, opset: int) -> 
         opset: Version of ONNX's operators in the body.
     """
     if (DOMAIN, signature.name, "") not in model.functions:
-        function = _make_slot_function(signature, opset)
+        if signature.conv is None:
+            function = _make_slot_function(signature, opset)
+        else:
+            function = make_conv_slot(signature.conv, signature.dtype, signature.name, opset)
         model.functions[function.identifier()] = function
     return signature.name
 

@@ -15,10 +15,11 @@ from kronq.onnx.graph.join_parts import join_parts
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.matched_base import MatchedBase
-from kronq.onnx.slots.slot_spec import SlotGroup, SlotMember
+from kronq.onnx.slots.slot_spec import SlotGroup, SlotKernel, SlotMember
 
 _Member = tuple[str, Site]
-_Input = tuple[ir.Value | None, ir.DataType]
+_Input = tuple[ir.Value | None, ir.DataType, ir.Node | None]
+"""What a group reads, and the type that it computes in; a convolution is a group of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def group_layers(base: MatchedBase, most_nodes: int | None) -> Iterator[OpenGrou
     _refuse_repeated(matches)
     return (
         _describe_group(some, dtype, base.adapter)
-        for (_, dtype), members in _members_by_input(matches).items()
+        for (_, dtype, _), members in _members_by_input(matches).items()
         for some in _split_members(members, most_nodes)
     )
 
@@ -85,7 +86,8 @@ def _refuse_repeated(matches: Matches) -> None:
 def _members_by_input(matches: Matches) -> dict[_Input, list[_Member]]:
     groups: dict[_Input, list[_Member]] = {}
     for layer, (site,) in matches.items():
-        groups.setdefault((site.x, site.dtype), []).append((layer, site))
+        alone = site.node if site.conv is not None else None
+        groups.setdefault((site.x, site.dtype, alone), []).append((layer, site))
     return groups
 
 
@@ -106,5 +108,8 @@ def _describe_group(members: list[_Member], dtype: ir.DataType, adapter: Adapter
             "activations of unknown rank can have no slot", layer=name, hint="use {form=branch}"
         )
     slot_members = tuple(SlotMember(layer=n, d_out=adapter[n].shape[0]) for n, _ in members)
-    group = SlotGroup(name=name, d_in=first.shape[1], lead=rank - 1, members=slot_members)
+    conv, lead = None, rank - 1
+    if first.conv is not None:
+        conv, lead = SlotKernel(sizes=first.conv.kernel, groups=first.conv.groups), 1
+    group = SlotGroup(name=name, d_in=first.shape[1], lead=lead, members=slot_members, conv=conv)
     return OpenGroup(group, [site for _, site in members], dtype, x)

@@ -6,6 +6,7 @@ Layers that read the same input are one group, and share the reshape and the pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -85,6 +86,9 @@ def _group_inputs(groups: Sequence[SlotGroup], factors: GroupFactors) -> Iterato
     """Yields all inputs of groups whose factors have the same shapes."""
     first, float32 = groups[0], np.dtype(np.float32)
     shape = [*[0] * first.lead, factors.a_in, factors.b_in]
+    if first.conv is not None:
+        channels = factors.b_in // math.prod(first.conv.sizes)
+        shape = [-1, channels, *[0] * len(first.conv.sizes)]
     yield _repeat([group.shape_name for group in groups], shape)
     for m, (a, left, _) in enumerate(factors.members):
         layers = [group.members[m].layer for group in groups]
@@ -93,10 +97,19 @@ def _group_inputs(groups: Sequence[SlotGroup], factors: GroupFactors) -> Iterato
             yield InputStack(names, stack.shape[1:], float32, make)
     rights = [right for _, _, right in factors.members]
     ranks = [right.shape[2] for right in rights]
+    if first.conv is not None:
+        weight = (ranks[0], channels, *first.conv.sizes)
+        names = [group.b2_name for group in groups]
+        yield InputStack(names, weight, float32, partial(_turned, rights[0]))
+        return
     b2_names, b2_shape = [group.b2_name for group in groups], (factors.b_in, sum(ranks))
     yield InputStack(b2_names, b2_shape, float32, partial(_side_by_side, rights))
     if first.ranks_name is not None:
         yield _repeat([str(group.ranks_name) for group in groups], ranks)
+
+
+def _turned(stack: LazyStack) -> list[F32]:
+    return [np.ascontiguousarray(stack.make().swapaxes(1, 2))]
 
 
 def _side_by_side(stacks: Sequence[LazyStack]) -> list[F32]:

@@ -7,11 +7,21 @@ or, where the graph has compiled operators (``kernel``), one input holds those o
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from kronq import limits
 from kronq.errors import FormatError, StrPath, UnsupportedError
@@ -40,14 +50,29 @@ class SlotMember(BaseModel):
     d_out: Size
 
 
+class SlotKernel(BaseModel):
+    """What a slot's factors have to know of a convolution.
+
+    Attributes:
+        sizes: Sizes of the kernel.
+        groups: Groups of channels; with more than one the slot takes exact LoRAs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)]
+    groups: Size = 1
+
+
 class SlotGroup(BaseModel):
-    """Layers that read the same input.
+    """Layers that read the same input; of a convolution always one.
 
     Attributes:
         name: Name of the first layer.
-        d_in: Width of the input.
-        lead: Dimensions of the activations before the last one.
+        d_in: Width of the input; of a convolution d_in·K.
+        lead: Dimensions of the activations before the last one; of a convolution 1, the images.
         members: The layers, in the order of their columns in B2.
+        conv: The kernel of a convolution.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,15 +81,36 @@ class SlotGroup(BaseModel):
     d_in: Size
     lead: Annotated[int, Field(ge=0)]
     members: Annotated[tuple[SlotMember, ...], FailFast(), Field(min_length=1)]
+    conv: SlotKernel | None = None
+
+    @model_validator(mode="after")
+    def _check_kernel(self) -> SlotGroup:
+        if self.conv and (self.d_in % math.prod(self.conv.sizes) or len(self.members) > 1):
+            raise ValueError("a convolution has whole channels, and one layer")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_kernel(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves ``conv`` out of linear groups, whose description is older than it."""
+        data: dict[str, Any] = serialize(self)
+        if self.conv is None:
+            data.pop("conv", None)
+        return data
 
     @property
     def b2_name(self) -> str:
-        """Input that holds B2ᵀ of all members side by side, [b_in, Σ rank]."""
+        """Input that holds B2ᵀ of all members side by side, [b_in, Σ rank].
+
+        Of a convolution B2 as a weight, [rank, channels, *kernel].
+        """
         return f"{self.name}.kronq.B2"
 
     @property
     def shape_name(self) -> str:
-        """Input that holds the shape which activations take for A ⊗ B, [lead + 2]."""
+        """Input that holds the shape which activations take for A ⊗ B, [lead + 2].
+
+        Of a convolution one dimension more than the kernel has: blocks of channels are images.
+        """
         return f"{self.name}.kronq.shape"
 
     @property
@@ -93,7 +139,7 @@ class SlotSpec(BaseModel):
     """The slots of a graph, as ``kronq_slots.json`` in its folder describes them.
 
     Attributes:
-        version: Version of this description.
+        version: Version of this description: 2 where there are convolutions, else 1.
         groups: In the order of the graph.
         kernel: Name of the library with the graph's compiled operators; None for ONNX's own.
     """
@@ -127,8 +173,10 @@ class SlotSpec(BaseModel):
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
         read_json(file)  # for what pydantic allows: names that occur twice
-        if spec.version != 1:
-            raise UnsupportedError("unknown version", path=file, found=spec.version, expected=1)
+        if spec.version not in (1, 2):
+            raise UnsupportedError(
+                "unknown version", path=file, found=spec.version, expected="1, 2"
+            )
         for group in spec.groups:
             limits.DIMENSIONS.check(group.lead, file, group.name)
         return spec
@@ -147,5 +195,10 @@ class SlotSpec(BaseModel):
 
     @cached_property
     def layers(self) -> dict[str, tuple[int, int]]:
-        """Layer → (d_out, d_in)."""
+        """Layer → (d_out, d_in); of a convolution (d_out, d_in·K)."""
         return {m.layer: (m.d_out, g.d_in) for g in self.groups for m in g.members}
+
+    @cached_property
+    def kernels(self) -> dict[str, tuple[int, ...]]:
+        """Convolution → sizes of its kernel."""
+        return {m.layer: g.conv.sizes for g in self.groups if g.conv for m in g.members}

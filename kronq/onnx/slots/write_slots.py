@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from kronq.model.plain import refuse_kernels
 from kronq.onnx.base_folder import MODEL, copy_data
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.slots.kernel import build_library
@@ -28,7 +27,6 @@ def write_slots(base: MatchedBase, folder: Path, *, compiled: bool) -> WrittenFo
     Raises:
         UnsupportedError: The base takes no slots, or there is no C compiler.
     """
-    refuse_kernels(base.adapter, "the slots form")
     base = base.copy()
     library = build_library() if compiled else None
     copy_data(base.model, base.file, folder)

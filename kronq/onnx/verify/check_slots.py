@@ -10,8 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kronq.model.adapter import Adapter
+from kronq.model.matrix import F32
 from kronq.onnx.export_report import Difference
-from kronq.onnx.slots.slot_spec import SlotSpec, a_name, b1_name
+from kronq.onnx.slots.slot_spec import SlotGroup, SlotSpec, a_name, b1_name
 from kronq.onnx.verify.difference import (
     ROWS,
     TOLERANCES,
@@ -41,7 +42,7 @@ def check_slots(
     worst = Difference(tolerance=TOLERANCES[ir.DataType.FLOAT])
     for group in spec.groups:
         x = rng.standard_normal((ROWS, group.d_in)).astype(np.float32)
-        h = x.reshape(ROWS, *factors[group.shape_name][-2:]) @ factors[group.b2_name]
+        h = _multiply_b2(x, factors, group)
         ends: list[int] = []
         if group.ranks_name:
             ends = np.cumsum(factors[group.ranks_name])[:-1].tolist()
@@ -54,3 +55,12 @@ def check_slots(
                 refuse_difference(difference, "the factors of a slot differ from the normal form")
                 worst = larger_difference(worst, difference)
     return worst
+
+
+def _multiply_b2(x: F32, factors: Mapping[str, NDArray[Any]], group: SlotGroup) -> NDArray[Any]:
+    """Returns blocks of x times B2ᵀ; of a convolution x is a patch of its input."""
+    b2 = factors[group.b2_name]
+    if group.conv is None:
+        return np.asarray(x.reshape(ROWS, *factors[group.shape_name][-2:]) @ b2)
+    a_in = factors[a_name(group.members[0].layer)].shape[1]
+    return np.asarray(x.reshape(ROWS, a_in, -1) @ b2.reshape(len(b2), -1).T)

@@ -18,6 +18,8 @@ pytest.importorskip("lycoris")
 import kronq  # noqa: E402
 from kronq.errors import KronqError, MismatchError  # noqa: E402
 from kronq.model.adapter import Adapter  # noqa: E402
+from kronq.onnx.slots.slot_inputs import slot_inputs  # noqa: E402
+from kronq.onnx.slots.slot_spec import SPEC, SlotSpec  # noqa: E402
 from tests.onnx import bases  # noqa: E402
 from tests.onnx.images import layers  # noqa: E402
 
@@ -25,16 +27,22 @@ EXACT = 3e-6
 """Of max |found − wanted| ÷ max |wanted|."""
 
 
-def run(model: Path, x: np.ndarray) -> np.ndarray:
+def run(model: Path, x: np.ndarray, more: dict[str, np.ndarray] | None = None) -> np.ndarray:
     session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return session.run(None, {"x": x} | (more or {}))[0]
+
+
+def filled(adapter: Adapter, folder: Path) -> dict[str, np.ndarray]:
+    """The inputs of the slots, where there are any."""
+    found = (folder / SPEC).is_file()
+    return slot_inputs(adapter, SlotSpec.read(folder)) if found else {}
 
 
 def apart(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("form", ["branch", "merged"])
+@pytest.mark.parametrize("form", ["branch", "merged", "slots"])
 @pytest.mark.parametrize("family", layers.FAMILIES)
 @pytest.mark.parametrize("geometry", layers.GEOMETRIES)
 def test_outputs_are_those_of_lycoris(
@@ -49,7 +57,9 @@ def test_outputs_are_those_of_lycoris(
 
     report = kronq.export_onnx(adapter, base, tmp_path / "out", form=form)
 
-    found = run(tmp_path / "out" / "model.onnx", x.numpy())
+    if form == "slots":
+        assert np.array_equal(run(tmp_path / "out" / "model.onnx", x.numpy()), run(base, x.numpy()))
+    found = run(tmp_path / "out" / "model.onnx", x.numpy(), filled(adapter, tmp_path / "out"))
     assert apart(found, wanted) < EXACT < 1e-3 < apart(plain, wanted)
     assert report.matched == {"name": 1}
     assert report.verification.layers.relative < 1e-5
@@ -69,9 +79,10 @@ def test_codes_of_four_bits_and_half_precision(tmp_path: Path) -> None:
         weight = half.weight.float() + delta
         bias = half.bias.float()
         wanted = torch.nn.functional.conv2d(x.float(), weight, bias, stride=2, padding=1).numpy()
-    for form in ("branch", "merged"):
+    for form in ("branch", "merged", "slots"):
         kronq.export_onnx(adapter, base, tmp_path / form, form=form)
-        found = run(tmp_path / form / "model.onnx", x.numpy()).astype(np.float32)
+        more = filled(adapter, tmp_path / form)
+        found = run(tmp_path / form / "model.onnx", x.numpy(), more).astype(np.float32)
         assert apart(found, wanted) < 3e-3
 
 
