@@ -1,24 +1,20 @@
 """Gaussian rate–distortion bound of an adapter: the least error that a number of bits allows.
 
-The model: every layer is ΔW = Σ w_k · Â ⊗ (u_k·v_kᵀ) over B's singular components, with
-w_k = |scale|·‖A‖·s_k and Â = A/‖A‖. A and w_k are known for free; the m entries of u_k and the n
-entries of v_k are independent Gaussians of variance 1/m and 1/n. A code that leaves x of u_k's
-squared norm and y of v_k's as squared error (each within 0 … 1) has the rate and the distortion
+The model of a layer ΔW = scale · A ⊗ B: A and B are independent, each a Gaussian factor of known
+norm (kronq/report/factor_bound.py). A code that leaves the share a of A's squared norm and b of B's
+as squared error, and reconstructs conditional means (⟨A,Â⟩ = ‖Â‖² = (1−a)·‖A‖²), has the distortion
 
-    m/2·log2(1/x) + n/2·log2(1/y) bits        w_k²·(1 − (1−x)·(1−y)) = w_k²·(x + y − x·y).
+    ‖ΔW − ΔŴ‖² = ‖ΔW‖²·(1 − (1−a)·(1−b)) = ‖ΔW‖²·(a + b − a·b).
 
-The distortion is exact for reconstruction by conditional means (E⟨u,û⟩ = E‖û‖² = 1 − x), and no
-code of the pair does better when m and n are large. To first order it is w_k²·(x + y), which is
-classical reverse water-filling over sources of variance w_k²/m and w_k²/n; but that counts 2·w_k²
-for a component that is left out, where the error is w_k². So below about 2 bits per weight the
-first order is no bound.
+To first order that is scale²·(‖B‖²·‖A−Â‖² + ‖A‖²·‖B−B̂‖²): reverse water-filling over the entries
+of both factors. With one Lagrange multiplier θ for all layers, each layer minimizes
 
-The least distortion for given bits, with one Lagrange multiplier θ for all components, is
+    ‖ΔW‖²·(1 − (1−a)·(1−b)) + θ·2·ln2·(bits of A + bits of B),
 
-    x·(1−y) = α = θ·m/w_k²        y·(1−x) = β = θ·n/w_k²
-
-which has a closed form; a component is left out (x = y = 1) where that is better. The bound is the
-lower convex hull of the points for all θ. Its limits are in docs/explanation/bound.md.
+so that A is coded at the price θ / (‖ΔW‖²·(1−b)) of its own relative error and B at the price
+θ / (‖ΔW‖²·(1−a)). The two are solved in turn from a = b = 0, from where both only rise, to the
+solution of least a and b; the layer is left out where that is better. Its limits are in
+docs/explanation/bound.md.
 """
 
 from __future__ import annotations
@@ -28,58 +24,62 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kronq.errors import check_type
 from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.delta import F64, Delta
-from kronq.model.small_svd import singular_values
+from kronq.model.delta import F64, ONE, Delta
 from kronq.model.squared_norms import squared_norms
+from kronq.report.factor_bound import NATS, FactorBound, spectrum
 
-_MAX_SPECTRUM = 512
-"""Rows and columns beyond which a whole B counts entry by entry; its spectrum takes too long."""
-
-_BISECTIONS = 64
+_BISECTIONS = 54
+_TURNS = 60
+_SETTLED = 1e-13
+_NOTHING = 1e-9
+"""Share of a factor's squared norm, kept, that is only what rounding makes of none."""
 _DB = 10 / math.log(10)
-_NATS = 2 * math.log(2)
-"""Weight of a bit beside a distortion in units of θ: n/2·log2(1/x) bits · 2·ln 2 = n·ln(1/x)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Point:
-    """Point of the hull with slope θ; ``loss`` is the squared error of ΔW over θ."""
+    """Point of the hull with slope θ.
+
+    Attributes:
+        log_theta: ln θ.
+        loss: Squared error of ΔW over θ.
+        bits: Of all layers.
+        b_kept: 1 − b of every layer.
+    """
 
     log_theta: float
     loss: float
     bits: float
+    b_kept: F64
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianBound:
-    """Bound of an ideal code of Gaussian factors with given singular components.
+    """Bound of an ideal code of layers whose A and B are Gaussian.
 
     Bits are those of all layers together: 8 · the bytes of the file. Computations are in
     logarithms, so that any number of bits per weight is in range.
 
     Attributes:
-        energy: w_k² [components], above 0, of all layers.
-        rows: m [components].
-        cols: n [components].
-        layer: Index of each component's layer [components]: 0, 1, … without gaps.
+        energy: ‖ΔW‖² [layers], above 0.
+        a: The layers' A, relative to its norm; without components where A = 1, which is free.
+        b: The layers' B.
     """
 
     energy: F64
-    rows: F64
-    cols: F64
-    layer: NDArray[np.intp]
+    a: FactorBound
+    b: FactorBound
 
     def snr_db(self, bits: float) -> float:
         """Returns the largest SNR of ΔW, in dB, that ``bits`` bits allow."""
         if bits <= 0 or not self.energy.size:
             return 0.0
         point = self._search(lambda point: point.bits > bits)
-        loss = point.loss + (point.bits - bits) * _NATS  # along the hull, which has slope θ here
+        loss = point.loss + (point.bits - bits) * NATS  # along the hull, which has slope θ here
         return _DB * (math.log(self.energy.sum()) - math.log(loss) - point.log_theta)
 
     def bits(self, relative_error: float) -> float:
@@ -90,57 +90,67 @@ class GaussianBound:
             return math.inf
         target = math.log(self.energy.sum()) + 2 * math.log(relative_error)
         point = self._search(lambda point: math.log(point.loss) + point.log_theta < target)
-        return point.bits + (point.loss - math.exp(target - point.log_theta)) / _NATS
+        return point.bits + (point.loss - math.exp(target - point.log_theta)) / NATS
 
     def _search(self, low: Callable[[_Point], bool]) -> _Point:
         """Finds the point with the largest θ for which ``low`` holds, by bisection."""
-        above = float(np.log(self.energy).max())  # nothing is coded: α and β are 1 or more
-        below, step = above, 1.0
-        while not low(self._at(below)):
-            below, step = below - step, 2 * step
+        above = float(np.log(self.energy).max())  # nothing is coded
+        step, everything = 1.0, np.ones_like(self.energy)
+        point = self._at(above, everything)
+        while not low(point):
+            point = self._at(point.log_theta - step, everything)
+            step *= 2
         for _ in range(_BISECTIONS):
-            middle = (below + above) / 2
-            if low(self._at(middle)):
-                below = middle
+            # What a smaller θ keeps is at least what this one does.
+            middle = self._at((point.log_theta + above) / 2, point.b_kept)
+            if low(middle):
+                point = middle
             else:
-                above = middle
-        return self._at(below)
+                above = middle.log_theta
+        return point
 
-    def _at(self, log_theta: float) -> _Point:
-        """Minimizes loss + θ·2·ln 2·bits in every layer, by components or by entries of B."""
-        loss, nats = (np.bincount(self.layer, part) for part in self._components(log_theta))
-        whole_loss, whole_nats = self._entries(log_theta)
-        whole = whole_loss + whole_nats < loss + nats
+    def _at(self, log_theta: float, most: F64) -> _Point:
+        """Minimizes loss + θ·2·ln 2·bits in every layer.
+
+        Args:
+            log_theta: ln θ.
+            most: No less than the 1 − b of every layer's solution.
+        """
+        log_price = log_theta - np.log(self.energy)
+        left_out = np.exp(np.minimum(-log_price, 700))
+        b_kept = most
+        for _ in range(_TURNS):
+            log_price_of_a = log_price - _log(b_kept)
+            a_loss, a_nats = self.a.at(log_price_of_a)
+            a_kept = _kept(a_loss, log_price_of_a)
+            log_price_of_b = log_price - _log(a_kept)
+            b_loss, b_nats = self.b.at(log_price_of_b)
+            last, b_kept = b_kept, _kept(b_loss, log_price_of_b)
+            if not self.a.energy.size or np.abs(b_kept - last).max() < _SETTLED:
+                break
+        kept = (a_kept > 0) & (b_kept > 0)
+        # (a + (1−a)·b) / θ, with a and b in units of their own prices
+        loss = a_loss / np.where(kept, b_kept, 1) + b_loss
+        nats = a_nats + b_nats
+        kept &= loss + nats < left_out
         return _Point(
             log_theta,
-            float(np.where(whole, whole_loss, loss).sum()),
-            float(np.where(whole, whole_nats, nats).sum()) / _NATS,
+            float(np.where(kept, loss, left_out).sum()),
+            float(np.where(kept, nats, 0).sum()) / NATS,
+            b_kept,
         )
 
-    def _components(self, log_theta: float) -> tuple[F64, F64]:
-        """Returns loss/θ and 2·ln 2·bits of every component."""
-        m, n = self.rows, self.cols
-        log_alpha = log_theta + np.log(m) - np.log(self.energy)
-        log_beta = log_theta + np.log(n) - np.log(self.energy)
-        alpha, beta = (np.exp(np.minimum(log, 0)) for log in (log_alpha, log_beta))
-        coded = np.sqrt(alpha) + np.sqrt(beta) <= 1  # else the two equations have no solution
-        alpha, beta = np.where(coded, alpha, 0), np.where(coded, beta, 0)
-        root = np.sqrt(np.maximum((1 + alpha - beta) ** 2 - 4 * alpha, 0))
-        # x = α·c and y = β·d, written so that nothing cancels or underflows where α is tiny.
-        c, d = 2 / (1 + alpha - beta + root), 2 / (1 + beta - alpha + root)
-        loss = m * c + n * d - m * c * beta * d
-        nats = -m * (log_alpha + np.log(c)) - n * (log_beta + np.log(d))
-        left_out = m * np.exp(np.minimum(-log_alpha, 700))
-        coded &= loss + nats < left_out
-        return np.where(coded, loss, left_out), np.where(coded, nats, 0)
 
-    def _entries(self, log_theta: float) -> tuple[F64, F64]:
-        """Returns loss/θ and 2·ln 2·bits of every layer, with m·n independent entries of B."""
-        first = np.unique(self.layer, return_index=True)[1]
-        count = self.rows[first] * self.cols[first]
-        log_alpha = log_theta + np.log(count) - np.log(np.bincount(self.layer, self.energy))
-        nats = count * np.maximum(-log_alpha, 0)
-        return count * np.exp(-np.maximum(log_alpha, 0)), nats
+def _kept(loss: F64, log_price: F64) -> F64:
+    """Returns the share of a factor's squared norm that is not error."""
+    kept: F64 = 1 - loss * np.exp(np.minimum(log_price, 700))
+    return np.where(kept > _NOTHING, kept, 0)
+
+
+def _log(kept: F64) -> F64:
+    """Returns the logarithm of a share that is kept; of nothing, that of next to nothing."""
+    logarithm: F64 = np.log(np.maximum(kept, 1e-300))
+    return logarithm
 
 
 @small_matrices()
@@ -159,46 +169,24 @@ def gaussian_bound(adapter: Adapter) -> GaussianBound:
     """
     check_type("adapter", adapter, Adapter)
     check_finite(adapter)
-    components = [(delta, _component_norms(delta)) for delta in adapter.values()]
-    layers = [(delta, energy) for delta, energy in components if energy.size]
-    count = [energy.size for _, energy in layers]
-    # Rows and columns of B that cropping removes altogether do not count.
-    rows = [min(delta.b.shape[0], delta.shape[0]) for delta, _ in layers]
-    cols = [min(delta.b.shape[1], delta.shape[1]) for delta, _ in layers]
+    spectra = [(spectrum(d.a, d.a.shape), spectrum(d.b, _used(d))) for d in adapter.values()]
+    norms = np.array([_norm(d, *each) for d, each in zip(adapter.values(), spectra, strict=True)])
+    layers = [(d, each) for d, each, n in zip(adapter.values(), spectra, norms, strict=True) if n]
     return GaussianBound(
-        np.concatenate([np.zeros(0), *(energy for _, energy in layers)]),
-        np.repeat(np.array(rows, np.float64), count),
-        np.repeat(np.array(cols, np.float64), count),
-        np.repeat(np.arange(len(layers)), count),
+        norms[norms > 0],
+        FactorBound.create([a for _, (a, _) in layers], [d.a.shape for d, _ in layers]),
+        FactorBound.create([b for _, (_, b) in layers], [_used(d) for d, _ in layers]),
     )
 
 
-def _component_norms(delta: Delta) -> F64:
-    """Returns w_k² of a layer, without zeros, which rounding makes 1e-16 of the largest.
+def _used(delta: Delta) -> tuple[int, int]:
+    """Returns B's shape without rows and columns that cropping removes altogether."""
+    (rows, cols), (d_out, d_in) = delta.b.shape, delta.shape
+    return min(rows, d_out), min(cols, d_in)
 
-    Their sum is ‖ΔW‖²; a cropped layer counts as an uncropped one of the same norm.
-    """
-    left, right = delta.b.float32()
-    b1 = left[: delta.shape[0]].astype(np.float64)
-    if right is None:
-        energy: F64 = _squared_singular_values(b1[:, : delta.shape[1]])
-    else:
-        b2 = right[:, : delta.shape[1]].astype(np.float64)
-        energy = singular_values(b1, b2) ** 2
-    energy = energy[energy > energy.max() * 1e-14]
+
+def _norm(delta: Delta, a: F64, b: F64) -> float:
+    """Returns ‖ΔW‖²; a cropped layer counts as an uncropped one of the same norm."""
     if delta.shape != delta.full_shape:
-        total = squared_norms(delta, delta).reference
-        weight = total / float(energy.sum()) if energy.size else 0.0
-    else:
-        weight = float(np.linalg.norm(delta.a.float64()) * delta.scale) ** 2
-    weighted: F64 = energy * weight
-    return weighted[weighted > 0]
-
-
-def _squared_singular_values(b: F64) -> F64:
-    """Returns the squared singular values of a whole B; of a large one, their mean instead."""
-    small = min(b.shape)
-    if small > _MAX_SPECTRUM:
-        return np.full(small, float(np.vdot(b, b)) / small)
-    gram: F64 = b @ b.T if b.shape[0] == small else b.T @ b
-    return np.asarray(np.linalg.eigvalsh(gram), np.float64)
+        return squared_norms(delta, delta).reference
+    return float((1.0 if delta.a is ONE else a.sum()) * b.sum()) * delta.scale**2
