@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.model.delta import F64
+
+Factor = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +29,11 @@ class KroneckerBlock:
     terms: tuple[tuple[F64, F64], ...]
 
     def apply(self, x: F64) -> F64:
-        """Returns the block times x [cols, n]."""
-        shape = self.terms[0][0].shape[1], self.terms[0][1].shape[1]
-        blocks = x.reshape(*shape, -1)
+        """Returns the block times x [cols, n], multiplied in the precision of the terms."""
+        a, c = self.terms[0]
+        blocks = x.astype(c.dtype, copy=False).reshape(a.shape[1], c.shape[1], -1)
         product = sum(np.tensordot(a, c @ blocks, axes=(1, 0)) for a, c in self.terms)
-        return np.asarray(product).reshape(-1, blocks.shape[2])
+        return np.asarray(product, dtype=np.float64).reshape(-1, blocks.shape[2])
 
     def transposed(self) -> KroneckerBlock:
         return KroneckerBlock(self.cols, self.rows, tuple((a.T, c.T) for a, c in self.terms))
@@ -50,6 +54,19 @@ class BlockMatrix:
     @property
     def transposed(self) -> BlockMatrix:
         return BlockMatrix(self.shape[::-1], tuple(block.transposed() for block in self.blocks))
+
+    @property
+    def largest_term(self) -> int:
+        """Entries of the largest C."""
+        return max(c.size for block in self.blocks for _, c in block.terms)
+
+    def astype(self, dtype: type[np.floating[Any]]) -> BlockMatrix:
+        """Returns K with terms of another precision."""
+        blocks = (
+            replace(block, terms=tuple((a.astype(dtype), c.astype(dtype)) for a, c in block.terms))
+            for block in self.blocks
+        )
+        return BlockMatrix(self.shape, tuple(blocks))
 
     def apply(self, x: F64) -> F64:
         """Returns K·x [rows, n] for x [cols, n]."""

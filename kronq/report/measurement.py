@@ -10,6 +10,7 @@ from typing import Any
 from kronq import __version__
 from kronq.errors import MismatchError, check_type
 from kronq.io.blas import small_matrices
+from kronq.io.threads import map_large
 from kronq.model.activation_norms import projected_activation_norms
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import Delta
@@ -105,12 +106,14 @@ def _measure_layers(
 ) -> dict[str, LayerSums]:
     costs = coding_costs(quantized)
     sizes = dict(zip(costs, round_to_bytes([*costs.values()]), strict=True))
-    layers = {}
-    for name, delta in reference.items():
+
+    def measure_one(name: str) -> LayerSums:
         moment = None if second_moments is None else second_moments[name]
         size = sizes[name], costs[name]
-        layers[name] = _measure_layer(name, delta, quantized[name], moment, size)
-    return layers
+        return _measure_layer(name, reference[name], quantized[name], moment, size)
+
+    values = reference.parameters / len(reference)
+    return dict(zip(reference, map_large(measure_one, reference, values=values), strict=True))
 
 
 def _measure_layer(

@@ -6,7 +6,6 @@ Every level is chosen with its code's cost in mind: distortion + λ · bits, lea
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.io.threads import THREADS
 from kronq.model.matrix import F32
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, STATES, levels_from_codes
 
 _CHUNK = 1024
 """Lanes searched at once."""
-_THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 _NO_PATH = 1e30
 
 
@@ -81,7 +80,7 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
         levels = levels_from_codes(chosen, odd)
         return np.where(values[lanes].T < 0, -levels, levels).T, odd.T
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(search, range(0, len(values), _CHUNK)))
     return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
