@@ -18,7 +18,7 @@ _PARTS = (
     *("alpha", "dora_scale", "scalar"),
 )
 _KEY = re.compile(rf"(?P<layer>.+)\.(?P<part>{'|'.join(map(re.escape, _PARTS))})")
-_CARRIED = re.compile(r".+\.(diff|diff_b|w_norm|b_norm|set_weight)|bundle_emb\..+")
+CARRIED = re.compile(r".+\.(diff|diff_b|w_norm|b_norm|set_weight)|bundle_emb\..+")
 """Trained parts that are no ΔW of a layer."""
 _ALGORITHMS = (
     ("GLoRA", re.compile(r"(.+)\.(a1|a2|b1|b2|bm)\.weight")),
@@ -85,7 +85,7 @@ def split_keys(file: Tensors) -> tuple[dict[str, LayerKeys], list[str]]:
                     layer=match["layer"],
                     found=listing([other, tensor]),
                 )
-        elif _CARRIED.fullmatch(tensor):
+        elif CARRIED.fullmatch(tensor):
             carried.append(tensor)
         else:
             unknown.append(tensor)

@@ -28,6 +28,10 @@ FORMS: Mapping[str, Form] = {
     "lora": Form(
         "peft", "a PEFT folder with the exact LoRA, for programs that know no LoKr", True, True
     ),
+    "lycoris": Form("lycoris", "a LyCORIS file, for ComfyUI and LyCORIS"),
+    "kohya-lora": Form(
+        "lycoris", "a LoRA file of kohya's scripts, LoCon on convolutions", lora=True
+    ),
     "gguf": Form("gguf_adapter", "llama.cpp's adapter file, a LoRA", lora=True),
 }
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

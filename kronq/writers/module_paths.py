@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,33 +10,37 @@ from pathlib import Path
 from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
+from kronq.model.delta import Delta
 from kronq.model.flat_names import flatten, is_flat, strip_prefix
 from kronq.model.layer_names import natural_key
 
 _ENCODER = re.compile(r"te\d*\.")
 _WEIGHT = ".weight"
+_PARTS = ("unet", "transformer")
+"""Folders of a pipeline whose modules an adapter names without a front."""
 
 
 def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
     """Returns the adapter with the base's module paths in place of flattened names.
 
+    The base also tells convolutions of size one, whose factors look like a linear layer's.
+
     Args:
         adapter: Any adapter.
-        base: A folder with the base's safetensors files; anything else tells no paths.
+        base: A folder with the base's safetensors files, or a pipeline's folder; anything else
+            tells nothing.
 
     Raises:
         MismatchError: Layers are not in the base, are twice in it, or share a place.
         FormatError: A file of the base is damaged.
     """
-    flat = [name for name in adapter if is_flat(name)]
-    files = sorted(Path(base).glob("*.safetensors")) if base and flat else []
-    if not files:
+    shapes = _weight_shapes(base) if base else {}
+    if not shapes:
         return adapter
+    flat = [name for name in adapter if is_flat(name)]
     paths: dict[str, set[str]] = {}
-    for file in files:
-        for tensor in open_tensors(file).entries:
-            path = tensor.removesuffix(_WEIGHT)
-            paths.setdefault(flatten(path), set()).add(path)
+    for path in shapes if flat else ():
+        paths.setdefault(flatten(path), set()).add(path)
     found = {name: paths.get(strip_prefix(name), set()) for name in flat}
     uncertain = [name for name, places in found.items() if len(places) != 1]
     if uncertain:
@@ -48,11 +53,34 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
     names = {name: found[name].copy().pop() if name in found else name for name in adapter}
     if len(set(names.values())) != len(names):
         raise MismatchError("two layers have one place in the base", path=base)
-    layers = {names[name]: delta for name, delta in adapter.items()}
+    layers = {
+        names[name]: _with_kernel(delta, shapes.get(names[name])) for name, delta in adapter.items()
+    }
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
-    keys = {names[name]: adapter.origin.keys.get(name, name) for name in flat}
-    origin = replace(adapter.origin, keys={**adapter.origin.keys, **keys})
-    return replace(adapter, layers=ordered, origin=origin)
+    keys = {names[name]: key for name, key in adapter.origin.keys.items()}
+    keys |= {names[name]: adapter.origin.keys.get(name, name) for name in flat}
+    return replace(adapter, layers=ordered, origin=replace(adapter.origin, keys=keys))
+
+
+def _weight_shapes(base: str) -> dict[str, tuple[int, ...]]:
+    """Returns module → shape of its weight, of a model's folder or of a pipeline's."""
+    folder = Path(base)
+    files = sorted(folder.glob("*.safetensors"))
+    for part in () if files else _PARTS:
+        files += sorted((folder / part).glob("*.safetensors"))
+    return {
+        tensor.removesuffix(_WEIGHT): tuple(entry.shape)
+        for file in files
+        for tensor, entry in open_tensors(file).entries.items()
+    }
+
+
+def _with_kernel(delta: Delta, weight: tuple[int, ...] | None) -> Delta:
+    """Returns the layer as a convolution of size one, where the base's weight is one."""
+    if delta.kernel or weight is None or len(weight) < 3 or weight != (*delta.shape, *weight[2:]):
+        return delta
+    kernel = weight[2:]
+    return replace(delta, kernel=kernel) if math.prod(kernel) == 1 else delta
 
 
 def refuse_unknown_paths(adapter: Adapter) -> None:

@@ -1,0 +1,160 @@
+"""Files of LyCORIS and of kohya's scripts: LoKr, and LoRA (LoCon on convolutions).
+
+The scale of LoKr is multiplied into w1 and α is the rank: 1 by every reader's rule. LoRA keeps its
+factors and its α, which every reader divides by the rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as serialize
+
+from kronq.errors import UnsupportedError, listing
+from kronq.model.adapter import Adapter
+from kronq.model.delta import F64, ONE, Delta, Product
+from kronq.readers.lycoris_keys import CARRIED
+from kronq.writers.balance import balance_quantized
+from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.lora_factors import LoraLayer, lora_layers
+from kronq.writers.source_keys import source_keys
+
+_FRONTS = {"lycoris": "lycoris_", "kohya-lora": "lora_unet_"}
+
+
+@dataclass(frozen=True, eq=False)
+class LycorisFile(Contents):
+    """Contents of the file.
+
+    Attributes:
+        metadata: Of the safetensors file.
+    """
+
+    metadata: dict[str, str]
+
+
+def build(adapter: Adapter, request: Request) -> LycorisFile:
+    """Builds the file of ``--to lycoris`` or ``--to kohya-lora``.
+
+    Raises:
+        UnsupportedError: Layers are cropped, two have one key, or carried parts have no place.
+    """
+    loras = _loras(adapter, all_layers=request.to == "kohya-lora")
+    _refuse_cropped(adapter, [name for name in adapter if name not in loras])
+    _refuse_carried(adapter)
+    balanced = balance_quantized(adapter)
+    tensors: dict[str, NDArray[Any]] = {}
+    ranks = {}
+    for name, key in source_keys(adapter, _FRONTS[request.to]).items():
+        delta = balanced[name]
+        lora = loras.get(name)
+        parts, alpha = _lokr_parts(delta) if lora is None else _lora_parts(delta, lora)
+        ranks[name] = delta.rank if lora is None else lora.rank
+        for part, value in parts.items():
+            tensors[f"{key}.{part}"] = cast(value, request.dtype, name)
+        tensors[f"{key}.alpha"] = np.asarray(alpha, np.float32)
+        if delta.magnitude is not None:
+            tensors[f"{key}.dora_scale"] = _dora_scale(delta)
+    tensors |= adapter.carried
+    family = "kron" if len(loras) < len(adapter) else "lora"
+    return LycorisFile(family, ranks, tensors, _metadata(adapter))
+
+
+def write(contents: LycorisFile, work: Path) -> None:
+    """Writes the file."""
+    work.write_bytes(serialize(dict(contents.tensors), contents.metadata))
+
+
+def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:
+    """Returns the layers that are LoRA already, or all of them as LoRA."""
+    if all_layers:
+        return lora_layers(adapter)
+    layers = {name: delta for name, delta in adapter.items() if delta.a is ONE}
+    return lora_layers(replace(adapter, layers=layers)) if layers else {}
+
+
+def _lora_parts(delta: Delta, layer: LoraLayer) -> tuple[dict[str, F64], float]:
+    """Returns LoRA's tensors, of a convolution a small one and one of size one, and α."""
+    rows, channels, *kernel = delta.weight_shape
+    parts = {
+        "lora_up.weight": layer.up.reshape(rows, layer.rank, *[1] * len(kernel)),
+        "lora_down.weight": layer.down.reshape(layer.rank, channels, *kernel),
+    }
+    return parts, layer.alpha
+
+
+def _lokr_parts(delta: Delta) -> tuple[dict[str, F64], float]:
+    """Returns LoKr's tensors with the scale in w1, and α, the rank.
+
+    LyCORIS 4.1 (``modules/lokr.py``) keeps a product whose rank is below half of its larger side,
+    that of w1 only beside one of w2, of the same rank; others are multiplied out.
+    """
+    kernel = delta.kernel
+    channels = delta.b.shape[1] // int(np.prod(kernel))
+    b_product = _is_kept(delta.b, max(delta.b.shape[0], channels))
+    a_product = b_product and _is_kept(delta.a, max(delta.a.shape)) and delta.a.rank == delta.b.rank
+    parts = _factor("lokr_w1", delta.a, a_product)
+    first = next(iter(parts))
+    parts[first] = parts[first] * delta.scale
+    second = _factor("lokr_w2", delta.b, b_product)
+    if "lokr_w2" in second:
+        second["lokr_w2"] = second["lokr_w2"].reshape(delta.b.shape[0], channels, *kernel)
+    return parts | second, float(delta.b.rank if b_product else 1)
+
+
+def _is_kept(factor: Product, side: int) -> bool:
+    return factor.right is not None and 2 * factor.rank < side
+
+
+def _factor(name: str, factor: Product, product: bool) -> dict[str, F64]:
+    if not product or factor.right is None:
+        return {name: factor.float64()}
+    left, right = factor.left.float32(), factor.right.float32()
+    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+
+
+def _dora_scale(delta: Delta) -> NDArray[Any]:
+    """Returns the magnitude as it came, in the dimensions of the weight."""
+    assert delta.magnitude is not None  # noqa: S101  # the caller has looked
+    rows, columns = delta.magnitude.shape
+    shape = (rows, columns, *[1] * len(delta.kernel))
+    return np.ascontiguousarray(delta.magnitude.array).reshape(shape)
+
+
+def _metadata(adapter: Adapter) -> dict[str, str]:
+    base = adapter.origin.base_model
+    named = base is not None and not Path(base).is_absolute()
+    return {"format": "pt"} | ({"ss_base_model_version": str(base)} if named else {})
+
+
+def _refuse_cropped(adapter: Adapter, names: list[str]) -> None:
+    cropped = [name for name in names if adapter[name].shape != adapter[name].full_shape]
+    if cropped:
+        raise UnsupportedError(
+            "LyCORIS's LoKr cannot crop",
+            path=adapter.origin.path,
+            found=listing(cropped),
+            hint="{to=kohya-lora} is exact and takes any shape",
+        )
+
+
+def _refuse_carried(adapter: Adapter) -> None:
+    """Refuses trained parts that no reader of such a file knows."""
+    ends = (".alpha", ".scalar")
+    strange = [
+        tensor
+        for tensor in adapter.carried
+        if not (CARRIED.fullmatch(tensor) or tensor.endswith(ends))
+    ]
+    if strange:
+        raise UnsupportedError(
+            "trained parts that a LyCORIS file has no place for",
+            path=adapter.origin.path,
+            found=listing(strange),
+            expected="differences of weights and biases",
+            hint="put them into the base",
+        )
