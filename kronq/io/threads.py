@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -27,7 +27,7 @@ def map_large(function: Callable[[T], R], items: Iterable[T], *, values: float) 
         items: No more of them are taken at a time than there are threads.
         values: Values of an item on average.
     """
-    if values < LARGE or THREADS < 2:
+    if values < LARGE or THREADS < 2 or (isinstance(items, Sized) and len(items) < 2):
         return [function(item) for item in items]
     remaining = iter(items)
     results: list[R] = []

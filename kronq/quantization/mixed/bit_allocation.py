@@ -213,14 +213,17 @@ def _spend_remaining(
             can_widen = np.nonzero((index >= 0) & (extra > 0) & (saved > 0))
             gains.append(saved[can_widen] / extra[can_widen])
             prices.append(extra[can_widen])
-            places += [(batch, matrix, *channel) for channel in zip(*can_widen, strict=True)]
+            places.append((batch, matrix, can_widen))
     price = np.concatenate(prices)
     order = np.argsort(-np.concatenate(gains), kind="stable")
     least = int(price.min(initial=remaining + 1))
+    starts = np.cumsum([0, *map(len, prices)])
     for offer in order[price[order] <= remaining]:
         if remaining < least:
             break
         if price[offer] <= remaining:
-            batch, matrix, *channel = places[offer]
-            allocations[batch].widths[matrix][tuple(channel)] += 1
+            place = int(np.searchsorted(starts, offer, side="right")) - 1
+            batch, matrix, channels = places[place]
+            layer, channel = (each[offer - starts[place]] for each in channels)
+            allocations[batch].widths[matrix][layer, channel] += 1
             remaining -= int(price[offer])

@@ -27,38 +27,30 @@ class FactorPair:
     right: F32
 
 
-def concatenate_pairs(parts: Sequence[FactorPair]) -> FactorPair:
-    """Joins several parts of a batch."""
-    return FactorPair(
-        np.concatenate([part.left for part in parts]),
-        np.concatenate([part.right for part in parts]),
-    )
-
-
-def select_gauge(
-    gauges: Sequence[FactorPair], gauge: NDArray[np.intp], layers: slice
-) -> FactorPair:
+def select_gauge(gauges: Sequence[FactorPair], gauge: NDArray[np.intp]) -> FactorPair:
     """Takes each layer in its own gauge.
 
     Args:
-        gauges: The whole batch in each gauge.
-        gauge: [layers]: index of each layer's gauge, of the whole batch.
-        layers: The layers to take.
+        gauges: The layers in each gauge.
+        gauge: [layers]: index of each layer's gauge.
     """
-    chosen = gauge[layers]
-    index = np.arange(len(chosen))
+    index = np.arange(len(gauge))
     return FactorPair(
-        np.stack([pair.left[layers] for pair in gauges])[chosen, index],
-        np.stack([pair.right[layers] for pair in gauges])[chosen, index],
+        np.stack([pair.left for pair in gauges])[gauge, index],
+        np.stack([pair.right for pair in gauges])[gauge, index],
     )
 
 
-def gauge_options(
-    pair: FactorPair, left: ErrorMetric, right: ErrorMetric
-) -> tuple[list[FactorPair], list[GaugeOption]]:
-    """Returns the gauges to choose from, and the errors of their channels at every width."""
+def gauges_of(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> list[FactorPair]:
+    """Returns the gauges to choose from."""
     trained = balance_components(pair, left, right)
-    gauges = [trained, principal_gauge(trained, left, right)]
+    return [trained, principal_gauge(trained, left, right)]
+
+
+def gauge_options(
+    gauges: Sequence[FactorPair], left: ErrorMetric, right: ErrorMetric
+) -> list[GaugeOption]:
+    """Returns the errors of the channels of each gauge at every width."""
     options = []
     for each in gauges:
         left_norms = left.squared_norms(each.left)
@@ -72,7 +64,7 @@ def gauge_options(
             ),
         )
         options.append(GaugeOption(matrices, left_norms * right_norms))
-    return gauges, options
+    return options
 
 
 def balance_components(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> FactorPair:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,11 +16,42 @@ from kronq.quantization.mixed.native_layers import is_large
 
 _MEMORY = 2**28
 """Bytes of second moments that are held at once."""
+_VALUES = 2**21
+"""Values of factors that are held at once; of a larger layer, that layer's."""
 
 
 @dataclass(frozen=True, eq=False)
 class LayerBatch:
     """Layers whose B, or large A, has one shape.
+
+    Attributes:
+        role: ``A`` or ``B``.
+        names: The layers.
+        products: Their B's or A's.
+    """
+
+    role: str
+    names: list[str]
+    products: list[Product]
+
+    @property
+    def values(self) -> int:
+        """Values of one layer's product."""
+        return self.products[0].parameters
+
+    def load(self, layers: slice) -> BatchPart:
+        """Reads the factors of some of the layers."""
+        factors = [product.float32() for product in self.products[layers]]
+        names = self.names[layers]
+        if self.products[0].right is None:
+            return BatchPart(self.role, names, np.stack([x for x, _ in factors]), None)
+        left = np.ascontiguousarray(np.stack([x.T for x, _ in factors]))
+        return BatchPart(self.role, names, left, np.stack([y for _, y in factors if y is not None]))
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPart:
+    """Some layers of a batch, with their factors.
 
     Attributes:
         role: ``A`` or ``B``.
@@ -35,15 +65,6 @@ class LayerBatch:
     left: F32
     right: F32 | None
 
-    def product(self, delta: Delta) -> Product:
-        """Returns the layer's product that is in this batch."""
-        return delta.b if self.role == "B" else delta.a
-
-    def select(self, layers: slice) -> LayerBatch:
-        """Returns the batch of some of the layers."""
-        right = None if self.right is None else self.right[layers]
-        return replace(self, names=self.names[layers], left=self.left[layers], right=right)
-
 
 def batch_layers(adapter: Adapter) -> list[LayerBatch]:
     """Groups products by role and shape."""
@@ -52,35 +73,25 @@ def batch_layers(adapter: Adapter) -> list[LayerBatch]:
         groups.setdefault(("B", *(m.shape for m in delta.b.matrices)), []).append(name)
         if is_large(delta.a):
             groups.setdefault(("A", delta.a.shape), []).append(name)
-    batches = []
-    for (role, *_), names in groups.items():
-        products = [adapter[n].b if role == "B" else adapter[n].a for n in names]
-        factors = [p.float32() for p in products]
-        if products[0].right is None:
-            batches.append(LayerBatch(str(role), names, np.stack([x for x, _ in factors]), None))
-            continue
-        left = np.ascontiguousarray(np.stack([x.T for x, _ in factors]))
-        right = np.stack([y for _, y in factors if y is not None])
-        batches.append(LayerBatch(str(role), names, left, right))
-    return batches
+    return [
+        LayerBatch(str(role), names, [adapter[n].b if role == "B" else adapter[n].a for n in names])
+        for (role, *_), names in groups.items()
+    ]
 
 
-def split_by_memory(
-    batch: LayerBatch, moments: SecondMoments | None
-) -> Iterator[tuple[slice, LayerBatch]]:
-    """Yields parts of the batch whose second moments fit into memory, with their layers."""
-    step = len(batch.names)
+def split_by_memory(batch: LayerBatch, moments: SecondMoments | None) -> list[slice]:
+    """Returns the parts of a batch whose factors and second moments fit into memory."""
+    step = max(1, _VALUES // batch.values)
     if moments is not None:
-        last = batch.left if batch.right is None else batch.right
-        longest = max(batch.left.shape[2], last.shape[2])
-        step = max(1, _MEMORY // (32 * longest**2))
-    for start in range(0, len(batch.names), step):
-        layers = slice(start, start + step)
-        yield layers, batch.select(layers)
+        product = batch.products[0]
+        longest = max(product.shape)
+        step = min(step, max(1, _MEMORY // (32 * longest**2)))
+    count = len(batch.names)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def error_metrics(
-    batch: LayerBatch, adapter: Adapter, moments: SecondMoments | None
+    batch: BatchPart, adapter: Adapter, moments: SecondMoments | None
 ) -> tuple[ErrorMetric, ErrorMetric]:
     """Returns the weights of errors in the batch's products, left and right."""
     identity = ErrorMetric(None, np.ones(len(batch.names)))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kronq.io.progress import Progress
+from kronq.io.threads import map_large
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.file_size import file_size, file_size_by_widths
-from kronq.quantization.mixed.bit_allocation import Allocation, GaugeOption, concatenate_options
-from kronq.quantization.mixed.factor_pairs import quantize_factor_pairs
+from kronq.quantization.mixed.bit_allocation import U8, Allocation, GaugeOption, concatenate_options
+from kronq.quantization.mixed.factor_pairs import BatchCodes, quantize_factor_pairs
 from kronq.quantization.mixed.gauges import (
     FactorPair,
-    concatenate_pairs,
     gauge_options,
+    gauges_of,
     select_gauge,
 )
 from kronq.quantization.mixed.layer_batches import (
@@ -41,12 +44,32 @@ _FINE = 5.5
 """Bits per weight from which the error of a small A in int8 would show."""
 _MOST_BITS = 16.0
 _TRIES = 8
+_KEPT = 2**24
+"""Values of a batch up to which its gauges are kept from measuring to coding."""
 
 
 def native_recipe(adapter: Adapter, bits: float) -> Recipe:
     """Returns the recipe of native codes of ``bits`` bits."""
     a_bits = 16 if bits > _FINE or adapter.family == "lora" else 8
     return Recipe("native", bits, a_bits=a_bits)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredBatch:
+    """A batch whose channels' errors are known.
+
+    Attributes:
+        batch: The layers.
+        parts: Those that are worked on at once.
+        gauges: Of each part; none of whole matrices, and of large batches, which have them
+            computed again.
+        options: Errors of the whole batch in each gauge.
+    """
+
+    batch: LayerBatch
+    parts: list[slice]
+    gauges: list[list[FactorPair]]
+    options: list[GaugeOption]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +104,19 @@ class NativeCoder:
 
     def quantize(self, progress: Progress | None) -> Adapter:
         """Allocates the budget, and codes all layers in it."""
-        empty = self.build(placeholder_codes(self.batches, self.adapter))
+        empty = self.build(placeholder_codes(self.batches))
         budget = byte_budget(self.adapter, empty, self.recipe.bits, self.size)
         sizes = file_size_by_widths(empty)
-        measured = [self.measure_gauges(batch) for batch in self.batches]
-        options = [each for _, each in measured]
+        measured = [self.measure_batch(batch) for batch in self.batches]
+        options = [each.options for each in measured]
         target = budget
         for _ in range(_TRIES):
             allocations = fill_budget(
                 options, target, lambda each: sizes.measure(widths_by_matrix(self.batches, each))
             )
             codes: dict[tuple[str, str], ProductCodes] = {}
-            for batch, (gauges, _), each in zip(self.batches, measured, allocations, strict=True):
-                codes |= self.quantize_batch(batch, gauges, each)
+            for batch, each in zip(measured, allocations, strict=True):
+                codes |= self.quantize_batch(batch, each)
                 if progress is not None:
                     progress(len({name for name, _ in codes}), len(self.adapter))
             quantized = self.build(codes)
@@ -107,39 +130,64 @@ class NativeCoder:
         layers = build_layers(self.adapter, self.small_a, codes)
         return replace(self.adapter, layers=layers, recipe=self.recipe)
 
-    def measure_gauges(self, batch: LayerBatch) -> tuple[list[FactorPair], list[GaugeOption]]:
-        """Returns the gauges of a batch (none for whole matrices), and their channels' errors."""
-        parts: list[tuple[list[FactorPair], list[GaugeOption]]] = []
-        for _, part in split_by_memory(batch, self.moments):
+    def measure_batch(self, batch: LayerBatch) -> MeasuredBatch:
+        """Measures the errors of a batch's channels at every width."""
+        parts = split_by_memory(batch, self.moments)
+        keep = batch.values * len(batch.names) <= _KEPT
+
+        def measure(layers: slice) -> tuple[list[FactorPair], list[GaugeOption]]:
+            part = batch.load(layers)
             left, right = error_metrics(part, self.adapter, self.moments)
             if part.right is None:
-                parts.append(([], [whole_matrix_option(part.left, left, right)]))
-            else:
-                parts.append(gauge_options(FactorPair(part.left, part.right), left, right))
-        gauges, options = zip(*parts, strict=True)
-        return (
-            [concatenate_pairs(each) for each in zip(*gauges, strict=True)],
-            [concatenate_options(each) for each in zip(*options, strict=True)],
-        )
+                return [], [whole_matrix_option(part.left, left, right)]
+            gauges = gauges_of(FactorPair(part.left, part.right), left, right)
+            return gauges if keep else [], gauge_options(gauges, left, right)
+
+        measured = map_large(measure, parts, values=self.values_at_once(batch, parts))
+        gauges, options = zip(*measured, strict=True)
+        together = [concatenate_options(each) for each in zip(*options, strict=True)]
+        return MeasuredBatch(batch, parts, list(gauges), together)
 
     def quantize_batch(
-        self, batch: LayerBatch, gauges: list[FactorPair], allocation: Allocation
+        self, measured: MeasuredBatch, allocation: Allocation
     ) -> dict[tuple[str, str], ProductCodes]:
         """Codes a batch with the allocated gauges and widths."""
-        codes: dict[tuple[str, str], ProductCodes] = {}
-        for layers, part in split_by_memory(batch, self.moments):
+        batch = measured.batch
+
+        def quantize(index: int) -> list[ProductCodes]:
+            layers = measured.parts[index]
+            part = batch.load(layers)
             left, right = error_metrics(part, self.adapter, self.moments)
             widths = tuple(each[layers] for each in allocation.widths)
             if part.right is None:
-                coded = quantize_whole_matrices(part.left, widths[0], left, right)
-            else:
-                pair = select_gauge(gauges, allocation.gauge, layers)
-                coded = quantize_factor_pairs(pair, widths, left, right)
-            for i, name in enumerate(part.names):
-                codes[name, batch.role] = ProductCodes(
-                    tuple(each[i] for each in coded.codes),
-                    tuple(each[i] for each in widths),
-                    coded.scale[i],
-                    tuple(int(each[i]) for each in coded.clipped),
-                )
-        return codes
+                return _by_layer(quantize_whole_matrices(part.left, widths[0], left, right), widths)
+            gauges = measured.gauges[index]
+            if not gauges:
+                gauges = gauges_of(FactorPair(part.left, part.right), left, right)
+            pair = select_gauge(gauges, allocation.gauge[layers])
+            return _by_layer(quantize_factor_pairs(pair, widths, left, right), widths)
+
+        values = self.values_at_once(batch, measured.parts)
+        coded = map_large(quantize, range(len(measured.parts)), values=values)
+        keys = [(name, batch.role) for name in batch.names]
+        return dict(zip(keys, (each for part in coded for each in part), strict=True))
+
+    def values_at_once(self, batch: LayerBatch, parts: list[slice]) -> int:
+        """Returns the values of a part; 0 where second moments fill the memory that is meant."""
+        return 0 if self.moments is not None else batch.values * (parts[0].stop - parts[0].start)
+
+
+def _by_layer(coded: BatchCodes, widths: tuple[U8, ...]) -> list[ProductCodes]:
+    """Returns the codes of each layer as they are stored: of two factors, the left is turned."""
+    matrices = [each.astype(np.int8) for each in coded.codes]
+    if len(matrices) == 2:
+        matrices[0] = np.ascontiguousarray(matrices[0].transpose(0, 2, 1))
+    return [
+        ProductCodes(
+            tuple(each[layer] for each in matrices),
+            tuple(each[layer] for each in widths),
+            scale,
+            tuple(int(each[layer]) for each in coded.clipped),
+        )
+        for layer, scale in enumerate(coded.scale)
+    ]

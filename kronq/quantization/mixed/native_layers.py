@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.float16 import scale_near_one, to_float16
-from kronq.model.matrix import F32, Quantized, with_widths
+from kronq.model.matrix import Quantized, with_widths
 from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
 
@@ -36,13 +36,13 @@ class ProductCodes:
     """Codes of one layer's A or B.
 
     Attributes:
-        codes: [channels, length] for each matrix.
+        codes: int8 [rows, cols] for each matrix.
         widths: [channels] for each matrix.
         scale: [channels].
         clipped: Values of each matrix beyond the outermost codes.
     """
 
-    codes: tuple[F32, ...]
+    codes: tuple[NDArray[np.int8], ...]
     widths: tuple[U8, ...]
     scale: F64
     clipped: tuple[int, ...]
@@ -125,11 +125,10 @@ def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
 
 def _product(codes: ProductCodes, scale: F16) -> Product:
     """Makes a product whose left (or only) matrix carries the scales."""
-    left = codes.codes[0].astype(np.int8)
     if len(codes.codes) == 1:
-        return Product(with_widths(left, codes.widths[0], 0, scale, codes.clipped[0]))
-    right = codes.codes[1].astype(np.int8)
+        return Product(with_widths(codes.codes[0], codes.widths[0], 0, scale, codes.clipped[0]))
+    left, right = codes.codes
     return Product(
-        with_widths(np.ascontiguousarray(left.T), codes.widths[0], 1, scale, codes.clipped[0]),
+        with_widths(left, codes.widths[0], 1, scale, codes.clipped[0]),
         with_widths(right, codes.widths[1], 0, None, codes.clipped[1]),
     )

@@ -109,21 +109,19 @@ def fill_budget(
     return best
 
 
-def placeholder_codes(
-    batches: Sequence[LayerBatch], adapter: Adapter
-) -> dict[tuple[str, str], ProductCodes]:
+def placeholder_codes(batches: Sequence[LayerBatch]) -> dict[tuple[str, str], ProductCodes]:
     """Returns codes of width 0 for every product."""
     return {
-        (name, batch.role): _placeholder(batch.product(adapter[name]))
+        (name, batch.role): _placeholder(product)
         for batch in batches
-        for name in batch.names
+        for name, product in zip(batch.names, batch.products, strict=True)
     }
 
 
 def _placeholder(product: Product) -> ProductCodes:
     channels = _channel_count(product)
     widths = (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
-    codes = tuple(np.broadcast_to(np.float32(0), (channels, n)) for n in _channel_lengths(product))
+    codes = tuple(np.broadcast_to(np.int8(0), m.shape) for m in product.matrices)
     return ProductCodes(codes, widths, np.full(channels, _SCALE), (0,) * len(codes))
 
 
