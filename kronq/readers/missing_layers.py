@@ -24,6 +24,8 @@ _TOGETHER = (
     {"to_q", "to_k", "to_v"},
 )
 """Modules of which no model has one without the others."""
+_OPTIONAL = {"conv_shortcut", "to_add_out"}
+"""Modules of image models that not every block has."""
 _BLOCK = re.compile(r"(?P<front>.*?)(?<![^.])(?P<number>\d+)\.")
 
 
@@ -102,6 +104,8 @@ def _missing_siblings(layers: Collection[str]) -> list[str]:
     kinds: dict[str, dict[str, set[str]]] = {}
     for layer in sorted(layers, key=natural_key):
         parent, _, module = layer.rpartition(".")
+        if module in _OPTIONAL:
+            continue
         template = re.sub(r"\d+", "{}", parent)
         kinds.setdefault(template, {}).setdefault(parent, set()).add(module)
     missing: list[str] = []
