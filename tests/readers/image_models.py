@@ -78,9 +78,12 @@ def save_network(
 ) -> dict[str, np.ndarray]:
     """Saves an adapter of every linear layer and convolution; returns key → ΔW."""
     metadata = settings.pop("metadata", {})
+    preset = {name: value for name, value in vars(LycorisNetwork).items() if name.isupper()}
     LycorisNetwork.apply_preset({"target_module": _TARGETS, "enable_conv": True})
     network = create_lycoris(model, 1.0, **{"linear_dim": 2, "linear_alpha": 3, **settings})
     network.apply_to()
+    for name, value in preset.items():  # which are the class's, for every later network
+        setattr(LycorisNetwork, name, value)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
