@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
-_READING = ("format_", "scale_rule", "alpha", "only", "conv_kernel")
+_READING = ("format_", "scale_rule", "alpha", "only", "conv_kernel", "base_weights", "initial")
 _SHOWN = 4
 """Kinds of layers that a note names."""
 
@@ -99,6 +99,20 @@ def reading_options(command: F) -> F:
             "file tells it; 1 for linear layers.",
         ),
         option(
+            "--initial",
+            group=INPUT,
+            rare=True,
+            metavar="DIR",
+            help="The adapter before training, to subtract: PiSSA, OLoRA, CorDA, LoRA-GA.",
+        ),
+        option(
+            "--base-weights",
+            group=INPUT,
+            rare=True,
+            metavar="DIR",
+            help="The base's Hugging Face folder, where the adapter alone does not tell ΔW.",
+        ),
+        option(
             "--only",
             group=INPUT,
             rare=True,
@@ -167,11 +181,11 @@ def check_inputs(*paths: str | None) -> None:
 
 def read(
     path: str,
+    *,
     format_: str | None,
-    scale_rule: Any,
-    alpha: float | None,
     only: str | None,
     conv_kernel: Sequence[str] = (),
+    **others: Any,
 ) -> Adapter:
     """The adapter that the reading options describe; says what ``--only`` leaves out."""
     from kronq.model.part import take_part
@@ -179,9 +193,7 @@ def read(
     from kronq.readers.options import parse_conv_kernels
 
     kernels = parse_conv_kernels(conv_kernel)
-    adapter = load(
-        path, format=format_, scale_rule=scale_rule, alpha=alpha, conv_kernel=kernels or None
-    )
+    adapter = load(path, format=format_, conv_kernel=kernels or None, **others)
     if only is None:
         return adapter
     part = take_part(adapter, only)

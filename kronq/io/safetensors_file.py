@@ -99,6 +99,17 @@ def open_tensors(path: StrPath) -> TensorFile:
     return TensorFile(file, size, metadata, entries)
 
 
+def _unpickle_hint(path: Path) -> str:
+    """Returns a command that makes safetensors of a pickle: old PEFT can write nothing else."""
+    code = (
+        "import torch, safetensors.torch as s; "
+        f"t = torch.load({path.name!r}, map_location='cpu', weights_only=True); "
+        f"s.save_file({{k: v.clone().contiguous() for k, v in t.items()}}, "
+        f"{path.with_suffix('.safetensors').name!r})"
+    )
+    return f'in its folder: python -c "{code}"; PEFT since 0.4 has safe_serialization=True'
+
+
 def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
     """Refuses files that are given by mistake, by what they are.
 
@@ -123,7 +134,7 @@ def _read_header(path: Path) -> tuple[int, bytes]:
             "a pickle can run code when it is read and is never opened",
             path=path,
             expected="a .safetensors file",
-            hint="save the adapter again with safe_serialization=True",
+            hint=_unpickle_hint(path),
         )
     size = path.stat().st_size
     try:

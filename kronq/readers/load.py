@@ -18,6 +18,7 @@ from kronq.errors import (
     check_type,
 )
 from kronq.io.blas import small_matrices
+from kronq.io.hub import Kind
 from kronq.io.input_path import find_input
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
@@ -39,6 +40,8 @@ def load(
     alpha: float | None = None,
     only: str | None = None,
     conv_kernel: Mapping[str, tuple[int, ...]] | None = None,
+    base_weights: StrPath | None = None,
+    initial: StrPath | None = None,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -53,6 +56,10 @@ def load(
         conv_kernel: Regular expression on layers' names → the kernel of their convolutions, such
             as ``(3, 3)``, or ``()`` for linear layers; where LoKr's and LoHa's matrices do not
             tell them and no known model has such a layer.
+        base_weights: The base's Hugging Face folder, with its safetensors. Adapters of MiSS and
+            HRA need it, and some of VeRA, PiSSA, OLoRA and KaSA.
+        initial: The adapter's folder as it was before training, where its initialization moved a
+            part of the base into it (PiSSA, OLoRA, CorDA, LoRA-GA); it is subtracted.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -72,9 +79,23 @@ def load(
         check_choice("format", format, FORMATS)
     if conv_kernel is not None:
         check_conv_kernels(conv_kernel)
-    options = Options(scale_rule, alpha, {e: tuple(k) for e, k in (conv_kernel or {}).items()})
+    options = Options(
+        scale_rule,
+        alpha,
+        {e: tuple(k) for e, k in (conv_kernel or {}).items()},
+        None if base_weights is None else _find_folder("base_weights", base_weights, "base"),
+        None if initial is None else _find_folder("initial", initial, "adapter"),
+    )
     adapter = _read(find_input(path), format, options)
     return adapter if only is None else take_part(adapter, only)
+
+
+def _find_folder(name: str, folder: StrPath, kind: Kind) -> Path:
+    check_type(name, folder, str, os.PathLike)
+    found = find_input(folder, kind)
+    if not found.is_dir():
+        raise ArgumentError(f"{name} is no folder", path=found)
+    return found
 
 
 def _read(source: Path, format: str | None, options: Options) -> Adapter:
@@ -84,7 +105,7 @@ def _read(source: Path, format: str | None, options: Options) -> Adapter:
             raise ArgumentError(
                 "a packed file has its scales already",
                 path=source,
-                hint="give {scale_rule} and {alpha} when it is quantized",
+                hint="give the options of its source when it is quantized",
             )
         return packed.read_packed(packed_file or source)
     reader = _READERS[format or _detect(source)]

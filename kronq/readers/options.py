@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from kronq.errors import ArgumentError, check_type
 from kronq.model.layer_expressions import NameMatcher
@@ -53,11 +54,15 @@ class Options:
         alpha: Replaces the stored α; raw factors may have none.
         conv_kernel: Regular expression on a layer's name → the kernel of its convolution, empty
             for a linear layer; for layers whose tensors do not tell it.
+        base_weights: Hugging Face folder of the base, whose shapes or weights some adapters need.
+        initial: Folder of the adapter as it was before training, which is subtracted.
     """
 
     scale_rule: ScaleRule | None = None
     alpha: float | None = None
     conv_kernel: Mapping[str, Kernel] = field(default_factory=dict)
+    base_weights: Path | None = None
+    initial: Path | None = None
 
     def kernel_of(self, layer: str) -> Kernel | None:
         """Returns the kernel given for a layer, the last that matches; None without one."""

@@ -19,7 +19,7 @@ from kronq.readers.missing_layers import refuse_missing_layers
 from kronq.readers.options import Options
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
-from kronq.readers.peft_tuners import TUNERS
+from kronq.readers.peft_tuners import reader_of
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
 
@@ -70,7 +70,7 @@ def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> 
 
 
 def _read_layers(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
-    layers = TUNERS[config.kind](tensors, config, options)
+    layers = reader_of(config)(tensors, config, options)
     if not layers:
         raise FormatError("no adapted layers", path=tensors.path)
     refuse_missing_layers(config, layers, tensors.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,17 +21,10 @@ _UNSUPPORTED_SETTINGS = (
     "layer_replication",
     "trainable_token_indices",
     "target_parameters",
-    "use_bdlora",
-    "kasa_config",
-    "monteclora_config",
     "arrow_config",
-    "use_qalora",
     "alora_invocation_tokens",
 )
 """Settings that change ΔW, or add weights beside it, in ways the normal form does not have."""
-
-_MOVES_BASE = re.compile(r"pissa.*|olora|corda.*|loftq|lora_ga", re.IGNORECASE)
-"""Initializations that move a part of the base into the factors: ΔW is then not B·A alone."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class PeftConfig:
     def alpha(self, layer: str) -> float:
         """Returns a layer's α."""
         alpha: float = self._value(
-            "alpha_pattern", "alpha" if self.kind == "LOKR" else "lora_alpha", layer
+            "alpha_pattern", "alpha" if self.kind in ("LOKR", "LOHA") else "lora_alpha", layer
         )
         return alpha
 
@@ -69,6 +61,14 @@ class PeftConfig:
         """Returns a layer's rank."""
         rank: int = self._value("rank_pattern", "r", layer)
         return rank
+
+    def number(self, name: str) -> Any:
+        """Returns a setting that is a number.
+
+        Raises:
+            FormatError: It is none.
+        """
+        return self._number(self.settings.get(name), name)
 
     def check_supported(self) -> None:
         """Refuses settings with which ΔW would be something else.
@@ -84,14 +84,6 @@ class PeftConfig:
                 expected="a PEFT folder",
                 hint="PEFT's tensors are these transposed, and its alpha is scale times rank",
             )
-        kind = self.settings.get("peft_type")
-        if kind not in ("LOKR", "LORA"):
-            raise UnsupportedError(
-                "the peft_type is not supported",
-                path=self.path,
-                found=kind,
-                expected="LOKR or LORA",
-            )
         refused = [name for name in _UNSUPPORTED_SETTINGS if self.settings.get(name)]
         if self.settings.get("bias") not in (None, False, "none"):
             refused.append("bias")
@@ -102,19 +94,6 @@ class PeftConfig:
                 found=listing(refused),
                 hint="train without, or put the whole adapter into its base with PEFT's "
                 "merge_and_unload",
-            )
-        initialization = str(self.settings.get("init_lora_weights"))
-        if _MOVES_BASE.fullmatch(initialization):
-            raise UnsupportedError(
-                "the adapter belongs to a base that its initialization changed",
-                path=self.path,
-                found=f"init_lora_weights {initialization!r}",
-                hint="PEFT's path_initial_model_for_weight_conversion "
-                + (
-                    "does not undo LoftQ: merge it into the base that LoftQ wrote"
-                    if initialization.lower() == "loftq"
-                    else "gives one of the original base"
-                ),
             )
 
     def _value(self, pattern: str, key: str, layer: str) -> Any:

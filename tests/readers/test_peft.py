@@ -200,7 +200,7 @@ def test_a_state_dict_is_copied(tmp_path: Path) -> None:
     [
         ([], {"peft_type": "LORA"}, "tensors has the wrong type; found list"),
         ({}, None, "config has the wrong type; found NoneType; expected Mapping"),
-        ({}, {"peft_type": "IA3"}, "the peft_type is not supported; found IA3"),
+        ({}, {"peft_type": "IA3"}, "an adapter of IA3: scales of activations"),
         ({}, {"peft_type": "LORA"}, "no adapted layers"),
         ({1: [[1.0]]}, {"peft_type": "LORA"}, "a tensor's name has the wrong type"),
         ({"x": [[1], [2, 3]]}, {"peft_type": "LORA"}, "tensor 'x' is no array"),

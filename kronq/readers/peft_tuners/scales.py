@@ -46,3 +46,22 @@ def check_rank(tensors: Tensors, config: PeftConfig, layer: str, stored: int | N
             hint="correct it, or {scale_rule=lycoris}, which divides by the tensors' rank",
         )
     return rank
+
+
+def refuse_stacked(tensors: Tensors, config: PeftConfig, layer: str, stored: int) -> None:
+    """Refuses a LoRA that has the rows of several, whatever its module is called.
+
+    Raises:
+        FormatError: Its rank is a multiple of the config's.
+    """
+    rank = config.rank(layer)
+    if 0 < rank < stored and stored % rank == 0:
+        raise FormatError(
+            f"the factors have {stored / rank:g} times the config's rank, as those of experts have "
+            "(target_parameters), which are not supported",
+            path=tensors.path,
+            layer=layer,
+            found=stored,
+            expected=rank,
+            hint="if it is one LoRA of that rank, correct r in the config",
+        )

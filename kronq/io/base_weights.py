@@ -1,0 +1,102 @@
+"""Weights of a base by layer, from the safetensors of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.errors import FormatError, MismatchError, NotFoundError
+from kronq.io.json_file import read_json
+from kronq.io.safetensors_file import open_tensors
+from kronq.io.tensors import FLOATS
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SUFFIX = ".weight"
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """Weights of a folder.
+
+    Attributes:
+        folder: A Hugging Face folder.
+        files: Tensor → its file.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+
+    def shape(self, layer: str) -> tuple[int, int]:
+        """Returns the shape of a layer's weight, which is not read.
+
+        Raises:
+            MismatchError: The base has no such layer, or its weight is no matrix.
+        """
+        name = self._find(layer)
+        shape = open_tensors(self.files[name]).entries[name].shape
+        if len(shape) != 2:
+            raise MismatchError(
+                "the base's weight is no matrix",
+                path=self.files[name],
+                layer=layer,
+                found=list(shape),
+            )
+        return shape[0], shape[1]
+
+    def weight(self, layer: str) -> NDArray[np.float32]:
+        """Returns the weight of a layer.
+
+        Raises:
+            MismatchError: The base has no such layer, or it is quantized.
+        """
+        name = self._find(layer)
+        file = open_tensors(self.files[name])
+        entry = file.entries[name]
+        if entry.dtype not in (*FLOATS, "F64") or len(entry.shape) != 2:
+            raise MismatchError(
+                "the base's weight is no floating-point matrix",
+                path=file.path,
+                layer=layer,
+                found=f"{entry.dtype} {list(entry.shape)}",
+                expected="the weights that the adapter was trained on",
+            )
+        return np.asarray(file.matrix(name), dtype=np.float32)
+
+    def _find(self, layer: str) -> str:
+        """Returns the tensor of a layer; prefixes of whole models may differ."""
+        name = layer + _SUFFIX
+        if name in self.files:
+            return name
+        ends = [t for t in self.files if t.endswith(f".{name}") or name.endswith(f".{t}")]
+        if len(ends) != 1:
+            raise MismatchError(
+                "the base has no such layer",
+                path=self.folder,
+                layer=layer,
+                hint="is it the model that the adapter was trained for?",
+            )
+        return ends[0]
+
+
+def open_base(folder: Path) -> BaseWeights:
+    """Opens a Hugging Face folder.
+
+    Raises:
+        NotFoundError: It has no safetensors, or lacks a part of them.
+        FormatError: Its index is damaged.
+    """
+    if (folder / _WHOLE).is_file():
+        whole = folder / _WHOLE
+        return BaseWeights(folder, dict.fromkeys(open_tensors(whole).entries, whole))
+    if not (folder / _INDEX).is_file():
+        raise NotFoundError(
+            "no weights of a base", path=folder, expected=f"{_WHOLE}, or parts with {_INDEX}"
+        )
+    parts = read_json(folder / _INDEX).get("weight_map")
+    if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
+        raise FormatError("no 'weight_map' in it", path=folder / _INDEX)
+    return BaseWeights(folder, {name: folder / part for name, part in parts.items()})
