@@ -18,7 +18,7 @@ from kronq.io.cache import cache_folder
 from kronq.io.examples import Example, read_examples
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter
-from kronq.packed import pack_adapter
+from kronq.packed import packed_size
 from kronq.report.comparison_settings import METHODS, make_files, plan_files
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
@@ -148,7 +148,7 @@ def compare_on_task(
                 failed = made
             else:
                 given = setting.given(adapter.parameters)
-                size = len(pack_adapter(made))
+                size = packed_size(made)
                 judge.add(label, setting.method, setting.bits, size, made, given)
     if isinstance(failed, KronqError) and len(left_out) == len(settings):
         raise failed

@@ -20,7 +20,7 @@ from kronq.evaluate.task_budget import Judge, TaskBudget
 from kronq.io.cache import digest
 from kronq.io.examples import Example
 from kronq.model.adapter import Adapter
-from kronq.packed import pack_adapter
+from kronq.packed import packed_size
 from kronq.report.task import Trial
 
 STEPS_PER_OCTAVE = 32
@@ -124,7 +124,7 @@ class CandidateSearch:
     def try_fixed(self, candidates: Sequence[FixedCandidate]) -> None:
         """Tries fixed candidates by rising size while they are smaller than the best so far."""
         quantized = [(c, self._quantize(c, c.name, c.quantize)) for c in candidates]
-        by_size = sorted((len(pack_adapter(adapter)), c.name, adapter) for c, adapter in quantized)
+        by_size = sorted((packed_size(adapter), c.name, adapter) for c, adapter in quantized)
         for nbytes, name, adapter in by_size:
             if self.best is not None and nbytes >= self.best.nbytes:
                 return
@@ -152,7 +152,7 @@ class CandidateSearch:
                 )
             )
             return False
-        return self._try(candidate.name, quantized, len(pack_adapter(quantized)))
+        return self._try(candidate.name, quantized, packed_size(quantized))
 
     def _quantize(self, candidate: Candidate, name: str, make: Callable[[], Adapter]) -> Adapter:
         key = digest("adapter", candidate_code(), self._adapter_bytes, name, candidate.key)

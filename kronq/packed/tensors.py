@@ -1,14 +1,17 @@
-"""Tensors of a packed file: one matrix of every layer of a group, packed together."""
+"""Tensors of a packed file: one matrix of every layer of a group, packed together.
+
+Sizes are known at once; codes are packed when the tensor is written, some layers at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as serialize
 
+from kronq.io.tensor_writer import Tensor, TensorParts
 from kronq.model.bit_packing import (
     CODES_PER_BYTE,
     WIDTH_BITS,
@@ -20,102 +23,107 @@ from kronq.model.bit_packing import (
 from kronq.model.matrix import Float, Matrix, Quantized
 
 _TOGETHER = 2**20
-"""Codes that are packed at once."""
+"""Values that are packed at once."""
 
-Tensors = dict[str, NDArray[Any]]
-TensorMaker = Callable[[str, Sequence[Matrix]], Tensors]
-"""(Name of the tensor, one matrix of every layer of a group) → tensors."""
+Tensors = dict[str, Tensor]
+Make = Callable[[], Iterable[NDArray[Any]]]
+"""Makes the values of a tensor."""
 
-
-def serialize_tensors(tensors: Tensors, manifest: str) -> bytes:
-    """Returns the bytes of a safetensors file with these tensors and this manifest."""
-    # safetensors writes an array's memory, whatever its strides say.
-    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    # One metadata key, because the library writes several in no fixed order.
-    return bytes(serialize(contiguous, {"kronq": manifest}))
+M = TypeVar("M", bound=Matrix)
 
 
 def pack_matrices(name: str, matrices: Sequence[Matrix]) -> Tensors:
     """Packs one matrix of every layer of a group; none if they are in the stream."""
-    floats = [m.array for m in matrices if isinstance(m, Float)]
+    floats = [m for m in matrices if isinstance(m, Float)]
     if floats:
-        return {name: np.stack(floats)}
+        return {name: _stacked(floats, floats[0].array.dtype)}
     quantized = [m for m in matrices if isinstance(m, Quantized)]
     if not quantized:
         return {}
     if quantized[0].widths is not None:
         return _pack_mixed_widths(name, quantized)
-    codes = np.stack([np.asarray(q.codes, dtype=np.int8) for q in quantized])
-    bits = quantized[0].bits
-    packed = codes if bits == 8 else pack_rows(codes.reshape(len(codes), -1), bits)
-    scales = [q.scale for q in quantized if q.scale is not None]
-    return {name: packed} | ({f"{name}.scale": np.stack(scales)} if scales else {})
+    scales = [m.scale for m in quantized if m.scale is not None]
+    return {name: _packed(quantized)} | ({f"{name}.scale": np.stack(scales)} if scales else {})
 
 
-def _pack_mixed_widths(name: str, matrices: list[Quantized]) -> Tensors:
+def _stacked(matrices: Sequence[Float], dtype: np.dtype[Any]) -> TensorParts:
+    def make() -> Iterator[NDArray[Any]]:
+        for some in _split(matrices):
+            yield np.stack([m.array for m in some])
+
+    return TensorParts(dtype, (len(matrices), *matrices[0].shape), make)
+
+
+def _packed(matrices: Sequence[Quantized]) -> TensorParts:
+    """Packs codes of one width."""
+    bits, shape = matrices[0].bits, matrices[0].shape
+
+    def make() -> Iterator[NDArray[Any]]:
+        for some in _split(matrices):
+            codes = np.stack([np.asarray(m.codes, dtype=np.int8) for m in some])
+            yield codes if bits == 8 else pack_rows(codes.reshape(len(codes), -1), bits)
+
+    if bits == 8:
+        return TensorParts(np.dtype(np.int8), (len(matrices), *shape), make)
+    size = packed_size(shape[0] * shape[1], bits)
+    return TensorParts(np.dtype(np.uint8), (len(matrices), size), make)
+
+
+def _pack_mixed_widths(name: str, matrices: Sequence[Quantized]) -> Tensors:
     """Packs channels of mixed widths: codes, widths and scales, but for channels of no bits."""
+    axis = matrices[0].axis
     widths = np.stack([m.widths for m in matrices if m.widths is not None])
-    step = max(1, _TOGETHER // max(1, matrices[0].codes.size))
-    parts = []
-    for start in range(0, len(matrices), step):
-        some = matrices[start : start + step]
-        codes = [np.asarray(m.codes, dtype=np.int8) for m in some]
-        channels = np.stack(codes if matrices[0].axis == 0 else [x.T for x in codes])
-        flat = channels.reshape(-1, channels.shape[2])
-        parts.append(pack_channels(flat, widths[start : start + step].reshape(-1)).tobytes())
-    data = b"".join(parts).ljust(_fewest_bytes(sum(m.codes.size for m in matrices)), b"\0")
-    tensors: Tensors = {name: np.frombuffer(data, dtype=np.uint8)}
-    tensors[f"{name}.widths"] = pack_rows(widths, WIDTH_BITS)
     scales = [m.scale for m in matrices if m.scale is not None]
-    return tensors | ({f"{name}.scale": np.stack(scales)[widths > 0]} if scales else {})
+
+    def make() -> Iterator[NDArray[Any]]:
+        done = written = 0
+        for some in _split(matrices):
+            codes = [np.asarray(m.codes, dtype=np.int8) for m in some]
+            channels = np.stack(codes if axis == 0 else [x.T for x in codes])
+            flat = channels.reshape(-1, channels.shape[2])
+            packed = pack_channels(flat, widths[done : done + len(some)].reshape(-1))
+            done, written = done + len(some), written + len(packed)
+            yield packed
+        yield np.zeros(max(0, _fewest_bytes(widths.size * length) - written), dtype=np.uint8)
+
+    length = matrices[0].shape[1 - axis]
+    kept = np.stack(scales)[widths > 0] if scales else None
+    return {name: TensorParts(np.dtype(np.uint8), (mixed_size(widths, length),), make)} | (
+        mixed_tensors(name, widths, kept)
+    )
 
 
-def blank_matrices(name: str, matrices: Sequence[Matrix]) -> Tensors:
-    """Returns zeros of the shapes and dtypes of ``pack_matrices``."""
-    layers = len(matrices)
-    floats = [m.array for m in matrices if isinstance(m, Float)]
-    if floats:
-        return {name: np.zeros((layers, *floats[0].shape), dtype=floats[0].dtype)}
-    quantized = [m for m in matrices if isinstance(m, Quantized)]
-    if not quantized:
-        return {}
-    first = quantized[0]
-    if first.widths is not None:
-        widths = np.stack([m.widths for m in quantized if m.widths is not None])
-        length = first.shape[1 - first.axis]
-        return blank_mixed_widths(name, widths, length, scaled=first.scale is not None)
-    if first.bits == 8:
-        codes = np.zeros((layers, *first.shape), dtype=np.int8)
-    else:
-        codes = np.zeros((layers, packed_size(first.codes.size, first.bits)), dtype=np.uint8)
-    if first.scale is None:
-        return {name: codes}
-    return {name: codes, f"{name}.scale": np.zeros((layers, *first.scale.shape), np.float16)}
-
-
-def blank_mixed_widths(
-    name: str, widths: NDArray[np.uint8], length: int, *, scaled: bool
+def mixed_tensors(
+    name: str, widths: NDArray[np.uint8], scales: NDArray[np.float16] | None
 ) -> Tensors:
-    """Returns zeros of the size of channels of mixed widths.
+    """Returns the tensors beside the codes of channels of mixed widths.
 
     Args:
         name: Of the tensor of codes.
         widths: [layers, channels].
-        length: Codes of a channel.
-        scaled: Whether a scale is stored for each channel that is not left out.
+        scales: Of every channel that is not left out, or None.
     """
-    least = _fewest_bytes(widths.size * length)
-    tensors: Tensors = {
-        name: np.zeros(max(channels_size(widths, length), least), dtype=np.uint8),
-        f"{name}.widths": np.zeros(
-            (len(widths), packed_size(widths.shape[1], WIDTH_BITS)), dtype=np.uint8
-        ),
-    }
-    if scaled:
-        tensors[f"{name}.scale"] = np.zeros(np.count_nonzero(widths), dtype=np.float16)
-    return tensors
+    tensors: Tensors = {f"{name}.widths": pack_rows(widths, WIDTH_BITS)}
+    return tensors if scales is None else tensors | {f"{name}.scale": scales}
+
+
+def mixed_size(widths: NDArray[np.uint8], length: int) -> int:
+    """Returns the bytes of the codes of channels of mixed widths.
+
+    Args:
+        widths: [layers, channels].
+        length: Codes of a channel.
+    """
+    return max(channels_size(widths, length), _fewest_bytes(widths.size * length))
 
 
 def _fewest_bytes(codes: int) -> int:
     """Returns the bytes of a tensor of so many codes below which a reader refuses it."""
     return -(-codes // CODES_PER_BYTE)
+
+
+def _split(matrices: Sequence[M]) -> Iterator[Sequence[M]]:
+    """Returns some of the matrices, of one shape, at a time."""
+    rows, cols = matrices[0].shape
+    step = max(1, _TOGETHER // (rows * cols))
+    return (matrices[start : start + step] for start in range(0, len(matrices), step))

@@ -11,20 +11,14 @@ import numpy as np
 
 from kronq.errors import FormatError, StrPath, check_text, check_type
 from kronq.io.files import write_file
+from kronq.io.tensor_writer import TensorParts, tensor_bytes, tensors_size
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import U8
 from kronq.model.matrix import Quantized
 from kronq.packed.groups import describe_group, group_layers, matrices_by_role
 from kronq.packed.manifest import CodesSpec, Group, Manifest, RecipeSpec, required_version
 from kronq.packed.tensor_check import CARRIED
-from kronq.packed.tensors import (
-    TensorMaker,
-    Tensors,
-    blank_matrices,
-    blank_mixed_widths,
-    pack_matrices,
-    serialize_tensors,
-)
+from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
 SUFFIX = ".safetensors"
@@ -52,7 +46,8 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     check_type("adapter", adapter, Adapter)
     check_packed_name(path)
     check_finite(adapter)
-    return write_file(path, pack_adapter(adapter), force=force)
+    contents = _contents(adapter, _stream(adapter, None))
+    return write_file(path, tensor_bytes(*contents), force=force)
 
 
 def check_packed_name(path: StrPath) -> None:
@@ -79,7 +74,7 @@ def pack_adapter(adapter: Adapter, stream: EncodedStream | None = None) -> bytes
     Raises:
         FormatError: A layer's name is empty, too long or has braces, which templates use.
     """
-    return serialize_tensors(*_contents(adapter, _stream(adapter, stream), pack_matrices))
+    return b"".join(tensor_bytes(*_contents(adapter, _stream(adapter, stream))))
 
 
 def packed_size(adapter: Adapter, stream: EncodedStream | None = None) -> int:
@@ -89,8 +84,7 @@ def packed_size(adapter: Adapter, stream: EncodedStream | None = None) -> int:
         adapter: Quantized or not.
         stream: Stream of its coded layers in the file's order, if at hand already.
     """
-    blanks = _contents(adapter, _stream(adapter, stream), blank_matrices)
-    return len(serialize_tensors(*blanks))
+    return tensors_size(*_contents(adapter, _stream(adapter, stream)))
 
 
 class SizeByWidths:
@@ -101,7 +95,7 @@ class SizeByWidths:
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        self._tensors, self._manifest = _contents(adapter, None, blank_matrices)
+        self._tensors, self._metadata = _contents(adapter, None)
         self._mixed: list[tuple[str, str, list[str], Quantized]] = []
         for index, names in enumerate(group_layers(adapter)):
             for role, matrix in matrices_by_role(adapter[names[0]]).items():
@@ -113,9 +107,11 @@ class SizeByWidths:
         tensors = dict(self._tensors)
         for tensor, role, names, first in self._mixed:
             stacked = np.stack([widths[name, role] for name in names])
-            length = first.shape[1 - first.axis]
-            tensors |= blank_mixed_widths(tensor, stacked, length, scaled=first.scale is not None)
-        return len(serialize_tensors(tensors, self._manifest))
+            size = mixed_size(stacked, first.shape[1 - first.axis])
+            scales = np.zeros(np.count_nonzero(stacked), dtype=np.float16)
+            tensors[tensor] = TensorParts(np.dtype(np.uint8), (size,), lambda: ())
+            tensors |= mixed_tensors(tensor, stacked, None if first.scale is None else scales)
+        return tensors_size(tensors, self._metadata)
 
 
 def _stream(adapter: Adapter, stream: EncodedStream | None) -> EncodedStream | None:
@@ -124,19 +120,17 @@ def _stream(adapter: Adapter, stream: EncodedStream | None) -> EncodedStream | N
     return encode_layers([adapter[name] for names in group_layers(adapter) for name in names])
 
 
-def _contents(
-    adapter: Adapter, stream: EncodedStream | None, make: TensorMaker
-) -> tuple[Tensors, str]:
-    """Returns the tensors of a file, whose matrices ``make`` packs, and its manifest."""
+def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, dict[str, str]]:
+    """Returns the tensors of a file, and its manifest as metadata."""
     tensors: Tensors = {}
     groups = []
     for index, names in enumerate(group_layers(adapter)):
         layers = [adapter[name] for name in names]
         matrices = [matrices_by_role(layer) for layer in layers]
         for role in matrices[0]:
-            tensors |= make(f"{index}.{role}", [each[role] for each in matrices])
+            tensors |= pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
         magnitudes = [m for layer in layers if (m := layer.magnitude) is not None]
-        tensors |= make(f"{index}.magnitude", magnitudes)
+        tensors |= pack_matrices(f"{index}.magnitude", magnitudes)
         groups.append(describe_group(names, layers, adapter.origin.keys))
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
@@ -145,7 +139,8 @@ def _contents(
     for name in (*adapter, *keys, *adapter.carried, adapter.origin.base_model or ""):
         check_text("a name", name)
     manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)
-    return tensors, manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
+    text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
+    return tensors, {"kronq": text}
 
 
 def _manifest(

@@ -19,7 +19,7 @@ from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import spectral_norm
 from kronq.model.squared_norms import SquaredNorms, squared_norms_in_bases
-from kronq.packed import pack_adapter
+from kronq.packed import packed_size
 from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.checks import check_same_layers, check_second_moments
 from kronq.report.code_statistics import CodeStatistics, count_codes, merge_histograms
@@ -178,7 +178,7 @@ def _total(
 ) -> TotalStatistics:
     sums = add_statistics(layers)
     error = relative_norm(sums.weight.error, sums.weight.reference) or 0.0
-    size = len(pack_adapter(_with_error(quantized, error)))
+    size = packed_size(_with_error(quantized, error))
     before = reference.origin.file_bytes or reference.nbytes
     fields = statistics_fields(replace(sums, bytes=size, bytes_before=before, bits=8.0 * size))
     return TotalStatistics(**fields, **_bound_fields(fields, reference, bound))
