@@ -7,9 +7,11 @@ All lanes are walked side by side, position by position, under the adaptive tabl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.errors import FormatError, MissingDependencyError
 from kronq.trellis.context_counts import ContextCounts
@@ -43,12 +45,26 @@ class _Context:
         self._uncounted: list[I32] = []
         self._model: Any = None
 
-    def code(self, code_block: BlockCoder, codes: I32) -> I32:
+    @property
+    def largest(self) -> int:
+        """The largest magnitude with a symbol of its own."""
+        return self._counts.largest
+
+    @property
+    def model(self) -> Any:
+        """Constriction's model of the counts so far."""
         if self._model is None:
             categorical = _constriction().stream.model.Categorical
             self._model = categorical(self._counts.frequencies(), perfect=False)
-        coded = code_block(self._model, self._counts.largest, codes)
-        self._uncounted.append(coded)
+        return self._model
+
+    def count(self, codes: I32) -> None:
+        """Notes codes, which are counted at the next ``renew``."""
+        self._uncounted.append(codes)
+
+    def code(self, code_block: BlockCoder, codes: I32) -> I32:
+        coded = code_block(self.model, self.largest, codes)
+        self.count(coded)
         return coded
 
     def renew(self) -> None:
@@ -84,11 +100,47 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
 
     for each in numbers:
         _code_numbers(each, encode_block)
-    walked = _walk_lanes(runs, [split_lanes(codes_from_levels(x)) for x in levels], encode_block)
-    for run, found, wanted in zip(runs, walked, levels, strict=True):
-        if not np.array_equal(found.reshape(-1)[: run.size], wanted):
-            raise ValueError("the levels are no path through the trellis")
+    if runs:
+        _encode_lanes(encoder, runs, levels)
     return bytes(encoder.get_compressed().astype("<u4").tobytes())
+
+
+def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> None:
+    """Encodes all lanes side by side, position by position.
+
+    Raises:
+        ValueError: The levels are no path through the trellis.
+    """
+    ordered = _contexts(runs)
+    # A copy by positions: what follows reads one position of all lanes at a time.
+    wanted = np.ascontiguousarray(np.concatenate([split_lanes(x) for x in levels]).T)
+    codes = codes_from_levels(wanted)
+    order = LaneOrder.create(runs)
+    largest = np.repeat([context.largest for context in ordered[::2]], order.lane_counts)
+    largest = largest.astype(np.int32)
+    symbols = np.minimum(np.maximum(codes, -largest), largest)
+    symbols += largest
+    escaped = np.abs(codes) >= largest
+    state = np.zeros(codes.shape[1], dtype=np.int8)
+    for t in range(LANE):
+        if t in _RENEWALS:
+            for context in dict.fromkeys(ordered):
+                context.renew()
+        odd = state & 1
+        if not np.array_equal(levels_from_codes(codes[t], odd), wanted[t]):
+            raise ValueError("the levels are no path through the trellis")
+        lanes, sizes = order.at(t, odd)
+        column, escapes = symbols[t, lanes], np.flatnonzero(escaped[t, lanes]).tolist()
+        magnitudes, start = np.abs(column - largest[lanes]), 0
+        for context, size in zip(ordered, sizes, strict=False):
+            if size:
+                encoder.encode(column[start : start + size], context.model)
+                context.count(magnitudes[start : start + size])
+                start += size
+                while escapes and escapes[0] < start:
+                    lane = lanes[escapes.pop(0)]
+                    _encode_escape(encoder, abs(int(codes[t, lane])) - context.largest)
+        state = NEXT_STATE[state, codes[t] & 1]
 
 
 def decode_runs(
@@ -120,7 +172,7 @@ def decode_runs(
     try:
         numbers = [_code_numbers(np.zeros(n, dtype=np.int32), decode_block) for n in counts]
         runs = runs_of(numbers)
-        walked = _walk_lanes(runs, None, decode_block)
+        walked = _decode_lanes(runs, decode_block)
     except AssertionError as error:
         raise ValueError(f"the stream of codes is damaged: {error}") from None
     if not decoder.maybe_exhausted() and words[-1]:  # zeros may fill it up
@@ -141,47 +193,75 @@ def _code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
     return np.concatenate(blocks)
 
 
-def _walk_lanes(runs: Sequence[Run], codes: list[I32] | None, code_block: BlockCoder) -> list[I32]:
-    """Codes all lanes side by side, position by position.
-
-    Args:
-        runs: The runs of the stream.
-        codes: Of each run [lanes, LANE]; None where ``code_block`` decodes them.
-        code_block: Encodes or decodes.
+def _decode_lanes(runs: Sequence[Run], decode_block: BlockCoder) -> list[I32]:
+    """Decodes all lanes side by side, position by position.
 
     Returns:
         The levels of each run [lanes, LANE].
     """
     if not runs:
         return []
+    ordered = _contexts(runs)
+    order = LaneOrder.create(runs)
+    levels = np.zeros((LANE, len(order.lane_lengths)), dtype=np.int32)
+    state = np.zeros(len(order.lane_lengths), dtype=np.int8)
+    for t in range(LANE):
+        if t in _RENEWALS:
+            for context in dict.fromkeys(ordered):
+                context.renew()
+        lanes, sizes = order.at(t, state & 1)
+        column, start = np.zeros(len(lanes), dtype=np.int32), 0
+        for context, size in zip(ordered, sizes, strict=False):
+            if size:
+                block = slice(start, start + size)
+                column[block] = context.code(decode_block, column[block])
+                start += size
+        before = state[lanes]
+        levels[t, lanes] = levels_from_codes(column, before & 1)
+        state[lanes] = NEXT_STATE[before, column & 1]
+    return np.split(levels.T, np.cumsum(order.lane_counts)[:-1])
+
+
+def _contexts(runs: Sequence[Run]) -> list[_Context]:
+    """Returns every run's context of even states and that of odd ones; runs may share them."""
     contexts = {
         (r.context_class, odd): _Context(r.context_class, odd) for r in runs for odd in (0, 1)
     }
-    ordered = [contexts[run.context_class, odd] for run in runs for odd in (0, 1)]
-    lane_counts = [len(run.lane_lengths) for run in runs]
-    run_of_lane = np.repeat(np.arange(len(runs), dtype=np.uint16), lane_counts)
-    lane_lengths = np.concatenate([run.lane_lengths for run in runs])
-    levels = np.zeros((LANE, len(lane_lengths)), dtype=np.int32)
-    given = levels if codes is None else np.concatenate(codes).T
-    state = np.zeros(len(lane_lengths), dtype=np.int8)
-    for t in range(LANE):
-        if t in _RENEWALS:
-            for context in contexts.values():
-                context.renew()
-        # Run by run, of each first the lanes in even states and then those in odd ones.
-        active = np.flatnonzero(lane_lengths > t)
-        rank = 2 * run_of_lane[active] + (state[active] & 1).astype(np.uint16)
-        active = active[np.argsort(rank, kind="stable")]
-        column, start = given[t, active], 0
-        for context, size in zip(ordered, np.bincount(rank).tolist(), strict=False):
-            if size:
-                block = slice(start, start + size)
-                column[block] = context.code(code_block, column[block])
-                start += size
-        before = state[active]
-        levels[t, active] = levels_from_codes(column, before & 1)
-        state[active] = NEXT_STATE[before, column & 1]
-    return np.split(levels.T, np.cumsum(lane_counts)[:-1])
+    return [contexts[run.context_class, odd] for run in runs for odd in (0, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class LaneOrder:
+    """Order of lanes at each position: run by run, of each those in even states first.
+
+    Attributes:
+        lane_counts: Lanes of each run.
+        lane_lengths: Levels of each lane.
+        ranks: Twice the index of each lane's run.
+    """
+
+    lane_counts: list[int]
+    lane_lengths: I32
+    ranks: NDArray[np.uint16]
+
+    @classmethod
+    def create(cls, runs: Sequence[Run]) -> LaneOrder:
+        lengths = [run.lane_lengths for run in runs]
+        counts = [len(each) for each in lengths]
+        ranks = np.repeat(2 * np.arange(len(runs), dtype=np.uint16), counts)
+        return cls(counts, np.concatenate(lengths), ranks)
+
+    def at(self, position: int, odd: NDArray[np.int8]) -> tuple[NDArray[np.intp], list[int]]:
+        """Returns the lanes that reach a position, in order, and how many are in each context.
+
+        Args:
+            position: In every lane.
+            odd: Parity of each lane's state.
+        """
+        lanes = np.flatnonzero(self.lane_lengths > position)
+        rank = self.ranks[lanes] + odd[lanes].astype(np.uint16)
+        sizes: list[int] = np.bincount(rank).tolist()
+        return lanes[np.argsort(rank, kind="stable")], sizes
 
 
 def _encode_escape(encoder: Any, rest: int) -> None:
