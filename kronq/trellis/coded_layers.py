@@ -16,7 +16,7 @@ from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
 from kronq.trellis.layer_shape import channel_axis, layer_shape
 from kronq.trellis.reconstruction import reconstruction_scales
 from kronq.trellis.rounding import RoundedLevels
-from kronq.trellis.stream import decoded_levels, stream_shares
+from kronq.trellis.stream import EncodedStream, decoded_levels, stream_shares
 from kronq.trellis.targets import LayerTarget
 
 
@@ -46,19 +46,26 @@ def build_coded_layers(
     return layers
 
 
-def share_stream(layers: Mapping[str, Delta], nbytes: int) -> dict[str, Delta]:
-    """Returns coded layers with each matrix's share of their stream of ``nbytes`` bytes."""
+def share_stream(layers: Mapping[str, Delta], stream: EncodedStream) -> dict[str, Delta]:
+    """Returns coded layers that know their stream, and each matrix's share of its bytes."""
     matrices = [m for d in layers.values() for m in d.matrices if isinstance(m, EntropyCoded)]
-    shares = iter(stream_shares([m.shape[0] * m.shape[1] for m in matrices], nbytes))
-    shared = {}
+    sizes = [m.shape[0] * m.shape[1] for m in matrices]
+    shares = iter(enumerate(stream_shares(sizes, len(stream.data))))
+
+    def shared(matrix: EntropyCoded) -> EntropyCoded:
+        place, nbytes = next(shares)
+        known = KnownLevels(matrix.decode(), stream, place)
+        return replace(matrix, nbytes=nbytes, decode=known)
+
+    made = {}
     for name, delta in layers.items():
         products = [
-            [replace(m, nbytes=next(shares)) for m in p.matrices if isinstance(m, EntropyCoded)]
+            [shared(m) for m in p.matrices if isinstance(m, EntropyCoded)]
             for p in (delta.a, delta.b)
             if p is not ONE
         ]
-        shared[name] = _with_products(delta, products)
-    return shared
+        made[name] = _with_products(delta, products)
+    return made
 
 
 def rescale_coded_layers(adapter: Adapter, factor: float) -> dict[str, Delta]:

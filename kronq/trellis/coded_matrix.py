@@ -77,9 +77,17 @@ class EntropyCoded:
 
 @dataclass(frozen=True, eq=False)
 class KnownLevels:
-    """Levels that need no decoding, for ``EntropyCoded.decode``."""
+    """Levels that need no decoding, for ``EntropyCoded.decode``.
+
+    Attributes:
+        levels: Of the matrix.
+        stream: The ``EncodedStream`` that the matrix was encoded in already; None if in none.
+        place: Number of the matrix in the stream.
+    """
 
     levels: MatrixLevels
+    stream: object = None
+    place: int = 0
 
     def __call__(self) -> MatrixLevels:
         return self.levels

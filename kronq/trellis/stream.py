@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kronq.errors import FormatError, StrPath
 from kronq.model.delta import ONE, Delta
 from kronq.trellis import norm_classes as norms
-from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
+from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
 from kronq.trellis.layer_shape import (
     I32,
     LayerShape,
@@ -55,10 +55,11 @@ class StreamParameters:
 
 @dataclass(frozen=True)
 class EncodedStream:
-    """A stream's bytes and its parameters."""
+    """A stream's bytes, its parameters, and how many matrices are in it."""
 
     data: bytes
     parameters: StreamParameters
+    matrices: int
 
 
 def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
@@ -70,6 +71,9 @@ def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
     coded = [delta for delta in layers if isinstance(delta.b.left, EntropyCoded)]
     if not coded:
         return None
+    known = _known_stream(coded)
+    if known is not None:
+        return known
     matrices = [decoded_levels(delta) for delta in coded]
     first = matrices[0][-1][0]
     for each in (matrix for products in matrices for product in products for matrix in product):
@@ -91,7 +95,19 @@ def encode_layers(layers: Sequence[Delta]) -> EncodedStream | None:
             hint="quantize the layers that you want",
         ) from None
     parameters = StreamParameters(first.step, first.shifts, has_offsets)
-    return EncodedStream(pad_stream(data, layout.shapes), parameters)
+    count = sum(len(product) for products in matrices for product in products)
+    return EncodedStream(pad_stream(data, layout.shapes), parameters, count)
+
+
+def _known_stream(coded: Sequence[Delta]) -> EncodedStream | None:
+    """Returns the stream that just these layers, in this order, were encoded in already."""
+    matrices = [m for delta in coded for m in delta.matrices if isinstance(m, EntropyCoded)]
+    known = [m.decode for m in matrices if isinstance(m.decode, KnownLevels)]
+    stream = known[0].stream if known else None
+    if not isinstance(stream, EncodedStream) or stream.matrices != len(matrices):
+        return None
+    own = [(id(each.stream), each.place) for each in known]
+    return stream if own == [(id(stream), i) for i in range(len(matrices))] else None
 
 
 def lay_out_layers(coded: Sequence[Delta]) -> tuple[StreamLayout, list[I32]]:

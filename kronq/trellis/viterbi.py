@@ -72,7 +72,8 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
 
     def search(start: int) -> tuple[I32, I32]:
         lanes = slice(start, start + _CHUNK)
-        sizes, weights = (np.ascontiguousarray(x[lanes].T) for x in (np.abs(values), costs.weights))
+        sizes = np.abs(values[lanes].T, order="C")
+        weights = np.ascontiguousarray(costs.weights[lanes].T)
         errors, codes = _branch_costs(sizes, weights, costs.rows[lanes], price, costs.shifts)
         branches = _cheapest_path(errors)
         odd = branches >> 1
@@ -80,8 +81,12 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
         levels = levels_from_codes(chosen, odd)
         return np.where(values[lanes].T < 0, -levels, levels).T, odd.T
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(search, range(0, len(values), _CHUNK)))
+    starts = range(0, len(values), _CHUNK)
+    if THREADS == 1 or len(starts) == 1:
+        found = [search(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(search, starts))
     return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
 

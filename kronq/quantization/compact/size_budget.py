@@ -68,7 +68,7 @@ def fill_size(
         assert stream is not None  # noqa: S101
         nbytes = file_size(replace(adapter, layers=layers, recipe=recipe), stream)
         if nbytes <= size and (best is None or nbytes > best[0]):
-            best = nbytes, share_stream(layers, len(stream.data))
+            best = nbytes, share_stream(layers, stream)
         if progress is not None:
             progress(done + 1, _PASSES)
         if best is not None and best[0] >= CLOSE * size:

@@ -149,6 +149,7 @@ def build_adapter(latents: Latents, levels: RoundedLevels) -> Adapter:
     """Returns the adapter as it will be read from its file."""
     layers = build_coded_layers(latents.adapter, latents.plan.targets, levels)
     stream = encode_layers([*layers.values()])
-    layers = share_stream(layers, 0 if stream is None else len(stream.data))
+    assert stream is not None  # noqa: S101
+    layers = share_stream(layers, stream)
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     return replace(latents.adapter, layers=ordered, recipe=latents.recipe)

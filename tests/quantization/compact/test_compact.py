@@ -167,3 +167,19 @@ def test_few_channels_are_coded_for_nothing() -> None:
         coded += int(there.sum())
     assert coded > 500
     assert half_dead < 0.06 * coded
+
+
+def test_a_stream_at_hand_is_used_only_for_the_same_layers(tmp_path: Path) -> None:
+    quantized = kronq.quantize(layers("lora"), kronq.Compact(bpw=4))
+    names = list(quantized)
+    for i, chosen in enumerate((names[:-1], names[1:], names[::-1])):
+        some = replace(quantized, layers={name: quantized[name] for name in chosen})
+        try:
+            path = kronq.save(some, tmp_path / f"{i}.safetensors")
+        except kronq.FormatError as error:  # its lanes are no whole paths without the others
+            assert "only all together" in str(error)
+            continue
+        loaded = kronq.load(path)
+        assert set(loaded) == set(chosen)
+        assert all(np.array_equal(loaded[n].dense(), quantized[n].dense()) for n in chosen)
+    assert pack_adapter(some) == pack_adapter(quantized)
