@@ -190,17 +190,24 @@ class Adapter(Mapping[str, Delta]):
     @property
     def family(self) -> str:
         """``kron`` if any layer has a stored A, else ``lora``."""
+        if isinstance(self.layers, StackedLayers):
+            return "kron" if any(stack.a for stack in self.layers.stacks) else "lora"
         return "kron" if any(d.a is not ONE for d in self.layers.values()) else "lora"
 
     @property
     def parameters(self) -> int:
         carried = sum(array.size for array in self.carried.values())
+        if isinstance(self.layers, StackedLayers):
+            stacks = self.layers.stacks
+            return carried + sum(stack.first.parameters * len(stack.names) for stack in stacks)
         return carried + sum(d.parameters for d in self.layers.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all matrices and of what is carried, without a file's header."""
         carried = sum(array.nbytes for array in self.carried.values())
+        if isinstance(self.layers, StackedLayers):
+            return carried + sum(stack.nbytes() for stack in self.layers.stacks)
         return carried + sum(d.nbytes for d in self.layers.values())
 
 

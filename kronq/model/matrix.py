@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.bit_packing import WIDTH_BITS, channels_size, packed_size
+from kronq.model.mapped_pages import is_mapped, release_pages
 
 F32 = NDArray[np.float32]
 
@@ -75,10 +76,17 @@ class Float:
     @cached_property
     def is_finite(self) -> bool:
         """Whether no value is NaN or infinite; a memory map is read for it once."""
-        return bool(np.isfinite(self.array).all())
+        finite = bool(np.isfinite(self.array).all())
+        release_pages(self.array)
+        return finite
 
     def float32(self) -> F32:
-        return np.asarray(self.array, dtype=np.float32)
+        """Returns the values [rows, cols]: a copy of large mapped ones, whose pages are let go."""
+        if not is_mapped(self.array):
+            return np.asarray(self.array, dtype=np.float32)
+        values = self.array.astype(np.float32)
+        release_pages(self.array)
+        return values
 
 
 class Codes(Protocol):

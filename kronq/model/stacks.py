@@ -6,7 +6,7 @@ hundred, so code that needs all layers works on stacks; single layers are built 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -31,6 +31,9 @@ class MatrixStack(Protocol):
     def float32(self, layers: LayerIndex = ALL) -> F32:
         """Returns the matrices of selected layers [layers, rows, cols]."""
 
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        """Returns the bytes of the matrices of selected layers, when packed."""
+
 
 @dataclass(frozen=True, eq=False)
 class SeparateMatrices:
@@ -42,8 +45,13 @@ class SeparateMatrices:
         return self.matrices[layer]
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
-        some = self.matrices[layers] if isinstance(layers, slice) else map(self.matrix, layers)
-        return np.stack([matrix.float32() for matrix in some])
+        return np.stack([matrix.float32() for matrix in self._select(layers)])
+
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        return sum(matrix.nbytes for matrix in self._select(layers))
+
+    def _select(self, layers: LayerIndex) -> Iterable[Matrix]:
+        return self.matrices[layers] if isinstance(layers, slice) else map(self.matrix, layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +91,10 @@ class LayerStack:
     def is_uncropped(self) -> bool:
         """Whether ΔW has the full Kronecker shape."""
         return self.shape == self.first.full_shape
+
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        """Returns the bytes of the matrices of selected layers, when packed."""
+        return sum(stack.nbytes(layers) for stack in (*self.a, *self.b))
 
     def delta(self, layer: int) -> Delta:
         """Returns one layer."""

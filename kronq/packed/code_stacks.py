@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.model.bit_packing import WIDTH_BITS, channels_size, packed_size
 from kronq.model.matrix import F32, Float, Quantized, dequantize_codes
 from kronq.model.stacks import ALL, LayerIndex
 
@@ -114,6 +115,14 @@ class QuantizedStack:
             return [self.bits] * self.codes.layers
         return [round(mean) for mean in self.widths.mean(axis=1).tolist()]
 
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        if self.widths is None:
+            return self.matrix(0).nbytes * len(_numbers(self.codes.layers, layers))
+        widths = self.widths[layers]
+        scales = 0 if self.scale is None else np.count_nonzero(widths)
+        codes = channels_size(widths, self.codes.shape[1 - self.axis])
+        return int(codes + 2 * scales + len(widths) * packed_size(widths.shape[1], WIDTH_BITS))
+
     def float32(self, layers: LayerIndex = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
         return dequantize_codes(self.codes.select(layers), scale, self.axis, self.group_size)
@@ -130,3 +139,10 @@ class FloatStack:
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
         return np.asarray(self.array[layers], dtype=np.float32)
+
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        return self.matrix(0).nbytes * len(_numbers(len(self.array), layers))
+
+
+def _numbers(count: int, layers: LayerIndex) -> Sequence[int]:
+    return range(count)[layers] if isinstance(layers, slice) else layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.errors import printable
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
-from kronq.model.layer_names import describe_names, name_template
+from kronq.model.layer_names import describe_names, name_template, natural_key
+from kronq.model.stacks import LayerStack, SeparateMatrices
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.summary_view import summary_line, summary_view
 from kronq.report.display.table_view import TableView
@@ -61,11 +63,6 @@ class Summary(Displayed):
 
 def summarize(adapter: Adapter) -> Summary:
     """Summarizes an adapter without reading any matrix."""
-    groups: dict[object, list[str]] = {}
-    for name, delta in adapter.items():
-        shapes = (delta.shape, *(m.shape for m in delta.matrices))
-        key = (name_template(name), shapes, delta.scale, *_dtypes(delta))
-        groups.setdefault(key, []).append(name)
     size = adapter.origin.file_bytes or adapter.nbytes
     return Summary(
         path=str(adapter.origin.path) if adapter.origin.path else None,
@@ -77,14 +74,41 @@ def summarize(adapter: Adapter) -> Summary:
         bytes=size,
         bits_per_parameter=8 * size / adapter.parameters,
         recipe=asdict(adapter.recipe) if adapter.recipe else None,
-        groups=[_group(adapter, names) for names in groups.values()],
+        groups=_groups(adapter),
     )
 
 
-def _group(adapter: Adapter, names: list[str]) -> GroupSummary:
-    first = adapter[names[0]]
-    parameters = sum(adapter[n].parameters for n in names)
-    size = sum(adapter[n].nbytes for n in names)
+def _groups(adapter: Adapter) -> list[GroupSummary]:
+    """Returns the groups in the natural order of their first layers."""
+    found: dict[object, list[tuple[LayerStack, list[int]]]] = {}
+    for stack in adapter.stacks:
+        kinds = _kinds(stack)
+        layers: dict[object, list[int]] = {}
+        for layer, name in enumerate(stack.names):
+            alike = name_template(name), stack.scales[layer], kinds[layer % len(kinds)]
+            layers.setdefault(alike, []).append(layer)
+        for kind, members in layers.items():
+            found.setdefault(kind, []).append((stack, members))
+    named = []
+    for parts in found.values():
+        names = [stack.names[layer] for stack, members in parts for layer in members]
+        names.sort(key=natural_key)
+        named.append((names, _group(names, parts)))
+    return [group for _, group in sorted(named, key=lambda each: natural_key(each[0][0]))]
+
+
+def _kinds(stack: LayerStack) -> list[object]:
+    """Returns the shapes and dtypes of each layer, or once if all have the same."""
+    together = not any(isinstance(each, SeparateMatrices) for each in (*stack.a, *stack.b))
+    deltas = [stack.first] if together else map(stack.delta, range(len(stack.names)))
+    return [(d.shape, *((m.shape, m.dtype) for m in d.matrices)) for d in deltas]
+
+
+def _group(names: Sequence[str], parts: Sequence[tuple[LayerStack, Sequence[int]]]) -> GroupSummary:
+    stack, layers = parts[0]
+    first = stack.delta(layers[0])
+    parameters = first.parameters * len(names)
+    size = sum(stack.nbytes([*layers]) for stack, layers in parts)
     return GroupSummary(
         layers=describe_names(names),
         count=len(names),

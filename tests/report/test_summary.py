@@ -89,3 +89,14 @@ def test_a_summary_is_shown_as_a_table(tmp_path: Path) -> None:
     assert total.startswith("total ×10, file")
     assert repr(summary).startswith("Summary(kron adapter (kronq), 10 layers, ")
     assert "a&lt;b&gt;.safetensors" in summary._repr_html_()
+
+
+def test_a_packed_file_is_summarized_as_its_layers_are(tmp_path: Path) -> None:
+    """The file's stacks give what the layers, one by one, give."""
+    quantized = kronq.quantize(adapters.adapter(layers=4), bits=3)
+    path = kronq.save(quantized, tmp_path / "a.safetensors")
+    packed = kronq.load(path)
+    apart = replace(packed, layers={name: packed[name] for name in packed})
+    assert summarize(packed) == summarize(apart)
+    assert (packed.parameters, packed.nbytes) == (apart.parameters, apart.nbytes)
+    assert packed.family == apart.family == "kron"
