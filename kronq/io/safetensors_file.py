@@ -7,7 +7,10 @@ array's values are used.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +69,20 @@ class TensorFile(Tensors):
         return np.memmap(self.path, np.uint8, "r").view(np.ndarray)
 
 
+_kept: ContextVar[dict[Path, TensorFile] | None] = ContextVar("_kept", default=None)
+"""Files that are open in the block of ``keep_open``."""
+
+
+@contextlib.contextmanager
+def keep_open() -> Iterator[None]:
+    """Parses the header of each file once inside the block: readers detect, and then read."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 def open_tensors(path: StrPath) -> TensorFile:
     """Opens and checks a safetensors file.
 
@@ -73,10 +90,19 @@ def open_tensors(path: StrPath) -> TensorFile:
         NotFoundError: There is no such file.
         FormatError: It is a pickle, truncated, damaged or beyond kronq's limits.
     """
-    file = Path(path)
-    size, header = _read_header(file)
+    file, kept = Path(path), _kept.get()
+    if kept is not None and file in kept:
+        return kept[file]
+    opened = _open(file)
+    if kept is not None:
+        kept[file] = opened
+    return opened
+
+
+def _open(path: Path) -> TensorFile:
+    size, header = _read_header(path)
     try:
-        with safe_open(file, framework="np") as checked:
+        with safe_open(path, framework="np") as checked:
             names = list(checked.keys())
             limits.TENSORS.check(len(names), path)
             metadata = dict(checked.metadata() or {})
@@ -96,7 +122,7 @@ def open_tensors(path: StrPath) -> TensorFile:
         shape = tuple(described[name]["shape"])
         offset = 8 + len(header) + start
         entries[name] = Entry(described[name]["dtype"], shape, offset, stop - start)
-    return TensorFile(file, size, metadata, entries)
+    return TensorFile(path, size, metadata, entries)
 
 
 def _unpickle_hint(path: Path) -> str:

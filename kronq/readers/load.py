@@ -20,7 +20,7 @@ from kronq.errors import (
 from kronq.io.blas import small_matrices
 from kronq.io.hub import Kind
 from kronq.io.input_path import find_input
-from kronq.io.safetensors_file import open_tensors
+from kronq.io.safetensors_file import keep_open, open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
@@ -31,6 +31,7 @@ from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 _READERS = {name: importlib.import_module(f"kronq.readers.{name}") for name in READERS}
 
 
+@keep_open()
 @small_matrices()
 def load(
     path: StrPath,
