@@ -17,6 +17,7 @@ from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
 from kronq.readers.missing_layers import refuse_missing_layers
 from kronq.readers.options import Options
+from kronq.readers.peft_bare import bare_config, is_bare
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
 from kronq.readers.peft_tuners import reader_of
@@ -27,20 +28,24 @@ _INDEX = f"{WEIGHTS}.index.json"
 
 
 def detect(path: Path) -> bool:
-    """Tells whether a path is a folder with PEFT's config or weights, or either file of one."""
+    """Tells whether a path is a folder of PEFT's, either file of one, or its tensors alone."""
     if path.is_dir():
         return any((path / name).exists() for name in (CONFIG, WEIGHTS, _PICKLED_WEIGHTS))
-    return path.name in (CONFIG, WEIGHTS)
+    return path.name in (CONFIG, WEIGHTS) or is_bare(path)
 
 
 def read(path: Path, options: Options) -> Adapter:
-    """Reads a PEFT folder.
+    """Reads a PEFT folder, or a file of its tensors alone.
 
     Raises:
         FormatError: The config or the weights are missing, damaged or incomplete.
         UnsupportedError: Another ``peft_type``, a convolution, DoRA, or trained full modules.
     """
     folder = path if path.is_dir() else path.parent
+    weights = folder / WEIGHTS if path.is_dir() or path.name == CONFIG else path
+    no_config = options.alpha is not None and not (folder / CONFIG).exists()
+    if weights.name != WEIGHTS or (no_config and weights.exists()):
+        return _read_bare(weights, options)
     config = read_config(folder)
     config.check_supported()
     refuse_weights_beside(folder)
@@ -53,6 +58,14 @@ def read(path: Path, options: Options) -> Adapter:
         )
     pickled = not (folder / WEIGHTS).exists() and (folder / _PICKLED_WEIGHTS).exists()
     file = open_tensors(folder / (_PICKLED_WEIGHTS if pickled else WEIGHTS))
+    origin = Origin("peft", path, file.size, config.base_model)
+    return Adapter(_read_layers(file, config, options), origin)
+
+
+def _read_bare(path: Path, options: Options) -> Adapter:
+    file = open_tensors(path)
+    config = bare_config(file, options)
+    config.check_supported()
     origin = Origin("peft", path, file.size, config.base_model)
     return Adapter(_read_layers(file, config, options), origin)
 
