@@ -13,11 +13,11 @@ from kronq.errors import FormatError, UnsupportedError, check_text, check_type
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
 from kronq.model.adapter import Adapter, Origin
-from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
 from kronq.readers.missing_layers import refuse_missing_layers
 from kronq.readers.options import Options
 from kronq.readers.peft_bare import bare_config, is_bare
+from kronq.readers.peft_carried import split_carried
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
 from kronq.readers.peft_tuners import reader_of
@@ -59,7 +59,7 @@ def read(path: Path, options: Options) -> Adapter:
     pickled = not (folder / WEIGHTS).exists() and (folder / _PICKLED_WEIGHTS).exists()
     file = open_tensors(folder / (_PICKLED_WEIGHTS if pickled else WEIGHTS))
     origin = Origin("peft", path, file.size, config.base_model)
-    return Adapter(_read_layers(file, config, options), origin)
+    return _read_adapter(file, config, options, origin)
 
 
 def _read_bare(path: Path, options: Options) -> Adapter:
@@ -67,7 +67,7 @@ def _read_bare(path: Path, options: Options) -> Adapter:
     config = bare_config(file, options)
     config.check_supported()
     origin = Origin("peft", path, file.size, config.base_model)
-    return Adapter(_read_layers(file, config, options), origin)
+    return _read_adapter(file, config, options, origin)
 
 
 def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> Adapter:
@@ -78,13 +78,18 @@ def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     for name in (*tensors, config.base_model or ""):
         if isinstance(name, str):
             check_text("a name", name)
-    layers = _read_layers(copy_tensors(tensors), config, Options())
-    return Adapter(layers, Origin("peft", base_model=config.base_model))
+    origin = Origin("peft", base_model=config.base_model)
+    return _read_adapter(copy_tensors(tensors), config, Options(), origin)
 
 
-def _read_layers(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
-    layers = reader_of(config)(tensors, config, options)
+def _read_adapter(
+    tensors: Tensors, config: PeftConfig, options: Options, origin: Origin
+) -> Adapter:
+    read_layers = reader_of(config)
+    rest, carried = split_carried(tensors, config)
+    layers = read_layers(rest, config, options)
     if not layers:
         raise FormatError("no adapted layers", path=tensors.path)
     refuse_missing_layers(config, layers, tensors.path)
-    return {name: layers[name] for name in sorted(layers, key=natural_key)}
+    ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
+    return Adapter(ordered, origin, carried=carried)

@@ -17,9 +17,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _UNSUPPORTED_SETTINGS = (
     "lora_bias",
-    "modules_to_save",
     "layer_replication",
-    "trainable_token_indices",
     "target_parameters",
     "arrow_config",
     "alora_invocation_tokens",
@@ -49,6 +47,20 @@ class PeftConfig:
     def base_model(self) -> str | None:
         name = self.settings.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
+
+    @property
+    def modules_to_save(self) -> list[str]:
+        """Ends of the paths of modules that were trained whole."""
+        given = self.settings.get("modules_to_save") or []
+        if not isinstance(given, list | tuple | set) or not all(isinstance(m, str) for m in given):
+            raise FormatError(
+                "modules_to_save is no list of names", path=self.path, found=repr(given)[:80]
+            )
+        return sorted(given)
+
+    @property
+    def trains_biases(self) -> bool:
+        return self.settings.get("bias") not in (None, False, "none")
 
     def alpha(self, layer: str) -> float:
         """Returns a layer's α."""
@@ -85,8 +97,6 @@ class PeftConfig:
                 hint="PEFT's tensors are these transposed, and its alpha is scale times rank",
             )
         refused = [name for name in _UNSUPPORTED_SETTINGS if self.settings.get(name)]
-        if self.settings.get("bias") not in (None, False, "none"):
-            refused.append("bias")
         if refused:
             raise UnsupportedError(
                 "the adapter uses settings that kronq does not handle",

@@ -148,7 +148,7 @@ def test_peft_type_of_another_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"modules_to_save": ["lm_head"], "bias": "all"}, "bias, modules_to_save"),
+        ({"lora_bias": True, "target_parameters": ["x"]}, "lora_bias, target_parameters"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     ],
 )
