@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -19,8 +19,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_large(function: Callable[[T], R], items: Iterable[T], *, values: float) -> list[R]:
-    """Returns the function's results in the order of the items.
+def map_large(function: Callable[[T], R], items: Iterable[T], *, values: float) -> Iterator[R]:
+    """Returns the function's results one after the other, in the order of the items.
 
     Args:
         function: Called in threads, if an item is large.
@@ -28,12 +28,12 @@ def map_large(function: Callable[[T], R], items: Iterable[T], *, values: float) 
         values: Values of an item on average.
     """
     if values < LARGE or THREADS < 2 or (isinstance(items, Sized) and len(items) < 2):
-        return [function(item) for item in items]
+        yield from map(function, items)
+        return
     remaining = iter(items)
-    results: list[R] = []
     with ThreadPoolExecutor(THREADS) as pool:
         waiting = [pool.submit(function, item) for item in islice(remaining, THREADS)]
         while waiting:
-            results.append(waiting.pop(0).result())
+            result = waiting.pop(0).result()
             waiting += [pool.submit(function, item) for item in islice(remaining, 1)]
-    return results
+            yield result

@@ -21,7 +21,7 @@ def test_large_items_are_worked_on_together_and_stay_in_order():
         barrier.wait()
         return 10 * item
 
-    assert threads.map_large(work, range(6), values=threads.LARGE) == [0, 10, 20, 30, 40, 50]
+    assert [*threads.map_large(work, range(6), values=threads.LARGE)] == [0, 10, 20, 30, 40, 50]
 
 
 def test_small_items_stay_in_one_thread():
@@ -50,4 +50,4 @@ def test_an_error_of_one_item_is_raised():
         return item
 
     with pytest.raises(ValueError, match="two"):
-        threads.map_large(work, range(5), values=threads.LARGE)
+        list(threads.map_large(work, range(5), values=threads.LARGE))

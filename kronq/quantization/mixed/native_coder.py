@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,9 +117,10 @@ class NativeCoder:
             )
             codes: dict[tuple[str, str], ProductCodes] = {}
             for batch, each in zip(measured, allocations, strict=True):
-                codes |= self.quantize_batch(batch, each)
-                if progress is not None:
-                    progress(len({name for name, _ in codes}), len(self.adapter))
+                for part in self.quantize_batch(batch, each):
+                    codes |= part
+                    if progress is not None:
+                        progress(len({name for name, _ in codes}), len(self.adapter))
             quantized = self.build(codes)
             excess = file_size(quantized) - budget.file
             if excess <= 0:
@@ -150,27 +152,28 @@ class NativeCoder:
 
     def quantize_batch(
         self, measured: MeasuredBatch, allocation: Allocation
-    ) -> dict[tuple[str, str], ProductCodes]:
-        """Codes a batch with the allocated gauges and widths."""
+    ) -> Iterator[dict[tuple[str, str], ProductCodes]]:
+        """Codes a batch with the allocated gauges and widths, part by part."""
         batch = measured.batch
 
-        def quantize(index: int) -> list[ProductCodes]:
+        def quantize(index: int) -> dict[tuple[str, str], ProductCodes]:
             layers = measured.parts[index]
             part = batch.load(layers)
             left, right = error_metrics(part, self.adapter, self.moments)
             widths = tuple(each[layers] for each in allocation.widths)
             if part.right is None:
-                return _by_layer(quantize_whole_matrices(part.left, widths[0], left, right), widths)
-            gauges = measured.gauges[index]
-            if not gauges:
-                gauges = gauges_of(FactorPair(part.left, part.right), left, right)
-            pair = select_gauge(gauges, allocation.gauge[layers])
-            return _by_layer(quantize_factor_pairs(pair, widths, left, right), widths)
+                coded = quantize_whole_matrices(part.left, widths[0], left, right)
+            else:
+                gauges = measured.gauges[index]
+                if not gauges:
+                    gauges = gauges_of(FactorPair(part.left, part.right), left, right)
+                pair = select_gauge(gauges, allocation.gauge[layers])
+                coded = quantize_factor_pairs(pair, widths, left, right)
+            keys = [(name, part.role) for name in part.names]
+            return dict(zip(keys, _by_layer(coded, widths), strict=True))
 
         values = self.values_at_once(batch, measured.parts)
-        coded = map_large(quantize, range(len(measured.parts)), values=values)
-        keys = [(name, batch.role) for name in batch.names]
-        return dict(zip(keys, (each for part in coded for each in part), strict=True))
+        return map_large(quantize, range(len(measured.parts)), values=values)
 
     def values_at_once(self, batch: LayerBatch, parts: list[slice]) -> int:
         """Returns the values of a part; 0 where second moments fill the memory that is meant."""

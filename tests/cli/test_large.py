@@ -1,0 +1,68 @@
+"""Large adapters: memory grows with what a command keeps, not with the file that it reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak of memory"),
+]
+
+ROWS = COLS = 1024
+LAYER = 4 * ROWS * COLS
+"""Bytes of a layer: one whole factor in float32."""
+RUN = """
+import sys
+from pathlib import Path
+from kronq.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0], file=sys.stderr)
+"""
+
+
+def write(folder: Path, layers: int) -> Path:
+    """Writes LoKr of whole factors, with the names of Flux's layers."""
+    random = np.random.default_rng(0)
+    tensors = {}
+    for layer in range(layers):
+        key = f"transformer.transformer_blocks.{layer}.attn.to_q"
+        tensors[f"{key}.lokr_w1"] = random.normal(size=(3, 3)).astype(np.float32)
+        tensors[f"{key}.lokr_w2"] = random.normal(size=(ROWS, COLS)).astype(np.float32)
+        tensors[f"{key}.alpha"] = np.ones((), np.float32)
+    path = folder / f"{layers}.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def peak(*arguments: object) -> int:
+    """Bytes of memory that a command takes at most."""
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.split()[-1]) * 1024
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["inspect"], 0.0),
+        (["quantize", "--dry-run", "--method", "rtn", "--bits", 4], 0.25),
+        (["quantize", "--dry-run", "--bits", 4], 0.25),
+    ],
+    ids=["inspect", "rtn", "native"],
+)
+def test_memory_grows_with_the_codes_alone(tmp_path: Path, arguments: list[object], kept: float):
+    """Of three times as many layers a byte is kept for each number: a code."""
+    verb, *options = arguments
+    few, many = (peak(verb, write(tmp_path, layers), *options) for layers in (4, 12))
+    assert many - few < (kept + 0.2) * 8 * LAYER
