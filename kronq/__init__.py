@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
-    from kronq.packed.writer import save
+    from kronq.packed.writer import pack, save
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
+    from kronq.quantization.many import quantize_many
     from kronq.quantization.quantize import quantize
     from kronq.readers.load import load
     from kronq.report.bound import gaussian_bound
@@ -95,7 +96,9 @@ __all__ = [
     "match_table",
     "measure",
     "model_card",
+    "pack",
     "quantize",
+    "quantize_many",
     "read_examples",
     "save",
     "score_all",
@@ -145,7 +148,9 @@ _MODULES = {
     "match_table": "kronq.onnx.graph.match_table",
     "measure": "kronq.report.measurement",
     "model_card": "kronq.writers.model_card",
+    "pack": "kronq.packed.writer",
     "quantize": "kronq.quantization.quantize",
+    "quantize_many": "kronq.quantization.many",
     "read_examples": "kronq.io.examples",
     "save": "kronq.packed.writer",
     "score_all": "kronq.evaluate.task_report",

@@ -31,8 +31,8 @@ from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 
-AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float]
-"""Path of an adapter, or path → strength of those that are added up."""
+AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float] | Adapter
+"""Path of an adapter, path → strength of those that are added up, or an adapter in memory."""
 
 FORMAT = "3"
 """Version of the expanded numbers, part of the hash."""
@@ -46,14 +46,15 @@ class AdapterFile:
 
     Attributes:
         file: The ``.onnx_adapter``.
-        origin: The adapter that it was made from, the first of several, or the file itself.
+        origin: The adapter that it was made from, the first of several, or the file itself; None
+            for one in memory.
         cached: Whether it was there already.
-        scratch: Temporary folder that ``file`` lies in where the cache cannot be written; deleted
-            with this object.
+        scratch: Temporary folder that ``file`` lies in, where the adapter was in memory or the
+            cache cannot be written; deleted with this object.
     """
 
     file: Path
-    origin: Path
+    origin: Path | None
     cached: bool
     scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
@@ -64,8 +65,8 @@ def prepare_adapter(
     """Expands an adapter, or a sum of several, for one graph, or finds it in the cache.
 
     Args:
-        source: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``; or
-            adapters with their strengths.
+        source: A packed file, a PEFT folder, any other adapter, or an ``.onnx_adapter``; adapters
+            with their strengths; or an adapter in memory, which is not kept in the cache.
         slots: The graph's slots.
         cache: Parent folder of the cache; None for ``kronq.io.cache.cache_folder``.
 
@@ -74,6 +75,9 @@ def prepare_adapter(
         MismatchError: The adapter does not belong to this graph.
         UnsupportedError: An ``.onnx_adapter`` has a strength, or is one of several.
     """
+    if isinstance(source, Adapter):
+        fitted = weighted_sum([(source, 1.0)], shapes=slots.layers)
+        return _write_scratch(lazy_slot_inputs(fitted, slots), f"adapter{SUFFIX}", None)
     strengths = _strengths(source)
     origin = next(iter(strengths))
     if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
@@ -84,7 +88,7 @@ def prepare_adapter(
     return _write(lazy_slot_inputs(_load_sum(strengths, slots), slots), target, origin)
 
 
-def _strengths(source: AdapterSource) -> dict[Path, float]:
+def _strengths(source: StrPath | Mapping[str, float] | Mapping[Path, float]) -> dict[Path, float]:
     """Returns the strength of each adapter's path.
 
     Raises:
@@ -118,12 +122,16 @@ def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterF
             write_inputs(values, work)
             add_trailer(work)
     except (OSError, KronqError):  # a full or read-only disk, or no folder at all
-        scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
-        file = Path(scratch.name, target.name)
-        write_inputs(values, file)
-        return AdapterFile(file, origin, cached=False, scratch=scratch)
+        return _write_scratch(values, target.name, origin)
     trim(target.parent, limit=LARGEST_CACHE, keeping=target)
     return AdapterFile(target, origin, cached=False)
+
+
+def _write_scratch(values: Sequence[InputStack], name: str, origin: Path | None) -> AdapterFile:
+    scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
+    file = Path(scratch.name, name)
+    write_inputs(values, file)
+    return AdapterFile(file, origin, cached=False, scratch=scratch)
 
 
 def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec) -> str:
@@ -137,6 +145,8 @@ def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec) -> str:
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
     files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
+    if path.is_file() and (path.parent / CONFIG).is_file():  # PEFT's tensors in a file alone
+        files.append(path.parent / CONFIG)
     for file in files:
         if not file.is_file():
             raise FormatError("no adapter here", path=path, expected=file.name)

@@ -18,7 +18,8 @@ from kronq.genai.prompts import Prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_runner import TextRunner
 from kronq.genai.token_inputs import IntArray
-from kronq.model.weighted_sum import check_strength
+from kronq.model.adapter import Adapter
+from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import choose_target
 
@@ -95,7 +96,8 @@ class Session:
         Args:
             name: Name to run it by.
             path: A packed file, a PEFT folder, anything else that ``kronq.load`` reads, or an
-                ``.onnx_adapter``. Path → strength for the sum of several.
+                ``.onnx_adapter``. Path → strength for the sum of several. Or an adapter in memory,
+                as ``Adapter.from_state_dict`` and ``quantize`` return it.
             strength: Number that ΔW is multiplied with: 1 as trained, 0 none; beside the strengths
                 of several.
 
@@ -108,13 +110,11 @@ class Session:
         Example:
             >>> session.load("mild", "arc.safetensors", strength=0.7)
             >>> session.load("both", {"arc.safetensors": 0.7, "style.safetensors": 0.3})
+            >>> session.load("new", kronq.Adapter.from_state_dict(tensors, config))
         """
         if strength != 1:
             check_strength(strength)
-            parts = path.items() if isinstance(path, Mapping) else [(path, 1.0)]
-            for _, own in parts:
-                check_strength(own)
-            path = {str(each): own * strength for each, own in parts}
+            path = _times(path, strength)
         return self.adapters.load(name, path)
 
     def unload(self, name: str) -> None:
@@ -247,6 +247,18 @@ class Session:
             stream=stream,
             activate=lambda generator: self.adapters.activate(generator, adapter),
         )
+
+
+def _times(source: AdapterSource, strength: float) -> AdapterSource:
+    """Returns an adapter, or a sum of several, with ΔW times a number."""
+    if isinstance(source, Adapter):
+        return weighted_sum([(source, strength)])
+    parts: list[tuple[Any, Any]] = [(source, 1.0)]
+    if isinstance(source, Mapping):
+        parts = [*source.items()]
+    for _, own in parts:
+        check_strength(own)
+    return {str(each): own * strength for each, own in parts}
 
 
 def _as_list(stop: Stop) -> Sequence[str]:

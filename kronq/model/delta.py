@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ class Product:
     def __post_init__(self) -> None:
         if self.right is not None and self.left.shape[1] != self.right.shape[0]:
             raise ValueError(f"factors {self.left.shape} and {self.right.shape} do not multiply")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # A plain LoRA is known by this very object, in other processes too.
+        return "ONE" if self is ONE else super().__reduce_ex__(protocol)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from kronq.packed.reader import open_packed, read_packed
 from kronq.packed.writer import (
     SizeByWidths,
     check_packed_name,
+    pack,
     pack_adapter,
     packed_size,
     save,
@@ -19,6 +20,7 @@ __all__ = [
     "locate",
     "matrices_by_role",
     "open_packed",
+    "pack",
     "pack_adapter",
     "packed_size",
     "read_packed",

@@ -50,6 +50,24 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     return write_file(path, tensor_bytes(*contents), force=force)
 
 
+def pack(adapter: Adapter) -> bytes:
+    """Packs ``adapter`` in memory: the bytes of the file that ``save`` writes.
+
+    Args:
+        adapter: Quantized or not. The same adapter gives the same bytes.
+
+    Raises:
+        FormatError: A layer's name cannot be packed, or a layer has values that are not finite.
+
+    Example:
+        >>> adapter = kronq.Adapter.from_state_dict(tensors, config)
+        >>> data = kronq.pack(kronq.quantize(adapter, bits=4))
+    """
+    check_type("adapter", adapter, Adapter)
+    check_finite(adapter)
+    return pack_adapter(adapter)
+
+
 def check_packed_name(path: StrPath) -> None:
     """Refuses a name that does not end in ``.safetensors``, by which packed files are recognized.
 

@@ -101,6 +101,37 @@ def test_strength_of_one_adapter_and_of_a_sum():
     assert abs(logits["half"] - logits["both"]).max() > 1e-3
 
 
+def test_an_adapter_in_memory_runs_as_its_file_does(tmp_path):
+    trained = adapter(1, a=(4, 4), b=(16, 16), rank=4)
+    for config in (kronq.Native(bits=8), kronq.Compact(size=700)):
+        made = kronq.quantize(trained, config)
+        path = kronq.save(made, tmp_path / f"{config.method}.safetensors")
+        session = Session("app", {"file": path, "memory": made})
+        session.load("scaled file", path, strength=3)
+        session.load("scaled", made, strength=3)
+        for one, other in (("file", "memory"), ("scaled file", "scaled")):
+            np.testing.assert_array_equal(*(session.logits(IDS, adapter=n) for n in (one, other)))
+            texts = [session.generate("abc", adapter=n, max_tokens=8).text for n in (one, other)]
+            assert texts[0] == texts[1]
+        assert texts[0] != session.generate("abc", max_tokens=8).text
+        session.unload("memory")
+        session.load("memory", trained)
+
+
+def test_a_state_dict_in_memory_runs_without_a_file():
+    rng = np.random.default_rng(3)
+    names = [f"base_model.model.model.layers.{i}.self_attn.q_proj" for i in range(2)]
+    tensors = {f"{n}.lora_{part}.weight": rng.normal(size=shape).astype(np.float32) / 4
+               for n in names for part, shape in (("A", (3, 64)), ("B", (64, 3)))}  # fmt: skip
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 6}
+    made = kronq.Adapter.from_state_dict(tensors, config)
+    session = Session("app", {"memory": made})
+    assert abs(session.logits(IDS, adapter="memory") - session.logits(IDS)).max() > 1e-2
+    foreign = adapter(2, make=lora, rows=32, cols=64)
+    with pytest.raises(kronq.MismatchError):
+        session.load("foreign", foreign)
+
+
 def test_what_has_no_strength_is_refused():
     session = Session("app")
     file = session.load("one", "one.safetensors").file

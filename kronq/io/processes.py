@@ -1,0 +1,59 @@
+"""A stream of like pieces of work in several processes, each with one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that NumPy's BLAS and kronq's own threads are limited by, read when they are loaded."""
+_AHEAD = 2
+"""Pieces of work that wait, for each process."""
+
+
+def map_stream(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yields the function's results in the order of the items, which may be without end.
+
+    Args:
+        function: Of a module, or a ``partial`` of one, so that other processes find it.
+        items: Taken when a process is free, and a few ahead.
+        workers: Number of processes; 1 for this one alone.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with _one_thread(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= workers * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Gives processes that begin meanwhile one thread each."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
