@@ -3,12 +3,13 @@
 PEFT 0.21 (``peft/tuners/lokr/layer.py``, ``update_layer``) splits both sides of a layer by
 ``factorization(dimension, decompose_factor)``, keeps w2 whole when
 ``r ≥ max(b_out, b_in) / 2``, and makes w1 a product only with ``decompose_both`` and
-``r < max(a_out, a_in) / 2``. A product that PEFT wants whole is multiplied out, by which a w2
-never grows, and a w1 is small.
+``r < max(a_out, a_in) / 2``. The kernel of a convolution counts in none of them. A product that
+PEFT wants whole is multiplied out, by which a linear layer's w2 never grows, and a w1 is small.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def lokr_layers(adapter: Adapter) -> tuple[Layout, dict[str, LokrLayer]]:
 
 
 def _decompose_factor(adapter: Adapter) -> int:
+    deep = [name for name, delta in adapter.items() if len(delta.kernel) > 2]
+    if deep:
+        raise _unsupported(adapter, "PEFT's LoKr has no convolutions of three dimensions", deep)
     cropped = [name for name, delta in adapter.items() if delta.shape != delta.full_shape]
     if cropped:
         raise _unsupported(adapter, "PEFT's LoKr cannot crop", cropped)
@@ -130,32 +134,62 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
 
 
 def _splits(delta: Delta) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    (a_out, a_in), (b_out, b_in) = delta.a.shape, delta.b.shape
-    return (delta.shape[0], a_out, b_out), (delta.shape[1], a_in, b_in)
+    (a_out, a_in), (b_out, b_in) = delta.a.shape, second_sides(delta)
+    return (delta.weight_shape[0], a_out, b_out), (delta.weight_shape[1], a_in, b_in)
+
+
+def second_sides(delta: Delta) -> tuple[int, int]:
+    """Returns the rows and input channels of w2, without a convolution's kernel."""
+    rows, columns = delta.b.shape
+    return rows, columns // math.prod(delta.kernel)
+
+
+def keeps_product(factor: Product, sides: tuple[int, int]) -> bool:
+    """Tells whether PEFT and LyCORIS keep a product of this rank, instead of multiplying it out."""
+    return factor.right is not None and 2 * factor.rank < max(sides)
+
+
+def factor_tensors(name: str, factor: Product, product: bool) -> dict[str, F64]:
+    """Returns a factor's tensors: its product's two, or itself."""
+    if not product or factor.right is None:
+        return {name: factor.float64()}
+    left, right = factor.left.float32(), factor.right.float32()
+    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+
+
+def second_tensors(delta: Delta, product: bool) -> dict[str, F64]:
+    """Returns w2's tensors; a whole one of a convolution has the kernel's dimensions."""
+    tensors = factor_tensors("lokr_w2", delta.b, product)
+    if not product:
+        tensors["lokr_w2"] = tensors["lokr_w2"].reshape(*second_sides(delta), *delta.kernel)
+    return tensors
 
 
 def _fits_both(delta: Delta) -> bool:
     """Tells whether ``decompose_both`` keeps the layer's w1 as it is."""
     if delta.a.right is None:
-        rank = delta.b.rank if _is_product(delta.b) else None
+        rank = delta.b.rank if _keeps_second(delta) else None
         return rank is None or 2 * rank >= max(delta.a.shape)
-    fits = _is_product(delta.a)
-    if _is_product(delta.b):
+    fits = _keeps_first(delta)
+    if _keeps_second(delta):
         return fits and delta.a.rank == delta.b.rank
-    return fits and 2 * delta.a.rank >= max(delta.b.shape)
+    return fits and 2 * delta.a.rank >= max(second_sides(delta))
 
 
-def _is_product(factor: Product) -> bool:
-    """Tells whether PEFT keeps a product of this rank, instead of multiplying it out."""
-    return factor.right is not None and 2 * factor.rank < max(factor.shape)
+def _keeps_first(delta: Delta) -> bool:
+    return keeps_product(delta.a, delta.a.shape)
+
+
+def _keeps_second(delta: Delta) -> bool:
+    return keeps_product(delta.b, second_sides(delta))
 
 
 def _allowed_ranks(delta: Delta, both: bool) -> _AllowedRanks:
-    if _is_product(delta.b):
+    if _keeps_second(delta):
         return _AllowedRanks(delta.b.rank, exact=True)
-    if both and _is_product(delta.a):
+    if both and _keeps_first(delta):
         return _AllowedRanks(delta.a.rank, exact=True)
-    whole = max(*delta.b.shape, *(delta.a.shape if both else ()))
+    whole = max(*second_sides(delta), *(delta.a.shape if both else ()))
     return _AllowedRanks(max(1, (whole + 1) // 2), exact=False)
 
 
@@ -168,17 +202,10 @@ def _common_rank(ranks: Iterable[_AllowedRanks]) -> int:
 
 def _tensors(delta: Delta, rank: int, both: bool) -> dict[str, F64]:
     a_product = both and delta.a.right is not None and 2 * rank < max(delta.a.shape)
-    tensors = _factor("lokr_w1", delta.a, a_product)
+    tensors = factor_tensors("lokr_w1", delta.a, a_product)
     if delta.scale < 0:
         tensors[next(iter(tensors))] *= -1
-    return tensors | _factor("lokr_w2", delta.b, _is_product(delta.b))
-
-
-def _factor(name: str, factor: Product, product: bool) -> dict[str, F64]:
-    if not product or factor.right is None:
-        return {name: factor.float64()}
-    left, right = factor.left.float32(), factor.right.float32()
-    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+    return tensors | second_tensors(delta, _keeps_second(delta))
 
 
 def _unsupported(adapter: Adapter, message: str, names: list[str]) -> UnsupportedError:

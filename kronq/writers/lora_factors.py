@@ -19,17 +19,25 @@ class LoraLayer:
 
     Attributes:
         up: [d_out, rank].
-        down: [rank, d_in].
+        down: [rank, d_in·K].
         alpha: Not negative.
+        weight_shape: (d_out, d_in, *kernel).
     """
 
     up: F64
     down: F64
     alpha: float
+    weight_shape: tuple[int, ...]
 
     @property
     def rank(self) -> int:
         return int(self.up.shape[1])
+
+    def tensors(self) -> tuple[F64, F64]:
+        """Returns up and down, of a convolution one of size one and one of its kernel."""
+        rows, channels, *kernel = self.weight_shape
+        up = self.up.reshape(rows, self.rank, *[1] * len(kernel))
+        return up, self.down.reshape(self.rank, channels, *kernel)
 
     def with_alpha(self, alpha: float) -> LoraLayer:
         """Returns the same ΔW with another α, half of the rest in each factor."""
@@ -56,7 +64,8 @@ def lora_layers(adapter: Adapter, *, one_alpha: bool = False) -> dict[str, LoraL
     layers = {}
     for name, delta in balanced.items():
         up, down = exact_lora_factors(delta)
-        layers[name] = LoraLayer(up, down, alpha_of(abs(delta.scale), up.shape[1]))
+        alpha = alpha_of(abs(delta.scale), up.shape[1])
+        layers[name] = LoraLayer(up, down, alpha, delta.weight_shape)
     if trained and not one_alpha:
         return layers
     alphas = [layer.alpha for layer in layers.values()]

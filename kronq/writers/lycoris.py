@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as serialize
 
 from kronq.errors import UnsupportedError, listing
+from kronq.io.write_safetensors import serialize_tensors
 from kronq.model.adapter import Adapter
-from kronq.model.delta import F64, ONE, Delta, Product
+from kronq.model.delta import F64, ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
 from kronq.writers.balance import balance_quantized
 from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.lokr_layout import factor_tensors, keeps_product, second_sides, second_tensors
 from kronq.writers.lora_factors import LoraLayer, lora_layers
 from kronq.writers.source_keys import source_keys
 
@@ -52,7 +53,7 @@ def build(adapter: Adapter, request: Request) -> LycorisFile:
     for name, key in source_keys(adapter, _FRONTS[request.to]).items():
         delta = balanced[name]
         lora = loras.get(name)
-        parts, alpha = _lokr_parts(delta) if lora is None else _lora_parts(delta, lora)
+        parts, alpha = _lokr_parts(delta) if lora is None else _lora_parts(lora)
         ranks[name] = delta.rank if lora is None else lora.rank
         for part, value in parts.items():
             tensors[f"{key}.{part}"] = cast(value, request.dtype, name)
@@ -66,7 +67,7 @@ def build(adapter: Adapter, request: Request) -> LycorisFile:
 
 def write(contents: LycorisFile, work: Path) -> None:
     """Writes the file."""
-    work.write_bytes(serialize(dict(contents.tensors), contents.metadata))
+    work.write_bytes(serialize_tensors(contents.tensors, contents.metadata))
 
 
 def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:
@@ -77,14 +78,9 @@ def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:
     return lora_layers(replace(adapter, layers=layers)) if layers else {}
 
 
-def _lora_parts(delta: Delta, layer: LoraLayer) -> tuple[dict[str, F64], float]:
-    """Returns LoRA's tensors, of a convolution a small one and one of size one, and α."""
-    rows, channels, *kernel = delta.weight_shape
-    parts = {
-        "lora_up.weight": layer.up.reshape(rows, layer.rank, *[1] * len(kernel)),
-        "lora_down.weight": layer.down.reshape(layer.rank, channels, *kernel),
-    }
-    return parts, layer.alpha
+def _lora_parts(layer: LoraLayer) -> tuple[dict[str, F64], float]:
+    up, down = layer.tensors()
+    return {"lora_up.weight": up, "lora_down.weight": down}, layer.alpha
 
 
 def _lokr_parts(delta: Delta) -> tuple[dict[str, F64], float]:
@@ -93,28 +89,13 @@ def _lokr_parts(delta: Delta) -> tuple[dict[str, F64], float]:
     LyCORIS 4.1 (``modules/lokr.py``) keeps a product whose rank is below half of its larger side,
     that of w1 only beside one of w2, of the same rank; others are multiplied out.
     """
-    kernel = delta.kernel
-    channels = delta.b.shape[1] // int(np.prod(kernel))
-    b_product = _is_kept(delta.b, max(delta.b.shape[0], channels))
-    a_product = b_product and _is_kept(delta.a, max(delta.a.shape)) and delta.a.rank == delta.b.rank
-    parts = _factor("lokr_w1", delta.a, a_product)
+    b_product = keeps_product(delta.b, second_sides(delta))
+    a_product = b_product and delta.a.rank == delta.b.rank
+    a_product = a_product and keeps_product(delta.a, delta.a.shape)
+    parts = factor_tensors("lokr_w1", delta.a, a_product)
     first = next(iter(parts))
     parts[first] = parts[first] * delta.scale
-    second = _factor("lokr_w2", delta.b, b_product)
-    if "lokr_w2" in second:
-        second["lokr_w2"] = second["lokr_w2"].reshape(delta.b.shape[0], channels, *kernel)
-    return parts | second, float(delta.b.rank if b_product else 1)
-
-
-def _is_kept(factor: Product, side: int) -> bool:
-    return factor.right is not None and 2 * factor.rank < side
-
-
-def _factor(name: str, factor: Product, product: bool) -> dict[str, F64]:
-    if not product or factor.right is None:
-        return {name: factor.float64()}
-    left, right = factor.left.float32(), factor.right.float32()
-    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+    return parts | second_tensors(delta, b_product), float(delta.b.rank if b_product else 1)
 
 
 def _dora_scale(delta: Delta) -> NDArray[Any]:

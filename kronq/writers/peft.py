@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save as serialize
+import numpy as np
+from numpy.typing import NDArray
 
-from kronq.errors import check_choice
+from kronq.errors import UnsupportedError, check_choice, listing
+from kronq.io.write_safetensors import serialize_tensors
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.plain import refuse_all_but_deltas
+from kronq.model.plain import refuse_carried, refuse_magnitudes
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
 from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.diffusers_metadata import diffusers_metadata
 from kronq.writers.forms import DTYPES
 from kronq.writers.lokr_layout import lokr_layers
 from kronq.writers.lora_factors import alpha_of, lora_layers
@@ -56,7 +59,9 @@ def write(contents: PeftFolder, work: Path) -> None:
     """Writes the files into a folder."""
     text = json.dumps(contents.config, indent=2, sort_keys=True) + "\n"
     (work / CONFIG).write_text(text, encoding="utf-8")
-    (work / WEIGHTS).write_bytes(serialize(dict(contents.tensors), {"format": "pt"}))
+    (work / WEIGHTS).write_bytes(
+        serialize_tensors(contents.tensors, diffusers_metadata((contents.config, PREFIX)))
+    )
     (work / CARD).write_text(contents.card, "utf-8")
 
 
@@ -76,6 +81,7 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     if adapter.family == "lora":
         return to_lora(adapter, dtype=dtype, base_model=base_model)
     _check(adapter, dtype)
+    refuse_magnitudes(adapter, "PEFT's LoKr")
     adapter = balance_quantized(adapter)
     layout, layers = lokr_layers(adapter)
     tensors = {
@@ -105,11 +111,15 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
         UnsupportedError: It would be huge, as that of whole factors can be.
     """
     _check(adapter, dtype)
+    magnitudes = _magnitudes(adapter)
     layers = lora_layers(adapter)
     tensors = {}
     for name, layer in layers.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = cast(layer.down, dtype, name)
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = cast(layer.up, dtype, name)
+        up, down = layer.tensors()
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = cast(down, dtype, name)
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = cast(up, dtype, name)
+        if magnitudes:
+            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = magnitudes[name]
     ranks = {name: layer.rank for name, layer in layers.items()}
     alphas = {name: layer.alpha for name, layer in layers.items()}
     config = {
@@ -119,14 +129,37 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "lora_dropout": 0.0,
-        "use_dora": False,
+        "use_dora": bool(magnitudes),
         "use_rslora": False,
     }
     return PeftFolder("lora", ranks, tensors, config)
 
 
+def _magnitudes(adapter: Adapter) -> dict[str, NDArray[Any]]:
+    """Returns DoRA's magnitudes as PEFT stores them; PEFT has them for all layers or for none.
+
+    Raises:
+        UnsupportedError: Some layers have none, or one of their inputs.
+    """
+    found, without = {}, []
+    for name, delta in adapter.items():
+        if delta.magnitude is None or delta.magnitude.shape != (delta.shape[0], 1):
+            without.append(name)
+            continue
+        shape = (1, -1, *[1] * len(delta.kernel)) if delta.kernel else (-1,)
+        found[name] = np.ascontiguousarray(delta.magnitude.array).reshape(shape)
+    if without and any(delta.magnitude is not None for delta in adapter.values()):
+        raise UnsupportedError(
+            "PEFT's DoRA has a magnitude for every row of every layer",
+            path=adapter.origin.path,
+            found=listing(without),
+            hint="{to=lycoris} keeps any",
+        )
+    return found
+
+
 def _check(adapter: Adapter, dtype: str) -> None:
     check_choice("dtype", dtype, DTYPES)
     check_finite(adapter)
-    refuse_all_but_deltas(adapter, "a PEFT folder of kronq's")
+    refuse_carried(adapter, "a PEFT folder of kronq's")
     refuse_unknown_paths(adapter)

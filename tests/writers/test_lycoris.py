@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lycoris import LycorisNetwork, create_lycoris, create_lycoris_from_weights
+from lycoris import create_lycoris_from_weights
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,38 +21,9 @@ from tests import adapters
 from tests.adapters import difference
 from tests.readers.lycoris_modules import delta_of
 from tests.tiny_image_models import flux, unet
+from tests.writers.lycoris_networks import SETTINGS, Deltas, network_of, trained
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "low rank": {"algo": "lokr", "linear_dim": 2, "conv_dim": 2, "factor": 4, "linear_alpha": 3},
-    "whole": {"algo": "lokr", "full_matrix": True, "factor": 4},
-    "both": {"algo": "lokr", "linear_dim": 1, "decompose_both": True, "linear_alpha": 4},
-    "tucker": {"algo": "lokr", "linear_dim": 2, "conv_dim": 2, "factor": 4, "use_tucker": True},
-    "LoCon": {"algo": "locon", "linear_dim": 3, "conv_dim": 2, "linear_alpha": 5},
-    "LoHa": {"algo": "loha", "linear_dim": 2, "conv_dim": 2, "linear_alpha": 3},
-}
 MODELS: dict[str, Callable[[], nn.Module]] = {"unet": unet, "flux": flux}
-Deltas = dict[str, np.ndarray]
-
-
-def network_of(model: nn.Module, settings: dict[str, Any]) -> LycorisNetwork:
-    """A network on all of a model's linear layers and convolutions."""
-    LycorisNetwork.apply_preset({"enable_conv": True, "target_module": [type(model).__name__]})
-    network = create_lycoris(model, 1.0, **settings)
-    network.apply_to()
-    return network
-
-
-def trained(model: nn.Module, path: Path, **settings: Any) -> Deltas:
-    """Saves a network of drawn values; returns key → ΔW, as LyCORIS computes it."""
-    network = network_of(model, settings)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(std=0.3)
-    network.save_weights(str(path), torch.float32, {})
-    found = {module.lora_name: delta_of(module) for module in network.loras}
-    assert len(found) > 30
-    return found
 
 
 def loaded(model: nn.Module, path: Path, **settings: Any) -> Deltas:
