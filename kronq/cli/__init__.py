@@ -16,8 +16,8 @@ import click
 
 from kronq import __version__
 from kronq.cli.command import verbosity
-from kronq.cli.messages import error_line
-from kronq.cli.output import note, stop_printing, warnings_as_notes
+from kronq.cli.messages import error_json, error_line
+from kronq.cli.output import note, show_error, stop_printing, warnings_as_notes
 from kronq.cli.stopping import CTRL_C, Stopped, exit_on_signals, stopped_line
 from kronq.errors import KronqError, Names
 
@@ -85,8 +85,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(args: Sequence[str] | None) -> None:
     verbosity.set(0)
+    given = sys.argv[1:] if args is None else args
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a bad graph is one line, kronq's own
-    _limit_threads(sys.argv[1:] if args is None else args)
+    _limit_threads(given)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe without Unicode
     try:
@@ -97,7 +98,7 @@ def _run(args: Sequence[str] | None) -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"{context.command_path} --help" if context else None
-        note(error_line(KronqError(error.format_message(), hint=hint)))
+        _report(KronqError(error.format_message(), hint=hint), given)
         sys.exit(2)
     except (click.exceptions.Abort, KeyboardInterrupt) as stop:
         note(stopped_line(stop))
@@ -111,14 +112,21 @@ def _run(args: Sequence[str] | None) -> None:
                 note(line)
             if isinstance(error.found, Names):
                 note("\n".join(error.found.names))
-        note(error_line(error))
+        _report(error, given)
         sys.exit(2)
     except BrokenPipeError:  # kronq … | head
         stop_printing(sys.stdout, sys.stderr)
         sys.exit(0)
     except OSError as error:  # a full disk, a folder without permission
-        note(error_line(KronqError(str(error))))
+        _report(KronqError(str(error)), given)
         sys.exit(2)
+
+
+def _report(error: KronqError, args: Sequence[str]) -> None:
+    """Prints an error's line to stderr, and with ``--json`` all of it to stdout."""
+    note(error_line(error))
+    if "--json" in args:
+        show_error(error_json(error))
 
 
 def _limit_threads(args: Sequence[str]) -> None:

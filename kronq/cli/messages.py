@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kronq.errors import KronqError
+import json
+
+from kronq.errors import KronqError, Names
 
 _OPTIONS = {
     "build_base": "'kronq base'",
@@ -19,6 +21,24 @@ _OPTIONS = {
 def error_line(error: KronqError) -> str:
     """Returns the line that ``kronq`` prints to stderr."""
     return f"kronq: error: {error.render(as_option)}"
+
+
+def error_json(error: KronqError) -> str:
+    """Returns what ``--json`` prints of an error to stdout, with every name that it is about."""
+    found = error.found
+    fields = {
+        "message": error.message,
+        "path": None if error.path is None else str(error.path),
+        "layer": error.layer,
+        "found": list(found.names) if isinstance(found, Names) else _text(found),
+        "expected": _text(error.expected),
+        "line": error.render(as_option),
+    }
+    return json.dumps({"error": fields}, indent=2)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def as_option(name: str, value: str | None) -> str:

@@ -61,6 +61,11 @@ def show_json(model: BaseModel) -> None:
     _print(json_text(model))
 
 
+def show_error(text: str) -> None:
+    """Prints an error's JSON, alone on stdout."""
+    _print(text)
+
+
 def json_text(model: BaseModel) -> str:
     """Returns a model as JSON; names of files that are no UTF-8 are escaped."""
     try:

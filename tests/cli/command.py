@@ -38,9 +38,17 @@ class Kronq:
         return Result(code or 0, captured.out, captured.err)
 
     def refuses(self, *args: object) -> str:
-        """Runs it, expects exit code 2 and one line on stderr, and returns that line."""
+        """Runs it, expects exit code 2 and one line on stderr, and returns that line.
+
+        With ``--json`` stdout has it too, and nothing else.
+        """
         result = self(*args)
-        assert (result.code, result.out) == (2, "")
+        if "--json" in args:
+            line = json.loads(result.out)["error"]["line"]
+            assert result.err == f"kronq: error: {line}\n"
+        else:
+            assert result.out == ""
+        assert result.code == 2
         assert result.err.startswith("kronq: error: ")
         assert result.err.count("\n") == 1
         return result.err.strip()

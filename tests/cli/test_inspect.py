@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,16 @@ def test_refuses_a_file_of_another_kind(kronq: Kronq, tmp_path: Path) -> None:
     file = tmp_path / "text.safetensors"
     file.write_text("not an adapter at all")
     assert "not a safetensors file, or a truncated one" in kronq.refuses("inspect", file)
+
+
+def test_an_error_names_everything_in_json(kronq: Kronq, tmp_path: Path) -> None:
+    """Its line shows three names and a count."""
+    path = tmp_path / "a.safetensors"
+    names = [f"lycoris_x{i}.oft_blocks" for i in range(5)]
+    factors = {f"lycoris_proj.lokr_w{i}": np.ones((2, 2), np.float32) for i in (1, 2)}
+    safetensors.numpy.save_file({name: np.ones((4, 2, 2), np.float32) for name in names} | factors, path)
+    result = kronq("inspect", path, "--json")
+    error = json.loads(result.out)["error"]
+    assert error["message"] == "layers of another algorithm: OFT or BOFT on 5 layers"
+    assert (error["found"], error["path"], error["layer"]) == (names, str(path), None)
+    assert "and 2 more" in kronq.refuses("inspect", path)
