@@ -1,4 +1,4 @@
-"""Weights of a base by layer, from the safetensors of a Hugging Face folder."""
+"""Weights of a base by layer, from the safetensors of a folder of transformers or diffusers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from kronq.io.json_file import read_json
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import FLOATS
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+_PARTS = ("unet", "transformer")
+"""Folders of a pipeline that have the model that adapters are trained for."""
 _SUFFIX = ".weight"
 
 
@@ -36,16 +38,29 @@ class BaseWeights:
         Raises:
             MismatchError: The base has no such layer, or its weight is no matrix.
         """
-        name = self._find(layer)
-        shape = open_tensors(self.files[name]).entries[name].shape
+        shape = self.whole_shape(layer)
         if len(shape) != 2:
             raise MismatchError(
                 "the base's weight is no matrix",
-                path=self.files[name],
+                path=self.files[self._find(layer)],
                 layer=layer,
                 found=list(shape),
             )
         return shape[0], shape[1]
+
+    def whole_shape(self, layer: str) -> tuple[int, ...]:
+        """Returns the shape of a layer's weight, which is not read; a convolution's has more.
+
+        Raises:
+            MismatchError: The base has no such layer.
+        """
+        name = self._find(layer)
+        return open_tensors(self.files[name]).entries[name].shape
+
+    @property
+    def layers(self) -> list[str]:
+        """Module paths that have a weight."""
+        return [name.removesuffix(_SUFFIX) for name in self.files if name.endswith(_SUFFIX)]
 
     def weight(self, layer: str) -> NDArray[np.float32]:
         """Returns the weight of a layer.
@@ -83,20 +98,28 @@ class BaseWeights:
 
 
 def open_base(folder: Path) -> BaseWeights:
-    """Opens a Hugging Face folder.
+    """Opens a model's folder, or the one in a pipeline's folder.
 
     Raises:
         NotFoundError: It has no safetensors, or lacks a part of them.
         FormatError: Its index is damaged.
     """
-    if (folder / _WHOLE).is_file():
-        whole = folder / _WHOLE
-        return BaseWeights(folder, dict.fromkeys(open_tensors(whole).entries, whole))
-    if not (folder / _INDEX).is_file():
-        raise NotFoundError(
-            "no weights of a base", path=folder, expected=f"{_WHOLE}, or parts with {_INDEX}"
-        )
-    parts = read_json(folder / _INDEX).get("weight_map")
+    for place in (folder, *(folder / part for part in _PARTS)):
+        for file in _FILES:
+            whole, index = place / file, place / f"{file}.index.json"
+            if whole.is_file():
+                return BaseWeights(place, dict.fromkeys(open_tensors(whole).entries, whole))
+            if index.is_file():
+                return _open_parts(place, index)
+    raise NotFoundError(
+        "no weights of a base",
+        path=folder,
+        expected=f"{_FILES[0]}, or parts with {_FILES[0]}.index.json",
+    )
+
+
+def _open_parts(folder: Path, index: Path) -> BaseWeights:
+    parts = read_json(index).get("weight_map")
     if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
-        raise FormatError("no 'weight_map' in it", path=folder / _INDEX)
+        raise FormatError("no 'weight_map' in it", path=index)
     return BaseWeights(folder, {name: folder / part for name, part in parts.items()})

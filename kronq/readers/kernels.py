@@ -1,7 +1,8 @@
 """Kernels of convolutions whose tensors are all matrices, as LoKr's and LoHa's products are.
 
 Their columns are channels times positions in the kernel, and nothing in them tells one from the
-other. The table of known models does, checked against the shapes; else the caller's kernels.
+other. The caller's kernels do, or the base, or the table of known models, checked against the
+shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.errors import FormatError, MismatchError, UnsupportedError, listing
+from kronq.io.base_weights import BaseWeights, open_base
 from kronq.readers.known_layers import Kernel
 from kronq.readers.known_paths import known_layer
 from kronq.readers.layer_factors import LayerFactors
@@ -47,8 +49,10 @@ def complete_kernels(
 
     Raises:
         FormatError: A given kernel does not fit a layer's shape.
+        MismatchError: A layer has another shape in the base.
         UnsupportedError: Layers look like convolutions, and nothing tells their kernels.
     """
+    base_weights = None if options.base_weights is None else open_base(options.base_weights)
     told = {name: layer.kernel for name, layer in factors.items() if layer.kernel is not None}
     pointwise = _pointwise_kernel(told, base or "")
     kernels: dict[str, Kernel] = {}
@@ -57,6 +61,9 @@ def complete_kernels(
         kernel = layer.kernel
         if kernel is None:
             kernel = _given_kernel(name, layer, options, path)
+        if kernel is None and base_weights is not None and name in base_weights.layers:
+            kernels[name] = _base_kernel(name, layer, base_weights)
+            continue
         if kernel is None:
             kernel = _known_kernel(name, layer)
         if kernel is None:
@@ -69,7 +76,8 @@ def complete_kernels(
             path=path,
             found=listing(unknown),
             expected="layers of a model that kronq knows",
-            hint=f"{{conv_kernel={unknown[0].rpartition('.')[2]}=3x3}} gives them, 1 is linear",
+            hint="{base_weights} names the base's folder; or "
+            f"{{conv_kernel={unknown[0].rpartition('.')[2]}=3x3}} gives them, 1 is linear",
         )
     return kernels
 
@@ -88,6 +96,25 @@ def _given_kernel(
             expected=f"a divisor of the {layer.b.shape[1]} columns of a factor",
         )
     return given
+
+
+def _base_kernel(name: str, layer: LayerFactors, base: BaseWeights) -> Kernel:
+    """Returns the kernel of the base's layer.
+
+    Raises:
+        MismatchError: The layer has another shape.
+    """
+    rows, *rest = base.whole_shape(name)
+    found = [layer.a.shape[0] * layer.b.shape[0], layer.a.shape[1] * layer.b.shape[1]]
+    if found != [rows, math.prod(rest)]:
+        raise MismatchError(
+            "the base's layer has another shape",
+            path=base.folder,
+            layer=name,
+            found=found,
+            expected=[rows, *rest],
+        )
+    return tuple(rest[1:])
 
 
 def _known_kernel(name: str, layer: LayerFactors) -> Kernel | None:

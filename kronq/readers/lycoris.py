@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kronq.errors import FormatError
+from kronq.io.base_weights import open_base
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
@@ -21,6 +22,7 @@ from kronq.model.delta import Delta
 from kronq.model.layer_names import natural_key
 from kronq.readers import locon, loha, lokr
 from kronq.readers.diffusers_metadata import SavedSettings
+from kronq.readers.expansion import check_expansion
 from kronq.readers.kernels import complete_kernels
 from kronq.readers.layer_factors import LayerFactors, Parts
 from kronq.readers.lycoris_keys import LayerKeys, is_lycoris, module_path, split_keys
@@ -59,7 +61,8 @@ def read(path: Path, options: Options) -> Adapter:
             path=path,
             hint="put both in a folder, the weights named adapter_model.safetensors",
         )
-    groups, carried = split_keys(file)
+    base_weights = None if options.base_weights is None else open_base(options.base_weights)
+    groups, carried = split_keys(file, base_weights)
     if not groups:
         raise FormatError(
             "no adapted layers",
@@ -68,6 +71,7 @@ def read(path: Path, options: Options) -> Adapter:
             if carried
             else None,
         )
+    check_expansion(Parts(file, name, keys.parts) for name, keys in groups.items())
     factors = {name: _read_factors(file, name, keys.parts) for name, keys in groups.items()}
     base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
     architecture = base or file.metadata.get("modelspec.architecture")

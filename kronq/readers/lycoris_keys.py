@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.io.base_weights import BaseWeights
 from kronq.io.tensors import Tensors
-from kronq.model.flat_names import is_flat, strip_prefix
+from kronq.model.flat_names import flatten, is_flat, strip_prefix
 from kronq.readers import locon, loha, lokr
 from kronq.readers.known_paths import known_layer, restore_dots
 
@@ -61,8 +62,14 @@ def is_lycoris(names: Iterable[str]) -> bool:
     )
 
 
-def split_keys(file: Tensors) -> tuple[dict[str, LayerKeys], list[str]]:
+def split_keys(
+    file: Tensors, base: BaseWeights | None = None
+) -> tuple[dict[str, LayerKeys], list[str]]:
     """Splits a file's tensors by layer.
+
+    Args:
+        file: Any file.
+        base: The base, whose layers' names tell where flattened ones had dots.
 
     Returns:
         Layer's name → its tensors; and the tensors that are carried.
@@ -95,7 +102,7 @@ def split_keys(file: Tensors) -> tuple[dict[str, LayerKeys], list[str]]:
     for key in lone:  # α of a layer whose whole weight is trained
         if any(tensor.rpartition(".")[0] == key for tensor in carried):
             carried += groups.pop(key).values()
-    return _named(file, groups), carried
+    return _named(file, groups, base), carried
 
 
 def module_path(key: str, *, hunyuan: bool = False) -> str:
@@ -114,12 +121,19 @@ def module_path(key: str, *, hunyuan: bool = False) -> str:
     return restore_dots(name, hunyuan=hunyuan) or key
 
 
-def _named(file: Tensors, groups: dict[str, dict[str, str]]) -> dict[str, LayerKeys]:
+def _named(
+    file: Tensors, groups: dict[str, dict[str, str]], base: BaseWeights | None
+) -> dict[str, LayerKeys]:
+    paths: dict[str, set[str]] = {}
+    for path in base.layers if base is not None else ():
+        paths.setdefault(flatten(path), set()).add(path)
     hunyuan = any(_HUNYUAN.search(key) for key in groups)
     front = _pipeline(groups)
     layers: dict[str, LayerKeys] = {}
     for key, parts in groups.items():
-        name = module_path(key.removeprefix(front), hunyuan=hunyuan)
+        bare = key.removeprefix(front)
+        own = paths.get(strip_prefix(bare), set()) if is_flat(bare) else set()
+        name = own.pop() if len(own) == 1 else module_path(bare, hunyuan=hunyuan)
         if name in layers:
             raise FormatError("two keys name one layer", path=file.path, layer=name, found=key)
         layers[name] = LayerKeys(key, parts)

@@ -92,6 +92,44 @@ def test_a_rank_beyond_all_reason(tmp_path: Path, format: str) -> None:
         kronq.load(source)
 
 
+def hada(rank: int, rows: int) -> dict[str, tuple[int, ...]]:
+    shapes = {"a": (rows, rank), "b": (rank, rows)}
+    return {f"l.hada_w{i}_{side}": shape for i in (1, 2) for side, shape in shapes.items()}
+
+
+EXPANSIONS = {
+    "a wide kernel": (
+        {
+            "l.lokr_w1": (1, 1),
+            "l.lokr_w2_a": (1, 1),
+            "l.lokr_w2_b": (1, 1),
+            "l.lokr_t2": (1, 1, 40, 40),
+        },
+        "l: too many positions in a kernel; found 1,600",
+    ),
+    "a core of many channels": (
+        {
+            "l.lora_up.weight": (1, 1, 1, 1),
+            "l.lora_down.weight": (1, 300_000, 1, 1),
+            "l.lora_mid.weight": (1, 1, 30, 34),
+        },
+        "too many values when expanded to plain factors; found 306,000,000",
+    ),
+    "a product of ranks": (hada(64, 35_000), "too many values when expanded; found 286,720,000"),
+    "a product beyond all rank": (hada(65, 25_000), "too many rank components; found 4,225"),
+}
+
+
+@pytest.mark.parametrize("kind", EXPANSIONS)
+def test_factors_that_multiply_into_huge_ones(tmp_path: Path, kind: str) -> None:
+    shapes, reason = EXPANSIONS[kind]
+    file = tmp_path / "a.safetensors"
+    save_file({name: np.ones(shape, np.float16) for name, shape in shapes.items()}, file)
+    with bounded_cost(file), pytest.raises(FormatError) as error:
+        kronq.load(file)
+    assert all(part in str(error.value) for part in reason.split("; "))
+
+
 def test_a_packed_rank_beyond_all_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     adapter = kronq.Adapter({"l": adapters.lora(rng, rank=5000, rows=1, cols=1)})

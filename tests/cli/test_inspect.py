@@ -91,7 +91,9 @@ def test_an_error_names_everything_in_json(kronq: Kronq, tmp_path: Path) -> None
     path = tmp_path / "a.safetensors"
     names = [f"lycoris_x{i}.oft_blocks" for i in range(5)]
     factors = {f"lycoris_proj.lokr_w{i}": np.ones((2, 2), np.float32) for i in (1, 2)}
-    safetensors.numpy.save_file({name: np.ones((4, 2, 2), np.float32) for name in names} | factors, path)
+    safetensors.numpy.save_file(
+        {name: np.ones((4, 2, 2), np.float32) for name in names} | factors, path
+    )
     result = kronq("inspect", path, "--json")
     error = json.loads(result.out)["error"]
     assert error["message"] == "layers of another algorithm: OFT or BOFT on 5 layers"

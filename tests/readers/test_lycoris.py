@@ -200,7 +200,7 @@ def test_peft_weights_without_their_config_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "renamed.safetensors"
     save_module(path, nn.Linear(12, 30), lora_dim=2, factor=3)
     rename(path, "lycoris_proj", f"base_model.model.{NAME}")
-    with pytest.raises(FormatError, match=r"without their adapter_config\.json"):
+    with pytest.raises(FormatError, match="without their config"):
         kronq.load(path)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import kronq
-from kronq.errors import FormatError, UnsupportedError
+from kronq.errors import FormatError, MismatchError, UnsupportedError
 from tests.adapters import difference
 from tests.readers.lycoris_modules import LAYERS, delta_of, make_module, save_module
 
@@ -155,3 +155,25 @@ def test_incomplete_loha(tmp_path: Path, missing: str) -> None:
     save_file({k: v for k, v in load_file(path).items() if missing not in k}, path)
     with pytest.raises(FormatError, match="incomplete or mismatched factors"):
         kronq.load(path)
+
+
+@pytest.mark.parametrize("place", [".", "unet"])
+def test_the_base_tells_names_and_kernels(tmp_path: Path, place: str) -> None:
+    """A model that no table has: dots and kernels come from the headers of its weights."""
+    layers = {"my_stem.conv_a": LAYERS["uneven"](), "body.proj_b": LAYERS["linear"]()}
+    (tmp_path / place).mkdir(exist_ok=True)
+    weights = {f"{name}.weight": layer.weight.detach() for name, layer in layers.items()}
+    save_file(weights, tmp_path / place / "diffusion_pytorch_model.safetensors")
+    tensors, path = {}, tmp_path / "a.safetensors"
+    for name, layer in layers.items():
+        module, key = make_module("lokr", layer, lora_dim=2), f"lycoris_{name.replace('.', '_')}"
+        tensors |= load_file(save_module(module, path, key))
+    save_file(tensors, path)
+    adapter = kronq.load(path, base_weights=tmp_path)
+    assert {name: delta.weight_shape for name, delta in adapter.items()} == {
+        name: tuple(layer.weight.shape) for name, layer in layers.items()
+    }
+    weights["my_stem.conv_a.weight"] = torch.ones(36, 25, 3, 3)
+    save_file(weights, tmp_path / place / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(MismatchError, match="another shape; found"):
+        kronq.load(path, base_weights=tmp_path)

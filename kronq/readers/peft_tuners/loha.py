@@ -5,6 +5,7 @@ from __future__ import annotations
 from kronq.io.tensors import Tensors
 from kronq.model.delta import Delta
 from kronq.readers import loha
+from kronq.readers.expansion import check_expansion
 from kronq.readers.kernels import complete_kernels
 from kronq.readers.options import Options
 from kronq.readers.peft_config import PeftConfig
@@ -18,6 +19,7 @@ def read(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, De
     """Reads LoHa layers."""
     rule = options.scale_rule or "peft"
     groups = group_parts(tensors, split_names(tensors, _KEY))
+    check_expansion(groups.values())
     factors = {name: loha.read_loha(parts) for name, parts in groups.items()}
     kernels = complete_kernels(factors, tensors.path, options, config.base_model)
     layers = {}
