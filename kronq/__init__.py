@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kronq.onnx.export import export_onnx
     from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
+    from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import pack, save
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
@@ -91,8 +92,10 @@ __all__ = [
     "compare_on_task",
     "convert",
     "export_onnx",
+    "export_pipeline",
     "gaussian_bound",
     "load",
+    "match_pipeline",
     "match_table",
     "measure",
     "model_card",
@@ -143,8 +146,10 @@ _MODULES = {
     "compare_on_task": "kronq.evaluate.task_comparison",
     "convert": "kronq.writers.convert",
     "export_onnx": "kronq.onnx.export",
+    "export_pipeline": "kronq.onnx.pipeline.export_pipeline",
     "gaussian_bound": "kronq.report.bound",
     "load": "kronq.readers.load",
+    "match_pipeline": "kronq.onnx.pipeline.export_pipeline",
     "match_table": "kronq.onnx.graph.match_table",
     "measure": "kronq.report.measurement",
     "model_card": "kronq.writers.model_card",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -24,6 +25,7 @@ Examples:
   kronq export my-lokr/ --base base/ -o app/ --kernel
   kronq export my-lokr/ --base base/ -o out/ --form branch
   kronq export my-lokr/ --base base/model.onnx -o merged/ --form merged
+  kronq export style.safetensors --base sd15-onnx/ -o sd15-style/
   kronq export my-lora/ --base encoder.onnx -o out/ --json
   kronq export my-lora/ --base encoder.onnx --dry-run --map places.json
 """
@@ -37,7 +39,7 @@ Examples:
     "--base",
     required=True,
     metavar="BASE",
-    help="The .onnx file, or its folder.",
+    help="The .onnx file, its folder, or a pipeline's.",
 )
 @click.option("-o", "--output", metavar="FOLDER", help="The folder to write.")
 @click.option(
@@ -82,39 +84,50 @@ def command(
 
     ADAPTER is a packed file, or anything that 'kronq quantize' reads. BASE is any ONNX model with
     the layers' weights, quantized or not: found by name, else by shape and place in the graph, else
-    by --map. An onnxruntime-genai folder stays one.
+    by --map. An onnxruntime-genai folder stays one. Of a pipeline's folder (model_index.json), as
+    optimum-onnx writes it, the layers go to the unet or transformer and to the text encoders.
     """
     form = _form(options["form"], options["kernel"], options["allow_loss"])
     shared.check_inputs(adapter, base, map_file)
 
     from kronq.onnx.export import export_onnx
+    from kronq.onnx.export_report import ExportReport
     from kronq.onnx.graph.match_by_map import load_mapping
     from kronq.onnx.graph.match_table import match_table
+    from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
+    from kronq.onnx.pipeline.parts import is_pipeline
 
     source = shared.read(adapter, **shared.reading(options))
     mapping = load_mapping(map_file) if map_file else {}
+    pipeline = is_pipeline(base)
     if dry_run:
-        _show_matches(match_table(source, base, mapping), as_json)
+        if pipeline:
+            _show_tables(match_pipeline(source, base, mapping), as_json)
+        else:
+            _show_matches(match_table(source, base, mapping), as_json)
         return
     if options["output"] is None:
         raise ArgumentError("no output", expected="-o FOLDER, or --dry-run")
     steps = itertools.count(1)
-    last = 4 if options["verify"] else 2
+    last = "" if pipeline else f" of {4 if options['verify'] else 2}"
+    settings = {name: options[name] for name in ("verify", "force")}
     with shared.progress_bar("exporting") as progress:
-        report = export_onnx(
+        report = (export_pipeline if pipeline else export_onnx)(
             source,
             base,
             options["output"],
             form,
             mapping=mapping,
-            verify=options["verify"],
-            force=options["force"],
-            progress=lambda text: progress.step(f"step {next(steps)} of {last}, {text}"),
+            progress=lambda text: progress.step(f"step {next(steps)}{last}, {text}"),
+            **settings,
         )
     if as_json:
         shared.show_json(report)
-    else:
+    elif isinstance(report, ExportReport):
         shared.show(_summary_view(report), *_next_steps(report, adapter))
+    else:
+        views = [line for part, own in report.parts.items() for line in (part, _summary_view(own))]
+        shared.show(*views, f"wrote {report.output}, {report.nbytes:,} bytes")
 
 
 def _form(name: FormName | None, kernel: bool, allow_loss: bool) -> Form | FormName | None:
@@ -125,6 +138,23 @@ def _form(name: FormName | None, kernel: bool, allow_loss: bool) -> Form | FormN
     if kernel:
         return Slots(compiled=True)
     return Merged(allow_loss=True) if allow_loss else name
+
+
+def _show_tables(tables: Mapping[str, MatchTable], as_json: bool) -> None:
+    """Prints the matches in every model of a pipeline, and fails where an export would."""
+    if as_json:
+        from pydantic import RootModel
+
+        from kronq.onnx.graph.match_table import MatchTable
+
+        shared.show_json(RootModel[dict[str, MatchTable]](dict(tables)))
+    else:
+        shared.show(
+            *(line for part, table in tables.items() for line in (part, _match_view(table)))
+        )
+    for part, table in tables.items():
+        if table.problem is not None:
+            raise MismatchError(f"{part}: {table.problem}")
 
 
 def _show_matches(table: MatchTable, as_json: bool) -> None:

@@ -10,6 +10,7 @@ _OPTIONS = {
     "build_base": "'kronq base'",
     "compiled": "--kernel",
     "export_onnx": "'kronq export'",
+    "export_pipeline": "'kronq export'",
     "mapping": "--map FILE",
     "match_table": "--dry-run",
     "out": "-o",

@@ -44,6 +44,13 @@ def find_base(base: StrPath) -> Path:
         models = sorted(path.glob("*.onnx"))
         if path / MODEL in models:
             return path / MODEL
+        if len(models) != 1 and (path / "model_index.json").is_file():
+            raise FormatError(
+                "a pipeline of several models",
+                path=path,
+                expected="one of them, such as unet/model.onnx",
+                hint="{export_pipeline} takes it whole",
+            )
         if len(models) != 1:
             found = ", ".join(model.name for model in models) or "no .onnx file"
             raise FormatError("which model?", path=path, found=found, expected=MODEL)

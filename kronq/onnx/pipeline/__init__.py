@@ -1,0 +1,1 @@
+"""Pipelines of image models as optimum-onnx writes them: a model in each subfolder."""
