@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import diffusers
@@ -42,15 +43,9 @@ def _flux() -> nn.Module:
 
 def unet() -> nn.Module:
     """33 convolutions, 40 linear layers and 10 of time; proj_in and proj_out are convolutions."""
-    return _copy(_unet())
+    return copy.deepcopy(_unet())
 
 
 def flux() -> nn.Module:
     """Two double blocks and two single ones, whose norms have linear layers of many sizes."""
-    return _copy(_flux())
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    made = type(model).from_config(model.config)
-    made.load_state_dict(model.state_dict())
-    return made.eval()
+    return copy.deepcopy(_flux())

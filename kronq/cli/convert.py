@@ -24,6 +24,8 @@ Examples:
   kronq convert my-lokr/ --to lora -o my-lora --dtype fp16
   kronq convert my-lokr/ --to lora --rank 16 -o my-lora-r16
   kronq convert my-lokr-4bit.safetensors --to lycoris -o again.safetensors
+  kronq convert lycoris.safetensors --to diffusers --base-model unet/ \\
+      -o unet-lora.safetensors
   kronq convert my-lokr/ --to gguf --base-model base.gguf -o my.gguf
   kronq convert lycoris.safetensors --to lora -o my-lora \\
       --base-model Qwen/Qwen3-0.6B

@@ -1,1 +1,1 @@
-"""Writers of adapters for other programs: PEFT folders, as LoKr or as the exact LoRA."""
+"""Writers of adapters for other programs: one module a form, all in the table of forms.py."""

@@ -23,12 +23,14 @@ class Request:
         dtype: One of ``DTYPES``.
         base_model: The base's name, its folder or its file, if given.
         title: The output's name, for a model card.
+        rank: The largest rank, where the adapter was reduced to a LoRA of it.
     """
 
     to: str
     dtype: str = "fp32"
     base_model: str | None = None
     title: str = ""
+    rank: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

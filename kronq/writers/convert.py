@@ -34,8 +34,9 @@ def convert(
     Args:
         adapter: Trained or quantized.
         out: Folder or file to write.
-        to: ``peft`` keeps the family (LoKr or LoRA); ``lora`` writes the exact LoRA; ``gguf``
-            writes llama.cpp's adapter.
+        to: ``peft`` keeps the family (LoKr or LoRA) and ``lora`` writes the exact LoRA, both as
+            PEFT folders; ``lycoris`` and ``kohya-lora`` are files with the source's keys;
+            ``diffusers`` is a file for its pipelines, ``gguf`` one for llama.cpp.
         dtype: Of the tensors: ``fp32``, ``fp16`` or ``bf16``.
         base_model: Name of the base for the config; that of the adapter's origin if None. A folder
             with its safetensors files also tells the module paths of flattened names. For
@@ -91,7 +92,7 @@ def write(
     if rank is not None:
         adapter, losses = reduce_rank(adapter, rank)
     writer = importlib.import_module(f"kronq.writers.{form.module}")
-    request = Request(to, dtype, base_model, Path(out).resolve().name)
+    request = Request(to, dtype, base_model, Path(out).resolve().name, rank)
     contents: Contents = writer.build(adapter, request)
     opened = new_folder(out, "convert", force=force) if form.folder else new_file(out, force=force)
     with opened as work:

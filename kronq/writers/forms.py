@@ -32,6 +32,9 @@ FORMS: Mapping[str, Form] = {
     "kohya-lora": Form(
         "lycoris", "a LoRA file of kohya's scripts, LoCon on convolutions", lora=True
     ),
+    "diffusers": Form(
+        "diffusers", "a file for diffusers' pipelines, LoRA, or LoKr where they load it", lora=True
+    ),
     "gguf": Form("gguf_adapter", "llama.cpp's adapter file, a LoRA", lora=True),
 }
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

@@ -34,7 +34,7 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
         MismatchError: Layers are not in the base, are twice in it, or share a place.
         FormatError: A file of the base is damaged.
     """
-    shapes = _weight_shapes(base) if base else {}
+    shapes = weight_shapes(base) if base else {}
     if not shapes:
         return adapter
     flat = [name for name in adapter if is_flat(name)]
@@ -62,7 +62,7 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
     return replace(adapter, layers=ordered, origin=replace(adapter.origin, keys=keys))
 
 
-def _weight_shapes(base: str) -> dict[str, tuple[int, ...]]:
+def weight_shapes(base: str) -> dict[str, tuple[int, ...]]:
     """Returns module → shape of its weight, of a model's folder or of a pipeline's."""
     folder = Path(base)
     files = sorted(folder.glob("*.safetensors"))
@@ -83,11 +83,11 @@ def _with_kernel(delta: Delta, weight: tuple[int, ...] | None) -> Delta:
     return replace(delta, kernel=kernel) if math.prod(kernel) == 1 else delta
 
 
-def refuse_unknown_paths(adapter: Adapter) -> None:
-    """Refuses layers that no module of a model is called like: PEFT would leave them out silently.
+def refuse_flat_names(adapter: Adapter) -> None:
+    """Refuses layers whose names do not say where their dots were.
 
     Raises:
-        UnsupportedError: Names are flattened, or those of a text encoder; all of them are named.
+        UnsupportedError: There are some; all of them are named.
     """
     flat = [name for name in adapter if is_flat(name)]
     if flat:
@@ -97,6 +97,15 @@ def refuse_unknown_paths(adapter: Adapter) -> None:
             found=listing(flat),
             hint="{base_model} with the folder of the base's safetensors files tells it",
         )
+
+
+def refuse_unknown_paths(adapter: Adapter) -> None:
+    """Refuses layers that no module of a model is called like: PEFT would leave them out silently.
+
+    Raises:
+        UnsupportedError: Names are flattened, or those of a text encoder; all of them are named.
+    """
+    refuse_flat_names(adapter)
     encoders = [name for name in adapter if _ENCODER.match(name)]
     if encoders:
         raise UnsupportedError(
