@@ -17,6 +17,7 @@ from benchmarks import (
     disk,
     emitting,
     exporting,
+    generated,
     quantizing,
     sizes,
     starting,
@@ -26,7 +27,18 @@ from benchmarks import (
 
 def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    for part in (sizes, quantizing, busy, starting, exporting, swapping, disk, bodies, emitting):
+    for part in (
+        sizes,
+        quantizing,
+        generated,
+        busy,
+        starting,
+        exporting,
+        swapping,
+        disk,
+        bodies,
+        emitting,
+    ):
         part.main()
         print()
 

@@ -2,4 +2,5 @@
 
 from kronq.cli import main
 
-main()
+if __name__ == "__main__":  # a process of --workers imports this module too
+    main()

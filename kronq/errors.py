@@ -11,6 +11,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 StrPath = str | os.PathLike[str]
 
@@ -57,6 +59,11 @@ class KronqError(Exception):
         self.expected = expected
         self.hint = hint
         self.args = (str(self),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Of all its parts, so that an error of another process is the same here.
+        parts = {name: getattr(self, name) for name in ("path", "layer", "found", "expected")}
+        return partial(type(self), self.message, **parts, hint=self.hint), ()
 
     def __str__(self) -> str:
         return self.render(_as_argument)

@@ -20,6 +20,7 @@ from kronq.cli.calibration_options import (
 from kronq.cli.command import OUTPUT, Command, option, verbosity
 from kronq.cli.limit_checks import error_above, loss_above
 from kronq.cli.method_choice import MethodChoice, choose_method
+from kronq.cli.quantize_each import quantize_each
 from kronq.cli.stopping import telling
 from kronq.cli.task_search import (
     read_task_options,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kronq.report.report import Report
 
 SIZE = "Size"
+MANY = "Many adapters"
 METHOD = "Method"
 _METHOD_OPTIONS = (
     "method",
@@ -61,6 +63,7 @@ EXAMPLES = """\b
 Examples:
   kronq quantize my-lokr/ -o small.safetensors --bits 3 --layer 'down_proj=4'
   kronq quantize my-lokr/ -o tiny.safetensors --size 60KB --refit unbiased
+  kronq quantize generated/ --each -o packed/ --bits 4 --alpha 16
   kronq quantize my-lokr/ -o b.safetensors --calibration notes.txt --base base
   kronq quantize my-lokr/ -o c.safetensors --base base/ --tasks dev.jsonl \\
       --max-loss-increase 1%
@@ -111,6 +114,14 @@ class Outputs:
     short_help="Quantize a trained adapter and pack it into one file.",
 )
 @click.argument("adapter")
+@option("--each", is_flag=True, group=MANY, help="Each adapter of a folder, into the folder -o.")
+@option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group=MANY,
+    help="Processes of --each.  [default: one a core]",
+)
 @option(
     "--bits",
     type=int,
@@ -193,8 +204,11 @@ def command(
 ) -> None:
     """Quantize ADAPTER, report what that cost, and pack it into one file.
 
-    ADAPTER is a PEFT folder, a LyCORIS or kohya file, or raw Kron-LoRA factors.
+    ADAPTER is a PEFT folder, a LyCORIS or kohya file, or raw Kron-LoRA factors. With --each it is a
+    folder of them, and -o a folder for the packed files.
     """
+    if others["workers"] is not None and not others["each"]:
+        raise click.UsageError("--workers is for --each")
     search = read_task_options(ctx)
     outputs = Outputs(others["output"], others["report"], others["html"], others["force"])
     if outputs.adapter is None and not dry_run:
@@ -203,6 +217,11 @@ def command(
     tuned = choice is not None and isinstance(choice.config, Tuned)
     check_calibration(calibration, base_used=search is not None, tuned=tuned)
     shared.check_inputs(adapter, *calibration.inputs, others["tasks"])
+    if others["each"]:
+        if choice is None or calibration.calibration is not None:
+            raise click.UsageError("--tasks and --calibration are for one adapter, not for --each")
+        quantize_each(ctx, adapter, choice, dry_run=dry_run, as_json=as_json)
+        return
     require_packages(calibration, tuned=tuned)
     if search is not None:
         require("genai", "--tasks")
