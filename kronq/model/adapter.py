@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import FormatError
+from kronq.errors import FormatError, StrPath
 from kronq.model.delta import ONE, Delta
 from kronq.model.layer_expressions import NameMatcher
 from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
@@ -125,19 +125,28 @@ class Adapter(Mapping[str, Delta]):
     carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Adapter:
-        """Reads a PEFT adapter, LoKr or LoRA, that is held in memory; nothing imports torch.
+    def from_state_dict(
+        cls,
+        tensors: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        base_weights: StrPath | None = None,
+        initial: StrPath | None = None,
+    ) -> Adapter:
+        """Reads a PEFT adapter that is held in memory; nothing imports torch.
 
         Args:
             tensors: Name → matrix, as ``peft.get_peft_model_state_dict`` returns them: torch
                 tensors, numpy arrays, or anything that ``numpy.asarray`` takes. They are copied;
                 float64 becomes float32, other dtypes stay.
             config: Settings as in ``adapter_config.json``: ``peft_config.to_dict()``.
+            base_weights: As of ``load``.
+            initial: As of ``load``.
 
         Raises:
             ArgumentError: An argument has a wrong type.
             FormatError: Factors are missing or do not fit the config.
-            UnsupportedError: Another ``peft_type``, a convolution, DoRA, or trained full modules.
+            UnsupportedError: A tuner or a setting that kronq does not read.
 
         Example:
             >>> tensors = peft.get_peft_model_state_dict(model)
@@ -146,7 +155,7 @@ class Adapter(Mapping[str, Delta]):
         """
         from kronq.readers.peft import read_state_dict
 
-        return read_state_dict(tensors, config)
+        return read_state_dict(tensors, config, base_weights=base_weights, initial=initial)
 
     def __getitem__(self, name: str) -> Delta:
         return self.layers[name]

@@ -18,13 +18,12 @@ from kronq.errors import (
     check_type,
 )
 from kronq.io.blas import small_matrices
-from kronq.io.hub import Kind
 from kronq.io.input_path import find_input
 from kronq.io.safetensors_file import keep_open, open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
-from kronq.readers.options import Options, check_conv_kernels
+from kronq.readers.options import Options, check_conv_kernels, find_folder
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
 
@@ -84,19 +83,11 @@ def load(
         scale_rule,
         alpha,
         {e: tuple(k) for e, k in (conv_kernel or {}).items()},
-        None if base_weights is None else _find_folder("base_weights", base_weights, "base"),
-        None if initial is None else _find_folder("initial", initial, "adapter"),
+        find_folder("base_weights", base_weights, "base"),
+        find_folder("initial", initial, "adapter"),
     )
     adapter = _read(find_input(path), format, options)
     return adapter if only is None else take_part(adapter, only)
-
-
-def _find_folder(name: str, folder: StrPath, kind: Kind) -> Path:
-    check_type(name, folder, str, os.PathLike)
-    found = find_input(folder, kind)
-    if not found.is_dir():
-        raise ArgumentError(f"{name} is no folder", path=found)
-    return found
 
 
 def _read(source: Path, format: str | None, options: Options) -> Adapter:

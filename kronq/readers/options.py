@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from kronq.errors import ArgumentError, check_type
+from kronq.errors import ArgumentError, StrPath, check_type
+from kronq.io.hub import Kind
+from kronq.io.input_path import find_input
 from kronq.model.layer_expressions import NameMatcher
 from kronq.readers.known_layers import Kernel
 from kronq.readers.scale_rule import ScaleRule
@@ -75,3 +78,19 @@ class Options:
     @cached_property
     def _matcher(self) -> NameMatcher:
         return NameMatcher()
+
+
+def find_folder(name: str, folder: StrPath | None, kind: Kind) -> Path | None:
+    """Returns a folder that an option names; None without one.
+
+    Raises:
+        NotFoundError: It does not exist.
+        ArgumentError: It is no folder.
+    """
+    if folder is None:
+        return None
+    check_type(name, folder, str, os.PathLike)
+    found = find_input(folder, kind)
+    if not found.is_dir():
+        raise ArgumentError(f"{name} is no folder", path=found)
+    return found

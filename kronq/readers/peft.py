@@ -1,4 +1,4 @@
-"""PEFT adapters, LoKr and LoRA: folders of ``PeftModel.save_pretrained``, and state dicts.
+"""PEFT adapters: folders of ``PeftModel.save_pretrained``, and state dicts.
 
 Shapes come from the tensors, never from the config: PEFT's own factorization rule has changed.
 """
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import FormatError, UnsupportedError, check_text, check_type
+from kronq.errors import FormatError, StrPath, UnsupportedError, check_text, check_type
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.layer_names import natural_key
 from kronq.readers.missing_layers import refuse_missing_layers
-from kronq.readers.options import Options
+from kronq.readers.options import Options, find_folder
 from kronq.readers.peft_bare import bare_config, is_bare
 from kronq.readers.peft_carried import split_carried
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
@@ -39,7 +39,7 @@ def read(path: Path, options: Options) -> Adapter:
 
     Raises:
         FormatError: The config or the weights are missing, damaged or incomplete.
-        UnsupportedError: Another ``peft_type``, a convolution, DoRA, or trained full modules.
+        UnsupportedError: A tuner or a setting that kronq does not read.
     """
     folder = path if path.is_dir() else path.parent
     weights = folder / WEIGHTS if path.is_dir() or path.name == CONFIG else path
@@ -70,7 +70,13 @@ def _read_bare(path: Path, options: Options) -> Adapter:
     return _read_adapter(file, config, options, origin)
 
 
-def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> Adapter:
+def read_state_dict(
+    tensors: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    base_weights: StrPath | None = None,
+    initial: StrPath | None = None,
+) -> Adapter:
     """Reads a PEFT adapter that is held in memory; see ``Adapter.from_state_dict``."""
     check_type("config", settings, Mapping)
     config = PeftConfig(settings)
@@ -79,7 +85,11 @@ def read_state_dict(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         if isinstance(name, str):
             check_text("a name", name)
     origin = Origin("peft", base_model=config.base_model)
-    return _read_adapter(copy_tensors(tensors), config, Options(), origin)
+    options = Options(
+        base_weights=find_folder("base_weights", base_weights, "base"),
+        initial=find_folder("initial", initial, "adapter"),
+    )
+    return _read_adapter(copy_tensors(tensors), config, options, origin)
 
 
 def _read_adapter(

@@ -13,6 +13,7 @@ import kronq
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.readers.peft_tuners import TUNERS
 from kronq.readers.peft_tuners.refused import REFUSED
+from tests.paths import ROOT
 from tests.readers.tuners import ALONE, QV, WITH_BASE, change, lora, targets, train
 from tests.tiny import llama
 
@@ -57,6 +58,12 @@ def test_every_tuner_of_peft_is_read_or_refused_by_name() -> None:
             kronq.Adapter.from_state_dict({}, {"peft_type": kind})
         assert f"an adapter of {kind}: {what}" in str(error.value)
         assert hint in str(error.value)
+
+
+def test_the_page_of_families_names_every_tuner() -> None:
+    page = (ROOT / "docs/reference/families.md").read_text("utf-8")
+    assert all(f"`{kind}`" in page for kind in TUNERS.keys() - {"LOKR"} | REFUSED.keys())
+    assert all(f"| `{kind}` | {what} | {hint} |" in page for kind, (what, hint) in REFUSED.items())
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_adalora_with_pruned_ranks(tmp_path: Path) -> None:
     adapter = kronq.load(tmp_path)
     assert len({delta.rank for delta in adapter.values()}) > 1
     assert_same(adapter, {name: merged[name] - before[name] for name in adapter})
+
+
+def test_a_state_dict_with_its_base(tmp_path: Path) -> None:
+    expected = train(WITH_BASE["miss"](), tmp_path)
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    found = kronq.Adapter.from_state_dict(tensors, config, base_weights=tmp_path / "base")
+    assert_same(found, expected)
 
 
 def test_after_pefts_own_conversion(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def read(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, De
         raise UnsupportedError(
             "MiSS of init_weights 'bat' multiplies the base's weights",
             path=config.path,
-            hint="PEFT's convert_to_lora makes a LoRA of it, of a rank that you choose",
+            hint="PEFT's save_as_lora makes a LoRA of it, of a rank that you choose",
         )
     groups = complete_parts(tensors, {"miss_block": 2})
     if options.base_weights is None:
