@@ -10,6 +10,7 @@ from kronq.onnx.graph.match_by_map import LayerMap, match_by_map
 from kronq.onnx.graph.match_by_name import match_by_name
 from kronq.onnx.graph.match_by_position import match_by_position
 from kronq.onnx.graph.model_half import half_of, other_halves, refuse_other_half
+from kronq.onnx.graph.naming_families import may_differ_in_order
 from kronq.onnx.graph.refuse_wrong_base import refuse_unmatched
 from kronq.onnx.graph.sites import Site
 
@@ -20,7 +21,8 @@ def find_matches(
     """Matches every layer, certain or not.
 
     Positions are compared only where no layer outside of the map is found by name, among sites
-    without names, and only for an adapter: names alone have no shapes.
+    without names, and only for an adapter: names alone have no shapes. They are not for an adapter
+    of an image model whose names the base does not have: two families differ in the order of rows.
 
     Args:
         layers: The adapter, or names of layers alone.
@@ -38,7 +40,8 @@ def find_matches(
     foreign = [name for name in rest if half_of(name) in halves]
     own = [name for name in rest if half_of(name) not in halves]
     others = match_by_name(own, sites) | match_by_name(foreign, sites)
-    if isinstance(layers, Adapter) and all(match.how == "missing" for match in others.values()):
+    unmatched = all(match.how == "missing" for match in others.values())
+    if isinstance(layers, Adapter) and unmatched and not may_differ_in_order(rest, sites):
         pinned = {name: own[0] for name, own in mapped.items()}
         candidates = match_by_position(layers, sites, pinned)
         others = {name: _settle_position(candidates.get(name, ()), sites) for name in rest}

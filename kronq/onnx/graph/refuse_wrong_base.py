@@ -14,6 +14,7 @@ from kronq.model.layer_names import describe_names, name_template, natural_key
 from kronq.onnx.graph.fit_kernels import fit_kernels
 from kronq.onnx.graph.layer_match import LayerMatch, Matches, label_of
 from kronq.onnx.graph.match_by_name import canonical
+from kronq.onnx.graph.naming_families import may_differ_in_order
 from kronq.onnx.graph.sites import Site, parts_fit
 
 _EXAMPLES = 3
@@ -101,6 +102,11 @@ def _missing_error(
     elif any(_MIXED.search(name) for name in missing):
         hint = "{mapping} of it to a list of places divides its rows, where these are those of q, "
         hint += "then k, then v; GPT-NeoX, Falcon, BLOOM and InternLM mix them"
+    elif may_differ_in_order(missing, sites):
+        hint = (
+            "the base has other names than this family of image models, and rows may be in another "
+            "order; give {mapping} for layers that you know to be in the same"
+        )
     elif not sites:
         hint = "the base has no MatMul, Gemm or Conv with a constant weight"
     elif len(missing) < total:
