@@ -74,7 +74,8 @@ def tensor_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[byte
 
     Args:
         tensors: By name; arrays with any strides.
-        metadata: Free strings beside them.
+        metadata: Free strings beside them, which are written in the order of their names; the
+            library writes several in any order.
     """
     yield _header(tensors, metadata)
     for name in _in_order(tensors):
@@ -93,7 +94,7 @@ def _in_order(tensors: Tensors) -> list[str]:
 
 def _header(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
     """Returns the header with its length in front."""
-    described: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    described: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name in _in_order(tensors):
         tensor = tensors[name]

@@ -33,11 +33,27 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class LokrLayer:
-    """One layer as PEFT stores it; the scale, α / rank, is not negative."""
+    """One layer as PEFT stores it.
 
-    tensors: dict[str, F64]
+    Attributes:
+        delta: The layer.
+        rank: That the config has for it.
+        decompose_both: Whether w1 may be a product.
+    """
+
+    delta: Delta
     rank: int
-    scale: float
+    decompose_both: bool
+
+    @property
+    def scale(self) -> float:
+        """α / rank, not negative."""
+        return abs(self.delta.scale)
+
+    @property
+    def tensors(self) -> dict[str, F64]:
+        """The tensors, computed each time: memory holds those of one layer."""
+        return _tensors(self.delta, self.rank, self.decompose_both)
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class _AllowedRanks:
 
 
 def lokr_layers(adapter: Adapter) -> tuple[Layout, dict[str, LokrLayer]]:
-    """Finds the settings, and builds every layer's tensors.
+    """Finds the settings, and each layer's rank.
 
     Raises:
         UnsupportedError: No settings give some layers' shapes; all of those layers are named.
@@ -64,7 +80,7 @@ def lokr_layers(adapter: Adapter) -> tuple[Layout, dict[str, LokrLayer]]:
     for name, delta in adapter.items():
         rank = allowed[name]
         r = rank.least if rank.exact else max(rank.least, common)
-        layers[name] = LokrLayer(_tensors(delta, r, both), r, abs(delta.scale))
+        layers[name] = LokrLayer(delta, r, both)
     return Layout(factor, both), layers
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import UnsupportedError, listing
-from kronq.io.write_safetensors import serialize_tensors
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
@@ -67,7 +67,8 @@ def build(adapter: Adapter, request: Request) -> LycorisFile:
 
 def write(contents: LycorisFile, work: Path) -> None:
     """Writes the file."""
-    work.write_bytes(serialize_tensors(contents.tensors, contents.metadata))
+    with work.open("wb") as file:
+        file.writelines(tensor_bytes(contents.tensors, contents.metadata))
 
 
 def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:

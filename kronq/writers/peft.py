@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import UnsupportedError, check_choice, listing
-from kronq.io.write_safetensors import serialize_tensors
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.plain import refuse_carried, refuse_magnitudes
 from kronq.readers.peft_config import CONFIG, WEIGHTS
@@ -59,9 +59,9 @@ def write(contents: PeftFolder, work: Path) -> None:
     """Writes the files into a folder."""
     text = json.dumps(contents.config, indent=2, sort_keys=True) + "\n"
     (work / CONFIG).write_text(text, encoding="utf-8")
-    (work / WEIGHTS).write_bytes(
-        serialize_tensors(contents.tensors, diffusers_metadata((contents.config, PREFIX)))
-    )
+    with (work / WEIGHTS).open("wb") as file:
+        metadata = diffusers_metadata((contents.config, PREFIX))
+        file.writelines(tensor_bytes(contents.tensors, metadata))
     (work / CARD).write_text(contents.card, "utf-8")
 
 
