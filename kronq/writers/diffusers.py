@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError, MismatchError, UnsupportedError, listing
 from kronq.io.json_file import read_json
-from kronq.io.write_safetensors import serialize_tensors
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float
@@ -78,7 +78,8 @@ def build(adapter: Adapter, request: Request) -> DiffusersFile:
 
 def write(contents: DiffusersFile, work: Path) -> None:
     """Writes the file."""
-    work.write_bytes(serialize_tensors(contents.tensors, contents.metadata))
+    with work.open("wb") as file:
+        file.writelines(tensor_bytes(contents.tensors, contents.metadata))
 
 
 def _lora_file(adapter: Adapter, request: Request) -> DiffusersFile:
