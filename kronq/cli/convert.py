@@ -124,7 +124,8 @@ def command(
             rank=rank,
             force=force,
         )
-        _note_ranks(written, output)
+        if FORMS[to].folder:
+            _note_ranks(written, output)
         report = convert_report.report_conversion(adapter, written, output, to, losses)
     if as_json:
         shared.show_json(report)

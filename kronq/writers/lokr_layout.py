@@ -9,18 +9,16 @@ PEFT wants whole is multiplied out, by which a linear layer's w2 never grows, an
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 
-import numpy as np
-
 from kronq.errors import UnsupportedError, listing
 from kronq.model.adapter import Adapter
-from kronq.model.delta import F64, Delta, Product
+from kronq.model.delta import F64, Delta
+from kronq.writers.lokr_factors import factor_tensors, keeps_product, second_sides, second_tensors
 
 
 @dataclass(frozen=True)
@@ -152,33 +150,6 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
 def _splits(delta: Delta) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     (a_out, a_in), (b_out, b_in) = delta.a.shape, second_sides(delta)
     return (delta.weight_shape[0], a_out, b_out), (delta.weight_shape[1], a_in, b_in)
-
-
-def second_sides(delta: Delta) -> tuple[int, int]:
-    """Returns the rows and input channels of w2, without a convolution's kernel."""
-    rows, columns = delta.b.shape
-    return rows, columns // math.prod(delta.kernel)
-
-
-def keeps_product(factor: Product, sides: tuple[int, int]) -> bool:
-    """Tells whether PEFT and LyCORIS keep a product of this rank, instead of multiplying it out."""
-    return factor.right is not None and 2 * factor.rank < max(sides)
-
-
-def factor_tensors(name: str, factor: Product, product: bool) -> dict[str, F64]:
-    """Returns a factor's tensors: its product's two, or itself."""
-    if not product or factor.right is None:
-        return {name: factor.float64()}
-    left, right = factor.left.float32(), factor.right.float32()
-    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
-
-
-def second_tensors(delta: Delta, product: bool) -> dict[str, F64]:
-    """Returns w2's tensors; a whole one of a convolution has the kernel's dimensions."""
-    tensors = factor_tensors("lokr_w2", delta.b, product)
-    if not product:
-        tensors["lokr_w2"] = tensors["lokr_w2"].reshape(*second_sides(delta), *delta.kernel)
-    return tensors
 
 
 def _fits_both(delta: Delta) -> bool:

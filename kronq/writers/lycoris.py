@@ -20,7 +20,7 @@ from kronq.model.delta import F64, ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
 from kronq.writers.balance import balance_quantized
 from kronq.writers.contents import Contents, Request, cast
-from kronq.writers.lokr_layout import factor_tensors, keeps_product, second_sides, second_tensors
+from kronq.writers.lokr_factors import factor_tensors, keeps_product, second_sides, second_tensors
 from kronq.writers.lora_factors import LoraLayer, lora_layers
 from kronq.writers.source_keys import source_keys
 

@@ -83,6 +83,17 @@ def _with_kernel(delta: Delta, weight: tuple[int, ...] | None) -> Delta:
     return replace(delta, kernel=kernel) if math.prod(kernel) == 1 else delta
 
 
+def encoder_alone(adapter: Adapter) -> Adapter:
+    """Returns an adapter of one text encoder with that model's own names, without ``te1.``."""
+    fronts = {match[0] if (match := _ENCODER.match(name)) else None for name in adapter}
+    if len(fronts) != 1 or None in fronts:
+        return adapter
+    front = str(fronts.pop())
+    layers = {name.removeprefix(front): delta for name, delta in adapter.items()}
+    keys = {name.removeprefix(front): key for name, key in adapter.origin.keys.items()}
+    return replace(adapter, layers=layers, origin=replace(adapter.origin, keys=keys))
+
+
 def refuse_flat_names(adapter: Adapter) -> None:
     """Refuses layers whose names do not say where their dots were.
 
@@ -113,4 +124,5 @@ def refuse_unknown_paths(adapter: Adapter) -> None:
             path=adapter.origin.path,
             found=listing(encoders),
             expected="the layers of one model, as a PEFT folder has",
+            hint=f"{{only=^{encoders[0].partition('.')[0]}\\.}} takes that model alone",
         )

@@ -27,7 +27,7 @@ from kronq.writers.forms import DTYPES
 from kronq.writers.lokr_layout import lokr_layers
 from kronq.writers.lora_factors import alpha_of, lora_layers
 from kronq.writers.model_card import CARD, model_card
-from kronq.writers.module_paths import refuse_unknown_paths
+from kronq.writers.module_paths import encoder_alone, refuse_unknown_paths
 from kronq.writers.peft_carried import carried_parts
 from kronq.writers.peft_config import common_settings, ranks_and_alphas
 
@@ -48,6 +48,7 @@ class PeftFolder(Contents):
 def build(adapter: Adapter, request: Request) -> PeftFolder:
     """Builds the folder of ``--to peft`` or ``--to lora``."""
     build = to_peft if request.to == "peft" else to_lora
+    adapter = encoder_alone(adapter)
     settings, carried = carried_parts(adapter)
     deltas = replace(adapter, carried={})
     folder = build(deltas, dtype=request.dtype, base_model=request.base_model)

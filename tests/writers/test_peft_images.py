@@ -17,6 +17,7 @@ from torch import nn
 import kronq
 from kronq.errors import UnsupportedError
 from kronq.model.adapter import Adapter
+from tests import adapters
 from tests.adapters import difference
 from tests.readers.lycoris_modules import LAYERS, delta_of, make_module, save_module
 from tests.tiny_image_models import flux, unet
@@ -124,3 +125,19 @@ def test_what_peft_cannot_hold_is_named(tmp_path: Path) -> None:
     settings = {"weight_decompose": True, "wd_on_out": False}
     error = refusal("conv2d", "lokr", "lora", tmp_path, **settings)
     assert "a magnitude for every row of every layer; found proj" in str(error)
+
+
+def test_text_encoders_one_by_one(tmp_path: Path) -> None:
+    """Two encoders and a UNet in one file are three folders, each with its model's own names."""
+    rng = np.random.default_rng(0)
+    deltas = {"mid_block.attentions.0.transformer_blocks.0.attn1.to_q": adapters.lora(rng, 64, 64)}
+    for encoder in ("te1", "te2"):
+        deltas |= {f"{encoder}.encoder.layers.{i}.mlp.fc1": adapters.lora(rng) for i in range(2)}
+    path = tmp_path / "in.safetensors"
+    kronq.convert(Adapter(deltas), path, to="kohya-lora")
+    with pytest.raises(UnsupportedError, match=r"a model of its own; .*only=\"\^te1") as error:
+        kronq.convert(kronq.load(path), tmp_path / "out", to="peft")
+    assert isinstance(error.value.found, str)
+    assert len(error.value.found.split(", ")) == 4
+    kronq.convert(kronq.load(path, only=r"^te2\."), tmp_path / "out", to="peft")
+    assert [*kronq.load(tmp_path / "out")] == [f"encoder.layers.{i}.mlp.fc1" for i in range(2)]
