@@ -179,7 +179,7 @@ class Outputs:
     type=int,
     group=METHOD,
     rare=True,
-    help="balanced, rtn: width of A's codes.  [default: 16]",
+    help="balanced, rtn: width of A's codes.  [default: by what it saves]",
 )
 @option("--steps", type=int, group=METHOD, rare=True, help="tuned: batches.  [default: 60]")
 @option("--seed", type=int, group=METHOD, rare=True, help="tuned: order of examples.  [default: 0]")

@@ -4,7 +4,8 @@ The plain error is ‖ΔW − ΔŴ‖² = scale²·‖A‖²·‖E‖². With se
 
     tr(G·(A⊗E)·M·(A⊗E)ᵀ)·scale²,        M = E[x·xᵀ], G = E[g·gᵀ] or the identity,
 
-reduced here to tr(left·E·right·Eᵀ) with matrices of the size of B.
+reduced here to tr(left·E·right·Eᵀ) with matrices of the size of B. An error in A counts as one in B
+of B ⊗ A, which is A ⊗ B in another order of rows and columns.
 """
 
 from __future__ import annotations
@@ -65,6 +66,30 @@ def reduce_moments(delta: Delta, moment: LayerMoments) -> tuple[F64 | None, F64]
     right = _contract_blocks(moment.inputs, of_outputs, b_in) / b_out
     left = _contract_blocks(outputs, of_inputs, b_out)
     return left * (b_out / (np.trace(left) or 1.0)), right
+
+
+def swap_factors(delta: Delta) -> Delta:
+    """Returns scale · B ⊗ A: an uncropped layer with A in the place of B."""
+    return Delta.uncropped(delta.b, delta.a, delta.scale)
+
+
+def swap_moments(delta: Delta, moment: LayerMoments) -> LayerMoments:
+    """Returns the second moments of ``swap_factors(delta)``, zero where the layer is cropped."""
+    (a_out, a_in), (b_out, b_in) = delta.a.shape, delta.b.shape
+    outputs = moment.outputs
+    if outputs is None and delta.shape[0] < a_out * b_out:
+        outputs = np.eye(delta.shape[0], dtype=np.float32)
+    return LayerMoments(
+        _swap_blocks(moment.inputs, a_in, b_in),
+        None if outputs is None else _swap_blocks(outputs, a_out, b_out),
+    )
+
+
+def _swap_blocks(moment: F32, count: int, size: int) -> F32:
+    """Returns M with entry (i, j) of i·size + j as (j, i), padded with zeros."""
+    missing = count * size - len(moment)
+    blocks = np.pad(moment, (0, missing)).reshape(count, size, count, size)
+    return blocks.transpose(1, 0, 3, 2).reshape(count * size, count * size)
 
 
 def _contract_blocks(moment: F32, weights: F64, size: int) -> F64:

@@ -65,5 +65,7 @@ def config_of(recipe: Recipe) -> Config | None:
     if recipe.layer_bits:
         settings["overrides"] = recipe.layer_bits
     if CONFIGS.get(recipe.method) is Uniform:
-        settings |= {name: getattr(recipe, name) for name in ("axis", "group_size", "a_bits")}
+        settings |= {"axis": recipe.axis, "group_size": recipe.group_size}
+        # An A that is float16 is so by what it saves, or by choice: files do not tell.
+        settings["a_bits"] = None if recipe.a_bits == FLOAT_BITS else recipe.a_bits
     return config_for(recipe.method, recipe.bits, **settings)

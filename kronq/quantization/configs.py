@@ -44,7 +44,8 @@ class Uniform:
             the SVD-balanced gauge; ``rtn`` is plain rounding to nearest, as trained.
         axis: A scale for each rank ``component``, or for each ``row`` of every factor.
         group_size: Number of codes that share a scale; None for a whole channel.
-        a_bits: Width of A's codes; 16 leaves float16.
+        a_bits: Width of A's codes; 16 leaves float16. None for the width that saves most for its
+            bytes in each layer: float16 for an A of a few entries, B's width for one as large as B.
         overrides: Regular expression on the layer's name → its width; the last match wins.
         refit: See ``Compact``.
 
@@ -56,7 +57,7 @@ class Uniform:
     method: Rounding = "balanced"
     axis: Axis = "component"
     group_size: int | None = None
-    a_bits: int = FLOAT_BITS
+    a_bits: int | None = None
     overrides: Mapping[str, int] = field(default_factory=dict)
     refit: Refit = "fit"
 
@@ -65,7 +66,8 @@ class Uniform:
         check_choice("axis", self.axis, get_args(Axis))
         check_choice("refit", self.refit, get_args(Refit))
         check_width("bits", self.bits)
-        check_width("a_bits", self.a_bits)
+        if self.a_bits is not None:
+            check_width("a_bits", self.a_bits)
         if self.group_size is not None:
             check_above("group_size", self.group_size, 2)
         set_fields(self, overrides=check_overrides(self.overrides))

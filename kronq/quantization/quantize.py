@@ -28,6 +28,7 @@ from kronq.quantization.error_budget import relative_error, smallest_within_erro
 from kronq.quantization.file_size import file_size
 from kronq.quantization.layer_overrides import refuse_unused_overrides
 from kronq.quantization.mixed.native import native
+from kronq.quantization.uniform.a_width import most_common_width, widths_of_a
 from kronq.quantization.uniform.layer import quantize_layer
 from kronq.units import six_digits
 
@@ -123,7 +124,7 @@ def _config(config: Config | None, bits: int | None) -> Config:
 
 
 def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | None) -> Adapter:
-    recipe = Recipe("fp16", 16)
+    recipe, a_widths = Recipe("fp16", 16), dict.fromkeys(adapter, FLOAT_BITS)
     if isinstance(config, Uniform):
         refuse_unused_overrides(adapter, config.overrides)
         recipe = Recipe(
@@ -131,14 +132,19 @@ def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | N
             config.bits,
             config.axis,
             config.group_size,
-            config.a_bits,
+            config.a_bits or FLOAT_BITS,
             config.overrides,
             refit=config.refit,
         )
+        if config.a_bits is None:
+            a_widths = widths_of_a(adapter, recipe)
+            recipe = replace(recipe, a_bits=most_common_width(a_widths))
+        else:
+            a_widths = dict.fromkeys(adapter, config.a_bits)
     # One thread: the matrices are small, and two only wait for each other (measured).
     layers: dict[str, Delta] = {}
     for name, delta in adapter.items():
-        layers[name] = quantize_layer(name, delta, recipe)
+        layers[name] = quantize_layer(name, delta, recipe, a_widths[name])
         if progress is not None:
             progress(len(layers), len(adapter))
     return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), recipe.refit)

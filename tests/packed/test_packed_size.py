@@ -29,7 +29,7 @@ def test_every_kind_of_matrix(method: str) -> None:
 
 
 def test_other_widths() -> None:
-    wide, narrow = (kronq.quantize(adapter(seed=4), kronq.Native(bits=b)) for b in (8, 3))
+    wide, narrow = (kronq.quantize(adapter(seed=4), kronq.Native(bits=b)) for b in (4, 3))
     sizes = SizeByWidths(wide)
     for made in (wide, narrow):
         widths = {

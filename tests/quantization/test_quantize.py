@@ -124,8 +124,8 @@ def test_codes_that_would_not_be_smaller_are_not_used() -> None:
         assert quantized.nbytes <= 2 * tiny.parameters
 
 
-def test_a_stays_float16_unless_asked_for() -> None:
-    adapter = Adapter({"x": adapters.kron(np.random.default_rng(0), a=(16, 16))})
+def test_a_small_a_stays_float16_unless_asked_for() -> None:
+    adapter = Adapter({"x": adapters.kron(np.random.default_rng(0), a=(7, 7))})
     assert kronq.quantize(adapter, kronq.Uniform())["x"].a.left.dtype == "float16"
     assert kronq.quantize(adapter, kronq.Uniform(a_bits=8))["x"].a.left.dtype == "int8"
 

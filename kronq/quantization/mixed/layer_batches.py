@@ -7,17 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from kronq.model.adapter import Adapter
-from kronq.model.delta import Delta, Product
-from kronq.model.error_weights import error_weight, reduce_moments
+from kronq.model.delta import Product
+from kronq.model.error_weights import error_weight, reduce_moments, swap_factors, swap_moments
 from kronq.model.matrix import F32
-from kronq.model.second_moments import LayerMoments, SecondMoments
+from kronq.model.second_moments import SecondMoments
 from kronq.quantization.mixed.error_metric import ErrorMetric
-from kronq.quantization.mixed.native_layers import is_large
+from kronq.quantization.mixed.native_layers import FINE, is_large
 
 _MEMORY = 2**28
 """Bytes of second moments that are held at once."""
 _VALUES = 2**21
 """Values of factors that are held at once; of a larger layer, that layer's."""
+_SHORT = 64
+"""Entries of a row below which a scale for it costs more than it saves (docs, methods.md)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +30,13 @@ class LayerBatch:
         role: ``A`` or ``B``.
         names: The layers.
         products: Their B's or A's.
+        one_step: Whether one step serves a whole matrix, not a scale for each row.
     """
 
     role: str
     names: list[str]
     products: list[Product]
+    one_step: bool
 
     @property
     def values(self) -> int:
@@ -66,17 +70,24 @@ class BatchPart:
     right: F32 | None
 
 
-def batch_layers(adapter: Adapter) -> list[LayerBatch]:
-    """Groups products by role and shape."""
+def batch_layers(adapter: Adapter, bits: float) -> list[LayerBatch]:
+    """Groups products by role and shape.
+
+    Args:
+        adapter: As it was trained.
+        bits: Bits of a code on average.
+    """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, delta in adapter.items():
         groups.setdefault(("B", *(m.shape for m in delta.b.matrices)), []).append(name)
-        if is_large(delta.a):
-            groups.setdefault(("A", delta.a.shape), []).append(name)
-    return [
-        LayerBatch(str(role), names, [adapter[n].b if role == "B" else adapter[n].a for n in names])
-        for (role, *_), names in groups.items()
-    ]
+        if is_large(delta):
+            groups.setdefault(("A", *(m.shape for m in delta.a.matrices)), []).append(name)
+    batches = []
+    for (role, *_), names in groups.items():
+        products = [adapter[n].b if role == "B" else adapter[n].a for n in names]
+        one_step = products[0].right is None and products[0].shape[1] < _SHORT and bits <= FINE
+        batches.append(LayerBatch(str(role), names, products, one_step))
+    return batches
 
 
 def split_by_memory(batch: LayerBatch, moments: SecondMoments | None) -> list[slice]:
@@ -94,28 +105,18 @@ def error_metrics(
     batch: BatchPart, adapter: Adapter, moments: SecondMoments | None
 ) -> tuple[ErrorMetric, ErrorMetric]:
     """Returns the weights of errors in the batch's products, left and right."""
-    identity = ErrorMetric(None, np.ones(len(batch.names)))
-    if batch.role == "A":
-        weights = [_weight_of_a(adapter[n], moments[n] if moments else None) for n in batch.names]
-        return identity, ErrorMetric(None, np.array(weights))
+    layers = [adapter[n] if batch.role == "B" else swap_factors(adapter[n]) for n in batch.names]
+    identity = ErrorMetric(None, np.ones(len(layers)))
     if moments is None:
-        weights = [error_weight(adapter[name]) for name in batch.names]
-        return identity, ErrorMetric(None, np.array(weights))
-    both = [reduce_moments(adapter[name], moments[name]) for name in batch.names]
+        return identity, ErrorMetric(None, np.array([error_weight(delta) for delta in layers]))
+    own = [moments[name] for name in batch.names]
+    if batch.role == "A":
+        own = [swap_moments(adapter[n], m) for n, m in zip(batch.names, own, strict=True)]
+    both = [reduce_moments(delta, each) for delta, each in zip(layers, own, strict=True)]
     right = ErrorMetric.from_moments(np.stack([right for _, right in both]))
     lefts = [left for left, _ in both]
     if all(left is None for left in lefts):
         return identity, right
-    rows = adapter[batch.names[0]].b.shape[0]
+    rows = layers[0].b.shape[0]
     stacked = np.stack([np.eye(rows) if left is None else left for left in lefts])
     return ErrorMetric.from_moments(stacked), right
-
-
-def _weight_of_a(delta: Delta, moment: LayerMoments | None) -> float:
-    """Returns ‖ΔW‖², or E‖ΔW·x‖², per ‖A‖²."""
-    b = delta.b.float64()
-    a_norm = float(np.linalg.norm(delta.a.float64()) ** 2)
-    if moment is None or not a_norm:
-        return float(np.linalg.norm(b * delta.scale) ** 2)
-    left, right = reduce_moments(delta, moment)
-    return float(np.vdot((b if left is None else left @ b) @ right, b)) / a_norm

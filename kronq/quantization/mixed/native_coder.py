@@ -27,6 +27,7 @@ from kronq.quantization.mixed.layer_batches import (
     split_by_memory,
 )
 from kronq.quantization.mixed.native_layers import (
+    FINE,
     CodesByLayer,
     ProductCodes,
     StoredA,
@@ -39,10 +40,13 @@ from kronq.quantization.mixed.size_budget import (
     placeholder_codes,
     widths_by_matrix,
 )
-from kronq.quantization.mixed.whole_matrices import quantize_whole_matrices, whole_matrix_option
+from kronq.quantization.mixed.whole_matrices import (
+    one_step_options,
+    quantize_to_one_step,
+    quantize_whole_matrices,
+    whole_matrix_option,
+)
 
-_FINE = 5.5
-"""Bits per weight from which the error of a small A in int8 would show."""
 _MOST_BITS = 16.0
 _TRIES = 8
 _KEPT = 2**24
@@ -51,7 +55,7 @@ _KEPT = 2**24
 
 def native_recipe(adapter: Adapter, bits: float) -> Recipe:
     """Returns the recipe of native codes of ``bits`` bits."""
-    a_bits = 16 if bits > _FINE or adapter.family == "lora" else 8
+    a_bits = 16 if bits > FINE or adapter.family == "lora" else 8
     return Recipe("native", bits, a_bits=a_bits)
 
 
@@ -99,9 +103,9 @@ class NativeCoder:
     ) -> NativeCoder:
         if size is not None:
             bits = min(_MOST_BITS, round(8 * size / adapter.parameters, 4))
-        small_a = store_small_a(adapter, float16=bits > _FINE)
+        small_a = store_small_a(adapter, float16=bits > FINE)
         recipe = native_recipe(adapter, bits)
-        return cls(adapter, size, moments, recipe, batch_layers(adapter), small_a)
+        return cls(adapter, size, moments, recipe, batch_layers(adapter, bits), small_a)
 
     def quantize(self, progress: Progress | None) -> Adapter:
         """Allocates the budget, and codes all layers in it."""
@@ -140,6 +144,8 @@ class NativeCoder:
         def measure(layers: slice) -> tuple[list[FactorPair], list[GaugeOption]]:
             part = batch.load(layers)
             left, right = error_metrics(part, self.adapter, self.moments)
+            if batch.one_step:
+                return [], one_step_options(part.left, left, right)
             if part.right is None:
                 return [], [whole_matrix_option(part.left, left, right)]
             gauges = gauges_of(FactorPair(part.left, part.right), left, right)
@@ -161,7 +167,10 @@ class NativeCoder:
             part = batch.load(layers)
             left, right = error_metrics(part, self.adapter, self.moments)
             widths = tuple(each[layers] for each in allocation.widths)
-            if part.right is None:
+            if batch.one_step:
+                option = allocation.gauge[layers]
+                coded = quantize_to_one_step(part.left, widths[0], option, left, right)
+            elif part.right is None:
                 coded = quantize_whole_matrices(part.left, widths[0], left, right)
             else:
                 gauges = measured.gauges[index]
@@ -170,7 +179,7 @@ class NativeCoder:
                 pair = select_gauge(gauges, allocation.gauge[layers])
                 coded = quantize_factor_pairs(pair, widths, left, right)
             keys = [(name, part.role) for name in part.names]
-            return dict(zip(keys, _by_layer(coded, widths), strict=True))
+            return dict(zip(keys, _by_layer(coded, widths, batch.one_step), strict=True))
 
         values = self.values_at_once(batch, measured.parts)
         return map_large(quantize, range(len(measured.parts)), values=values)
@@ -180,7 +189,7 @@ class NativeCoder:
         return 0 if self.moments is not None else batch.values * (parts[0].stop - parts[0].start)
 
 
-def _by_layer(coded: BatchCodes, widths: tuple[U8, ...]) -> list[ProductCodes]:
+def _by_layer(coded: BatchCodes, widths: tuple[U8, ...], one_step: bool) -> list[ProductCodes]:
     """Returns the codes of each layer as they are stored: of two factors, the left is turned."""
     matrices = [each.astype(np.int8) for each in coded.codes]
     if len(matrices) == 2:
@@ -191,6 +200,7 @@ def _by_layer(coded: BatchCodes, widths: tuple[U8, ...]) -> list[ProductCodes]:
             tuple(each[layer] for each in widths),
             scale,
             tuple(int(each[layer]) for each in coded.clipped),
+            one_step,
         )
         for layer, scale in enumerate(coded.scale)
     ]

@@ -1,7 +1,8 @@
 """Layers made of native codes: which matrix carries which scale, and how a small A is stored.
 
 Only the product of a component's scales matters, so B1 carries them all, and A's too: B2 and a
-small A are integers without scales.
+small A are integers without scales. So are whole matrices of short rows, which have one step: the
+layer's scale carries it, or B's scales that of A.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from kronq.model.matrix import Quantized, with_widths
 from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
 
+FINE = 5.5
+"""Bits per weight above which int8 of a small A would show, and one step for short rows pays off no
+more: some of their codes would need more than 8 bits."""
 _SMALL_A = 64
-"""Entries of an A that is stored as int8 without scales."""
+"""Entries below which an A is stored as int8 without scales: its channels are hardly a byte."""
+_SMALL_SHARE = 0.01
+"""Share of a layer's parameters below which an A is: wider codes of all of it cost hardly a bit."""
+_DIGITS = 4
+"""Significant digits of a step in the manifest: an error 86 dB below the values."""
 _TOP = 14
 """Power of two that the largest scale is brought to."""
 _RANGE = 14
@@ -38,23 +46,31 @@ class ProductCodes:
     Attributes:
         codes: int8 [rows, cols] for each matrix.
         widths: [channels] for each matrix.
-        scale: [channels].
+        scale: [channels]; [1] where one step serves a whole matrix.
         clipped: Values of each matrix beyond the outermost codes.
+        one_step: Whether one step serves a whole matrix.
     """
 
     codes: tuple[NDArray[np.int8], ...]
     widths: tuple[U8, ...]
     scale: F64
     clipped: tuple[int, ...]
+    one_step: bool = False
 
 
 CodesByLayer = Mapping[tuple[str, str], ProductCodes]
 """(Layer, ``B``, or ``A`` where it is large) → its codes."""
 
 
-def is_large(a: Product) -> bool:
-    """Returns whether A gets codes with widths of its own."""
-    return a is not ONE and a.right is None and a.parameters > _SMALL_A
+def is_large(delta: Delta) -> bool:
+    """Returns whether a layer's A gets codes with widths of its own, as B does."""
+    a = delta.a
+    return a is not ONE and a.parameters >= max(_SMALL_A, _SMALL_SHARE * delta.parameters)
+
+
+def coded_products(delta: Delta) -> list[Product]:
+    """Returns B, and A if it is large."""
+    return [delta.b, delta.a] if is_large(delta) else [delta.b]
 
 
 def store_small_a(adapter: Adapter, *, float16: bool) -> dict[str, StoredA]:
@@ -62,7 +78,7 @@ def store_small_a(adapter: Adapter, *, float16: bool) -> dict[str, StoredA]:
     return {
         name: store_float16(delta.a) if float16 or delta.a.right is not None else _int8_a(delta.a)
         for name, delta in adapter.items()
-        if not is_large(delta.a)
+        if not is_large(delta)
     }
 
 
@@ -99,17 +115,23 @@ def build_layers(
     """
     stored = {n: small_a[n] if n in small_a else _large_a(codes[n, "A"]) for n in adapter}
     scales = {name: codes[name, "B"].scale * stored[name][1] for name in adapter}
-    exponents = _exponents(scales)
+    exponents = _exponents({n: s for n, s in scales.items() if not codes[n, "B"].one_step})
     layers = {}
     for name, delta in adapter.items():
-        scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
-        b = _product(codes[name, "B"], scale)
-        layer_scale = float(np.ldexp(delta.scale, exponents[name]))
+        if codes[name, "B"].one_step:
+            b = _product(codes[name, "B"], None)
+            layer_scale = float(f"{delta.scale * float(scales[name][0]):.{_DIGITS}g}")
+        else:
+            scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
+            b = _product(codes[name, "B"], scale)
+            layer_scale = float(np.ldexp(delta.scale, exponents[name]))
         layers[name] = replace(delta, a=stored[name][0], b=b, scale=layer_scale)
     return layers
 
 
 def _large_a(codes: ProductCodes) -> StoredA:
+    if codes.one_step:
+        return _product(codes, None), float(codes.scale[0])
     exponent = int(np.frexp(float(codes.scale.max(initial=0.0)))[1])
     scale = np.ldexp(codes.scale, -exponent).astype(np.float16)
     return _product(codes, scale), float(np.ldexp(1.0, exponent))
@@ -123,8 +145,8 @@ def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
     return {n: (common if common - e < _RANGE else e) - _TOP for n, e in own.items()}
 
 
-def _product(codes: ProductCodes, scale: F16) -> Product:
-    """Makes a product whose left (or only) matrix carries the scales."""
+def _product(codes: ProductCodes, scale: F16 | None) -> Product:
+    """Makes a product whose left (or only) matrix carries the scales, if it has any."""
     if len(codes.codes) == 1:
         return Product(with_widths(codes.codes[0], codes.widths[0], 0, scale, codes.clipped[0]))
     left, right = codes.codes

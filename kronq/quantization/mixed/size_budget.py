@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from kronq.errors import ArgumentError
-from kronq.model.adapter import Adapter, Recipe
+from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import CODES_PER_BYTE
-from kronq.model.delta import Delta, Product
-from kronq.model.matrix import Matrix, Quantized
+from kronq.model.delta import Product
+from kronq.model.matrix import Quantized
 from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.bit_allocation import (
     U8,
@@ -22,13 +22,22 @@ from kronq.quantization.mixed.bit_allocation import (
     allocate_bits,
 )
 from kronq.quantization.mixed.layer_batches import LayerBatch
-from kronq.quantization.mixed.native_layers import ProductCodes, store_float16
+from kronq.quantization.mixed.native_layers import (
+    ProductCodes,
+)
+from kronq.quantization.mixed.nominal_size import (
+    channel_count,
+    nominal_codes_size,
+    nominal_file_size,
+)
 
 _TRIES = 8
 _NEAR = 16
 """Bytes below a file's limit that need not be filled."""
 _SCALE = 1e-9
 """Placeholder for a scale that is not known yet."""
+_STEP = 0.001234
+"""Placeholder for a step, with as many characters as most have in a manifest."""
 
 MeasureSize = Callable[[Sequence[Allocation]], int]
 """Returns the bytes of the file with the allocated widths."""
@@ -48,7 +57,7 @@ class ByteBudget:
 
 
 def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None) -> ByteBudget:
-    """Returns the budget of ``size`` bytes, or of the file of ``balanced`` with ``bits`` bits.
+    """Returns the budget of ``size`` bytes, or of the file that ``bits`` stand for (nominal_size).
 
     Where a header weighs more than that file leaves, the codes still have their ``bits``.
 
@@ -58,9 +67,9 @@ def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None)
         bits: Bits of a code.
         size: Bytes of the file; None for the size that ``bits`` gives.
     """
-    file = _uniform_file_size(adapter, bits) if size is None else size
+    file = nominal_file_size(adapter, bits) if size is None else size
     codes = file - (file_size(empty) - _padding(empty))
-    at_least = _uniform_codes_size(adapter, bits)
+    at_least = nominal_codes_size(adapter, bits)
     if size is None and codes < at_least:
         return ByteBudget(at_least, math.inf)
     return ByteBudget(codes, float(file))
@@ -112,17 +121,20 @@ def fill_budget(
 def placeholder_codes(batches: Sequence[LayerBatch]) -> dict[tuple[str, str], ProductCodes]:
     """Returns codes of width 0 for every product."""
     return {
-        (name, batch.role): _placeholder(product)
+        (name, batch.role): _placeholder(product, i, batch.one_step)
         for batch in batches
-        for name, product in zip(batch.names, batch.products, strict=True)
+        for i, (name, product) in enumerate(zip(batch.names, batch.products, strict=True))
     }
 
 
-def _placeholder(product: Product) -> ProductCodes:
-    channels = _channel_count(product)
+def _placeholder(product: Product, layer: int, one_step: bool) -> ProductCodes:
+    channels = channel_count(product)
     widths = (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
     codes = tuple(np.broadcast_to(np.int8(0), m.shape) for m in product.matrices)
-    return ProductCodes(codes, widths, np.full(channels, _SCALE), (0,) * len(codes))
+    clipped = (0,) * len(codes)
+    if one_step:  # steps differ from layer to layer
+        return ProductCodes(codes, widths, np.array([_STEP + layer % 7 * 1e-6]), clipped, True)
+    return ProductCodes(codes, widths, np.full(channels, _SCALE), clipped)
 
 
 def widths_by_matrix(
@@ -136,45 +148,6 @@ def widths_by_matrix(
         for role, widths in zip(roles[batch.role], allocation.widths, strict=False)
         for layer, name in enumerate(batch.names)
     }
-
-
-def _channel_count(product: Product) -> int:
-    return product.left.shape[0 if product.right is None else 1]
-
-
-def _channel_lengths(product: Product) -> list[int]:
-    channels = _channel_count(product)
-    return [m.shape[0] * m.shape[1] // channels for m in product.matrices]
-
-
-def _uniform_file_size(adapter: Adapter, bits: float) -> int:
-    """File of B in ``bits`` bits a code with two scales a component, and A as float16."""
-    uniform = replace(
-        adapter,
-        layers={name: _uniform_placeholder(delta) for name, delta in adapter.items()},
-        recipe=Recipe("balanced", 4),
-    )
-    parameters = sum(delta.b.parameters for delta in adapter.values())
-    return file_size(uniform) + int(parameters * (bits - 4) / 8)
-
-
-def _uniform_placeholder(delta: Delta) -> Delta:
-    def codes(matrix: Matrix, axis: int) -> Quantized:
-        zeros = np.broadcast_to(np.int8(0), matrix.shape)
-        return Quantized(zeros, np.zeros(matrix.shape[axis], np.float16), 4, axis)
-
-    axes = (delta.b.right is not None, 0)
-    matrices = [codes(m, axis) for m, axis in zip(delta.b.matrices, axes, strict=False)]
-    return replace(delta, a=store_float16(delta.a)[0], b=Product(*matrices))
-
-
-def _uniform_codes_size(adapter: Adapter, bits: float) -> int:
-    """Channels of B in ``bits`` bits a code, each in whole bytes and with one scale."""
-    return sum(
-        _channel_count(delta.b)
-        * (2 + sum(math.ceil(n * bits / 8) for n in _channel_lengths(delta.b)))
-        for delta in adapter.values()
-    )
 
 
 def _padding(empty: Adapter) -> int:

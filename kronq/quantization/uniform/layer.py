@@ -14,16 +14,17 @@ from kronq.quantization.grid import Fit, quantize_matrix
 from kronq.quantization.uniform.gauge import balance_gauge
 
 
-def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
+def quantize_layer(name: str, delta: Delta, recipe: Recipe, a_bits: int | None = None) -> Delta:
     """Quantizes a layer; a product stays float16 where codes would be no smaller.
 
     Args:
         name: The layer.
         delta: Its factors as they were trained.
         recipe: ``fp16``, ``rtn`` or ``balanced``, with widths, axis and group size.
+        a_bits: Width of A's codes, if it is another than the recipe's.
     """
     a, exponent_a = (
-        (ONE, 0) if delta.a is ONE else _quantize_product(delta.a, recipe.a_bits, recipe)
+        (ONE, 0) if delta.a is ONE else _quantize_product(delta.a, a_bits or recipe.a_bits, recipe)
     )
     b, exponent_b = _quantize_product(delta.b, int(recipe.bits_for(name)), recipe)
     return replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponent_a + exponent_b)))

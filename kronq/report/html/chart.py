@@ -54,7 +54,7 @@ class Frame:
 
 
 WIDE = Frame(WIDTH, 440, 64, 110, 10)
-NARROW = Frame(PHONE, 300, 46, 14, 5)
+NARROW = Frame(PHONE, 300, 46, 20, 5)
 """Frames for a desk and for a phone."""
 _TOP, _BOTTOM = 16, 60
 
