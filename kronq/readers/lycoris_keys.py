@@ -32,7 +32,7 @@ _ALGORITHMS = (
 _ENCODER = re.compile(r"(?P<encoder>te\d*)_(?P<rest>.+)")
 _PIPELINES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "unet.")
 """Fronts of dotted keys: the part of a pipeline that they belong to, and no module of it."""
-_FLAT_PIPELINE = re.compile(r"(transformer|prior_unet)_(?!blocks)")
+_FLAT_PIPELINE = re.compile(r"lora_(transformer|prior_unet)_")
 """The same in OneTrainer's flattened keys."""
 _HUNYUAN = re.compile(r"_blocks_\d+_((img|txt)_(mod_linear|mlp_fc[12])|modulation_linear)$")
 """Flattened names that HunyuanVideo has and Flux, whose other names are the same, has not."""
@@ -114,11 +114,14 @@ def module_path(key: str, *, hunyuan: bool = False) -> str:
     if encoder:
         path = restore_dots(encoder["rest"])
         return key if path is None else f"{encoder['encoder']}.{path}"
-    part = _FLAT_PIPELINE.match(name)
-    known = known_layer(name[part.end() :], hunyuan=hunyuan) if part else None
-    if part and known is not None and known.image:
-        name = name[part.end() :]
-    return restore_dots(name, hunyuan=hunyuan) or key
+    paths = {restore_dots(name, hunyuan=hunyuan)}
+    part = _FLAT_PIPELINE.match(key)
+    if part:
+        known = known_layer(key[part.end() :], hunyuan=hunyuan)
+        if known is not None and known.image:
+            paths |= {restore_dots(key[part.end() :], hunyuan=hunyuan)}
+    found = [path for path in paths if path is not None]
+    return found[0] if len(found) == 1 else key
 
 
 def _named(

@@ -16,6 +16,7 @@ from torch import nn
 
 import kronq
 from kronq.errors import FormatError, UnsupportedError
+from kronq.readers.lycoris import module_path
 from tests.adapters import difference
 from tests.readers.image_models import Encoder, save_network, unet, wan
 from tests.tiny import peft_deltas, save_peft
@@ -104,6 +105,27 @@ def test_ai_toolkits_float16(tmp_path: Path, front: str) -> None:
     assert adapter.origin.keys == {name: f"{front}{flat}"}
     expected = torch.kron(w1.float(), w2.float()).numpy()
     assert difference(adapter[name].dense(), expected) <= 1e-6
+
+
+FLATTENED = {
+    "lora_transformer_single_transformer_blocks_3_proj_mlp": "single_transformer_blocks.3.proj_mlp",
+    "lora_transformer_transformer_blocks_0_attn_to_q": "transformer_blocks.0.attn.to_q",
+    "lora_transformer_blocks_0_ffn_net_2": "blocks.0.ffn.net.2",
+    "lora_transformer_blocks_0_attn1_to_q": "lora_transformer_blocks_0_attn1_to_q",
+    "lycoris_transformer_blocks_0_attn1_to_q": "transformer_blocks.0.attn1.to_q",
+    "lora_te3_encoder_block_0_layer_0_SelfAttention_q": (
+        "te3.encoder.block.0.layer.0.SelfAttention.q"
+    ),
+    "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_out_0": (
+        "input_blocks.4.1.transformer_blocks.0.attn1.to_out.0"
+    ),
+}
+
+
+@pytest.mark.parametrize("key", FLATTENED)
+def test_flattened_keys(key: str) -> None:
+    """A key to which the paths of two models flatten stays as it is."""
+    assert module_path(key) == FLATTENED[key]
 
 
 def test_the_language_model_that_begins_with_transformer(tmp_path: Path) -> None:
@@ -249,9 +271,11 @@ def _bytes(value: torch.Tensor) -> bytes:
 def test_a_file_of_nothing_but_such_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(CARRIED, path)
-    with pytest.raises(FormatError, match=r"no adapted layers; found 6 trained parts") as error:
+    with pytest.raises(FormatError, match="no adapted layers; found 1 whole weights, as .* full"):
         kronq.load(path, format="lycoris")
-    assert "no update" in str(error.value)
+    save_file({name: value for name, value in CARRIED.items() if "other" not in name}, path)
+    with pytest.raises(FormatError, match="found 4 trained parts that are no update of a layer"):
+        kronq.load(path, format="lycoris")
 
 
 OTHERS = {
