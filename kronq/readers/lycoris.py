@@ -9,7 +9,7 @@ names flattened.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,13 +64,7 @@ def read(path: Path, options: Options) -> Adapter:
     base_weights = None if options.base_weights is None else open_base(options.base_weights)
     groups, carried = split_keys(file, base_weights)
     if not groups:
-        raise FormatError(
-            "no adapted layers",
-            path=path,
-            found=f"{len(carried)} trained parts that are no update of a layer"
-            if carried
-            else None,
-        )
+        raise FormatError("no adapted layers", path=path, found=_describe(carried))
     check_expansion(Parts(file, name, keys.parts) for name, keys in groups.items())
     factors = {name: _read_factors(file, name, keys.parts) for name, keys in groups.items()}
     base = file.metadata.get("ss_base_model_version") or file.metadata.get("ss_sd_model_name")
@@ -87,6 +81,14 @@ def read(path: Path, options: Options) -> Adapter:
     keys = {name: groups[name].key for name in layers if groups[name].key != name}
     origin = Origin("lycoris", path, file.size, base, keys=keys)
     return Adapter(layers, origin, carried={tensor: file.any_array(tensor) for tensor in carried})
+
+
+def _describe(carried: Sequence[str]) -> str | None:
+    """Says what a file without adapted layers has."""
+    whole = sum(tensor.endswith(".diff") for tensor in carried)
+    if whole:
+        return f"whole weights of LyCORIS's algorithm full: {whole}"
+    return f"trained parts that are no update of a layer: {len(carried)}" if carried else None
 
 
 def _read_factors(file: Tensors, layer: str, names: Mapping[str, str]) -> LayerFactors:

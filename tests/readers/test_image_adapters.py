@@ -271,10 +271,10 @@ def _bytes(value: torch.Tensor) -> bytes:
 def test_a_file_of_nothing_but_such_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(CARRIED, path)
-    with pytest.raises(FormatError, match="no adapted layers; found 1 whole weights, as .* full"):
+    with pytest.raises(FormatError, match=r"no adapted layers; found whole weights .* full: 1"):
         kronq.load(path, format="lycoris")
     save_file({name: value for name, value in CARRIED.items() if "other" not in name}, path)
-    with pytest.raises(FormatError, match="found 4 trained parts that are no update of a layer"):
+    with pytest.raises(FormatError, match="trained parts that are no update of a layer: 4"):
         kronq.load(path, format="lycoris")
 
 
