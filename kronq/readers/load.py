@@ -56,8 +56,9 @@ def load(
         conv_kernel: Regular expression on layers' names → the kernel of their convolutions, such
             as ``(3, 3)``, or ``()`` for linear layers; where LoKr's and LoHa's matrices do not
             tell them and no known model has such a layer.
-        base_weights: The base's Hugging Face folder, with its safetensors. Adapters of MiSS and
-            HRA need it, and some of VeRA, PiSSA, OLoRA and KaSA.
+        base_weights: The base's Hugging Face folder, with its safetensors. Adapters of MiSS, HRA
+            and KaSA need it, and some of VeRA, PiSSA and OLoRA; it tells the names and kernels of
+            an image model's layers, too.
         initial: The adapter's folder as it was before training, where its initialization moved a
             part of the base into it (PiSSA, OLoRA, CorDA, LoRA-GA); it is subtracted.
 

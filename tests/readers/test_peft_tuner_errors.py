@@ -7,12 +7,14 @@ from pathlib import Path
 
 import peft
 import pytest
+import torch
 from peft.utils.peft_types import PeftType
 
 import kronq
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.readers.peft_tuners import TUNERS
 from kronq.readers.peft_tuners.refused import REFUSED
+from tests.cli.command import Kronq
 from tests.paths import ROOT
 from tests.readers.tuners import ALONE, QV, WITH_BASE, change, lora, targets, train
 from tests.tiny import llama
@@ -33,6 +35,34 @@ def test_another_base(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KronqError, match=r"no weights of a base; expected model\.safetensors"):
         kronq.load(tmp_path / "adapter", base_weights=tmp_path / "empty")
+
+
+def test_vera_in_stages_of_several_widths(tmp_path: Path) -> None:
+    """A and B are as wide as the widest: a narrower stage would get inputs that it has not."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = torch.nn.ModuleList(
+                [torch.nn.ModuleDict({"qkv": torch.nn.Linear(w, w)}) for w in (8, 16)]
+            )
+
+    model = peft.get_peft_model(Net(), peft.VeraConfig(r=4, target_modules=["qkv"]))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError, match="the number of inputs of each layer"):
+        kronq.load(tmp_path)
+
+
+def test_the_command_line_takes_the_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(WITH_BASE["miss"](), tmp_path)
+    command, adapter, out = Kronq(capsys), tmp_path / "adapter", tmp_path / "out.safetensors"
+    assert "(hint: --base-weights names the base's folder" in command.refuses("inspect", adapter)
+    base = tmp_path / "base"
+    result = command("quantize", adapter, "--base-weights", base, "--bits", 8, "-o", out)
+    assert result.code == 0, result.err
+    assert set(kronq.load(out)) == set(kronq.load(adapter, base_weights=base))
 
 
 def test_tinylora_without_projections(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from kronq.errors import FormatError, UnsupportedError
 from kronq.io.tensors import Tensors
@@ -124,9 +124,16 @@ def _columns(
     )
 
 
-def _read_one_input(layers: Collection[str]) -> bool:
-    """Tells whether all layers are of one kind, or of kinds that read the same hidden state."""
-    kinds = {re.sub(r"\d+", "#", layer) for layer in layers}
+def _read_one_input(rows: Mapping[str, int]) -> bool:
+    """Tells whether all layers are of one kind, or of kinds that read the same hidden state.
+
+    Args:
+        rows: Layer → d_out; where one kind has several, its stages may differ in their inputs too.
+    """
+    shapes = {(re.sub(r"\d+", "#", layer), d_out) for layer, d_out in rows.items()}
+    kinds = {kind for kind, _ in shapes}
+    if len(kinds) < len(shapes):
+        return False
     modules = {kind.rpartition(".")[2] for kind in kinds}
     fronts = {re.sub(r"[^.]*\.[^.]*$", "", kind) for kind in kinds}
     return len(kinds) == 1 or (len(fronts) == 1 and any(modules <= same for same in _SAME_INPUT))
