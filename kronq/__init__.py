@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
     from kronq.quantization.many import quantize_many
     from kronq.quantization.quantize import quantize
+    from kronq.readers.basis import extract_cores
     from kronq.readers.load import load
     from kronq.report.bound import gaussian_bound
     from kronq.report.comparison import compare
     from kronq.report.html import write_html
     from kronq.report.measurement import measure
+    from kronq.writers.basis import write_basis
     from kronq.writers.convert import convert
     from kronq.writers.model_card import model_card
 
@@ -93,6 +95,7 @@ __all__ = [
     "convert",
     "export_onnx",
     "export_pipeline",
+    "extract_cores",
     "gaussian_bound",
     "load",
     "match_pipeline",
@@ -107,6 +110,7 @@ __all__ = [
     "score_all",
     "smallest",
     "weighted_sum",
+    "write_basis",
     "write_html",
     "write_onnx_adapter",
 ]
@@ -147,6 +151,7 @@ _MODULES = {
     "convert": "kronq.writers.convert",
     "export_onnx": "kronq.onnx.export",
     "export_pipeline": "kronq.onnx.pipeline.export_pipeline",
+    "extract_cores": "kronq.readers.basis",
     "gaussian_bound": "kronq.report.bound",
     "load": "kronq.readers.load",
     "match_pipeline": "kronq.onnx.pipeline.export_pipeline",
@@ -161,6 +166,7 @@ _MODULES = {
     "score_all": "kronq.evaluate.task_report",
     "smallest": "kronq.evaluate.smallest",
     "weighted_sum": "kronq.model.weighted_sum",
+    "write_basis": "kronq.writers.basis",
     "write_html": "kronq.report.html",
     "write_onnx_adapter": "kronq.onnx.slots.write_onnx_adapter",
 }

@@ -18,6 +18,11 @@ export interface Layer {
   kernel?: number[];
   /** DoRA's magnitude m, [d_out, 1] or [1, d_in]: the adapted weight is m · (W + ΔW) / ‖W + ΔW‖. */
   magnitude?: Matrix;
+  /**
+   * LoRA-XS's R alone: B1 [r, r] is C in ΔW = scale · F · C · H, and F and H are not in the file.
+   * The shape of ΔW, and the first bytes of the digest of what its bases are made of.
+   */
+  core?: { shape: [number, number]; digest: string };
   /** The layer's key in the file that the adapter came from, where its name does not tell it. */
   key?: string;
 }
@@ -43,6 +48,8 @@ export interface PackedAdapter {
   /** Whether `shape` is only an upper bound. */
   croppedByBase: boolean;
   recipe: Recipe | null;
+  /** How the frozen bases of cores are made of the base's weights; without n_iter they are stored elsewhere. */
+  bases: { digest: string; n_iter?: number; seed?: number } | null;
   /** By the layers' module paths, in the file's order. */
   layers: Map<string, Layer>;
   /** Trained parts that are no ΔW, by their names in the file that the adapter came from. */
@@ -61,5 +68,8 @@ export function isPacked(bytes: Uint8Array): boolean;
  */
 export function readPacked(bytes: Uint8Array): PackedAdapter;
 
-/** ΔW of a layer, [d_out · d_in], row-major: for tests, and for small layers. */
+/**
+ * ΔW of a layer, [d_out · d_in], row-major: for tests, and for small layers.
+ * @throws FormatError for a core, which has no ΔW without its bases
+ */
 export function denseUpdate(layer: Layer): Float64Array;

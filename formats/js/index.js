@@ -37,22 +37,24 @@ export function readPacked(bytes) {
   const groups = manifest.groups.map((group) => openGroup(group));
   const coded = readCoded(tensors, manifest, groups.filter(({ group }) => isCoded(group.B1)));
   const layers = new Map();
+  const cores = readCores(tensors, groups);
   groups.forEach(({ group, names, scales }, index) => {
     const besides = readBesides(tensors, index, group, names);
     const factors = coded.get(group) ?? readNative(tensors, index, group, names.length);
     names.forEach((name, i) => {
       check(!layers.has(name), `the layer ${name} is there twice`);
-      layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i], ...besides[i] });
+      layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i], ...besides[i], ...cores.get(name) });
     });
   });
   const carried = new Map((manifest.carried ?? []).map((name) => [name, tensors.takeAny(`carried.${name}`)]));
   tensors.checkAllUsed();
-  const { base_model: baseModel = null, cropped_by_base: croppedByBase = false, recipe = null } = manifest;
-  return { baseModel, croppedByBase, recipe, layers, carried };
+  const { base_model: baseModel = null, cropped_by_base: croppedByBase = false, recipe = null, bases = null } = manifest;
+  return { baseModel, croppedByBase, recipe, bases, layers, carried };
 }
 
 /** ΔW of a layer as a Float64Array [d_out · d_in], row-major: for tests, and for small layers. */
-export function denseUpdate({ shape: [rows, cols], scale, A, A2, B1, B2 }) {
+export function denseUpdate({ shape: [rows, cols], scale, A, A2, B1, B2, core }) {
+  check(!core, "LoRA-XS's R alone: there is no ΔW without its frozen bases");
   const a = A ? multiply(A, A2) : { rows: 1, cols: 1, data: [1] };
   const b = multiply(B1, B2);
   const delta = new Float64Array(rows * cols);
@@ -63,6 +65,15 @@ export function denseUpdate({ shape: [rows, cols], scale, A, A2, B1, B2 }) {
     }
   }
   return delta;
+}
+
+/** LoRA-XS's cores by name: the shape of ΔW, and the first bytes of the digest of its bases. */
+function readCores(tensors, groups) {
+  const named = groups.filter(({ group }) => group.core).flatMap(({ group, names }) => names.map((name) => [name, group.core]));
+  if (!named.length) return new Map();
+  const digests = tensors.take("bases", "U8", [named.length, 2]);
+  const hex = (i) => [digests[2 * i], digests[2 * i + 1]].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return new Map(named.map(([name, shape], i) => [name, { core: { shape, digest: hex(i) } }]));
 }
 
 function openGroup(group) {

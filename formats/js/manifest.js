@@ -36,7 +36,7 @@ function withoutNulls(value) {
 }
 
 function requiredVersion({ groups, codes, recipe, carried = [] }) {
-  if (carried.length || groups.some(({ kernel = [], magnitude, keys }) => kernel.length || magnitude || keys !== undefined)) return 4;
+  if (carried.length || groups.some(({ kernel = [], magnitude, keys, core }) => kernel.length || magnitude || keys !== undefined || core)) return 4;
   const matrices = groups.flatMap((group) => ROLES.filter((role) => group[role]).map((role) => group[role]));
   if (matrices.some((matrix) => matrix.widths || matrix.scaled === false)) return 3;
   if (recipe?.task || (recipe?.refit ?? "fit") !== "fit") return 3;
@@ -100,8 +100,10 @@ const GROUP = record(
     kernel: list(size, { most: 3 }),
     magnitude: MATRIX,
     keys: (value, where) => (Array.isArray(value) ? list(text) : text)(value, where),
+    core: shape,
   },
   (group, where) => {
+    if (group.core) checkCore(group, where);
     const { kernel = [], magnitude, shape: [rows, cols] } = group;
     const channels = cols / kernel.reduce((product, each) => product * each, 1);
     check(Number.isInteger(channels), `${where} has no whole channels of its kernel`);
@@ -116,6 +118,12 @@ const GROUP = record(
     checkProduct(group, where);
   },
 );
+
+/** A core is one square matrix, no larger than the layer. */
+function checkCore({ core, shape: [rows, cols], A, B1, B2, kernel = [], magnitude }, where) {
+  const alone = !A && !B2 && !kernel.length && !magnitude && B1.shape[0] === rows && B1.shape[1] === cols;
+  check(alone && rows === cols && rows <= Math.min(...core), `${where} is no core: one square matrix, no larger than the layer`);
+}
 
 /** Factors multiply, and make at least the layer's shape. */
 function checkProduct({ shape: [rows, cols], A, A2, B1, B2 }, where) {
@@ -155,10 +163,17 @@ const CODES = record(
   { shifts: list(whole(-255, 255), { least: 3, most: 3 }), layer_steps: boolean },
 );
 
+const BASES = record(
+  { digest: is((value) => typeof value === "string" && /^[0-9a-f]{32}$/.test(value), "32 hexadecimal digits") },
+  { n_iter: whole(0, 1000), seed: whole(0, 2 ** 32 - 1) },
+  ({ n_iter, seed }, where) => check((n_iter === undefined) === (seed === undefined), `${where} has one of n_iter and seed alone`),
+);
+
 const MANIFEST = record(
   { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
-  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES, carried: list(text) },
-  ({ groups, codes }) => {
+  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES, carried: list(text), bases: BASES },
+  ({ groups, codes, bases }) => {
+    check(groups.some((group) => group.core) === !!bases, "cores and bases belong together");
     check(groups.some((group) => isCoded(group.B1)) === !!codes, "coded matrices and a step belong together");
   },
 );

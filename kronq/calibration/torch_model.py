@@ -22,7 +22,7 @@ from kronq.io.input_path import find_input
 from kronq.io.json_file import refuse_damaged_json
 from kronq.model.adapter import Adapter
 from kronq.model.fit import fit_adapter
-from kronq.model.plain import refuse_all_but_deltas
+from kronq.model.plain import refuse_all_but_deltas, refuse_cores
 from kronq.onnx.graph.match_by_name import match_by_name
 from kronq.onnx.graph.sites import Site
 
@@ -103,6 +103,7 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
         MismatchError: Layers have no module; all are listed.
         UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
+    refuse_cores(adapter, "calibration")
     refuse_all_but_deltas(adapter, "calibration")
     linear = {name: m for name, m in model.named_modules() if _shape(m) is not None}
     matches = match_by_name([*adapter], [_as_site(name) for name in linear])

@@ -34,6 +34,7 @@ VERBS = {
     "web": "Serve a model and its adapters to a browser.",
     "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",
+    "basis": "Write frozen bases of LoRA-XS adapters once for all of them.",
     "base": "Build an ONNX base model from a Hugging Face folder or a GGUF file.",
 }
 

@@ -109,7 +109,9 @@ def command(
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.writers.convert import write
 
-    adapter = shared.read(path, **reading)
+    basis = reading.pop("basis")
+    takes_cores = to in FORMS and FORMS[to].cores
+    adapter = shared.read(path, basis=None if takes_cores else basis, **reading)
     losses: dict[str, RankLoss] = {}
     if model is not None:
         write_onnx_adapter(adapter, model, output, force=force)
@@ -122,6 +124,7 @@ def command(
             dtype=dtype or "fp32",
             base_model=base_model,
             rank=rank,
+            basis=basis,
             force=force,
         )
         if FORMS[to].folder:

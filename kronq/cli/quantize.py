@@ -30,6 +30,7 @@ from kronq.cli.task_search import (
 from kronq.errors import KronqError
 from kronq.io.extras import require
 from kronq.io.files import check_apart, check_output, write_file
+from kronq.model.frozen_bases import LORA_XS
 from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
 from kronq.readers.peft_config import CONFIG, WEIGHTS
@@ -232,8 +233,12 @@ def command(
     outputs.check_names()
     if not dry_run:
         outputs.check_free(adapter)
-    source = shared.read(adapter, **shared.reading(others))
+    basis = others.pop("basis")
+    if basis is not None and (search is not None or tuned):
+        raise KronqError("--basis stores R alone, which --tasks and --method tuned cannot run")
+    source = shared.read(adapter, **shared.reading({**others, "basis": None}))
     moments = collect_moments(calibration, source, tuned=tuned)
+    source, moments = _leave_out_bases(source, moments, basis)
     objective = moments_for_quantizing(calibration, moments)
     result = limit = None
     if choice is not None:
@@ -260,6 +265,23 @@ def command(
     if above is not None:
         shared.note(above)
         ctx.exit(1)
+
+
+def _leave_out_bases(
+    source: Adapter, moments: SecondMoments | None, basis: str | None
+) -> tuple[Adapter, SecondMoments | None]:
+    """Returns what is quantized: with ``--basis`` LoRA-XS's R alone."""
+    if basis is None or source.bases is not None:
+        if source.origin.system == LORA_XS and verbosity.get() >= 0:
+            shared.note(
+                "kronq: note: this is LoRA-XS, stored as a LoRA with its frozen bases; --basis "
+                "leaves them out, which takes a fraction of the bytes"
+            )
+        return source, moments
+    from kronq.readers.basis import extract_with_moments
+
+    with shared.progress_bar("finding the frozen bases") as progress:
+        return extract_with_moments(source, moments, basis, progress=progress)
 
 
 def _choose(options: dict[str, Any], calibration: CalibrationOptions) -> MethodChoice:

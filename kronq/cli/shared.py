@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
-_READING = ("format_", "scale_rule", "alpha", "only", "conv_kernel", "base_weights", "initial")
+_READING = (
+    *("format_", "scale_rule", "alpha", "only", "conv_kernel", "base_weights", "initial"),
+    "basis",
+)
 _SHOWN = 4
 """Kinds of layers that a note names."""
 
@@ -97,6 +100,14 @@ def reading_options(command: F) -> F:
             metavar="REGEX=3x3",
             help="Kernel of the convolutions in whose names REGEX is found, where nothing in the "
             "file tells it; 1 for linear layers.",
+        ),
+        option(
+            "--basis",
+            group=INPUT,
+            rare=True,
+            metavar="PATH",
+            help="Frozen bases of LoRA-XS's R alone: a file of 'kronq basis', the LoRA-XS folder, "
+            "or the base as a Hugging Face folder.",
         ),
         option(
             "--initial",

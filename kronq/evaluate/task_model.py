@@ -23,7 +23,7 @@ from kronq.genai.token_inputs import IntArray, make_token_inputs
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.matrix import F32
-from kronq.model.plain import refuse_all_but_deltas
+from kronq.model.plain import refuse_all_but_deltas, refuse_cores
 from kronq.onnx.base_folder import load_base
 from kronq.onnx.graph.match import match_layers
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base
@@ -88,6 +88,7 @@ class TaskModel:
             self._feeds = {name: np.zeros_like(array) for name, array in self._feeds.items()}
             return
         check_finite(adapter)
+        refuse_cores(adapter, "a task")
         refuse_all_but_deltas(adapter, "a task")
         with guard_base(self.files.model):
             matches = match_layers(adapter, self._sites)

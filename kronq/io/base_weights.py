@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,16 @@ class BaseWeights:
 
     folder: Path
     files: Mapping[str, Path]
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """Module path → (d_out, d_in) of every weight that is a matrix."""
+        layers = {}
+        for name, file in self.files.items():
+            shape = open_tensors(file).entries[name].shape
+            if name.endswith(_SUFFIX) and len(shape) == 2:
+                layers[name.removesuffix(_SUFFIX)] = (shape[0], shape[1])
+        return layers
 
     def shape(self, layer: str) -> tuple[int, int]:
         """Returns the shape of a layer's weight, which is not read.
@@ -95,6 +106,11 @@ class BaseWeights:
                 hint="is it the model that the adapter was trained for?",
             )
         return ends[0]
+
+
+def is_base_folder(path: Path) -> bool:
+    """Tells whether a path is a folder with a model's safetensors."""
+    return (path / _WHOLE).is_file() or (path / _INDEX).is_file()
 
 
 def open_base(folder: Path) -> BaseWeights:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import FormatError, StrPath
 from kronq.model.delta import ONE, Delta
+from kronq.model.frozen_bases import FrozenBases
 from kronq.model.layer_expressions import NameMatcher
 from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
 
@@ -30,6 +31,7 @@ class Origin:
         cropped_by_base: Whether the base may crop ΔW (raw factors do not know d_out).
         keys: Layer → its key in the source file, where the name alone does not tell it, as with
             flattened names.
+        system: What trained it, where its tensors tell: ``LoRA-XS``.
     """
 
     format: str
@@ -38,6 +40,7 @@ class Origin:
     base_model: str | None = None
     cropped_by_base: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,14 @@ class Adapter(Mapping[str, Delta]):
         recipe: Settings of its quantization; None for a trained adapter.
         carried: Name in the source file → tensor of any shape: trained parts that are no ΔW, such
             as biases, norms and whole modules, which stay as they came.
+        bases: LoRA-XS's R alone: the bases that its layers need and do not hold; else None.
     """
 
     layers: Mapping[str, Delta]
     origin: Origin = field(default_factory=lambda: Origin("memory"))
     recipe: Recipe | None = None
     carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    bases: FrozenBases | None = None
 
     @classmethod
     def from_state_dict(

@@ -44,7 +44,8 @@ def take_part(adapter: Adapter, expression: str) -> Adapter:
         )
     keys = {name: key for name, key in adapter.origin.keys.items() if name in layers}
     carried = _carried_part(adapter, layers, matcher, expression)
-    part = replace(adapter, layers=layers, carried=carried)
+    bases = None if adapter.bases is None else adapter.bases.part(layers)
+    part = replace(adapter, layers=layers, carried=carried, bases=bases)
     origin = replace(adapter.origin, file_bytes=part.nbytes, keys=keys)
     return replace(part, origin=origin)
 

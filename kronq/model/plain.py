@@ -1,4 +1,4 @@
-"""Refusals of what some verbs cannot take: convolutions, DoRA's magnitudes, and carried tensors."""
+"""Refusals of what some verbs cannot take: convolutions, DoRA's magnitudes, R alone and others."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def refuse_carried(adapter: Adapter, verb: str) -> None:
         UnsupportedError: There are some; all of them are named.
     """
     _refuse(adapter, [*adapter.carried], f"{verb} does not take trained parts that are no ΔW")
+
+
+def refuse_cores(adapter: Adapter, verb: str) -> None:
+    """Refuses LoRA-XS's R alone, of which there is no ΔW without its frozen bases.
+
+    Raises:
+        UnsupportedError: Some layers are R alone.
+    """
+    if adapter.bases is not None:
+        raise UnsupportedError(
+            f"{verb} needs ΔW, and of some layers the file has LoRA-XS's R alone",
+            path=adapter.origin.path,
+            found=f"{len(adapter.bases.layers):,} of {len(adapter):,} layers",
+            expected=adapter.bases.described,
+            hint="{basis} tells where they are: a file of 'kronq basis', the LoRA-XS folder, or "
+            "the base as a Hugging Face folder",
+        )
 
 
 def refuse_all_but_deltas(adapter: Adapter, verb: str) -> None:

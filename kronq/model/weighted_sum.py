@@ -18,7 +18,7 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.exact_lora import check_lora_size, exact_lora_factors
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float
-from kronq.model.plain import refuse_carried, refuse_magnitudes
+from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -55,6 +55,7 @@ def weighted_sum(
         check_strength(strength)
     if any(strength != 1 for _, strength in adapters) or len(adapters) > 1:
         for adapter, _ in adapters:
+            refuse_cores(adapter, "a weighted sum")
             refuse_magnitudes(adapter, "a weighted sum")
             refuse_carried(adapter, "a weighted sum")
     if len(adapters) == 1:

@@ -11,6 +11,7 @@ from kronq.model.delta import ONE, Delta
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
 from kronq.model.matrix import Matrix, Quantized
+from kronq.packed.bases import core_shape
 from kronq.packed.manifest import Group, MatrixSpec
 from kronq.trellis.coded_matrix import EntropyCoded
 
@@ -31,7 +32,8 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
                 layer=name,
                 expected=f"1 to {MAX_NAME} characters and no braces",
             )
-        kind = (*_group_key(adapter[name]), _key_front(name, adapter.origin.keys.get(name)))
+        front = _key_front(name, adapter.origin.keys.get(name))
+        kind = (*_group_key(adapter[name]), front, core_shape(adapter, name))
         groups.setdefault(kind, []).append(name)
     return list(groups.values())
 
@@ -81,13 +83,19 @@ def _describe(matrix: Matrix) -> MatrixSpec:
     return MatrixSpec.model_validate(dict(_fields(matrix)))
 
 
-def describe_group(names: list[str], layers: list[Delta], keys: Mapping[str, str]) -> Group:
+def describe_group(
+    names: list[str],
+    layers: list[Delta],
+    keys: Mapping[str, str],
+    core: tuple[int, int] | None = None,
+) -> Group:
     """Returns what the manifest says of a group of layers.
 
     Args:
         names: The layers, in the file's order.
         layers: The same.
         keys: Layer → its key in the source file, of those that have one.
+        core: Shape of ΔW, if they are R alone.
     """
     first, scales = layers[0], [layer.scale for layer in layers]
     specs = {role: _describe(matrix) for role, matrix in matrices_by_role(first).items()}
@@ -96,7 +104,11 @@ def describe_group(names: list[str], layers: list[Delta], keys: Mapping[str, str
         layers=compress_names(names),
         shape=first.shape,
         scale=scales[0] if len(set(scales)) == 1 else scales,
-        **specs,
+        A=specs.get("A"),
+        A2=specs.get("A2"),
+        B1=specs["B1"],
+        B2=specs.get("B2"),
+        core=core,
         kernel=first.kernel,
         magnitude=None if first.magnitude is None else _describe(first.magnitude),
         keys=compress_names([keys[n] for n in names]) if front is True else front or None,

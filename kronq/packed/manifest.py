@@ -89,7 +89,8 @@ class Group(_Strict):
     layers. ``scale`` is one value for all of them or one each. Without ``A`` it is a plain LoRA.
     ``kernel`` has the sizes of a convolution's kernel, ``magnitude`` is DoRA's. ``keys`` are the
     layers' keys in the source file: templates in stacking order, or the text in front of their
-    names, in which every dot became an underscore.
+    names, in which every dot became an underscore. ``core`` is the shape of ΔW where the matrix is
+    LoRA-XS's R alone, whose frozen bases are elsewhere.
     """
 
     layers: Annotated[list[str], Field(min_length=1), FailFast()]
@@ -102,9 +103,12 @@ class Group(_Strict):
     kernel: Annotated[tuple[Size, ...], Field(max_length=3)] = ()
     magnitude: MatrixSpec | None = None
     keys: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    core: Shape | None = None
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
+        if self.core is not None and not self._is_core(self.core):
+            raise ValueError("a core is one square matrix, no larger than the layer")
         if self.magnitude is not None and self.magnitude.dtype is None:
             raise ValueError("a magnitude has a dtype")
         if self.A is None and self.A2 is not None:
@@ -112,6 +116,12 @@ class Group(_Strict):
         if len({spec.coded for spec in self.specs().values()}) > 1:
             raise ValueError("a layer is coded as a whole")
         return self
+
+    def _is_core(self, core: Shape) -> bool:
+        """Whether the matrix can be R [r, r] of a layer of this shape."""
+        rows, cols = self.shape
+        square = self.B1.shape == self.shape and rows == cols <= min(core)
+        return square and not (self.A or self.B2 or self.kernel or self.magnitude)
 
     def specs(self) -> dict[str, MatrixSpec]:
         """Returns the factors by role."""
@@ -163,6 +173,23 @@ class CodesSpec(_Strict):
     layer_steps: bool = False
 
 
+class BasesSpec(_Strict):
+    """Frozen bases of all cores: how they are made of a base's weights, unless they are stored.
+
+    ``digest`` is of the layers' digests, whose first bytes are in the tensor ``bases``.
+    """
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    n_iter: Annotated[int, Field(ge=0, le=1000)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_recipe(self) -> Self:
+        if (self.n_iter is None) != (self.seed is None):
+            raise ValueError("n_iter and seed belong together")
+        return self
+
+
 class Manifest(_Strict):
     """Description of a packed adapter: everything but its numbers."""
 
@@ -173,6 +200,7 @@ class Manifest(_Strict):
     codes: CodesSpec | None = None
     groups: Annotated[list[Group], FailFast()]
     carried: Annotated[list[str], FailFast()] = Field(default_factory=list)
+    bases: BasesSpec | None = None
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -181,6 +209,8 @@ class Manifest(_Strict):
             raise ValueError("a matrix has either a dtype or bits")
         if coded != (self.codes is not None):
             raise ValueError("coded matrices and a step belong together")
+        if any(group.core for group in self.groups) != (self.bases is not None):
+            raise ValueError("cores and bases belong together")
         needed = required_version(self.groups, self.codes, self.recipe, self.carried)
         if self.version != needed:
             raise ValueError(f"its contents are of version {needed}, not of the one it states")
@@ -194,7 +224,7 @@ def required_version(
     carried: list[str],
 ) -> int:
     """Returns the first version that has all of this, so that old readers read what they can."""
-    if carried or any(g.kernel or g.magnitude or g.keys is not None for g in groups):
+    if carried or any(g.kernel or g.magnitude or g.core or g.keys is not None for g in groups):
         return 4
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):

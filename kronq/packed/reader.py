@@ -17,6 +17,7 @@ from kronq.model.bit_packing import unpack_codes
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
 from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
+from kronq.packed.bases import read_bases
 from kronq.packed.code_stacks import CodeStack, FloatStack, QuantizedStack
 from kronq.packed.manifest import (
     CodesSpec,
@@ -69,7 +70,8 @@ def read_packed(path: StrPath | TensorFile) -> Adapter:
     keys = _source_keys(file, manifest, stacks)
     origin = Origin("kronq", file.path, file.size, base, cropped, keys)
     carried = {name: file.any_array(CARRIED + name) for name in manifest.carried}
-    return Adapter(StackedLayers(stacks), origin, recipe, carried)
+    bases = read_bases(file, manifest, stacks)
+    return Adapter(StackedLayers(stacks), origin, recipe, carried, bases)
 
 
 def _source_keys(

@@ -8,12 +8,15 @@ from kronq import limits
 from kronq.errors import FormatError, listing
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.bit_packing import WIDTH_BITS, packed_size
+from kronq.model.frozen_bases import SHORT_DIGEST
 from kronq.model.layer_names import count_names
 from kronq.packed.manifest import Manifest, MatrixSpec
 
 _FLOAT_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 CARRIED = "carried."
 """Front of the names of tensors that a file carries as they came."""
+BASES = "bases"
+"""Name of the tensor of digests of the cores' bases."""
 _ANY_LENGTH = (-1,)
 """Shape of a tensor of one dimension whose length something else in the file determines."""
 
@@ -52,17 +55,20 @@ def check_tensors(file: TensorFile, manifest: Manifest) -> None:
 
 def _expected_tensors(file: TensorFile, manifest: Manifest) -> dict[str, TensorSpec]:
     expected: dict[str, TensorSpec] = {}
-    layers = 0
+    layers = cores = 0
     for index, group in enumerate(manifest.groups):
         try:
             size = count_names(group.layers, limit=limits.LAYERS.value - layers)
         except ValueError as error:
             raise FormatError(str(error), path=file.path) from None
         layers += size
+        cores += size if group.core else 0
         for role, spec in group.tensors().items():
             expected.update(_matrix_tensors(f"{index}.{role}", spec, size))
     if manifest.codes is not None:
         expected["codes"] = ("U8", _ANY_LENGTH)
+    if cores:
+        expected[BASES] = ("U8", (cores, SHORT_DIGEST))
     expected.update({CARRIED + name: ("", ()) for name in manifest.carried})
     return expected
 

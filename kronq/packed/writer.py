@@ -15,6 +15,7 @@ from kronq.io.tensor_writer import TensorParts, tensor_bytes, tensors_size
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import U8
 from kronq.model.matrix import Quantized
+from kronq.packed.bases import core_shape, describe_bases, pack_bases
 from kronq.packed.groups import describe_group, group_layers, matrices_by_role
 from kronq.packed.manifest import CodesSpec, Group, Manifest, RecipeSpec, required_version
 from kronq.packed.tensor_check import CARRIED
@@ -142,16 +143,19 @@ def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, 
     """Returns the tensors of a file, and its manifest as metadata."""
     tensors: Tensors = {}
     groups = []
-    for index, names in enumerate(group_layers(adapter)):
+    grouped = group_layers(adapter)
+    for index, names in enumerate(grouped):
         layers = [adapter[name] for name in names]
         matrices = [matrices_by_role(layer) for layer in layers]
         for role in matrices[0]:
             tensors |= pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
         magnitudes = [m for layer in layers if (m := layer.magnitude) is not None]
         tensors |= pack_matrices(f"{index}.magnitude", magnitudes)
-        groups.append(describe_group(names, layers, adapter.origin.keys))
+        core = core_shape(adapter, names[0])
+        groups.append(describe_group(names, layers, adapter.origin.keys, core))
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
+    tensors |= pack_bases(adapter, grouped)
     tensors |= {CARRIED + name: array for name, array in adapter.carried.items()}
     keys = adapter.origin.keys.values()
     for name in (*adapter, *keys, *adapter.carried, adapter.origin.base_model or ""):
@@ -179,4 +183,5 @@ def _manifest(
         codes=codes,
         groups=groups,
         carried=carried,
+        bases=describe_bases(adapter),
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kronq import packed
+from kronq.cores.basis_file import is_basis_file
+from kronq.cores.fold import fold_cores
 from kronq.errors import (
     ArgumentError,
     FormatError,
@@ -23,6 +25,7 @@ from kronq.io.safetensors_file import keep_open, open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
+from kronq.readers.basis import open_basis
 from kronq.readers.options import Options, check_conv_kernels, find_folder
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
@@ -42,6 +45,7 @@ def load(
     conv_kernel: Mapping[str, tuple[int, ...]] | None = None,
     base_weights: StrPath | None = None,
     initial: StrPath | None = None,
+    basis: StrPath | None = None,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -61,6 +65,9 @@ def load(
             an image model's layers, too.
         initial: The adapter's folder as it was before training, where its initialization moved a
             part of the base into it (PiSSA, OLoRA, CorDA, LoRA-GA); it is subtracted.
+        basis: Where LoRA-XS's R alone finds its frozen bases, as ``extract_cores`` takes it; the
+            adapter is then an ordinary LoRA. Without it a file of R alone can be looked at and
+            measured, not run. Any other adapter needs none.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -70,6 +77,7 @@ def load(
         FormatError: Nothing readable is there, or it is damaged or incomplete.
         UnsupportedError: It is a kind of adapter that kronq does not handle.
         ArgumentError: An argument has a wrong type or value.
+        MismatchError: ``basis`` has other bases than the adapter's.
     """
     check_type("path", path, str, os.PathLike)
     if alpha is not None:
@@ -88,6 +96,8 @@ def load(
         find_folder("initial", initial, "adapter"),
     )
     adapter = _read(find_input(path), format, options)
+    if basis is not None and adapter.bases is not None:
+        adapter = fold_cores(adapter, open_basis(basis, adapter.bases.recipe))
     return adapter if only is None else take_part(adapter, only)
 
 
@@ -116,6 +126,13 @@ def _detect(path: Path) -> str:
             path=path,
             expected="adapter_config.json and adapter_model.safetensors",
             hint=_folder_hint(path),
+        )
+    if is_basis_file(path):
+        raise FormatError(
+            "frozen bases, which belong to LoRA-XS adapters",
+            path=path,
+            expected="an adapter",
+            hint="{basis} takes it",
         )
     names = sorted(open_tensors(path).entries)
     raise FormatError(

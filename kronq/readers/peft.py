@@ -6,6 +6,7 @@ Shapes come from the tensors, never from the config: PEFT's own factorization ru
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kronq.errors import FormatError, StrPath, UnsupportedError, check_text, che
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
 from kronq.model.adapter import Adapter, Origin
+from kronq.model.frozen_bases import LORA_XS
 from kronq.model.layer_names import natural_key
 from kronq.readers.missing_layers import refuse_missing_layers
 from kronq.readers.options import Options, find_folder
@@ -21,6 +23,7 @@ from kronq.readers.peft_carried import split_carried
 from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
 from kronq.readers.peft_tuners import reader_of
+from kronq.readers.peft_tuners.lora_xs import find_mappings
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
 
@@ -96,6 +99,8 @@ def _read_adapter(
     tensors: Tensors, config: PeftConfig, options: Options, origin: Origin
 ) -> Adapter:
     read_layers = reader_of(config)
+    if find_mappings(tensors):
+        origin = replace(origin, system=LORA_XS)
     rest, carried = split_carried(tensors, config)
     layers = read_layers(rest, config, options)
     if not layers:

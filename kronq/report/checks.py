@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kronq.errors import MismatchError, listing
 from kronq.model.adapter import Adapter
+from kronq.model.plain import refuse_cores
 from kronq.model.second_moments import SecondMoments
 
 
@@ -13,6 +14,9 @@ def check_same_layers(reference: Adapter, approximation: Adapter) -> None:
     Raises:
         MismatchError: The layers or the shapes differ.
     """
+    if (reference.bases is None) != (approximation.bases is None):
+        for adapter in (reference, approximation):
+            refuse_cores(adapter, "comparing it with an adapter that has its bases")
     differing = reference.keys() ^ approximation.keys()
     if differing:
         raise MismatchError("the adapters have different layers", found=listing(differing))

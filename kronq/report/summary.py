@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.errors import printable
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
+from kronq.model.frozen_bases import LORA_XS
 from kronq.model.layer_names import describe_names, name_template, natural_key
 from kronq.model.stacks import LayerStack, SeparateMatrices
 from kronq.report.display.displayed import Displayed
@@ -46,6 +47,10 @@ class Summary(Displayed):
     format: str = Field(description="kronq, peft, lycoris or factors.")
     family: str = Field(description="kron or lora.")
     base_model: str | None
+    system: str | None = Field(description="What trained it, where the file tells: LoRA-XS.")
+    bases: str | None = Field(
+        description="Of LoRA-XS's R alone: the frozen bases that it needs; null if it has its own."
+    )
     layers: int
     parameters: int
     bytes: int = Field(description="The file on disk, header included.")
@@ -69,6 +74,8 @@ def summarize(adapter: Adapter) -> Summary:
         format=adapter.origin.format,
         family=adapter.family,
         base_model=adapter.origin.base_model,
+        system=LORA_XS if adapter.bases is not None else adapter.origin.system,
+        bases=adapter.bases.described if adapter.bases is not None else None,
         layers=len(adapter),
         parameters=adapter.parameters,
         bytes=size,
@@ -85,7 +92,10 @@ def _groups(adapter: Adapter) -> list[GroupSummary]:
         kinds = _kinds(stack)
         layers: dict[object, list[int]] = {}
         for layer, name in enumerate(stack.names):
-            alike = name_template(name), stack.scales[layer], kinds[layer % len(kinds)]
+            alike = (
+                *(name_template(name), stack.scales[layer], kinds[layer % len(kinds)]),
+                _core_shape(adapter, name),
+            )
             layers.setdefault(alike, []).append(layer)
         for kind, members in layers.items():
             found.setdefault(kind, []).append((stack, members))
@@ -93,7 +103,7 @@ def _groups(adapter: Adapter) -> list[GroupSummary]:
     for parts in found.values():
         names = [stack.names[layer] for stack, members in parts for layer in members]
         names.sort(key=natural_key)
-        named.append((names, _group(names, parts)))
+        named.append((names, _group(adapter, names, parts)))
     return [group for _, group in sorted(named, key=lambda each: natural_key(each[0][0]))]
 
 
@@ -104,7 +114,17 @@ def _kinds(stack: LayerStack) -> list[object]:
     return [(d.shape, *((m.shape, m.dtype) for m in d.matrices)) for d in deltas]
 
 
-def _group(names: Sequence[str], parts: Sequence[tuple[LayerStack, Sequence[int]]]) -> GroupSummary:
+def _core_shape(adapter: Adapter, layer: str) -> tuple[int, int] | None:
+    """Returns (d_out, d_in) of a layer that is LoRA-XS's R alone; None for any other."""
+    cores = {} if adapter.bases is None else adapter.bases.layers
+    return cores[layer].shape if layer in cores else None
+
+
+def _group(
+    adapter: Adapter,
+    names: Sequence[str],
+    parts: Sequence[tuple[LayerStack, Sequence[int]]],
+) -> GroupSummary:
     stack, layers = parts[0]
     first = stack.delta(layers[0])
     parameters = first.parameters * len(names)
@@ -112,7 +132,7 @@ def _group(names: Sequence[str], parts: Sequence[tuple[LayerStack, Sequence[int]
     return GroupSummary(
         layers=describe_names(names),
         count=len(names),
-        shape=first.shape,
+        shape=_core_shape(adapter, names[0]) or first.shape,
         a=None if first.a is ONE else first.a.shape,
         b=first.b.shape,
         rank=first.rank,

@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  # numpy's bfloat16
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError
+from kronq.errors import ArgumentError, StrPath
 from kronq.writers.forms import DTYPES
 
 
@@ -24,6 +24,7 @@ class Request:
         base_model: The base's name, its folder or its file, if given.
         title: The output's name, for a model card.
         rank: The largest rank, where the adapter was reduced to a LoRA of it.
+        basis: Where the frozen bases of LoRA-XS's R alone are, if given.
     """
 
     to: str
@@ -31,6 +32,7 @@ class Request:
     base_model: str | None = None
     title: str = ""
     rank: int | None = None
+    basis: StrPath | None = None
 
 
 @dataclass(frozen=True, eq=False)

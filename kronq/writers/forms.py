@@ -15,12 +15,14 @@ class Form:
         about: What it is and who loads it, for the help page.
         folder: Whether it is a folder; else one file.
         lora: Whether it can be a LoRA of a smaller rank.
+        cores: Whether it is made of LoRA-XS's R alone and its bases.
     """
 
     module: str
     about: str
     folder: bool = False
     lora: bool = False
+    cores: bool = False
 
 
 FORMS: Mapping[str, Form] = {
@@ -31,6 +33,9 @@ FORMS: Mapping[str, Form] = {
     "lycoris": Form("lycoris", "a LyCORIS file, for ComfyUI and LyCORIS"),
     "kohya-lora": Form(
         "lycoris", "a LoRA file of kohya's scripts, LoCon on convolutions", lora=True
+    ),
+    "lora-xs": Form(
+        "lora_xs", "LoRA-XS's own folder, of R alone and --basis", folder=True, cores=True
     ),
     "diffusers": Form(
         "diffusers", "a file for diffusers' pipelines, LoRA, or LoKr where they load it", lora=True

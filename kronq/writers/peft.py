@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kronq.errors import UnsupportedError, check_choice, listing
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.plain import refuse_carried, refuse_magnitudes
+from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
@@ -162,5 +162,6 @@ def _magnitudes(adapter: Adapter) -> dict[str, NDArray[Any]]:
 def _check(adapter: Adapter, dtype: str) -> None:
     check_choice("dtype", dtype, DTYPES)
     check_finite(adapter)
+    refuse_cores(adapter, "a PEFT folder of kronq's")
     refuse_carried(adapter, "a PEFT folder of kronq's")
     refuse_unknown_paths(adapter)

@@ -7,9 +7,10 @@ rewrites them, after an intended change; the tests check that they are up to dat
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ml_dtypes
@@ -19,6 +20,13 @@ from pydantic import BaseModel
 
 from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.delta import ONE, Delta, Product
+from kronq.model.frozen_bases import (
+    SHORT_DIGEST,
+    BasisRecipe,
+    FrozenBases,
+    FrozenBasis,
+    joint_digest,
+)
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import Float, Quantized, scale_shape, with_widths
 from kronq.packed import pack_adapter
@@ -84,6 +92,7 @@ def golden() -> dict[str, Adapter]:
         "layer_steps": layer_steps(),
         "widths": Adapter(_mixed_widths(), Origin("memory"), Recipe("native", 2.5)),
         "convolutions": convolutions(),
+        "cores": cores(),
     }
 
 
@@ -102,6 +111,23 @@ def convolutions() -> Adapter:
     keys["mid.conv"] = "unet.mid.conv"
     carried = {"mid.proj.diff_b": np.array([1, -0.5], np.float16), "steps": np.array(7, np.int64)}
     return Adapter(layers, Origin("memory", keys=keys), Recipe("rtn", 4), carried)
+
+
+def cores() -> Adapter:
+    """Returns two cores of LoRA-XS of one shape, one of another, and a layer that has its bases."""
+    layers = {
+        f"h.{i}.attn": Delta(ONE, Product(codes(3, 3, 4, axis=1, seed=i)), 0.5, (3, 3))
+        for i in range(2)
+    }
+    layers["h.0.mlp"] = Delta(ONE, Product(codes(3, 3, 4, axis=1, seed=2)), 0.5, (3, 3))
+    layers["lm_head"] = Delta(
+        ONE, Product(codes(4, 2, 4, axis=1), codes(2, 5, 4, axis=0)), 1.0, (4, 5)
+    )
+    shapes = {"h.0.attn": (8, 5), "h.1.attn": (8, 5), "h.0.mlp": (5, 6)}
+    digests = {name: hashlib.sha256(name.encode()).digest() for name in shapes}
+    frozen = {name: FrozenBasis(shape, digests[name]) for name, shape in shapes.items()}
+    bases = FrozenBases(frozen, joint_digest(digests), BasisRecipe(7, 123))
+    return Adapter(layers, Origin("memory"), Recipe("rtn", 4), bases=bases)
 
 
 def _mixed_widths() -> dict[str, Delta]:
@@ -262,6 +288,9 @@ def _expected(adapter: Adapter, *, exact: bool) -> bytes:
     ]
     carried = {name: array.tolist() for name, array in sorted(adapter.carried.items())}
     more = f'  "carried": {json.dumps(carried)},\n' if carried else ""
+    if adapter.bases is not None:
+        recipe = asdict(adapter.bases.recipe or BasisRecipe())
+        more += f'  "bases": {json.dumps({"digest": adapter.bases.digest, **recipe})},\n'
     return ("{\n" + more + '  "layers": {\n' + ",\n".join(lines) + "\n  }\n}\n").encode()
 
 
@@ -272,6 +301,9 @@ def _beside(adapter: Adapter, name: str) -> str:
         told["kernel"] = delta.kernel
     if delta.magnitude is not None:
         told["magnitude"] = delta.magnitude.float32().tolist()
+    if adapter.bases is not None and name in adapter.bases.layers:
+        basis = adapter.bases.layers[name]
+        told["core"] = {"shape": basis.shape, "digest": basis.digest[:SHORT_DIGEST].hex()}
     if name in adapter.origin.keys:
         told["key"] = adapter.origin.keys[name]
     return "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in told.items())

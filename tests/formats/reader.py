@@ -20,7 +20,7 @@ Rows = list[list[float]]
 
 
 def read(path: Path) -> dict[str, Rows]:
-    """Reads the ΔW of every layer, row by row."""
+    """Reads the ΔW of every layer, row by row; of a core scale · C."""
     manifest, tensors = _open(path)
     coded = _coded(manifest, tensors)
     deltas: dict[str, Rows] = {}
@@ -40,9 +40,10 @@ def read(path: Path) -> dict[str, Rows]:
 
 
 def read_beside(path: Path) -> dict[str, dict[str, Any]]:
-    """Reads what is beside the factors: kernels, magnitudes and keys by layer; carried tensors."""
+    """Reads what is beside the factors: kernels, magnitudes, keys and cores; carried tensors."""
     manifest, tensors = _open(path)
     layers: dict[str, Any] = {}
+    digests = tensors.get("bases", b"")
     for g, group in enumerate(manifest["groups"]):
         names, keys = _names(group), group.get("keys")
         if isinstance(keys, list):
@@ -57,8 +58,11 @@ def read_beside(path: Path) -> dict[str, dict[str, Any]]:
                 layers[name]["magnitude"] = rows
             if keys is not None:
                 layers[name]["key"] = keys[i]
+            if "core" in group:
+                digest, digests = digests[:2].hex(), digests[2:]
+                layers[name]["core"] = {"shape": group["core"], "digest": digest}
     carried = {name: tensors[f"carried.{name}"] for name in manifest.get("carried", [])}
-    return {"layers": layers, "carried": carried}
+    return {"layers": layers, "carried": carried, "bases": manifest.get("bases")}
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -67,13 +67,30 @@ def test_what_is_beside_the_layers_is_read_as_told() -> None:
     assert pack_adapter(adapter) == path.read_bytes()
 
 
+def test_cores_are_read_as_told() -> None:
+    """LoRA-XS's R alone: the shape of ΔW, the digests and the recipe of its bases."""
+    path = FORMATS / "golden" / "cores.safetensors"
+    told = json.loads(path.with_suffix(".json").read_text())
+    adapter, found = kronq.load(path), reader.read_beside(path)
+    assert adapter.bases is not None
+    assert found["bases"] == told["bases"]
+    recipe = {"n_iter": adapter.bases.recipe.n_iter, "seed": adapter.bases.recipe.seed}
+    assert {"digest": adapter.bases.digest, **recipe} == told["bases"]
+    for name, layer in told["layers"].items():
+        assert found["layers"][name].get("core") == layer.get("core")
+        basis = adapter.bases.layers.get(name)
+        core = basis and {"shape": list(basis.shape), "digest": basis.digest.hex()}
+        assert core == layer.get("core")
+    assert pack_adapter(adapter) == path.read_bytes()
+
+
 def test_golden_files_are_of_every_version() -> None:
     """And of the first that has all they need, as a file without novelties stays version 1."""
     found = {
         name: json.loads(_manifest(pack_adapter(adapter))) for name, adapter in golden().items()
     }
     versions = {"kron-int4": 1, "lora-int8": 1, "mixed": 1, "coded": 2, "widths": 3}
-    versions |= {"layer_steps": 3, "convolutions": 4}
+    versions |= {"layer_steps": 3, "convolutions": 4, "cores": 4}
     assert {name: told["version"] for name, told in found.items()} == versions
 
 

@@ -15,11 +15,13 @@ for (const name of names) {
   test(`${name} has the layers that are told`, () => {
     const { layers } = readPacked(read(name));
     assert.deepEqual([...layers.keys()].sort(), Object.keys(told).sort());
-    for (const [layer, { delta, kernel, magnitude, key }] of Object.entries(told)) {
+    for (const [layer, { delta, kernel, magnitude, key, core }] of Object.entries(told)) {
       assert.deepEqual(layers.get(layer).kernel, kernel);
       assert.deepEqual(layers.get(layer).magnitude && [...layers.get(layer).magnitude.data], magnitude?.flat());
       assert.equal(layers.get(layer).key, key);
-      const found = denseUpdate(layers.get(layer));
+      assert.deepEqual(layers.get(layer).core, core);
+      if (core) assert.throws(() => denseUpdate(layers.get(layer)), FormatError);
+      const found = denseUpdate({ ...layers.get(layer), core: undefined });
       const expected = delta.flat();
       const largest = Math.max(...expected.map(Math.abs));
       expected.forEach((value, i) => assert.ok(Math.abs(found[i] - value) <= 1e-6 * largest, `${layer} ${i}`));

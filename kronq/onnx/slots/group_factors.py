@@ -18,7 +18,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
-from kronq.model.plain import refuse_carried, refuse_magnitudes
+from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
 from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
 from kronq.onnx.slots.regroup import regroup_layers
@@ -79,6 +79,7 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
         MismatchError: A layer has no slot, or another shape or kernel than its slot.
         UnsupportedError: The adapter has DoRA's magnitudes or carried tensors.
     """
+    refuse_cores(adapter, "a model with slots")
     refuse_magnitudes(adapter, "a model with slots")
     refuse_carried(adapter, "a model with slots")
     refuse_other_kernels(adapter, spec)

@@ -24,6 +24,7 @@ from kronq.readers.magnitudes import read_magnitude
 from kronq.readers.options import Options
 from kronq.readers.peft_config import PeftConfig
 from kronq.readers.peft_tuners.lora_variants import MIDDLES, read_variant
+from kronq.readers.peft_tuners.lora_xs import find_mappings, fold_mappings
 from kronq.readers.peft_tuners.moved_base import check_moved, restore_base
 from kronq.readers.peft_tuners.parts import ADAPTER_NAME, group_parts, split_names
 from kronq.readers.peft_tuners.scales import check_rank, refuse_stacked, scale_by_config
@@ -50,7 +51,8 @@ def read(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, De
 def read_factors(tensors: Tensors, config: PeftConfig, options: Options) -> dict[str, Delta]:
     """Reads s · B · A of every layer, whatever they began as."""
     rule = options.scale_rule or ("rslora" if config.settings.get("use_rslora") else "peft")
-    names = split_names(tensors, _KEY)
+    mappings = find_mappings(tensors)
+    names = split_names(tensors, _KEY, apart=mappings)
     used = {n: key for n, key in names.items() if not key[1].startswith(_TRAINING_ALONE)}
     groups = group_parts(tensors, used)
     _check_magnitudes(tensors, config, groups)
@@ -68,7 +70,7 @@ def read_factors(tensors: Tensors, config: PeftConfig, options: Options) -> dict
         delta = Delta.uncropped(layer.a, layer.b, scale, kernels[name])
         magnitude = read_magnitude(groups[name], _MAGNITUDE, delta, by_output=True)
         layers[name] = replace(delta, magnitude=magnitude)
-    return layers
+    return fold_mappings(tensors, layers, mappings)
 
 
 def _fork_doubled_alpha(config: PeftConfig) -> bool:

@@ -52,6 +52,10 @@ def _heading(summary: Summary) -> list[str]:
     if summary.base_model:
         title += f", base {summary.base_model}"
     lines = [title]
+    if summary.bases:
+        lines.append(f"{summary.system}: R alone; needs {summary.bases}, which --basis tells")
+    elif summary.system:
+        lines.append(f"trained by {summary.system}")
     if summary.recipe:
         settings = (
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"

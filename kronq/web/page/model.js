@@ -61,8 +61,8 @@ export function openAdapter(model, bytes) {
 function unpack(spec, bytes) {
   const { layers, carried } = readPacked(bytes);
   const beside = [...carried.keys()];
-  for (const [name, { kernel, magnitude }] of layers) if (kernel || magnitude) beside.push(name);
-  if (beside.length) throw new Error(`convolutions, DoRA and tensors that are no ΔW do not run here: ${beside[0]}`);
+  for (const [name, { kernel, magnitude, core }] of layers) if (kernel || magnitude || core) beside.push(name);
+  if (beside.length) throw new Error(`convolutions, DoRA, LoRA-XS's R alone and tensors that are no ΔW do not run here: ${beside[0]}`);
   if (!spec) throw new Error("packed files need the kronq_slots.json of the model's folder");
   return fillSlots(spec, layers);
 }
