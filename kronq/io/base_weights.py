@@ -34,7 +34,7 @@ class BaseWeights:
     files: Mapping[str, Path]
 
     @cached_property
-    def layers(self) -> dict[str, tuple[int, int]]:
+    def matrices(self) -> dict[str, tuple[int, int]]:
         """Module path → (d_out, d_in) of every weight that is a matrix."""
         layers = {}
         for name, file in self.files.items():
@@ -106,11 +106,6 @@ class BaseWeights:
                 hint="is it the model that the adapter was trained for?",
             )
         return ends[0]
-
-
-def is_base_folder(path: Path) -> bool:
-    """Tells whether a path is a folder with a model's safetensors."""
-    return (path / _WHOLE).is_file() or (path / _INDEX).is_file()
 
 
 def open_base(folder: Path) -> BaseWeights:

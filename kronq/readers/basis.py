@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from kronq.cores.frame import Frame
 from kronq.cores.moments import project_moments
 from kronq.cores.sources import BasisSource, ComputedBases
 from kronq.cores.split import split_cores
-from kronq.errors import FormatError, MismatchError, StrPath, check_type
-from kronq.io.base_weights import is_base_folder, open_base
+from kronq.errors import FormatError, MismatchError, NotFoundError, StrPath, check_type
+from kronq.io.base_weights import open_base
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
 from kronq.io.progress import Progress
@@ -40,9 +41,11 @@ def open_basis(path: StrPath, recipe: BasisRecipe | None = None) -> BasisSource:
     folder = found.parent if found.name in (CONFIG, WEIGHTS) else found
     if folder.is_dir() and (folder / WEIGHTS).is_file():
         return open_pairs(folder)
-    if is_base_folder(found):
-        _refuse_quantized(found)
-        return ComputedBases(open_base(found), recipe or BasisRecipe())
+    if found.is_dir():
+        with contextlib.suppress(NotFoundError):
+            weights = open_base(found)
+            _refuse_quantized(weights.folder)
+            return ComputedBases(weights, recipe or BasisRecipe())
     raise FormatError(
         "nothing that has frozen bases",
         path=path,

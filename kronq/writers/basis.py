@@ -90,7 +90,7 @@ def _wanted(
         raise ArgumentError("no rank", hint="{rank}, or {adapter}, which has one")
     else:
         check_type("rank", rank, int)
-        found = {n: (rank, s) for n, s in source.weights.layers.items() if rank <= min(s)}
+        found = {n: (rank, s) for n, s in source.weights.matrices.items() if rank <= min(s)}
         if only is None:
             found = {n: each for n, each in found.items() if re.search(r"\.\d+\.", n)}
     matcher = NameMatcher()
