@@ -22,7 +22,7 @@ from kronq.cores.sources import Pair, StoredBases, pair_digest
 from kronq.errors import FormatError, StrPath
 from kronq.io.files import write_file
 from kronq.io.safetensors_file import TensorFile, open_tensors
-from kronq.io.write_safetensors import serialize_tensors
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.frozen_bases import BasisRecipe
 
 KEY = "kronq_basis"
@@ -66,7 +66,7 @@ def write_basis_file(
         made_of = () if weight is None else (weight.hex(),)
         digests[name] = (pair_digest(tensors[f"{name}.B"], tensors[f"{name}.A"]).hex(), *made_of)
     text = {"version": 1} | ({} if recipe is None else {"recipe": asdict(recipe)})
-    data = serialize_tensors(tensors, {KEY: json.dumps({**text, "layers": digests})})
+    data = tensor_bytes(tensors, {KEY: json.dumps({**text, "layers": digests})})
     return write_file(path, data, force=force)
 
 

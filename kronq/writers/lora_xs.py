@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kronq.cores.fold import find_frames
 from kronq.cores.sources import BasisSource
 from kronq.errors import ArgumentError, UnsupportedError
-from kronq.io.write_safetensors import serialize_tensors
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.plain import refuse_all_but_deltas
 from kronq.readers.basis import open_basis
@@ -71,7 +71,8 @@ def write(contents: LoraXsFolder, work: Path) -> None:
     """Writes the files into a folder."""
     _write_json(work / CONFIG, contents.config)
     _write_json(work / RECONSTRUCTION, contents.settings)
-    (work / WEIGHTS).write_bytes(serialize_tensors(contents.tensors, {"format": "pt"}))
+    with (work / WEIGHTS).open("wb") as stream:
+        stream.writelines(tensor_bytes(contents.tensors, {"format": "pt"}))
 
 
 def _tensors(adapter: Adapter, source: BasisSource, dtype: str) -> dict[str, NDArray[Any]]:
