@@ -7,6 +7,7 @@ does not depend on which one it has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -183,6 +184,19 @@ def dequantize_codes(
         return codes.astype(np.float32)
     grid = scale_grid(scale, codes.shape[-2:], axis, group_size)
     return np.multiply(codes, grid, dtype=np.float32)
+
+
+def stack_float32(matrices: Sequence[Matrix]) -> F32:
+    """Returns the values of matrices of one shape [matrices, rows, cols]."""
+    quantized = [m for m in matrices if isinstance(m, Quantized)]
+    kinds = {(m.axis, m.group_size, m.scale is None) for m in quantized}
+    if len(quantized) < len(matrices) or len(kinds) != 1:
+        return np.stack([m.float32() for m in matrices])
+    first = quantized[0]
+    codes = np.stack([np.asarray(m.codes) for m in quantized])
+    scales = [m.scale for m in quantized if m.scale is not None]
+    scale = np.stack(scales) if scales else None
+    return dequantize_codes(codes, scale, first.axis, first.group_size)
 
 
 def scale_grid(

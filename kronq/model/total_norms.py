@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kronq.model.delta import F64, ONE, Delta
+from kronq.model.matrix import stack_float32
 from kronq.model.squared_norms import SquaredNorms, squared_norms
 
 _CANCELS = 1e-6
@@ -60,9 +61,8 @@ def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
     norms, bound = np.zeros(3), 0.0
     for start in range(0, len(pairs), step):
         some = pairs[start : start + step]
-        left, right = (_grams(some, side) for side in (0, 1))
+        blocks = _grams(some, 0), _grams(some, 1)
         weights = np.array([_inner_products_of_a(*pair) for pair in some]).T
-        blocks = _blocks(left, b.rank), _blocks(right, b.rank)
         products = np.array([np.einsum("lij,lij->l", *each) for each in zip(*blocks, strict=True)])
         norms += (weights * products).sum(axis=1)
         traces = [
@@ -77,23 +77,20 @@ def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
     return SquaredNorms(exact, approximated, error)
 
 
-def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int) -> F64:
-    """Returns LᵀL of every layer for side 0, RᵀR for side 1: [layers, r + r̂, r + r̂]."""
-    factors = [[each.b.matrices[side].float32() for each in pair] for pair in pairs]
-    transposed = [[x.T if side else x for x in pair] for pair in factors]
-    rows, ranks = len(transposed[0][0]), [x.shape[1] for x in transposed[0]]
-    # [r + r̂, rows] in memory, by rows of a right factor and by columns of a left one.
-    stacked = np.empty((len(pairs), rows, sum(ranks)))
-    for layer, (exact, approximated) in enumerate(transposed):
-        stacked[layer, :, : ranks[0]] = exact
-        stacked[layer, :, ranks[0] :] = approximated
-    grams: F64 = stacked.transpose(0, 2, 1) @ stacked
-    return grams
+def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int) -> tuple[F64, F64, F64]:
+    """Returns the blocks of LᵀL for side 0, or RᵀR for side 1, of every layer.
 
-
-def _blocks(gram: F64, rank: int) -> tuple[F64, F64, F64]:
-    """Returns the blocks of B with itself, of B̂ with itself, and of both."""
-    return gram[:, :rank, :rank], gram[:, rank:, rank:], gram[:, :rank, rank:]
+    Returns:
+        Those of B with itself [layers, r, r], of B̂ with itself, and of both.
+    """
+    exact, approximated = (
+        stack_float32([pair[i].b.matrices[side] for pair in pairs]).astype(np.float64)
+        for i in (0, 1)
+    )
+    if side:
+        exact, approximated = exact.swapaxes(1, 2), approximated.swapaxes(1, 2)
+    columns = exact.swapaxes(1, 2)
+    return columns @ exact, approximated.swapaxes(1, 2) @ approximated, columns @ approximated
 
 
 def _inner_products_of_a(reference: Delta, approximation: Delta) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.model.matrix import F32, Quantized
 
@@ -34,19 +35,27 @@ _FLOAT16_MAX = np.float32(np.finfo(np.float16).max)
 def quantize_matrix(
     x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
 ) -> Quantized:
-    """Rounds a matrix to codes of one width.
+    """Rounds a matrix [rows, cols] to codes of one width; see ``quantize_matrices``."""
+    return quantize_matrices(x[None], bits, axis=axis, group_size=group_size, fit=fit)[0]
+
+
+def quantize_matrices(
+    x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
+) -> list[Quantized]:
+    """Rounds matrices of one shape to codes of one width, each as if it were alone.
 
     Args:
-        x: Finite values [rows, cols]. Their scale is at most float16's largest number, so that
-            larger values are clipped: shift them first (kronq.model.float16).
+        x: Finite values [matrices, rows, cols]. Their scale is at most float16's largest number, so
+            that larger values are clipped: shift them first (kronq.model.float16).
         bits: Width of a code, 8 to 2.
         axis: The channel axis: 1 for a scale for each column, 0 for each row.
         group_size: Codes along the other axis that share a scale; None for the whole channel.
         fit: How scales are chosen, see this module.
     """
-    channels = np.ascontiguousarray(x if axis == 0 else x.T)
-    size = min(group_size or channels.shape[1], channels.shape[1])
-    groups = _split_into_groups(channels, size)
+    channels = np.ascontiguousarray(x if axis == 0 else x.swapaxes(1, 2))
+    matrices, count, length = channels.shape
+    size = min(group_size or length, length)
+    groups = _split_into_groups(channels.reshape(-1, length), size)
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if fit == "max":
         low = -high
@@ -54,19 +63,18 @@ def quantize_matrix(
     else:
         scale = _fit_float16_scales(groups, bits)
     codes = _round(groups, scale, low, high).astype(np.int8)
-    codes = codes.reshape(len(channels), -1)[:, : channels.shape[1]]
-    scales = scale.reshape(len(channels), -1)
-    grouped = group_size is not None and scales.shape[1] > 1
+    codes = codes.reshape(matrices, count, -1)[:, :, :length]
+    scales = scale.astype(np.float16).reshape(matrices, count, -1)
+    grouped = group_size is not None and scales.shape[2] > 1
     if axis == 1:
-        codes, scales = codes.T, scales.T
-    return Quantized(
-        np.ascontiguousarray(codes),
-        np.ascontiguousarray(scales if grouped else scales.reshape(-1)).astype(np.float16),
-        bits,
-        axis,
-        size if grouped else None,
-        clipped=_count_clipped(groups, scale, low, high),
-    )
+        codes, scales = codes.swapaxes(1, 2), scales.swapaxes(1, 2)
+    codes = np.ascontiguousarray(codes)
+    scales = np.ascontiguousarray(scales) if grouped else scales.reshape(matrices, -1)
+    clipped = _count_clipped(groups, scale, low, high).reshape(matrices, -1).sum(axis=1)
+    return [
+        Quantized(*each[:2], bits, axis, size if grouped else None, clipped=each[2])
+        for each in zip(codes, scales, clipped.tolist(), strict=True)
+    ]
 
 
 def _split_into_groups(channels: F32, size: int) -> F32:
@@ -128,12 +136,14 @@ def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
     return q
 
 
-def _count_clipped(rows: F32, scale: F32, low: int, high: int) -> int:
-    """Counts the values beyond the cells of the outermost codes."""
+def _count_clipped(rows: F32, scale: F32, low: int, high: int) -> NDArray[np.int64]:
+    """Counts the values of each row beyond the cells of the outermost codes."""
     beyond = (rows.max(axis=1) > scale * (high + 0.5)) | (rows.min(axis=1) < scale * (low - 0.5))
     values, scales = rows[beyond], scale[beyond, None]
     outside = (values > scales * (high + 0.5)) | (values < scales * (low - 0.5))
-    return int(np.count_nonzero(outside & (scales > 0)))
+    clipped = np.zeros(len(rows), dtype=np.int64)
+    clipped[beyond] = np.count_nonzero(outside & (scales > 0), axis=1)
+    return clipped
 
 
 def _round_to_float16(scale: F32) -> F32:

@@ -10,7 +10,6 @@ from kronq.errors import ArgumentError, check_type
 from kronq.io.blas import small_matrices
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe, check_finite, check_norms
-from kronq.model.delta import Delta
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.compact.size_budget import fill_size
 from kronq.quantization.compact.unbiased import make_unbiased
@@ -29,7 +28,7 @@ from kronq.quantization.file_size import file_size
 from kronq.quantization.layer_overrides import refuse_unused_overrides
 from kronq.quantization.mixed.native import native
 from kronq.quantization.uniform.a_width import most_common_width, widths_of_a
-from kronq.quantization.uniform.layer import quantize_layer
+from kronq.quantization.uniform.layer import quantize_layers
 from kronq.units import six_digits
 
 
@@ -142,11 +141,7 @@ def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | N
         else:
             a_widths = dict.fromkeys(adapter, config.a_bits)
     # One thread: the matrices are small, and two only wait for each other (measured).
-    layers: dict[str, Delta] = {}
-    for name, delta in adapter.items():
-        layers[name] = quantize_layer(name, delta, recipe, a_widths[name])
-        if progress is not None:
-            progress(len(layers), len(adapter))
+    layers = quantize_layers(adapter, recipe, a_widths, progress)
     return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), recipe.refit)
 
 

@@ -18,7 +18,7 @@ from kronq.model.error_weights import find_moments
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.layer_overrides import refuse_unused_overrides
 from kronq.quantization.mixed.native_coder import NativeCoder, native_recipe
-from kronq.quantization.uniform.layer import quantize_layer
+from kronq.quantization.uniform.layer import quantize_layers
 
 
 def native(
@@ -66,7 +66,7 @@ def native(
         part = replace(adapter, layers={name: adapter[name] for name in names})
         if width == 16:
             float16 = Recipe("fp16", 16)
-            layers |= {name: quantize_layer(name, part[name], float16) for name in names}
+            layers |= quantize_layers(part, float16)
         else:
             report = offset_progress(progress, len(layers), len(adapter))
             layers |= NativeCoder.create(part, width, None, moments).quantize(report).layers

@@ -1,65 +1,146 @@
-"""One layer in codes of one width, every channel rounded by itself: ``rtn`` and ``balanced``."""
+"""Layers in codes of one width, every channel rounded by itself: ``rtn`` and ``balanced``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from kronq.io.progress import Progress
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.float16 import scale_near_one, to_float16
-from kronq.model.matrix import F32, Matrix
-from kronq.quantization.grid import Fit, quantize_matrix
+from kronq.model.float16 import scale_near_one
+from kronq.model.matrix import F32, Float
+from kronq.quantization.grid import Fit, quantize_matrices
 from kronq.quantization.uniform.gauge import balance_gauge
 
+_TOGETHER = 2**17
+"""Values that are rounded at once: what a processor's cache holds."""
 
-def quantize_layer(name: str, delta: Delta, recipe: Recipe, a_bits: int | None = None) -> Delta:
-    """Quantizes a layer; a product stays float16 where codes would be no smaller.
+Rounded = tuple[Product, int]
+"""A product as codes or float16, and the power of two to multiply it by."""
+
+
+def quantize_layer(name: str, delta: Delta, recipe: Recipe) -> Delta:
+    """Quantizes one layer; see ``quantize_layers``."""
+    return quantize_layers({name: delta}, recipe)[name]
+
+
+def quantize_layers(
+    layers: Mapping[str, Delta],
+    recipe: Recipe,
+    a_widths: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Delta]:
+    """Quantizes layers, each by itself; a product stays float16 where codes would be no smaller.
 
     Args:
-        name: The layer.
-        delta: Its factors as they were trained.
+        layers: With their factors as they were trained.
         recipe: ``fp16``, ``rtn`` or ``balanced``, with widths, axis and group size.
-        a_bits: Width of A's codes, if it is another than the recipe's.
+        a_widths: Layer → width of A's codes; None for that of the recipe.
+        progress: Called with (layers done, layers in all).
     """
-    a, exponent_a = (
-        (ONE, 0) if delta.a is ONE else _quantize_product(delta.a, a_bits or recipe.a_bits, recipe)
+    groups: dict[tuple[object, ...], list[str]] = {}
+    widths = {
+        name: (int(recipe.bits_for(name)), a_widths[name] if a_widths else recipe.a_bits)
+        for name in layers
+    }
+    for name, delta in layers.items():
+        shapes = [tuple(m.shape for m in p.matrices) for p in (delta.a, delta.b)]
+        groups.setdefault((delta.a is ONE, *shapes, *widths[name]), []).append(name)
+    made: dict[str, Delta] = {}
+    for names in groups.values():
+        largest = max(m.shape[0] * m.shape[1] for m in layers[names[0]].b.matrices)
+        step = max(1, _TOGETHER // largest)
+        for start in range(0, len(names), step):
+            some = names[start : start + step]
+            done = _quantize_alike({n: layers[n] for n in some}, *widths[some[0]], recipe)
+            for name, delta in done.items():
+                made[name] = delta
+                if progress is not None:
+                    progress(len(made), len(layers))
+    return {name: made[name] for name in layers}
+
+
+def _quantize_alike(
+    layers: Mapping[str, Delta], bits: int, a_bits: int, recipe: Recipe
+) -> dict[str, Delta]:
+    """Quantizes layers of one shape and width."""
+    deltas = [*layers.values()]
+    a: list[Rounded] = [(ONE, 0)] * len(deltas)
+    if deltas[0].a is not ONE:
+        a = _quantize_products([delta.a for delta in deltas], a_bits, recipe)
+    b = _quantize_products([delta.b for delta in deltas], bits, recipe)
+    return {
+        name: replace(
+            delta,
+            a=product_a,
+            b=product_b,
+            scale=float(np.ldexp(delta.scale, exponent_a + exponent_b)),
+        )
+        for (name, delta), (product_a, exponent_a), (product_b, exponent_b) in zip(
+            layers.items(), a, b, strict=True
+        )
+    }
+
+
+def _quantize_products(products: Sequence[Product], bits: int, recipe: Recipe) -> list[Rounded]:
+    """Quantizes products of one shape."""
+    sides = zip(*(product.matrices for product in products), strict=True)
+    factors, exponents = zip(
+        *(_near_one(np.stack([m.float32() for m in side])) for side in sides), strict=True
     )
-    b, exponent_b = _quantize_product(delta.b, int(recipe.bits_for(name)), recipe)
-    return replace(delta, a=a, b=b, scale=float(np.ldexp(delta.scale, exponent_a + exponent_b)))
+    exponent: list[int] = np.sum(exponents, axis=0).tolist()
+    float16_bytes = 2 * products[0].parameters
+    codes: list[Product] = []
+    if bits != 16 and recipe.method != "fp16":
+        codes = _round_factors(factors, bits, recipe)
+    if not codes or _nbytes(codes[0]) >= float16_bytes:
+        halves = [each.astype(np.float16) for each in factors]
+        whole = [Product(*map(Float, each)) for each in zip(*halves, strict=True)]
+        return [*zip(whole, exponent, strict=True)]
+    rounded = [*zip(codes, exponent, strict=True)]
+    if recipe.method != "balanced" or len(factors) == 1:
+        return rounded
+    return [
+        _better_gauge(product, [x[i] for x in factors], each, recipe, bits)
+        for i, (product, each) in enumerate(zip(products, rounded, strict=True))
+    ]
 
 
-def _quantize_product(product: Product, bits: int, recipe: Recipe) -> tuple[Product, int]:
-    """Returns the product as codes or float16, and the power of two to multiply it by."""
-    factors = [x for x in product.float32() if x is not None]
-    settled = [scale_near_one(x) for x in factors]
-    float16 = Product(*(to_float16(x) for x, _ in settled))
-    exponent = sum(e for _, e in settled)
-    if bits == 16 or recipe.method == "fp16":
-        return float16, exponent
-    fit: Fit = "max" if recipe.method == "rtn" else "mse"
-    codes = _round_factors([x for x, _ in settled], bits, recipe, fit)
-    if _nbytes(codes) >= _nbytes(float16):
-        return float16, exponent
-    if recipe.method == "balanced" and len(factors) == 2:
-        balanced = [scale_near_one(x) for x in balance_gauge(*factors)]
-        balanced_codes = _round_factors([x for x, _ in balanced], bits, recipe, fit)
-        balanced_exponent = sum(e for _, e in balanced)
-        error = rounding_error([x for x, _ in settled], codes) * 4.0**exponent
-        balanced_error = rounding_error([x for x, _ in balanced], balanced_codes)
-        if balanced_error * 4.0**balanced_exponent < error:
-            return balanced_codes, balanced_exponent
+def _better_gauge(
+    product: Product, factors: list[F32], rounded: Rounded, recipe: Recipe, bits: int
+) -> Rounded:
+    """Returns the product in the balanced gauge where that has less error than ``rounded``."""
+    codes, exponent = rounded
+    trained = [x for x in product.float32() if x is not None]
+    balanced = [scale_near_one(x) for x in balance_gauge(*trained)]
+    (balanced_codes,) = _round_factors([x[None] for x, _ in balanced], bits, recipe)
+    balanced_exponent = sum(e for _, e in balanced)
+    error = rounding_error(factors, codes) * 4.0**exponent
+    balanced_error = rounding_error([x for x, _ in balanced], balanced_codes)
+    if balanced_error * 4.0**balanced_exponent < error:
+        return balanced_codes, balanced_exponent
     return codes, exponent
 
 
-def _round_factors(factors: list[F32], bits: int, recipe: Recipe, fit: Fit) -> Product:
+def _near_one(stack: F32) -> tuple[F32, list[int]]:
+    """Brings each matrix of a stack near one, as ``scale_near_one`` does."""
+    settled = [scale_near_one(x) for x in stack]
+    exponents = [exponent for _, exponent in settled]
+    return np.stack([x for x, _ in settled]) if any(exponents) else stack, exponents
+
+
+def _round_factors(factors: Sequence[F32], bits: int, recipe: Recipe) -> list[Product]:
+    """Rounds factors, each [layers, rows, cols]; returns the products."""
+    fit: Fit = "max" if recipe.method == "rtn" else "mse"
     axes = [0, 0] if len(factors) == 1 or recipe.axis == "row" else [1, 0]
-    matrices: list[Matrix] = [
-        quantize_matrix(x, bits, axis=axis, group_size=recipe.group_size, fit=fit)
+    sides = [
+        quantize_matrices(x, bits, axis=axis, group_size=recipe.group_size, fit=fit)
         for x, axis in zip(factors, axes, strict=False)
     ]
-    return Product(*matrices)
+    return [Product(*each) for each in zip(*sides, strict=True)]
 
 
 def rounding_error(factors: list[F32], rounded: Product) -> float:
