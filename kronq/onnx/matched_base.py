@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from kronq.errors import StrPath
 from kronq.model.adapter import Adapter
-from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
+from kronq.model.plain import refuse_carried, refuse_cores
 from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.external_data import external_files
 from kronq.onnx.graph.layer_match import Matches, sites_by_weight
@@ -93,10 +93,9 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
         MismatchError: The adapter does not belong to this base.
         FormatError: The base is not an ONNX model, or incomplete.
         UnsupportedError: The base's external data lies outside of its folder; or the adapter has
-            DoRA's magnitudes or carried tensors.
+            carried tensors.
     """
     refuse_cores(adapter, "an ONNX base")
-    refuse_magnitudes(adapter, "an ONNX base")
     refuse_carried(adapter, "an ONNX base")
     file = find_base(base)
     model = load_base(file)

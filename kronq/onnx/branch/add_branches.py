@@ -12,11 +12,13 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.onnx.branch.branch_function import branch_attributes, make_branch_function
 from kronq.onnx.branch.branch_signature import Signature
+from kronq.onnx.branch.dora_gain import gain_of, refuse_shared, scale_inputs, scale_outputs
 from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.join_parts import join_parts
 from kronq.onnx.graph.layer_match import Matches
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import move_readers, unused_name
+from kronq.onnx.merge.dora import scales_inputs
 
 LAYER = "kronq.layer"
 """Metadata key of a branch node that holds its layer's name."""
@@ -62,6 +64,9 @@ def add_branches(
     opset = opset_of(model)
     if any(site.rank is None for sites in matches.values() for site in sites):
         ShapeInferencePass()(model)
+    for layer, delta in adapter.items():
+        if delta.magnitude is not None:
+            refuse_shared(matches[layer], layer)
     matches = join_parts(model, matches)
     functions = _BranchFunctions(model, opset)
     taken = {node.name or "" for node in model.graph.all_nodes()}
@@ -69,7 +74,12 @@ def add_branches(
     for layer, delta in adapter.items():
         for site in matches[layer]:
             name = unused_name(f"{layer}/kronq", taken)
-            _add_branch(site, delta, layer, name, functions, factors[layer])
+            gain = gain_of(site, delta, layer) if delta.magnitude is not None else None
+            if gain is not None and scales_inputs(delta):
+                scale_inputs(model, site, gain, name)
+            add = _add_branch(site, delta, layer, name, functions, factors[layer])
+            if gain is not None and not scales_inputs(delta):
+                scale_outputs(model, site, delta, gain, add, name)
             branches[name] = layer
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 10 if opset >= INT4_OPSET else 8)
@@ -83,8 +93,8 @@ def _add_branch(
     name: str,
     functions: _BranchFunctions,
     factors: Mapping[str, ir.Value],
-) -> None:
-    """Adds one branch to one node: y becomes y + branch(x)."""
+) -> ir.Node:
+    """Adds one branch to one node: y becomes y + branch(x). Returns the node of the sum."""
     node, x, rank = site.last_node, site.x, site.rank
     y = node.outputs[0]
     if x is None:
@@ -113,6 +123,7 @@ def _add_branch(
         after += _unflatten(branch.outputs[0], y, name)
     add = ir.node("Add", [y, after[-1].outputs[0]], outputs=[total], name=f"{name}/Add")
     node.graph.insert_after(node, [*before, *after, add])
+    return add
 
 
 def _flatten(x: ir.Value, width: int, name: str) -> list[ir.Node]:

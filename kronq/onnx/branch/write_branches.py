@@ -95,7 +95,10 @@ def _external_factors(
     factors: dict[str, dict[str, ir.Value]] = {}
     # onnx wants external data in ascending order of offset within a file.
     order = sorted(
-        (where.offset, layer, part) for layer in adapter for part, where in located[layer].items()
+        (where.offset, layer, part)
+        for layer in adapter
+        for part, where in located[layer].items()
+        if part != "magnitude"  # the branch has DoRA's gain, which is made from it
     )
     for _, layer, part in order:
         where = located[layer][part]

@@ -13,7 +13,7 @@ from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.merge_record import MergeRecord
 from kronq.onnx.merge.requantize import requantize_weight
-from kronq.onnx.merge.stored_update import merged_weight, stored_range, stored_update
+from kronq.onnx.merge.stored_update import merged_weight, stored_range
 
 
 def merge_weights(base: MatchedBase) -> MergeRecord:
@@ -96,11 +96,11 @@ def _lazy_sum(
     dtype = weight.dtype
 
     def add() -> ir.TensorProtocol:
-        total = merged_weight(weight, delta, site)
+        total, change = merged_weight(weight, delta, site)
         stored = total.astype(dtype.numpy())
         part = stored_range(site, delta)
         error = stored[part].astype(np.float64) - total[part]
-        record.add_weight((layer, site.weight_name), error, stored_update(site, delta))
+        record.add_weight((layer, site.weight_name), error, change)
         return ir.Tensor(stored, dtype=dtype, name=weight.name)
 
     return ir.LazyTensor(add, dtype=dtype, shape=ir.Shape(weight.shape.numpy()), name=weight.name)

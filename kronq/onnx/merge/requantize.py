@@ -15,7 +15,7 @@ from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.merge_record import MergeRecord
 from kronq.onnx.merge.quantized_blocks import QuantizedBlocks, add_to_blocks
 from kronq.onnx.merge.stored_blocks import dequantizer_of, read_blocks, stored_tensors
-from kronq.onnx.merge.stored_update import stored_range, stored_update
+from kronq.onnx.merge.stored_update import stored_change, stored_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,11 @@ def requantize(base: MatchedBase, weight: ir.Value | None) -> Requantized:
     """
     layers = {name: sites[0] for name, sites in base.weights if sites[0].weight is weight}
     before = read_blocks(next(iter(layers.values())))
-    update = np.zeros(before.shape)
+    weights, update = before.dense(), np.zeros(before.shape)
     for name, site in layers.items():
         delta = base.adapter[name]
-        update[stored_range(site, delta)] += stored_update(site, delta)
+        part = stored_range(site, delta)
+        update[part] += stored_change(site, delta, weights[part])
     return Requantized(layers, before, add_to_blocks(before, update), update)
 
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from kronq.model.delta import F64, Delta
 from kronq.onnx.graph.sites import Site
+from kronq.onnx.merge.dora import stored_gain
 
 
 def stored_range(site: Site, delta: Delta) -> tuple[slice, slice]:
@@ -29,11 +30,31 @@ def stored_update(site: Site, delta: Delta) -> F64:
     return update if site.stored_transposed else update.T
 
 
-def merged_weight(base: ir.TensorProtocol, delta: Delta, site: Site) -> F64:
-    """Returns W + ΔW in float64, in the orientation in which the base stores W."""
+def stored_change(site: Site, delta: Delta, weight: F64) -> F64:
+    """Returns what a layer adds to its weight: ΔW, or with DoRA g · (W + ΔW) − W.
+
+    Args:
+        site: The layer's place in the base.
+        delta: The layer.
+        weight: W of this layer, as ``stored_range`` takes it.
+
+    Raises:
+        UnsupportedError: DoRA's norms need other weights of the base as well.
+    """
+    update = stored_update(site, delta)
+    if delta.magnitude is None:
+        return update
+    adapted = weight + update
+    return np.asarray(stored_gain(site, delta, adapted) * adapted - weight)
+
+
+def merged_weight(base: ir.TensorProtocol, delta: Delta, site: Site) -> tuple[F64, F64]:
+    """Returns the adapted weight in float64 as the base stores it, and what was added to W."""
     total = read_float64(base)
-    total[stored_range(site, delta)] += stored_update(site, delta)
-    return total
+    part = stored_range(site, delta)
+    change = stored_change(site, delta, total[part])
+    total[part] += change
+    return total, change
 
 
 def read_float64(tensor: ir.TensorProtocol) -> F64:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from kronq.model.plain import refuse_magnitudes
 from kronq.onnx.base_folder import MODEL, copy_data
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.slots.kernel import build_library
@@ -25,8 +26,10 @@ def write_slots(base: MatchedBase, folder: Path, *, compiled: bool) -> WrittenFo
         compiled: Whether a group of slots is one compiled operator.
 
     Raises:
-        UnsupportedError: The base takes no slots, or there is no C compiler.
+        UnsupportedError: The base takes no slots, or there is no C compiler; or the adapter has
+            DoRA's magnitudes.
     """
+    refuse_magnitudes(base.adapter, "a model with slots")
     base = base.copy()
     library = build_library() if compiled else None
     copy_data(base.model, base.file, folder)

@@ -68,7 +68,7 @@ def _check_float_weight(
         raise KronqError("a merged weight was not written", layer=layer)
     # Of a fused weight only this layer's outputs: the others have a ΔW of their own.
     part = stored_range(site, delta)
-    expected, written = merged_weight(source, delta, site)[part], read_float64(stored)[part]
+    expected, written = merged_weight(source, delta, site)[0][part], read_float64(stored)[part]
     # Rounding may cost half a unit in the last place of the largest weight.
     tolerance = float(ml_dtypes.finfo(stored.dtype.numpy()).eps)
     difference = measure_difference(written, expected, tolerance, layer)

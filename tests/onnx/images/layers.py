@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,22 @@ def adapted(
     for key, parameter in module.named_parameters():
         if key.startswith(("lokr", "lora")):
             nn.init.normal_(parameter, std=0.3)
+        if key == "dora_scale":
+            parameter.data *= 1 + torch.rand_like(parameter)
     return module.eval()
 
 
 def delta_of(module: LokrModule | LoConModule, layer: nn.Module) -> Delta:
     """The normal form of a module's tensors, by their names alone."""
     tensors = {k: v.detach().numpy() for k, v in module.state_dict().items()}
+    found = factors_of(module, layer, tensors)
+    magnitude = tensors.get("dora_scale")
+    if magnitude is None:
+        return found
+    return replace(found, magnitude=Float(magnitude.reshape(magnitude.shape[:2])))
+
+
+def factors_of(module: Any, layer: nn.Module, tensors: dict[str, np.ndarray]) -> Delta:
     kernel = tuple(layer.weight.shape[2:])
 
     def matrix(key: str) -> Float:
