@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
@@ -51,7 +52,7 @@ class RateTables:
         bits[0] -= 1
         return bits
 
-    def count(self, context_class: int, values: F32, levels: I32, odd: I32) -> None:
+    def count(self, context_class: int, values: F32, levels: I32, odd: NDArray[np.int8]) -> None:
         """Counts the levels that a run's values became, in even states and in odd ones."""
         for parity in (0, 1):
             key = (context_class, parity)

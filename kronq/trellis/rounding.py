@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.model.matrix import F32
 from kronq.trellis.layer_shape import I32, AdapterLevels, zero_levels
@@ -13,10 +15,18 @@ from kronq.trellis.norm_classes import EMPTY_CHANNEL
 from kronq.trellis.range_coder import LARGEST_CONTEXT_CLASS, out_of_range
 from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.reconstruction import Shifts, shift_levels
-from kronq.trellis.stream_layout import ChannelPart, StreamLayout, lay_out_stream, split_lanes
+from kronq.trellis.stream_layout import (
+    LANE,
+    ChannelPart,
+    StreamLayout,
+    lay_out_stream,
+    split_lanes,
+)
 from kronq.trellis.target_levels import left_levels, norm_classes_at, right_levels
 from kronq.trellis.targets import LayerTarget
 from kronq.trellis.viterbi import LaneCosts, search_levels
+
+T = TypeVar("T", bound=np.generic)
 
 _PRUNINGS = 2
 _FEW = 0.01
@@ -182,24 +192,45 @@ def round_side(
     if not layout.runs:
         return
 
+    # Of a large adapter each of these arrays is large: none is kept twice.
+    lanes = _in_lanes(
+        layout.gather(lambda part: layout.view(values[part.layer][part.product], part))
+    )
+    lane_counts = [-(-run.size // LANE) for run in layout.runs]
+    costs = LaneCosts(
+        np.repeat(np.arange(len(layout.runs), dtype=np.int32), lane_counts),
+        plan.tables.bits([run.context_class for run in layout.runs]),
+        np.array((0, *plan.tables.shifts), dtype=np.float32) / np.float32(256),
+        _weights_in_lanes(plan, layout, side),
+        multiplier,
+    )
+    ends = np.cumsum(lane_counts)[:-1]
+
+    def by_run(x: NDArray[T]) -> list[NDArray[T]]:
+        parts = zip(np.split(x, ends), layout.runs, strict=True)
+        return [part.reshape(-1)[: run.size] for part, run in parts]
+
+    levels_in_lanes, odd_in_lanes = search_levels(lanes, costs)
+    found, odd = by_run(levels_in_lanes), by_run(odd_in_lanes)
+    if learned is not None:
+        for run, x, level, state in zip(layout.runs, by_run(lanes), found, odd, strict=True):
+            learned.count(run.context_class, x, level, state)
+    layout.scatter(found, levels)
+
+
+def _in_lanes(runs: list[NDArray[T]]) -> NDArray[T]:
+    return np.concatenate([split_lanes(run) for run in runs])
+
+
+def _weights_in_lanes(
+    plan: RoundingPlan, layout: StreamLayout, side: int
+) -> F32 | NDArray[np.uint8]:
+    """Returns the weights of errors, 0 where a lane is filled up; bytes where all are 1."""
+
     def weights(part: ChannelPart) -> F32:
         found = plan.targets[part.layer].products[part.product].weights[side]
         return np.ones(part.length, np.float32) if found is None else found.diagonal
 
-    runs = layout.gather(lambda part: layout.view(values[part.layer][part.product], part))
-    lanes = [split_lanes(run) for run in runs]
-    lane_counts = [len(each) for each in lanes]
-    costs = LaneCosts(
-        np.repeat(np.arange(len(runs), dtype=np.int32), lane_counts),
-        plan.tables.bits([run.context_class for run in layout.runs]),
-        np.array((0, *plan.tables.shifts), dtype=np.float32) / np.float32(256),
-        np.concatenate([split_lanes(each) for each in layout.gather(weights)]),
-        multiplier,
-    )
-    ends = np.cumsum(lane_counts)[:-1]
-    found, odd = (np.split(x, ends) for x in search_levels(np.concatenate(lanes), costs))
-    rounded = [x.reshape(-1)[: run.size] for x, run in zip(found, layout.runs, strict=True)]
-    if learned is not None:
-        for run, x, level, state in zip(layout.runs, runs, rounded, odd, strict=True):
-            learned.count(run.context_class, x, level, state.reshape(-1)[: run.size])
-    layout.scatter(rounded, levels)
+    if all(p.weights[side] is None for target in plan.targets for p in target.products):
+        return _in_lanes([np.ones(run.size, np.uint8) for run in layout.runs])
+    return _in_lanes(layout.gather(weights))

@@ -54,11 +54,11 @@ class LaneCosts:
     rows: I32
     bits: F32
     shifts: F32
-    weights: F32
+    weights: F32 | NDArray[np.uint8]
     multiplier: float
 
 
-def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
+def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, NDArray[np.int8]]:
     """Finds the levels of least cost.
 
     Args:
@@ -70,24 +70,30 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, I32]:
     """
     price = (costs.bits * np.float32(costs.multiplier)).astype(np.float32)
 
-    def search(start: int) -> tuple[I32, I32]:
+    levels = np.empty(values.shape, dtype=np.int32)
+    odd = np.empty(values.shape, dtype=np.int8)
+
+    def search(start: int) -> None:
         lanes = slice(start, start + _CHUNK)
         sizes = np.abs(values[lanes].T, order="C")
-        weights = np.ascontiguousarray(costs.weights[lanes].T)
+        weights = np.ascontiguousarray(costs.weights[lanes].T, dtype=np.float32)
         errors, codes = _branch_costs(sizes, weights, costs.rows[lanes], price, costs.shifts)
         branches = _cheapest_path(errors)
-        odd = branches >> 1
+        parities = branches >> 1
         chosen = np.take_along_axis(codes, branches[None], axis=0)[0]
-        levels = levels_from_codes(chosen, odd)
-        return np.where(values[lanes].T < 0, -levels, levels).T, odd.T
+        found = levels_from_codes(chosen, parities)
+        levels[lanes] = np.where(values[lanes].T < 0, -found, found).T
+        odd[lanes] = parities.T
 
     starts = range(0, len(values), _CHUNK)
     if THREADS == 1 or len(starts) == 1:
-        found = [search(start) for start in starts]
+        for start in starts:
+            search(start)
     else:
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(search, starts))
-    return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+            for _ in pool.map(search, starts):
+                pass
+    return levels, odd
 
 
 def _branch_costs(sizes: F32, weights: F32, rows: I32, price: F32, shifts: F32) -> tuple[F32, I32]:
