@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from kronq import limits
 
@@ -16,13 +17,14 @@ MAX_NAME = 500
 """Characters of a template around its numbers, so that a short one cannot become gigabytes."""
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
+@lru_cache(maxsize=2**14)
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Returns a sort key under which layer 10 comes after layer 9."""
     # Numbers compare by length, then by digits: int() limits the number of digits.
-    return [
+    return tuple(
         (0, len(digits := part.lstrip("0")), digits) if i % 2 else (1, 0, part)
         for i, part in enumerate(_DIGITS.split(name))
-    ]
+    )
 
 
 def name_template(name: str) -> str:

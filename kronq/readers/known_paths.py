@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise, product
 
 from kronq.model.flat_names import flatten
@@ -55,6 +55,7 @@ def restore_dots(flat: str, *, hunyuan: bool = False) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+@lru_cache(maxsize=2**14)
 def known_layer(path: str, *, hunyuan: bool = False) -> KnownLayer | None:
     """Returns what is known of a module path, or of a name that was flattened."""
     candidates = _known(flatten(path), hunyuan)

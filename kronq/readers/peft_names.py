@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from kronq.errors import UnsupportedError, listing
@@ -24,6 +25,7 @@ _BESIDE = (
 """Names of files of weights that were trained with the adapter."""
 
 
+@lru_cache(maxsize=2**14)
 def unwrap_name(tensor: str) -> str:
     """Returns a tensor's name without PEFT's prefix and without the steps of wrappers."""
     return _PARALLEL.sub("", _WRAPPER.sub("", tensor))
