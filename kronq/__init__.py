@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kronq.onnx.export import export_onnx
     from kronq.onnx.forms import Branch, Merged, Slots
     from kronq.onnx.graph.match_table import match_table
+    from kronq.onnx.pipeline.adapt_pipeline import adapt_pipeline
     from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import pack, save
@@ -86,6 +87,7 @@ __all__ = [
     "Tuned",
     "Uniform",
     "UnsupportedError",
+    "adapt_pipeline",
     "bench",
     "build_base",
     "calibrate",
@@ -142,6 +144,7 @@ _MODULES = {
     "Tuned": "kronq.quantization.configs",
     "Uniform": "kronq.quantization.configs",
     "UnsupportedError": "kronq.errors",
+    "adapt_pipeline": "kronq.onnx.pipeline.adapt_pipeline",
     "bench": "kronq.genai.bench.bench",
     "build_base": "kronq.base.build",
     "calibrate": "kronq.calibration.input_moments",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 
@@ -20,7 +22,12 @@ from safetensors.torch import save_file  # noqa: E402
 
 import kronq  # noqa: E402
 from kronq.cli.export import command  # noqa: E402
-from kronq.errors import FormatError, MismatchError, OutputExistsError  # noqa: E402
+from kronq.errors import (  # noqa: E402
+    FormatError,
+    MismatchError,
+    OutputExistsError,
+    UnsupportedError,
+)
 from kronq.onnx.pipeline.parts import split_adapter  # noqa: E402
 from kronq.onnx.slots.slot_inputs import slot_inputs  # noqa: E402
 from kronq.onnx.slots.slot_spec import SlotSpec  # noqa: E402
@@ -153,3 +160,39 @@ def test_the_command(tmp_path: Path, pipeline: pipelines.Pipeline, base: Path) -
     assert (out / "unet" / "model.onnx").is_file()
     with pytest.raises(FormatError, match="several models"):
         kronq.export_onnx(kronq.load(file), base, tmp_path / "no")
+
+
+def test_an_adapter_in_the_slots_of_an_opened_pipeline(
+    tmp_path: Path, pipeline: pipelines.Pipeline, base: Path
+) -> None:
+    """Models with a session each, as optimum-onnx has them."""
+    file, wanted = train(pipeline, tmp_path / "adapter.safetensors")
+    out = tmp_path / "out"
+    kronq.export_pipeline(kronq.load(file), base, out, "slots", verify=False)
+    opened = SimpleNamespace(
+        **{
+            part: SimpleNamespace(
+                session=ort.InferenceSession(out / part / "model.onnx"), use_io_binding=False
+            )
+            for part in ("unet", "text_encoder")
+        }
+    )
+
+    def picture() -> np.ndarray:
+        words = opened.text_encoder.session.run(None, {"input_ids": pipelines.TOKENS})[0]
+        feeds = {"sample": pipelines.sample().numpy(), "timestep": np.array(7)}
+        return opened.unet.session.run(None, feeds | {"encoder_hidden_states": words})[0]
+
+    plain = picture()
+    kronq.adapt_pipeline(opened, file)
+    assert apart(picture(), wanted) < EXACT
+    kronq.adapt_pipeline(opened, kronq.load(file))
+    assert apart(picture(), wanted) < EXACT
+    with pytest.raises(UnsupportedError, match="binds its inputs"):
+        opened.unet.session.run_with_iobinding(None)
+    kronq.adapt_pipeline(opened, None)
+    assert np.array_equal(picture(), plain)
+    opened.unet.use_io_binding = True
+    with pytest.raises(UnsupportedError, match="use_io_binding=False"):
+        kronq.adapt_pipeline(opened, file)
+    assert np.array_equal(picture(), plain)
