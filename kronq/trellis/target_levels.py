@@ -8,12 +8,14 @@ import numpy as np
 
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.trellis.layer_shape import I32
+from kronq.trellis.layer_shape import I32, LayerShape
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, least_norm_class, product_norm_class
 from kronq.trellis.targets import LayerTarget
 
 _RIDGE = 1e-9
 """Share of the trace that keeps the least squares solvable where columns are alike."""
+_SMALL_A, _SMALL_SHARE = 64, 0.01
+"""Levels, and share of a layer's, below which the size of A's has next to no effect on the bits."""
 
 
 def norm_classes_at(target: LayerTarget, step: float) -> list[I32]:
@@ -33,11 +35,25 @@ def norm_classes_at(target: LayerTarget, step: float) -> list[I32]:
 def _norms_in_levels(target: LayerTarget, classes: Sequence[I32], step: float, p: int) -> F64:
     """Returns the norms of a product's channels, in levels, as it is to be coded."""
     norms = target.products[p].norms
-    if p == 0 and len(target.products) == 2:
-        # ‖A‖ becomes what its norm classes say, by which B is divided.
-        total = float(np.linalg.norm(norms))
-        return norms / total * 2.0 ** (product_norm_class(classes[0]) / 4) if total else norms
-    return norms / step
+    if len(target.products) == 1:
+        return norms / step
+    # B is divided by what the norm classes of A say, not by ‖A‖: A and B share the difference.
+    total = float(np.linalg.norm(target.products[0].norms))
+    said = 2.0 ** (product_norm_class(classes[0]) / 4)
+    share = _share_of_b(target.shape)
+    if p == 0:
+        shared = said * (total / step / said) ** share if share else said
+        return norms / total * shared if total else norms
+    return norms / step * (said / (total / step)) ** share if share and total else norms / step
+
+
+def _share_of_b(shape: LayerShape) -> float:
+    """Returns the share of a difference in size, in logarithms, that B's levels take.
+
+    Levels of A and B then differ least from those of the step; beside a small A all is A's.
+    """
+    of_a = sum(rows * cols for rows, cols in shape.products[0])
+    return of_a / shape.size if of_a >= max(_SMALL_A, _SMALL_SHARE * shape.size) else 0.0
 
 
 def _channel_norms(classes: I32) -> F64:

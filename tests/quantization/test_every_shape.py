@@ -86,11 +86,11 @@ def test_every_width_is_what_it_says(shape: str, bits: int) -> None:
     assert snr < bound
 
 
-@pytest.mark.parametrize("bpw", [3, 5])
+@pytest.mark.parametrize("bpw", [2, 3, 5])
 @pytest.mark.parametrize("shape", NAMED)
 def test_compact_codes_come_within_0_8_db_of_the_bound(shape: str, bpw: int) -> None:
     """Of the bound for the bits of the stream, which is all of the file but its header."""
-    adapter = random_adapter(*SHAPES[shape], layers=48)
+    adapter = random_adapter(*SHAPES[shape], layers=64)
     snr, bits = snr_and_bits(adapter, kronq.quantize(adapter, kronq.Compact(bpw=bpw)))
     bound = kronq.gaussian_bound(adapter).snr_db(bits * adapter.parameters)
     assert bound - 0.8 <= snr < bound
