@@ -170,6 +170,23 @@ DAMAGED: dict[str, tuple[dict[str, Any], Tensors]] = {
             "base_model.tinylora_v.0": ones(3),
         },
     ),
+    "tinylora of no share": (
+        {"peft_type": "TINYLORA", "projection_seed": 42, "weight_tying": 1e999},
+        {
+            f"{L}.tinylora_A": ones(1, 4),
+            f"{L}.tinylora_B": ones(4, 1),
+            f"{L}.tinylora_P": ones(1, 1, 1) * np.float32(0.33669036626815796),
+            "base_model.tinylora_v.0": ones(1),
+        },
+    ),
+    "vblora of a broken k": (
+        {"peft_type": "VBLORA", "topk": 1.5},
+        {
+            "base_model.vblora_vector_bank": ones(2, 4),
+            f"{L}.vblora_logits_A": ones(1, 2, 2),
+            f"{L}.vblora_logits_B": ones(2, 1, 2),
+        },
+    ),
     "slora of another middle": (
         {"peft_type": "LORA", "lora_alpha": 1, "r": 2},
         {

@@ -100,5 +100,8 @@ def _first(seed: int, shape: tuple[int, ...], config: PeftConfig) -> F64:
 
 def _group_of(config: PeftConfig, number: int, layers: int) -> int:
     """Returns the group of layers with one v, by PEFT's ``weight_tying``."""
-    groups: int = max(1, round(layers * (1.0 - config.number("weight_tying"))))
+    tying = config.number("weight_tying")
+    if not 0 <= tying <= 1:
+        raise FormatError("weight_tying is no share", path=config.path, found=tying)
+    groups: int = max(1, round(layers * (1.0 - tying)))
     return min(number // max(1, layers // groups), groups - 1)

@@ -75,7 +75,7 @@ def _mixtures(
     """Returns the pieces of a factor [.., .., length of a vector]."""
     if side in parts:
         logits = float64(tensors, parts[side])
-        if not 0 < topk <= logits.shape[2] == len(bank):
+        if not isinstance(topk, int) or not 0 < topk <= logits.shape[2] == len(bank):
             raise FormatError(
                 "logits that do not fit the vector bank",
                 path=tensors.path,
