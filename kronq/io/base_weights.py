@@ -115,13 +115,18 @@ def open_base(folder: Path) -> BaseWeights:
         NotFoundError: It has no safetensors, or lacks a part of them.
         FormatError: Its index is damaged.
     """
-    for place in (folder, *(folder / part for part in _PARTS)):
+    places = (folder, *(folder / part for part in _PARTS))
+    for place in places:
         for file in _FILES:
             whole, index = place / file, place / f"{file}.index.json"
             if whole.is_file():
                 return BaseWeights(place, dict.fromkeys(open_tensors(whole).entries, whole))
             if index.is_file():
                 return _open_parts(place, index)
+    for place in places:  # variants, such as diffusion_pytorch_model.fp16.safetensors
+        if variants := sorted(place.glob("*.safetensors")):
+            tensors = {name: file for file in variants for name in open_tensors(file).entries}
+            return BaseWeights(place, tensors)
     raise NotFoundError(
         "no weights of a base",
         path=folder,

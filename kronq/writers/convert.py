@@ -98,7 +98,7 @@ def write(
     if rank is not None and not form.lora:
         loras = ", ".join(name for name, each in FORMS.items() if each.lora)
         raise ArgumentError("rank is for forms that are LoRA", found=to, expected=loras)
-    check_apart(out, adapter.origin.path)
+    check_apart(out, adapter.origin.path, Path(base_model) if base_model else None)
     check_output(out, force=force)
     check_finite(adapter)
     if not form.cores:

@@ -26,7 +26,7 @@ from kronq.readers.peft_names import PREFIX
 from kronq.writers.contents import Contents, Request, cast
 from kronq.writers.diffusers_metadata import diffusers_metadata
 from kronq.writers.lora_factors import lora_layers
-from kronq.writers.module_paths import refuse_flat_names, weight_shapes
+from kronq.writers.module_paths import find_base, refuse_flat_names
 from kronq.writers.peft import to_peft
 from kronq.writers.peft_config import ranks_and_alphas
 
@@ -129,9 +129,10 @@ def _place(name: str, adapter: Adapter) -> tuple[str, str]:
 def _check_names(adapter: Adapter, base: str | None) -> None:
     """Refuses layers whose names are not those of diffusers' modules."""
     names = [name for name in adapter if not _ENCODER.match(name)]
-    shapes = weight_shapes(base) if base else {}
-    if shapes:
-        missing = [name for name in names if name not in shapes]
+    weights = find_base(base)
+    if weights is not None:
+        known = set(weights.layers)
+        missing = [name for name in names if name not in known]
         if missing:
             raise MismatchError(
                 f"{len(missing)} of {len(names)} layers are not in the base",

@@ -7,17 +7,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from kronq.errors import MismatchError, UnsupportedError, listing
-from kronq.io.safetensors_file import open_tensors
+from kronq.errors import MismatchError, NotFoundError, UnsupportedError, listing
+from kronq.io.base_weights import BaseWeights, open_base
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.flat_names import flatten, is_flat, strip_prefix
 from kronq.model.layer_names import natural_key
 
 _ENCODER = re.compile(r"te\d*\.")
-_WEIGHT = ".weight"
-_PARTS = ("unet", "transformer")
-"""Folders of a pipeline whose modules an adapter names without a front."""
 
 
 def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
@@ -34,12 +31,13 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
         MismatchError: Layers are not in the base, are twice in it, or share a place.
         FormatError: A file of the base is damaged.
     """
-    shapes = weight_shapes(base) if base else {}
-    if not shapes:
+    weights = find_base(base)
+    if weights is None:
         return adapter
     flat = [name for name in adapter if is_flat(name)]
+    known = set(weights.layers)
     paths: dict[str, set[str]] = {}
-    for path in shapes if flat else ():
+    for path in known if flat else ():
         paths.setdefault(flatten(path), set()).add(path)
     found = {name: paths.get(strip_prefix(name), set()) for name in flat}
     uncertain = [name for name, places in found.items() if len(places) != 1]
@@ -53,31 +51,27 @@ def restore_paths(adapter: Adapter, base: str | None) -> Adapter:
     names = {name: found[name].copy().pop() if name in found else name for name in adapter}
     if len(set(names.values())) != len(names):
         raise MismatchError("two layers have one place in the base", path=base)
-    layers = {
-        names[name]: _with_kernel(delta, shapes.get(names[name])) for name, delta in adapter.items()
-    }
+    layers = {names[name]: delta for name, delta in adapter.items()}
+    layers |= {n: _with_kernel(layers[n], weights.whole_shape(n)) for n in layers if n in known}
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     keys = {names[name]: key for name, key in adapter.origin.keys.items()}
     keys |= {names[name]: adapter.origin.keys.get(name, name) for name in flat}
     return replace(adapter, layers=ordered, origin=replace(adapter.origin, keys=keys))
 
 
-def weight_shapes(base: str) -> dict[str, tuple[int, ...]]:
-    """Returns module → shape of its weight, of a model's folder or of a pipeline's."""
-    folder = Path(base)
-    files = sorted(folder.glob("*.safetensors"))
-    for part in () if files else _PARTS:
-        files += sorted((folder / part).glob("*.safetensors"))
-    return {
-        tensor.removesuffix(_WEIGHT): tuple(entry.shape)
-        for file in files
-        for tensor, entry in open_tensors(file).entries.items()
-    }
+def find_base(base: str | None) -> BaseWeights | None:
+    """Returns the weights of a model's folder, or of a pipeline's; None where there are none."""
+    if base is None or not Path(base).is_dir():
+        return None
+    try:
+        return open_base(Path(base))
+    except NotFoundError:
+        return None
 
 
-def _with_kernel(delta: Delta, weight: tuple[int, ...] | None) -> Delta:
+def _with_kernel(delta: Delta, weight: tuple[int, ...]) -> Delta:
     """Returns the layer as a convolution of size one, where the base's weight is one."""
-    if delta.kernel or weight is None or len(weight) < 3 or weight != (*delta.shape, *weight[2:]):
+    if delta.kernel or len(weight) < 3 or weight != (*delta.shape, *weight[2:]):
         return delta
     kernel = weight[2:]
     return replace(delta, kernel=kernel) if math.prod(kernel) == 1 else delta

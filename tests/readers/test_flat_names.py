@@ -143,13 +143,18 @@ def test_a_base_that_has_two_places_for_a_name_tells_nothing(tmp_path: Path) -> 
 
 
 def test_a_text_encoders_layers_are_no_part_of_a_peft_folder(tmp_path: Path) -> None:
-    path = tmp_path / "kohya.safetensors"
-    key, one = "lora_te1_text_model_encoder_layers_0_mlp_fc1", torch.ones(4, 4)
-    save_file({f"{key}.lora_up.weight": one, f"{key}.lora_down.weight": one.clone()}, path)
+    """Beside those of another model; alone they are a folder for the text encoder."""
+    path, one = tmp_path / "kohya.safetensors", torch.ones(4, 4)
+    keys = ["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_time_embedding_linear_1"]
+    parts = ("lora_up.weight", "lora_down.weight")
+    save_file({f"{key}.{part}": one.clone() for key in keys for part in parts}, path)
     adapter = kronq.load(path)
-    assert list(adapter) == ["te1.text_model.encoder.layers.0.mlp.fc1"]
+    layer = "text_model.encoder.layers.0.mlp.fc1"
+    assert list(adapter) == [f"te1.{layer}", "time_embedding.linear_1"]
     with pytest.raises(UnsupportedError, match="a text encoder, which is a model of its own"):
         kronq.convert(adapter, tmp_path / "out", to="peft")
+    kronq.convert(kronq.load(path, only="^te1"), tmp_path / "out", to="peft")
+    assert list(kronq.load(tmp_path / "out")) == [layer]
 
 
 def test_a_pipelines_front_is_no_part_of_a_path(tmp_path: Path) -> None:

@@ -180,6 +180,15 @@ def test_another_base_is_refused(tmp_path: Path, bases: Any) -> None:
         kronq.convert(adapter, tmp_path / "a.gguf", to="gguf", base_model=str(bases("llama")[1]))
 
 
+def test_the_base_is_never_replaced(tmp_path: Path) -> None:
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF")
+    adapter = named("model.layers.0.mlp.up_proj")
+    with pytest.raises(KronqError, match="the output is or holds an input"):
+        kronq.convert(adapter, base, to="gguf", base_model=str(base), force=True)
+    assert base.read_bytes() == b"GGUF"
+
+
 def test_a_base_is_needed_and_must_be_known(tmp_path: Path) -> None:
     adapter = named("model.layers.0.self_attn.q_proj")
     for given in (None, "maker/base", str(tmp_path)):
