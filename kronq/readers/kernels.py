@@ -53,6 +53,7 @@ def complete_kernels(
         UnsupportedError: Layers look like convolutions, and nothing tells their kernels.
     """
     base_weights = None if options.base_weights is None else open_base(options.base_weights)
+    of_base = frozenset() if base_weights is None else frozenset(base_weights.layers)
     told = {name: layer.kernel for name, layer in factors.items() if layer.kernel is not None}
     pointwise = _pointwise_kernel(told, base or "")
     kernels: dict[str, Kernel] = {}
@@ -61,7 +62,7 @@ def complete_kernels(
         kernel = layer.kernel
         if kernel is None:
             kernel = _given_kernel(name, layer, options, path)
-        if kernel is None and base_weights is not None and name in base_weights.layers:
+        if kernel is None and base_weights is not None and name in of_base:
             kernels[name] = _base_kernel(name, layer, base_weights)
             continue
         if kernel is None:
