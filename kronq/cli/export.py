@@ -61,6 +61,12 @@ Examples:
     help="With merged: write the base even where its rounding keeps less than 90 % of ΔW.",
 )
 @click.option(
+    "--keep-zeros",
+    is_flag=True,
+    help="With merged: leave ΔW out where the base's weight is zero, as LoSA trains on a pruned "
+    "base.",
+)
+@click.option(
     "--verify/--no-verify",
     default=True,
     show_default=True,
@@ -87,7 +93,7 @@ def command(
     by --map. An onnxruntime-genai folder stays one. Of a pipeline's folder (model_index.json), as
     optimum-onnx writes it, the layers go to the unet or transformer and to the text encoders.
     """
-    form = _form(options["form"], options["kernel"], options["allow_loss"])
+    form = _form(options)
     shared.check_inputs(adapter, base, map_file)
 
     from kronq.onnx.export import export_onnx
@@ -130,14 +136,18 @@ def command(
         shared.show(*views, f"wrote {report.output}, {report.nbytes:,} bytes")
 
 
-def _form(name: FormName | None, kernel: bool, allow_loss: bool) -> Form | FormName | None:
+def _form(options: Mapping[str, Any]) -> Form | FormName | None:
+    name: FormName | None = options["form"]
+    kernel, allow_loss, keep_zeros = (options[n] for n in ("kernel", "allow_loss", "keep_zeros"))
     if kernel and name not in (None, "slots"):
         raise ArgumentError("the compiled operator is for slots", found=f"the form {name}")
     if allow_loss and name != "merged":
         raise ArgumentError("--allow-loss is for --form merged")
+    if keep_zeros and name != "merged":
+        raise ArgumentError("--keep-zeros is for --form merged")
     if kernel:
         return Slots(compiled=True)
-    return Merged(allow_loss=True) if allow_loss else name
+    return Merged(allow_loss, keep_zeros) if name == "merged" else name
 
 
 def _show_tables(tables: Mapping[str, MatchTable], as_json: bool) -> None:
@@ -211,6 +221,8 @@ def _check_rows(report: ExportReport) -> list[tuple[str, str]]:
         rows.append(("the adapter's own effect", f"{checked.effect:.3g} of the largest output"))
     else:
         rows.append(("whole model", f"not run: {checked.model_skipped}"))
+    if checked.zeros is not None:
+        rows.append(("zeros of the base", f"{checked.zeros:,}, all of them kept"))
     if checked.checker is not None:
         rows.append(("onnx checker", "passed"))
     return rows

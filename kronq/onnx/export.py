@@ -21,7 +21,7 @@ from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
 from kronq.onnx.merge.write_merged import write_merged
-from kronq.onnx.pruned_weights import find_pruned, warn_of_pruned
+from kronq.onnx.pruned_weights import find_pruned, refuse_unpruned, warn_of_pruned
 from kronq.onnx.slots.kernel.build import NAME
 from kronq.onnx.slots.slot_spec import SPEC
 from kronq.onnx.slots.write_slots import write_slots
@@ -86,12 +86,14 @@ def export_onnx(
     matched = _match(adapter, file, mapping)
     with new_folder(out, "export", force=force) as folder, guard_base(file):
         pruned = find_pruned(matched)
+        if isinstance(chosen, Merged) and chosen.keep_zeros:
+            refuse_unpruned(matched, pruned)
         progress(f"writing the {chosen.name} form")
         written = _write_form(chosen, matched, folder)
         copy_sidecars(file, folder, written.library)
         verification = verify_export(matched, folder, chosen, written, progress) if verify else None
         files = _list_files(folder)
-    warn_of_pruned(matched, pruned, chosen.name)
+    warn_of_pruned(matched, pruned, chosen)
     return _make_report(chosen, out, files, matched, written, pruned, verification)
 
 
@@ -105,7 +107,7 @@ def _write_form(form: Form, base: MatchedBase, folder: Path) -> WrittenForm:
     if isinstance(form, Branch):
         return write_branches(base, folder)
     if isinstance(form, Merged):
-        return write_merged(base, folder, allow_loss=form.allow_loss)
+        return write_merged(base, folder, allow_loss=form.allow_loss, keep_zeros=form.keep_zeros)
     return write_slots(base, folder, compiled=form.compiled)
 
 

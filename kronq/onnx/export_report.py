@@ -36,6 +36,8 @@ class Verification(BaseModel):
         model_skipped: Reason why the model was not run or not compared.
         effect: max |output with − output without the adapter| ÷ max |output without|.
         delta_lost: ‖stored change − ΔW‖ ÷ ‖ΔW‖ of the merged form, lost in the base's rounding.
+        zeros: Zeros of the base's adapted weights that are zeros in the export's, all of them; None
+            but for merged weights that keep them.
         checker: Whether onnx's checker accepts the model; None where it refuses the base as well.
     """
 
@@ -48,6 +50,7 @@ class Verification(BaseModel):
     effect: float | None = None
     delta_lost: float | None = None
     checker: bool | None = None
+    zeros: int | None = None
 
 
 class ExportReport(BaseModel):

@@ -39,10 +39,13 @@ class Merged:
     Attributes:
         allow_loss: Whether a base may be written that keeps less than 90 % of ΔW, because its
             weights are rounded more coarsely than ΔW is large.
+        keep_zeros: Whether ΔW is left out where the base's weight is exactly zero: the ΔW that
+            LoSA trains on a pruned base, which stays as sparse as it is.
     """
 
     name: ClassVar[FormName] = "merged"
     allow_loss: bool = False
+    keep_zeros: bool = False
 
 
 Form = Slots | Branch | Merged

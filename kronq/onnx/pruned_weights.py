@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kronq.errors import KronqWarning
+from kronq.errors import ArgumentError, KronqWarning
 from kronq.model.delta import Delta
-from kronq.onnx.forms import FormName
+from kronq.onnx.forms import Form, FormName, Merged
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.stored_update import stored_range
@@ -45,17 +45,33 @@ def find_pruned(base: MatchedBase) -> dict[str, float]:
     return {layer: share for layer, share in shares.items() if share > MOST_ZEROS}
 
 
-def warn_of_pruned(base: MatchedBase, pruned: Mapping[str, float], form: FormName) -> None:
-    """Warns that layers were found pruned, and says what a form does at their zeros."""
+def refuse_unpruned(base: MatchedBase, pruned: Mapping[str, float]) -> None:
+    """Refuses to mask ΔW by the zeros of a base in which no layer is pruned.
+
+    Raises:
+        ArgumentError: It is such a base.
+    """
     if not pruned:
+        raise ArgumentError(
+            "no adapted weight of the base is pruned, so there are no zeros to keep",
+            path=base.file,
+            expected=f"a float weight of over {MOST_ZEROS:.0%} zeros",
+            hint="without {keep_zeros} ΔW is merged as it is",
+        )
+
+
+def warn_of_pruned(base: MatchedBase, pruned: Mapping[str, float], form: Form) -> None:
+    """Warns that layers were found pruned, and says what a form does at their zeros."""
+    if not pruned or (isinstance(form, Merged) and form.keep_zeros):
         return
     worst = max(pruned, key=pruned.__getitem__)
     warnings.warn(
         KronqWarning(
             f"{base.file}: the base looks pruned, over {MOST_ZEROS:.0%} zeros in "
             f"{len(pruned):,} of {len(base.adapter):,} layers (e.g. {worst}: {pruned[worst]:.0%}), "
-            f"and {_EFFECTS[form]}; that is wrong for an adapter trained with ΔW masked by them "
-            "(LoSA), and its file does not tell whether it was"
+            f"and {_EFFECTS[form.name]}; that is wrong for an adapter trained with ΔW masked by "
+            "them (LoSA), and its file does not tell whether it was: the form merged with "
+            "keep-zeros leaves ΔW out there"
         ),
         stacklevel=3,
     )

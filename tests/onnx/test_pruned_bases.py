@@ -13,9 +13,9 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from kronq.errors import KronqWarning
+from kronq.errors import ArgumentError, KronqWarning
 from kronq.onnx.export import export_onnx
-from kronq.onnx.forms import FormName
+from kronq.onnx.forms import FormName, Merged
 from kronq.onnx.matched_base import match_base
 from kronq.onnx.pruned_weights import find_pruned
 from tests.onnx import tiny_onnx as tiny
@@ -95,3 +95,46 @@ def test_only_the_pruned_part_of_a_fused_weight(tmp_path: Path) -> None:
     parts = {f"layers.0.self_attn.{part}_proj": (16, 16) for part in "qkv"}
     pruned = find_pruned(match_base(tiny.adapter("lora", layers=parts), tmp_path / "base.onnx"))
     assert pruned == {"layers.0.self_attn.v_proj": 0.5}
+
+
+def weight_of(path: Path, layer: str) -> np.ndarray:
+    model = onnx.load(path)
+    (found,) = [t for t in model.graph.initializer if t.name == f"{layer}.weight"]
+    return numpy_helper.to_array(found).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", ["plain", "transposed", "half", "gemm", "gemm_t"])
+def test_merging_keeps_the_zeros_and_masks_the_update(tmp_path: Path, kind: str) -> None:
+    """As LoSA computes it: (W + ΔW) ∘ mask, the mask being where W is not zero."""
+    base, adapter = tmp_path / "base.onnx", tiny.adapter("lora")
+    tiny.build(base, *([] if kind == "plain" else [kind]))
+    for layer in (PRUNED, FULL):
+        prune(base, 0.5, layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KronqWarning)
+        report = export_onnx(adapter, base, tmp_path / "out", Merged(keep_zeros=True))
+    masked = 0
+    for layer in (PRUNED, FULL):
+        before = weight_of(base, layer)
+        after = weight_of(tmp_path / "out" / "model.onnx", layer)
+        dense = adapter[layer].dense()
+        delta = (
+            dense if before.shape == dense.shape and kind in ("transposed", "gemm_t") else dense.T
+        )
+        mask = before != 0
+        tolerance = 2e-3 if kind == "half" else 1e-6
+        np.testing.assert_allclose(after, (before + delta) * mask, rtol=tolerance, atol=tolerance)
+        assert np.abs(after - before).max() > 0.01  # outside the mask it is adapted
+        masked += int((~mask).sum())
+    assert report.verification is not None
+    assert report.verification.zeros == masked
+    assert report.delta_kept == pytest.approx(1, abs=1e-4)
+    assert report.verification.model_skipped == "no other form keeps the zeros"
+
+
+def test_zeros_are_kept_of_a_pruned_float_base_alone(tmp_path: Path) -> None:
+    base = tmp_path / "base.onnx"
+    tiny.build(base)
+    with pytest.raises(ArgumentError, match="no adapted weight of the base is pruned"):
+        export_onnx(tiny.adapter("lora"), base, tmp_path / "out", Merged(keep_zeros=True))
+    assert not (tmp_path / "out").exists()

@@ -19,10 +19,12 @@ class MergeRecord:
         weights: Layer and its weight in the base → the initializer of that weight, or of its codes,
             now.
         sums: The same → ‖stored change − ΔW‖² and ‖ΔW‖².
+        keep_zeros: Whether ΔW is left out where a weight is zero, here too.
     """
 
     weights: dict[LayerWeight, str] = field(default_factory=dict)
     sums: dict[LayerWeight, tuple[float, float]] = field(default_factory=dict)
+    keep_zeros: bool = False
 
     def add_weight(self, key: LayerWeight, error: F64, update: F64) -> None:
         """Records a layer's ΔW and (stored change − ΔW) in one weight."""

@@ -8,6 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kronq.errors import UnsupportedError
 from kronq.model.delta import Delta
+from kronq.model.plain import refuse_magnitudes
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.graph.values import add_initializer, unused_name
 from kronq.onnx.matched_base import MatchedBase
@@ -16,7 +17,7 @@ from kronq.onnx.merge.requantize import requantize_weight
 from kronq.onnx.merge.stored_update import merged_weight, stored_range
 
 
-def merge_weights(base: MatchedBase) -> MergeRecord:
+def merge_weights(base: MatchedBase, *, keep_zeros: bool = False) -> MergeRecord:
     """Replaces every adapted weight of the base's graph, in place.
 
     Sums of float weights are computed when the model is saved, one weight at a time, in float64,
@@ -25,15 +26,25 @@ def merge_weights(base: MatchedBase) -> MergeRecord:
 
     Args:
         base: A base whose graph may be changed.
+        keep_zeros: Whether ΔW is left out where a weight is zero.
 
     Raises:
-        UnsupportedError: A base weight is stored in a way that takes no ΔW.
+        UnsupportedError: A base weight is stored in a way that takes no ΔW, or with ``keep_zeros``
+            as codes, which are zero by rounding too.
     """
-    record = MergeRecord()
+    record = MergeRecord(keep_zeros=keep_zeros)
+    if keep_zeros:
+        refuse_magnitudes(base.adapter, "a mask of the base's zeros")
     for layer, sites in base.weights:
         if (key := (layer, sites[0].weight_name)) in record.weights:
             continue
         if sites[0].codes is not None:
+            if keep_zeros:
+                raise UnsupportedError(
+                    "a quantized weight has zeros of its rounding beside those of pruning",
+                    layer=layer,
+                    expected="a base of floating-point weights, to keep its zeros",
+                )
             requantize_weight(base, layer, sites, record)
         else:
             record.weights[key] = _merge_float_weight(base, layer, sites, record)
@@ -96,11 +107,11 @@ def _lazy_sum(
     dtype = weight.dtype
 
     def add() -> ir.TensorProtocol:
-        total, change = merged_weight(weight, delta, site)
+        total, update = merged_weight(weight, delta, site, keep_zeros=record.keep_zeros)
         stored = total.astype(dtype.numpy())
         part = stored_range(site, delta)
         error = stored[part].astype(np.float64) - total[part]
-        record.add_weight((layer, site.weight_name), error, change)
+        record.add_weight((layer, site.weight_name), error, update)
         return ir.Tensor(stored, dtype=dtype, name=weight.name)
 
     return ir.LazyTensor(add, dtype=dtype, shape=ir.Shape(weight.shape.numpy()), name=weight.name)

@@ -48,11 +48,22 @@ def stored_change(site: Site, delta: Delta, weight: F64) -> F64:
     return np.asarray(stored_gain(site, delta, adapted) * adapted - weight)
 
 
-def merged_weight(base: ir.TensorProtocol, delta: Delta, site: Site) -> tuple[F64, F64]:
-    """Returns the adapted weight in float64 as the base stores it, and what was added to W."""
+def merged_weight(
+    base: ir.TensorProtocol, delta: Delta, site: Site, *, keep_zeros: bool = False
+) -> tuple[F64, F64]:
+    """Returns the adapted weight in float64 as the base stores it, and what was added to W.
+
+    Args:
+        base: W.
+        delta: ΔW.
+        site: Where W is used.
+        keep_zeros: Whether nothing is added where W is zero.
+    """
     total = read_float64(base)
     part = stored_range(site, delta)
     change = stored_change(site, delta, total[part])
+    if keep_zeros:
+        change = np.where(total[part] == 0, 0.0, change)
     total[part] += change
     return total, change
 

@@ -16,20 +16,23 @@ LEAST_KEPT = 0.9
 """Share of ΔW that merged weights must keep: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖²."""
 
 
-def write_merged(base: MatchedBase, folder: Path, *, allow_loss: bool) -> WrittenForm:
+def write_merged(
+    base: MatchedBase, folder: Path, *, allow_loss: bool, keep_zeros: bool = False
+) -> WrittenForm:
     """Writes the base with its adapter's ΔW added to the weights.
 
     Args:
         base: The base, left as it is.
         folder: Gets model.onnx and its weights.
         allow_loss: Whether less than ``LEAST_KEPT`` of ΔW may be left.
+        keep_zeros: Whether ΔW is left out where a weight is zero.
 
     Raises:
         UnsupportedError: A base weight is stored in a way that takes no ΔW.
         ArgumentError: Rounding would lose the adapter, and ``allow_loss`` is not set.
     """
     base = base.copy()
-    record = merge_weights(base)
+    record = merge_weights(base, keep_zeros=keep_zeros)
     ir.save(base.model, folder / MODEL, external_data=DATA)
     kept, layers_kept = record.kept()
     if kept < LEAST_KEPT and not allow_loss:

@@ -25,7 +25,11 @@ from kronq.onnx.written_form import LayerWeight
 
 
 def check_weights(
-    base: MatchedBase, folder: Path, weights: Mapping[LayerWeight, str]
+    base: MatchedBase,
+    folder: Path,
+    weights: Mapping[LayerWeight, str],
+    *,
+    keep_zeros: bool = False,
 ) -> Difference:
     """Compares every merged weight on disk with W + ΔW.
 
@@ -33,6 +37,7 @@ def check_weights(
         base: The base as it was, and its adapter.
         folder: The export.
         weights: Layer and weight → the initializer of the merged weight, or of its codes.
+        keep_zeros: Whether ΔW was left out where the base is zero.
 
     Returns:
         The largest difference.
@@ -47,7 +52,7 @@ def check_weights(
     for layer, (site, *_) in base.weights:
         name = weights[layer, site.weight_name]
         if site.codes is None:
-            difference = _check_float_weight(base, model, layer, site, name)
+            difference = _check_float_weight(base, model, layer, site, name, keep_zeros)
         elif name in checked:
             continue  # q, k and v of one weight are checked together
         else:
@@ -59,7 +64,7 @@ def check_weights(
 
 
 def _check_float_weight(
-    base: MatchedBase, model: ir.Model, layer: str, site: Site, name: str
+    base: MatchedBase, model: ir.Model, layer: str, site: Site, name: str, keep_zeros: bool
 ) -> Difference:
     delta = base.adapter[layer]
     source = site.source.const_value if site.source is not None else None
@@ -68,7 +73,8 @@ def _check_float_weight(
         raise KronqError("a merged weight was not written", layer=layer)
     # Of a fused weight only this layer's outputs: the others have a ΔW of their own.
     part = stored_range(site, delta)
-    expected, written = merged_weight(source, delta, site)[0][part], read_float64(stored)[part]
+    total, _ = merged_weight(source, delta, site, keep_zeros=keep_zeros)
+    expected, written = total[part], read_float64(stored)[part]
     # Rounding may cost half a unit in the last place of the largest weight.
     tolerance = float(ml_dtypes.finfo(stored.dtype.numpy()).eps)
     difference = measure_difference(written, expected, tolerance, layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.verify.check_branches import check_branches
 from kronq.onnx.verify.check_slots import check_slots
 from kronq.onnx.verify.check_weights import check_weights
+from kronq.onnx.verify.check_zeros import check_zeros
 from kronq.onnx.verify.whole_model import ModelRuns, check_onnx, check_whole_model
 from kronq.onnx.written_form import WrittenForm
 
@@ -47,11 +49,12 @@ def verify_export(
         KronqError: A check failed.
     """
     progress("checking every layer")
-    given = None
+    given = zeros = None
     if isinstance(form, Branch):
         layers = check_branches(folder, base, written.branches)
     elif isinstance(form, Merged):
-        layers = check_weights(base, folder, written.weights)
+        layers = check_weights(base, folder, written.weights, keep_zeros=form.keep_zeros)
+        zeros = check_zeros(base, folder, written.weights) if form.keep_zeros else None
     else:
         spec = SlotSpec.read(folder)
         given = slot_inputs(base.adapter, spec)
@@ -62,6 +65,8 @@ def verify_export(
     if base.nbytes <= LARGEST_RUN:
         progress("checking the whole model")
         runs = _run_models(base, folder, reference, given)
+        if isinstance(form, Merged) and form.keep_zeros and reference is None:
+            runs = replace(runs, skipped="no other form keeps the zeros")
     lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
     return Verification(
         layers=layers,
@@ -71,6 +76,7 @@ def verify_export(
         effect=runs.effect,
         delta_lost=lost,
         checker=checker,
+        zeros=zeros,
     )
 
 
@@ -96,6 +102,8 @@ def _run_models(
 
 def _reference_form(form: Form, base: MatchedBase) -> FormName | None:
     """Returns the form to compare with; None where merging into codes would round ΔW."""
+    if isinstance(form, Merged) and form.keep_zeros:
+        return None
     if base.quantized:
         return "branch" if form.name == "slots" else None
     return "branch" if isinstance(form, Merged) else "merged"
