@@ -75,18 +75,26 @@ def coordinate_descent(
     """
     values = codes * scale
     low, high = limits
+    inverse_scale = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    layers, channels, length = codes.shape
+    # Each step writes into the same memory: new arrays of this size cost as much as the sums.
+    residual, part = (np.empty((layers, 1, length), dtype=np.float32) for _ in range(2))
     for _ in range(sweeps):
-        clipped = np.zeros(len(codes), dtype=np.int64)
-        for k in range(gram.shape[1]):
-            diagonal = gram[:, k, k, None]
-            residual = cross[:, k] - (gram[:, k, None] @ values)[:, 0] + diagonal * values[:, k]
-            inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+        clipped = np.zeros(layers, dtype=np.int64)
+        for k in range(channels):
             channel = slice(k, k + 1)
-            new = round_unclipped((residual * inverse)[:, None], scale[:, channel])
-            new, beyond = clip_codes(new, (low[:, channel], high[:, channel]))
+            diagonal = gram[:, channel, channel]
+            np.matmul(gram[:, channel], values, out=part)
+            np.subtract(cross[:, channel], part, out=residual)
+            residual += np.multiply(diagonal, values[:, channel], out=part)
+            residual *= np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+            residual *= inverse_scale[:, channel]
+            new, beyond = clip_codes(
+                np.rint(residual, out=residual), (low[:, channel], high[:, channel])
+            )
             clipped += beyond
             codes[:, channel] = new
-            values[:, channel] = new * scale[:, channel]
+            np.multiply(new, scale[:, channel], out=values[:, channel])
     return codes, clipped
 
 
