@@ -23,6 +23,16 @@ from kronq.onnx.slots.slot_spec import SPEC, SlotSpec  # noqa: E402
 from tests.onnx import bases  # noqa: E402
 from tests.onnx.images import layers  # noqa: E402
 
+QUICK = ("plain", "groups")
+CASES = [
+    pytest.param(
+        geometry,
+        family,
+        marks=[pytest.mark.slow] if " " in family and geometry not in QUICK else [],
+    )
+    for geometry in layers.GEOMETRIES
+    for family in layers.FAMILIES
+]
 EXACT = 3e-6
 """Of max |found − wanted| ÷ max |wanted|."""
 
@@ -43,8 +53,7 @@ def apart(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("form", ["branch", "merged", "slots"])
-@pytest.mark.parametrize("family", layers.FAMILIES)
-@pytest.mark.parametrize("geometry", layers.GEOMETRIES)
+@pytest.mark.parametrize(("geometry", "family"), CASES)
 def test_outputs_are_those_of_lycoris(
     tmp_path: Path, geometry: str, family: str, form: str
 ) -> None:

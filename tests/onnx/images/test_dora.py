@@ -28,7 +28,7 @@ GEOMETRIES = {
 
 @pytest.mark.parametrize("form", ["branch", "merged"])
 @pytest.mark.parametrize("on_output", [True, False])
-@pytest.mark.parametrize("family", ["lokr", "locon"])
+@pytest.mark.parametrize("family", ["lokr", pytest.param("locon", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_convolutions_beside_lycoris(
     tmp_path: Path, geometry: str, family: str, on_output: bool, form: str

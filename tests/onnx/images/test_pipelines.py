@@ -81,7 +81,9 @@ def train(
     return file, own.run()
 
 
-@pytest.mark.parametrize("form", ["branch", "merged", "slots"])
+@pytest.mark.parametrize(
+    "form", ["branch", *(pytest.param(f, marks=pytest.mark.slow) for f in ("merged", "slots"))]
+)
 @pytest.mark.parametrize("algorithm", ["lokr", pytest.param("locon", marks=pytest.mark.slow)])
 def test_the_picture_is_that_of_diffusers(
     tmp_path: Path, pipeline: pipelines.Pipeline, base: Path, algorithm: str, form: str
