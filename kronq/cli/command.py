@@ -55,7 +55,8 @@ class Command(click.Command):
             if getattr(parameter, "rare", False) and not ctx.meta.get(_HELP_ALL):
                 left_out += 1
                 continue
-            group = OUTPUT if parameter.name == "help" else getattr(parameter, "group", _OTHER)
+            is_help = "--help" in parameter.opts
+            group = OUTPUT if is_help else getattr(parameter, "group", _OTHER)
             groups.setdefault(group, []).append(record)
         for group in sorted(groups, key=(_OTHER, OUTPUT).__contains__):
             with formatter.section(group):

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from kronq.report.report import Report
 
 SIZE = "Size"
-MANY = "Many adapters"
 METHOD = "Method"
 _METHOD_OPTIONS = (
     "method",
@@ -115,14 +114,6 @@ class Outputs:
     short_help="Quantize a trained adapter and pack it into one file.",
 )
 @click.argument("adapter")
-@option("--each", is_flag=True, group=MANY, help="Each adapter of a folder, into the folder -o.")
-@option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    group=MANY,
-    help="Processes of --each.  [default: one a core]",
-)
 @option(
     "--bits",
     type=int,
@@ -186,6 +177,15 @@ class Outputs:
 @option("--seed", type=int, group=METHOD, rare=True, help="tuned: order of examples.  [default: 0]")
 @calibration_options
 @option("-o", "--output", metavar="FILE", group=OUTPUT, help="Packed file, .safetensors.")
+@option("--each", is_flag=True, group=OUTPUT, help="Each adapter of a folder, into the folder -o.")
+@option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group=OUTPUT,
+    rare=True,
+    help="Processes of --each.  [default: one a core]",
+)
 @option("--report", metavar="FILE.json", group=OUTPUT, help="Write the report.")
 @option("--html", metavar="FILE.html", group=OUTPUT, help="Write the report as a page.")
 @option("--dry-run", is_flag=True, group=OUTPUT, help="Report, and write nothing.")
