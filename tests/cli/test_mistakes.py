@@ -64,7 +64,7 @@ def test_a_pointer_of_git_lfs_in_a_folder(kronq: Kronq, trained: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"lora_bias": True}],
+    [{"layer_replication": [[0, 1]]}, {"alora_invocation_tokens": [1]}, {"lora_bias": True}],
 )
 def test_kinds_of_adapters_that_are_not_read_say_the_way_out(
     kronq: Kronq, trained: Path, settings: dict[str, object]
