@@ -126,7 +126,9 @@ def open_base(folder: Path) -> BaseWeights:
     for place in places:  # variants, such as diffusion_pytorch_model.fp16.safetensors
         if variants := sorted(place.glob("*.safetensors")):
             tensors = {name: file for file in variants for name in open_tensors(file).entries}
-            return BaseWeights(place, tensors)
+            found = BaseWeights(place, tensors)
+            if found.layers:  # packed adapters have none
+                return found
     raise NotFoundError(
         "no weights of a base",
         path=folder,

@@ -53,8 +53,9 @@ NOWHERE = {
     "run": ["nowhere", "--prompt", "a"],
     "score": ["nowhere", "--base", "nowhere", "--tasks", "nowhere"],
     "base": ["nowhere", "-o", "out"],
+    "basis": ["nowhere", "-o", "out.safetensors"],
 }
-"""Arguments of verbs that take more than one path, which is not there."""
+"""Arguments of verbs that need more than one; no path is there."""
 
 
 @pytest.mark.parametrize("verb", VERBS)
