@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +19,7 @@ from kronq.cli.command import OUTPUT, Command, option, verbosity
 from kronq.cli.limit_checks import error_above, loss_above
 from kronq.cli.method_choice import MethodChoice, choose_method
 from kronq.cli.quantize_each import quantize_each
+from kronq.cli.quantize_outputs import Outputs
 from kronq.cli.stopping import telling
 from kronq.cli.task_search import (
     read_task_options,
@@ -29,11 +28,10 @@ from kronq.cli.task_search import (
 )
 from kronq.errors import KronqError
 from kronq.io.extras import require
-from kronq.io.files import check_apart, check_output, write_file
+from kronq.io.files import write_file
 from kronq.model.frozen_bases import LORA_XS
 from kronq.quantization.config_names import CONFIGS
 from kronq.quantization.configs import Tuned
-from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.units import parse_share, parse_size
 
 if TYPE_CHECKING:
@@ -68,43 +66,6 @@ Examples:
   kronq quantize my-lokr/ -o c.safetensors --base base/ --tasks dev.jsonl \\
       --max-loss-increase 1%
 """
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Files that the command writes; None for those that it does not."""
-
-    adapter: str | None
-    report: str | None
-    page: str | None
-    force: bool
-
-    @property
-    def given(self) -> dict[str, str]:
-        """Option → file."""
-        paths = {"-o": self.adapter, "--report": self.report, "--html": self.page}
-        return {option: path for option, path in paths.items() if path is not None}
-
-    def check_names(self) -> None:
-        """Refuses names that do not suit their contents, and one name for two files."""
-        from kronq.packed.writer import check_packed_name
-        from kronq.report.html import check_page_name
-
-        if self.adapter is not None:
-            check_packed_name(self.adapter)
-        if self.page is not None:
-            check_page_name(self.page)
-        options: dict[Path, str] = {}
-        for name, path in self.given.items():
-            other = options.setdefault(Path(path).resolve(), name)
-            if other != name:
-                raise KronqError(f"{other} and {name} are the same file", path=path)
-
-    def check_free(self, source: str) -> None:
-        """Refuses outputs that exist, or that are the source."""
-        for path in self.given.values():
-            check_apart(path, *(Path(source) / part for part in ("", CONFIG, WEIGHTS)))
-            check_output(path, force=self.force)
 
 
 @click.command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # numpy's bfloat16
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, StrPath
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.writers.forms import DTYPES
 
 
@@ -53,6 +55,23 @@ class Contents:
     def parameters(self) -> int:
         """Number of values, α not counted."""
         return sum(array.size for array in self.tensors.values() if array.ndim > 1)
+
+
+@dataclass(frozen=True, eq=False)
+class FileContents(Contents):
+    """Contents of one safetensors file.
+
+    Attributes:
+        metadata: Of the file.
+    """
+
+    metadata: dict[str, str]
+
+
+def write_file(contents: FileContents, work: Path) -> None:
+    """Writes a form that is one safetensors file."""
+    with work.open("wb") as file:
+        file.writelines(tensor_bytes(contents.tensors, contents.metadata))
 
 
 def cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:

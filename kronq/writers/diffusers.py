@@ -7,7 +7,7 @@ Flux 2 and Z-Image load LoKr too (diffusers 0.42), and get the adapter's own fac
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from kronq.errors import KronqError, MismatchError, UnsupportedError, listing
 from kronq.io.json_file import read_json
-from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float
 from kronq.model.plain import refuse_carried, refuse_magnitudes
 from kronq.readers.known_paths import known_layer
 from kronq.readers.peft_names import PREFIX
-from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.contents import FileContents, Request, cast, write_file
 from kronq.writers.diffusers_metadata import diffusers_metadata
 from kronq.writers.lora_factors import lora_layers
 from kronq.writers.module_paths import find_base, refuse_flat_names
@@ -45,18 +44,10 @@ _LOKR = re.compile(
 _LOKR_MODELS = ("Flux2Transformer2DModel", "ZImageTransformer2DModel")
 
 
-@dataclass(frozen=True, eq=False)
-class DiffusersFile(Contents):
-    """Contents of the file.
-
-    Attributes:
-        metadata: Of the safetensors file.
-    """
-
-    metadata: dict[str, str]
+write = write_file
 
 
-def build(adapter: Adapter, request: Request) -> DiffusersFile:
+def build(adapter: Adapter, request: Request) -> FileContents:
     """Builds the file of ``--to diffusers``.
 
     Raises:
@@ -76,13 +67,7 @@ def build(adapter: Adapter, request: Request) -> DiffusersFile:
     return _lora_file(adapter, request)
 
 
-def write(contents: DiffusersFile, work: Path) -> None:
-    """Writes the file."""
-    with work.open("wb") as file:
-        file.writelines(tensor_bytes(contents.tensors, contents.metadata))
-
-
-def _lora_file(adapter: Adapter, request: Request) -> DiffusersFile:
+def _lora_file(adapter: Adapter, request: Request) -> FileContents:
     layers = lora_layers(adapter)
     ranks = {name: layer.rank for name, layer in layers.items()}
     tensors: dict[str, NDArray[Any]] = {}
@@ -97,15 +82,15 @@ def _lora_file(adapter: Adapter, request: Request) -> DiffusersFile:
         ({**ranks_and_alphas("lora_alpha", each, each), "target_modules": [*each]}, f"{part}.")
         for part, each in parts.items()
     ]
-    return DiffusersFile("lora", ranks, tensors, diffusers_metadata(*settings))
+    return FileContents("lora", ranks, tensors, diffusers_metadata(*settings))
 
 
-def _lokr_file(adapter: Adapter, request: Request) -> DiffusersFile:
+def _lokr_file(adapter: Adapter, request: Request) -> FileContents:
     folded = {name: _fold_scale(delta) for name, delta in adapter.items()}
     folder = to_peft(replace(adapter, layers=folded), dtype=request.dtype)
     tensors = {f"transformer.{n.removeprefix(PREFIX)}": t for n, t in folder.tensors.items()}
     metadata = diffusers_metadata((folder.config, "transformer."))
-    return DiffusersFile("kron", folder.ranks, tensors, metadata)
+    return FileContents("kron", folder.ranks, tensors, metadata)
 
 
 def _fold_scale(delta: Delta) -> Delta:

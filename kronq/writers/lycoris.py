@@ -6,7 +6,7 @@ factors and its α, which every reader divides by the rank.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import UnsupportedError, listing
-from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
 from kronq.writers.balance import balance_quantized
-from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.contents import FileContents, Request, cast, write_file
 from kronq.writers.lokr_factors import factor_tensors, keeps_product, second_sides, second_tensors
 from kronq.writers.lora_factors import LoraLayer, lora_layers
 from kronq.writers.source_keys import source_keys
@@ -27,18 +26,10 @@ from kronq.writers.source_keys import source_keys
 _FRONTS = {"lycoris": "lycoris_", "kohya-lora": "lora_unet_"}
 
 
-@dataclass(frozen=True, eq=False)
-class LycorisFile(Contents):
-    """Contents of the file.
-
-    Attributes:
-        metadata: Of the safetensors file.
-    """
-
-    metadata: dict[str, str]
+write = write_file
 
 
-def build(adapter: Adapter, request: Request) -> LycorisFile:
+def build(adapter: Adapter, request: Request) -> FileContents:
     """Builds the file of ``--to lycoris`` or ``--to kohya-lora``.
 
     Raises:
@@ -62,13 +53,7 @@ def build(adapter: Adapter, request: Request) -> LycorisFile:
             tensors[f"{key}.dora_scale"] = _dora_scale(delta)
     tensors |= adapter.carried
     family = "kron" if len(loras) < len(adapter) else "lora"
-    return LycorisFile(family, ranks, tensors, _metadata(adapter))
-
-
-def write(contents: LycorisFile, work: Path) -> None:
-    """Writes the file."""
-    with work.open("wb") as file:
-        file.writelines(tensor_bytes(contents.tensors, contents.metadata))
+    return FileContents(family, ranks, tensors, _metadata(adapter))
 
 
 def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:

@@ -210,8 +210,6 @@ def test_pefts_unet(tmp_path: Path, config: Any) -> None:
     config.target_modules = [
         name for name, m in base.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
     ]
-    if config.peft_type.value == "LOHA":
-        pytest.importorskip("kronq.readers.peft_tuners.loha")
     model = save_peft(config, tmp_path, base=base)
     saved = tmp_path / "adapter_config.json"
     settings = json.loads(saved.read_text())
