@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from kronq.errors import MissingDependencyError
-from kronq.io.cache import cache_folder, digest_files, make_private
+from kronq.io.cache import cache_folder, check_private, digest_files, make_private
 from kronq.io.unfinished import scratch_folder
 
 PAGE = Path(__file__).parent / "page"
@@ -30,11 +30,12 @@ def find_packages(*, install: bool = False) -> Path:
 
     Raises:
         MissingDependencyError: They are not there, and may not or cannot be installed.
+        UnsupportedError: Others can write the folder or a file of it.
     """
     folder = cache_folder("web") / digest_files([PAGE / name for name in _LOCK])
     modules = folder / "node_modules"
     if modules.is_dir():
-        return modules
+        return _checked(modules)
     if not install:
         raise MissingDependencyError(
             "the page needs onnxruntime-web, which is not in kronq's cache",
@@ -44,13 +45,23 @@ def find_packages(*, install: bool = False) -> Path:
     make_private(folder.parent)
     with scratch_folder("install", folder.parent) as scratch:
         work = scratch / folder.name
-        work.mkdir()
+        work.mkdir(mode=0o700)
         _install(work)
         try:
             work.rename(folder)
         except OSError:
             if not modules.is_dir():
                 raise
+    return _checked(modules)
+
+
+def _checked(modules: Path) -> Path:
+    """Refuses packages that somebody other than the user could have written: pages run them."""
+    folders = {modules.parent.parent, modules.parent, modules}
+    for file in _used_files(modules):
+        inner = len(file.relative_to(modules).parents) - 1
+        folders |= {file, *file.parents[:inner]}
+    check_private(*sorted(folders))
     return modules
 
 
@@ -68,6 +79,7 @@ def _install(folder: Path) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "NO_UPDATE_NOTIFIER": "1"},
+        umask=0o077,
     )
     if done.returncode:
         raise MissingDependencyError(
@@ -78,8 +90,11 @@ def _install(folder: Path) -> None:
 
 def copy_packages(modules: Path, target: Path) -> None:
     """Copies the files that the page loads, of 100 MB the 15 that a browser needs."""
-    for pattern in _USED:
-        for file in sorted(modules.glob(pattern)):
-            copy = target / file.relative_to(modules)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+    for file in _used_files(modules):
+        copy = target / file.relative_to(modules)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+
+
+def _used_files(modules: Path) -> list[Path]:
+    return [file for pattern in _USED for file in sorted(modules.glob(pattern))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import urllib.request
 from pathlib import Path
@@ -75,6 +76,53 @@ def test_without_the_packages_it_says_how_to_get_them(
     done = kronq("web", app, "--adapter", packed)
     assert done.code == 2
     assert "--install lets npm fetch it once" in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a profile's folders are the user's own")
+@pytest.mark.parametrize(
+    "place",
+    [
+        "..",
+        ".",
+        "node_modules",
+        "node_modules/flatbuffers",
+        "node_modules/flatbuffers/mjs",
+        "node_modules/flatbuffers/mjs/flatbuffers.js",
+    ],
+)
+def test_packages_that_others_can_write_are_refused(
+    installed, app, packed, tmp_path, kronq, place
+) -> None:
+    site = tmp_path / "site"
+    entry = next((tmp_path / "cache/web").iterdir())
+    open_place = entry / place
+    open_place.chmod(0o777)
+    done = kronq("web", app, "--adapter", packed, "-o", site)
+    assert done.code == 2
+    assert "others can write this part of the cache" in done.err
+    assert str(open_place.resolve()) in done.err
+    assert not site.exists()
+    open_place.chmod(0o700)
+    assert kronq("web", app, "--adapter", packed, "-o", site).code == 0
+
+
+def test_installed_packages_are_the_users_own(tmp_path, monkeypatch) -> None:
+    """Whatever the umask of the user is."""
+    monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
+    npm = tmp_path / "npm"
+    npm.write_text(
+        "#!/bin/sh\nmkdir -p node_modules/flatbuffers/mjs\n"
+        "echo > node_modules/flatbuffers/mjs/flatbuffers.js\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setattr(packages.shutil, "which", lambda _name: str(npm))
+    old = os.umask(0)
+    try:
+        modules = packages.find_packages(install=True)
+    finally:
+        os.umask(old)
+    assert packages.find_packages() == modules
+    assert modules.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_pages_are_served_to_this_machine_with_the_headers_for_threads(tmp_path) -> None:
