@@ -7,14 +7,13 @@ All lanes are walked side by side, position by position, under the adaptive tabl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kronq.errors import FormatError, MissingDependencyError
-from kronq.trellis.context_counts import ContextCounts
+from kronq.errors import FormatError
+from kronq.trellis.coding_context import BlockCoder, Context, contexts_of, import_constriction
+from kronq.trellis.lane_order import LaneOrder
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, codes_from_levels, levels_from_codes
 from kronq.trellis.stream_layout import LANE, Run, split_lanes
@@ -27,52 +26,6 @@ _SHORTEST_BLOCK = 16
 _ESCAPE_BITS = 20
 LARGEST_CONTEXT_CLASS = 100
 """The highest class that a writer tries: levels near 2^25, which fit into 32 bits all the same."""
-
-BlockCoder = Callable[[Any, int, I32], I32]
-"""Codes some codes with one table: (model, largest symbol, codes) → codes."""
-
-
-class _Context:
-    """Counts of one context, and the model made of them.
-
-    Args:
-        context_class: See ``ContextCounts``.
-        odd: Parity of the trellis state.
-    """
-
-    def __init__(self, context_class: int, odd: int) -> None:
-        self._counts = ContextCounts.prior(context_class, odd)
-        self._uncounted: list[I32] = []
-        self._model: Any = None
-
-    @property
-    def largest(self) -> int:
-        """The largest magnitude with a symbol of its own."""
-        return self._counts.largest
-
-    @property
-    def model(self) -> Any:
-        """Constriction's model of the counts so far."""
-        if self._model is None:
-            categorical = _constriction().stream.model.Categorical
-            self._model = categorical(self._counts.frequencies(), perfect=False)
-        return self._model
-
-    def count(self, codes: I32) -> None:
-        """Notes codes, which are counted at the next ``renew``."""
-        self._uncounted.append(codes)
-
-    def code(self, code_block: BlockCoder, codes: I32) -> I32:
-        coded = code_block(self.model, self.largest, codes)
-        self.count(coded)
-        return coded
-
-    def renew(self) -> None:
-        """Counts what was coded since the last time; the next block has a new model."""
-        if self._uncounted:
-            self._counts.add(np.concatenate(self._uncounted))
-            self._uncounted.clear()
-            self._model = None
 
 
 def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I32]) -> bytes:
@@ -87,7 +40,7 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
         ValueError: They are no such path.
         FormatError: A code is too large for an escape.
     """
-    encoder = _constriction().stream.queue.RangeEncoder()
+    encoder = import_constriction().stream.queue.RangeEncoder()
 
     def encode_block(model: Any, largest: int, codes: I32) -> I32:
         shifted = np.minimum(np.maximum(codes, -largest), largest) + largest
@@ -111,7 +64,7 @@ def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> N
     Raises:
         ValueError: The levels are no path through the trellis.
     """
-    ordered = _contexts(runs)
+    ordered = contexts_of(runs)
     # A copy by positions: what follows reads one position of all lanes at a time.
     wanted = np.ascontiguousarray(np.concatenate([split_lanes(x) for x in levels]).T)
     codes = codes_from_levels(wanted)
@@ -159,7 +112,7 @@ def decode_runs(
     if len(data) % 4:
         raise ValueError("a stream of codes is whole 32-bit words")
     words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
-    decoder = _constriction().stream.queue.RangeDecoder(words)
+    decoder = import_constriction().stream.queue.RangeDecoder(words)
 
     def decode_block(model: Any, largest: int, codes: I32) -> I32:
         shifted: I32 = decoder.decode(model, len(codes))
@@ -182,7 +135,7 @@ def decode_runs(
 
 def _code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
     """Codes a list of numbers in blocks, each half as long as the list before it."""
-    context = _Context(_NUMBER_CLASS, 0)
+    context = Context(_NUMBER_CLASS, 0)
     blocks: list[I32] = [np.zeros(0, dtype=np.int32)]
     start, size = 0, _SHORTEST_BLOCK
     while start < len(numbers):
@@ -201,7 +154,7 @@ def _decode_lanes(runs: Sequence[Run], decode_block: BlockCoder) -> list[I32]:
     """
     if not runs:
         return []
-    ordered = _contexts(runs)
+    ordered = contexts_of(runs)
     order = LaneOrder.create(runs)
     levels = np.zeros((LANE, len(order.lane_lengths)), dtype=np.int32)
     state = np.zeros(len(order.lane_lengths), dtype=np.int8)
@@ -222,51 +175,9 @@ def _decode_lanes(runs: Sequence[Run], decode_block: BlockCoder) -> list[I32]:
     return np.split(levels.T, np.cumsum(order.lane_counts)[:-1])
 
 
-def _contexts(runs: Sequence[Run]) -> list[_Context]:
-    """Returns every run's context of even states and that of odd ones; runs may share them."""
-    contexts = {
-        (r.context_class, odd): _Context(r.context_class, odd) for r in runs for odd in (0, 1)
-    }
-    return [contexts[run.context_class, odd] for run in runs for odd in (0, 1)]
-
-
-@dataclass(frozen=True, eq=False)
-class LaneOrder:
-    """Order of lanes at each position: run by run, of each those in even states first.
-
-    Attributes:
-        lane_counts: Lanes of each run.
-        lane_lengths: Levels of each lane.
-        ranks: Twice the index of each lane's run.
-    """
-
-    lane_counts: list[int]
-    lane_lengths: I32
-    ranks: NDArray[np.uint16]
-
-    @classmethod
-    def create(cls, runs: Sequence[Run]) -> LaneOrder:
-        lengths = [run.lane_lengths for run in runs]
-        counts = [len(each) for each in lengths]
-        ranks = np.repeat(2 * np.arange(len(runs), dtype=np.uint16), counts)
-        return cls(counts, np.concatenate(lengths), ranks)
-
-    def at(self, position: int, odd: NDArray[np.int8]) -> tuple[NDArray[np.intp], list[int]]:
-        """Returns the lanes that reach a position, in order, and how many are in each context.
-
-        Args:
-            position: In every lane.
-            odd: Parity of each lane's state.
-        """
-        lanes = np.flatnonzero(self.lane_lengths > position)
-        rank = self.ranks[lanes] + odd[lanes].astype(np.uint16)
-        sizes: list[int] = np.bincount(rank).tolist()
-        return lanes[np.argsort(rank, kind="stable")], sizes
-
-
 def _encode_escape(encoder: Any, rest: int) -> None:
     """Encodes the excess over the largest symbol: the bit length of rest + 1, then its bits."""
-    uniform = _constriction().stream.model.Uniform
+    uniform = import_constriction().stream.model.Uniform
     length = (rest + 1).bit_length() - 1
     if length >= _ESCAPE_BITS:
         raise out_of_range()
@@ -276,7 +187,7 @@ def _encode_escape(encoder: Any, rest: int) -> None:
 
 
 def _decode_escape(decoder: Any) -> int:
-    uniform = _constriction().stream.model.Uniform
+    uniform = import_constriction().stream.model.Uniform
     length = int(decoder.decode(uniform(_ESCAPE_BITS)))
     return (1 << length) + (int(decoder.decode(uniform(1 << length))) if length else 0) - 1
 
@@ -286,13 +197,3 @@ def out_of_range() -> FormatError:
         "a layer is too large beside the others for compact codes of one step",
         hint="quantize to native codes, or with fewer bits",
     )
-
-
-def _constriction() -> Any:
-    try:
-        import constriction
-    except ImportError:
-        raise MissingDependencyError(
-            "compact codes need the package constriction", hint="pip install constriction"
-        ) from None
-    return constriction
