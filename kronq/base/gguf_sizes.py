@@ -1,10 +1,11 @@
-"""Sizes that a GGUF file claims, checked against its tensors before a model of them is made."""
+"""What a GGUF file claims, checked before a model is made of it: sizes against its tensors."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from kronq.base.gguf_architectures import check_architecture
 from kronq.errors import FormatError, KronqError
 from kronq.io.gguf_file import open_gguf
 
@@ -23,10 +24,12 @@ def check_gguf(path: Path) -> None:
 
     Raises:
         FormatError: A setting is larger than any tensor, or the file is damaged.
-        UnsupportedError: A tensor is of a type that the gguf package cannot read.
+        UnsupportedError: Its architecture is none that becomes a base, or a tensor is of a type
+            that the gguf package cannot read.
     """
     try:
         reader = open_gguf(path)
+        check_architecture(reader.fields, path)
         blocks = {int(match[1]) for t in reader.tensors if (match := _BLOCK.match(t.name))}
         sizes = [int(size) for tensor in reader.tensors for size in tensor.shape]
         claims = {
