@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kronq.errors import ArgumentError, check_type
+from kronq.errors import ArgumentError, check_type, listing
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.flat_names import strip_prefix
@@ -39,8 +39,10 @@ def take_part(adapter: Adapter, expression: str) -> Adapter:
         raise ArgumentError(
             "no layer has such a name",
             path=adapter.origin.path,
-            found=expression,
-            expected=f"a part of {', '.join(compress_names([*adapter]))}",
+            found=f'"{expression}"',
+            expected="a regular expression that is found in some of "
+            f"{listing(compress_names([*adapter])).short}",
+            hint="kronq inspect shows the layers",
         )
     keys = {name: key for name, key in adapter.origin.keys.items() if name in layers}
     carried = _carried_part(adapter, layers, matcher, expression)

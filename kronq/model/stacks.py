@@ -93,8 +93,9 @@ class LayerStack:
         return self.shape == self.first.full_shape
 
     def nbytes(self, layers: LayerIndex = ALL) -> int:
-        """Returns the bytes of the matrices of selected layers, when packed."""
-        return sum(stack.nbytes(layers) for stack in (*self.a, *self.b))
+        """Returns the bytes of selected layers, those of the magnitude included, when packed."""
+        magnitude = () if self.magnitude is None else (self.magnitude,)
+        return sum(stack.nbytes(layers) for stack in (*self.a, *self.b, *magnitude))
 
     def delta(self, layer: int) -> Delta:
         """Returns one layer."""

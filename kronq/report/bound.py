@@ -68,14 +68,17 @@ class GaussianBound:
         energy: ‖ΔW‖² [layers], above 0.
         a: The layers' A, relative to its norm; without components where A = 1, which is free.
         b: The layers' B.
+        bits_as_trained: Bits of DoRA's magnitudes and of carried tensors, which any file has.
     """
 
     energy: F64
     a: FactorBound
     b: FactorBound
+    bits_as_trained: float = 0.0
 
     def snr_db(self, bits: float) -> float:
         """Returns the largest SNR of ΔW, in dB, that ``bits`` bits allow."""
+        bits -= self.bits_as_trained
         if bits <= 0 or not self.energy.size:
             return 0.0
         point = self._search(lambda point: point.bits > bits)
@@ -83,14 +86,18 @@ class GaussianBound:
         return _DB * (math.log(self.energy.sum()) - math.log(loss) - point.log_theta)
 
     def bits(self, relative_error: float) -> float:
-        """Returns the fewest bits that allow a relative error of ΔW; 0 for 1 or more, inf for 0."""
+        """Returns the fewest bits that allow a relative error of ΔW; inf for 0.
+
+        For 1 or more they are ``bits_as_trained``.
+        """
         if relative_error >= 1 or not self.energy.size:
-            return 0.0
+            return self.bits_as_trained
         if relative_error <= 0:
             return math.inf
         target = math.log(self.energy.sum()) + 2 * math.log(relative_error)
         point = self._search(lambda point: math.log(point.loss) + point.log_theta < target)
-        return point.bits + (point.loss - math.exp(target - point.log_theta)) / NATS
+        bits = point.bits + (point.loss - math.exp(target - point.log_theta)) / NATS
+        return bits + self.bits_as_trained
 
     def _search(self, low: Callable[[_Point], bool]) -> _Point:
         """Finds the point with the largest θ for which ``low`` holds, by bisection."""
@@ -176,7 +183,13 @@ def gaussian_bound(adapter: Adapter) -> GaussianBound:
         norms[norms > 0],
         FactorBound.create([a for _, (a, _) in layers], [d.a.shape for d, _ in layers]),
         FactorBound.create([b for _, (_, b) in layers], [_used(d) for d, _ in layers]),
+        bits_as_trained=8.0 * _bytes_as_trained(adapter),
     )
+
+
+def _bytes_as_trained(adapter: Adapter) -> int:
+    magnitudes = [d.magnitude.nbytes for d in adapter.values() if d.magnitude is not None]
+    return sum(magnitudes) + sum(array.nbytes for array in adapter.carried.values())
 
 
 def _used(delta: Delta) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from kronq.model.activation_norms import projected_activation_norms
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.delta import Delta
 from kronq.model.matrix import Float
+from kronq.model.other_parts import other_parts
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.model.shared_bases import share_bases
 from kronq.model.spectral_norm import spectral_norm
@@ -87,6 +88,7 @@ def measure(
         family=reference.family,
         base_model=reference.origin.base_model,
         calibration=_calibration_data(second_moments),
+        other_parts=other_parts(quantized),
         total=total,
         layers=[_layer_statistics(name, reference, quantized, s) for name, s in layers.items()],
         histograms=_histograms(layer.codes for layer in layers.values()),

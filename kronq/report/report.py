@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from kronq.model.other_parts import OtherParts
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.report_view import report_line, report_view
 from kronq.report.display.table_view import TableView
@@ -44,6 +45,9 @@ class Report(Displayed):
     refit: str | None = None
     calibration: CalibrationData | None = Field(
         default=None, description="Null where nothing was calibrated."
+    )
+    other_parts: OtherParts | None = Field(
+        default=None, description="What is stored as trained beside the factors."
     )
     total: TotalStatistics
     layers: list[LayerStatistics]

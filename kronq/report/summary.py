@@ -13,6 +13,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.frozen_bases import LORA_XS
 from kronq.model.layer_names import describe_names, name_template, natural_key
+from kronq.model.other_parts import OtherParts, other_parts
 from kronq.model.stacks import LayerStack, SeparateMatrices
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.summary_view import summary_line, summary_view
@@ -26,7 +27,13 @@ class GroupSummary(BaseModel):
 
     layers: str = Field(description="Their names as one template.")
     count: int
-    shape: tuple[int, int] = Field(description="ΔW: [d_out, d_in].")
+    shape: tuple[int, int] = Field(
+        description="ΔW: [d_out, d_in]; of a convolution [d_out, d_in · positions in the kernel]."
+    )
+    kernel: list[int] = Field(description="Sizes of a convolution's kernel; empty if linear.")
+    magnitude: tuple[int, int] | None = Field(
+        description="DoRA's magnitude: [d_out, 1] or [1, d_in]; null without."
+    )
     a: tuple[int, int] | None = Field(description="A: [a_out, a_in]; null for a plain LoRA.")
     b: tuple[int, int] = Field(description="B: [b_out, b_in].")
     rank: int
@@ -56,6 +63,7 @@ class Summary(Displayed):
     bytes: int = Field(description="The file on disk, header included.")
     bits_per_parameter: float
     recipe: dict[str, Any] | None = Field(description="How it was quantized; null if it was not.")
+    other_parts: OtherParts
     groups: list[GroupSummary]
 
     def view(self) -> TableView:
@@ -81,6 +89,7 @@ def summarize(adapter: Adapter) -> Summary:
         bytes=size,
         bits_per_parameter=8 * size / adapter.parameters,
         recipe=asdict(adapter.recipe) if adapter.recipe else None,
+        other_parts=other_parts(adapter),
         groups=_groups(adapter),
     )
 
@@ -111,7 +120,14 @@ def _kinds(stack: LayerStack) -> list[object]:
     """Returns the shapes and dtypes of each layer, or once if all have the same."""
     together = not any(isinstance(each, SeparateMatrices) for each in (*stack.a, *stack.b))
     deltas = [stack.first] if together else map(stack.delta, range(len(stack.names)))
-    return [(d.shape, *((m.shape, m.dtype) for m in d.matrices)) for d in deltas]
+    return [
+        (d.shape, d.kernel, _magnitude(d), *((m.shape, m.dtype) for m in d.matrices))
+        for d in deltas
+    ]
+
+
+def _magnitude(delta: Delta) -> tuple[int, int] | None:
+    return None if delta.magnitude is None else delta.magnitude.shape
 
 
 def _core_shape(adapter: Adapter, layer: str) -> tuple[int, int] | None:
@@ -133,6 +149,8 @@ def _group(
         layers=describe_names(names),
         count=len(names),
         shape=_core_shape(adapter, names[0]) or first.shape,
+        kernel=[*first.kernel],
+        magnitude=_magnitude(first),
         a=None if first.a is ONE else first.a.shape,
         b=first.b.shape,
         rank=first.rank,

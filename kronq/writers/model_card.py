@@ -10,6 +10,7 @@ from typing import Literal
 
 from kronq.errors import check_choice, check_type, printable
 from kronq.model.adapter import Adapter, Recipe, TaskCheck
+from kronq.model.other_parts import other_parts
 
 CARD = "README.md"
 Library = Literal["peft", "kronq"]
@@ -52,6 +53,7 @@ def model_card(
         _header(adapter, family or adapter.family, library, base, license),
         f"# {_plain(title)}",
         _about(adapter, family or adapter.family, base),
+        *_other_parts(adapter),
         *_figures(adapter),
         _usage(title, library, base),
     ]
@@ -83,6 +85,12 @@ def _about(adapter: Adapter, family: str, base: str | None) -> str:
         f"An adapter{of}: {kind}. {len(adapter):,} layers, trained with {rank}, "
         f"{adapter.parameters:,} weights."
     )
+
+
+def _other_parts(adapter: Adapter) -> Iterator[str]:
+    lines = other_parts(adapter).lines()
+    if lines:
+        yield "\n".join(f"- {_plain(line)}" for line in lines)
 
 
 def _figures(adapter: Adapter) -> Iterator[str]:

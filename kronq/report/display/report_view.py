@@ -70,6 +70,7 @@ def report_notes(report: Report) -> list[str]:
     total = report.total
     worst = sort_by_error(report.layers)[:WORST_LAYERS]
     lines = [report.error_note] if report.error_note else []
+    lines += report.other_parts.lines() if report.other_parts else []
     lines.append("worst: " + ", ".join(f"{m.name} {100 * m.relative_error:.2f} %" for m in worst))
     kept = [m.name for m in report.layers if m.kept_float]
     if kept:

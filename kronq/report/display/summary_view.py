@@ -9,12 +9,13 @@ from kronq.report.display.table_view import TableView
 from kronq.report.error_note import error_note
 
 if TYPE_CHECKING:
-    from kronq.report.summary import Summary
+    from kronq.report.summary import GroupSummary, Summary
 
 _COLUMNS = (
-    "layers", "ΔW", "A", "B", "r", "scale", "stored as", "parameters", "bytes", "bit/param"
+    "layers", "ΔW", "kernel", "DoRA", "A", "B", "r", "scale", "stored as", "parameters", "bytes",
+    "bit/param",
 )  # fmt: skip
-_DROPPABLE = ("B", "parameters", "stored as", "A", "ΔW")
+_DROPPABLE = ("B", "parameters", "stored as", "A", "DoRA", "ΔW", "kernel")
 """Columns that a narrow terminal leaves out, in this order."""
 
 
@@ -24,6 +25,8 @@ def summary_view(summary: Summary) -> TableView:
         [
             f"{group.layers} ×{group.count}" if group.count > 1 else group.layers,
             format_shape(group.shape),
+            "×".join(map(str, group.kernel)) or "–",
+            _magnitude(group),
             format_shape(group.a) if group.a else "–",
             format_shape(group.b),
             str(group.rank),
@@ -36,8 +39,20 @@ def summary_view(summary: Summary) -> TableView:
         for group in summary.groups
     ]
     total = [f"{summary.parameters:,}", f"{summary.bytes:,}", f"{summary.bits_per_parameter:.3f}"]
-    rows.append([f"total ×{summary.layers}, file", *[""] * 6, *total])
-    return TableView(_COLUMNS, rows, before=_heading(summary), droppable=_DROPPABLE)
+    rows.append([f"total ×{summary.layers}, file", *[""] * 8, *total])
+    parts = summary.other_parts
+    absent = {
+        name
+        for name, there in (("kernel", parts.convolutions), ("DoRA", parts.magnitudes))
+        if not there
+    }
+    shown = [place for place, name in enumerate(_COLUMNS) if name not in absent]
+    return TableView(
+        [_COLUMNS[place] for place in shown],
+        [[row[place] for place in shown] for row in rows],
+        before=_heading(summary),
+        droppable=_DROPPABLE,
+    )
 
 
 def summary_line(summary: Summary) -> str:
@@ -45,6 +60,13 @@ def summary_line(summary: Summary) -> str:
     parts = [f"{summary.family} adapter ({summary.format})", f"{summary.layers} layers"]
     parts += [f"{summary.parameters:,} parameters", f"{summary.bytes:,} bytes"]
     return f"Summary({', '.join(parts)})"
+
+
+def _magnitude(group: GroupSummary) -> str:
+    """Returns what DoRA's magnitude has a value for."""
+    if group.magnitude is None:
+        return "–"
+    return "outputs" if group.magnitude[1] == 1 else "inputs"
 
 
 def _heading(summary: Summary) -> list[str]:
@@ -68,7 +90,7 @@ def _heading(summary: Summary) -> list[str]:
         recipe = (summary.recipe.get(key) for key in ("method", "refit", "relative_error"))
         if note := error_note(*recipe):
             lines.append(note)
-    return lines
+    return lines + summary.other_parts.lines()
 
 
 def _task_line(task: dict[str, Any]) -> str:

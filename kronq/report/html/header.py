@@ -45,6 +45,7 @@ def header(report: Report, name: str) -> Markup:
         "header",
         tag("h1", name),
         tag("p", lead),
+        [tag("p", line) for line in report.other_parts.lines()] if report.other_parts else None,
         task_panel(report),
         tag("p", report.error_note) if report.error_note else None,
         tag(
