@@ -20,23 +20,24 @@ def refuse_kernels(adapter: Adapter, verb: str) -> None:
     _refuse(adapter, layers, f"{verb} does not take convolutions")
 
 
-def refuse_magnitudes(adapter: Adapter, verb: str) -> None:
-    """Refuses an adapter with DoRA's magnitudes.
+def refuse_magnitudes(adapter: Adapter, verb: str, hint: str | None = None) -> None:
+    """Refuses an adapter with DoRA's magnitudes; the hint says what takes them.
 
     Raises:
         UnsupportedError: Some layers have one; all of them are named.
     """
     layers = [name for name, delta in adapter.items() if delta.magnitude is not None]
-    _refuse(adapter, layers, f"{verb} does not take DoRA's magnitudes")
+    _refuse(adapter, layers, f"{verb} does not take DoRA's magnitudes", hint)
 
 
-def refuse_carried(adapter: Adapter, verb: str) -> None:
-    """Refuses an adapter with trained parts that are no ΔW.
+def refuse_carried(adapter: Adapter, verb: str, hint: str | None = None) -> None:
+    """Refuses an adapter with trained parts that are no ΔW; the hint says what takes them.
 
     Raises:
         UnsupportedError: There are some; all of them are named.
     """
-    _refuse(adapter, [*adapter.carried], f"{verb} does not take trained parts that are no ΔW")
+    message = f"{verb} does not take trained parts that are no ΔW"
+    _refuse(adapter, [*adapter.carried], message, hint)
 
 
 def refuse_cores(adapter: Adapter, verb: str) -> None:
@@ -57,17 +58,17 @@ def refuse_cores(adapter: Adapter, verb: str) -> None:
         )
 
 
-def refuse_all_but_deltas(adapter: Adapter, verb: str) -> None:
-    """Refuses an adapter that is more than the ΔW of linear layers.
+def refuse_all_but_deltas(adapter: Adapter, verb: str, hint: str | None = None) -> None:
+    """Refuses an adapter that is more than the ΔW of linear layers; the hint says what takes it.
 
     Raises:
         UnsupportedError: It is.
     """
     refuse_kernels(adapter, verb)
-    refuse_magnitudes(adapter, verb)
-    refuse_carried(adapter, verb)
+    refuse_magnitudes(adapter, verb, hint)
+    refuse_carried(adapter, verb, hint)
 
 
-def _refuse(adapter: Adapter, names: list[str], message: str) -> None:
+def _refuse(adapter: Adapter, names: list[str], message: str, hint: str | None = None) -> None:
     if names:
-        raise UnsupportedError(message, path=adapter.origin.path, found=listing(names))
+        raise UnsupportedError(message, path=adapter.origin.path, found=listing(names), hint=hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kronq.errors import (
     StrPath,
     check_choice,
     check_type,
+    listing,
 )
 from kronq.io.blas import small_matrices
 from kronq.io.input_path import find_input
@@ -116,6 +118,10 @@ def _read(source: Path, format: str | None, options: Options) -> Adapter:
     return adapter
 
 
+_ADAPTED = re.compile("lora|lokr|lycoris|hada|base_model\\.model")
+_EXPECTED = "PEFT, LyCORIS LoKr or LoRA, Kron-LoRA factors or a packed file"
+
+
 def _detect(path: Path) -> str:
     for name, reader in _READERS.items():
         if reader.detect(path):
@@ -135,11 +141,27 @@ def _detect(path: Path) -> str:
             hint="{basis} takes it",
         )
     names = sorted(open_tensors(path).entries)
+    whole = [name for name in names if name.endswith((".weight", ".bias"))]
+    if whole and not any(_ADAPTED.search(name) for name in names):
+        raise FormatError(
+            "weights of a model, not an adapter",
+            path=path,
+            found=listing(whole),
+            expected=_EXPECTED,
+            hint="{base_weights} takes a model's folder, beside the adapter",
+        )
+    if any(name.endswith((".lora_A", ".lora_E")) for name in names):
+        raise FormatError(
+            "PEFT's tensors without their config, which has the kind of the tuner",
+            path=path,
+            found=listing(names),
+            expected=f"{CONFIG} beside it",
+        )
     raise FormatError(
         "not an adapter that kronq knows",
         path=path,
         found=", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no tensors",
-        expected="PEFT, LyCORIS LoKr or LoRA, Kron-LoRA factors or a packed file",
+        expected=_EXPECTED,
     )
 
 
@@ -147,4 +169,6 @@ def _folder_hint(folder: Path) -> str | None:
     inside = sorted(config.parent for config in folder.glob(f"*/{CONFIG}"))
     if inside:
         return f"give {' or '.join(map(str, inside))}"
+    if (folder / "model_index.json").is_file() or (folder / "config.json").is_file():
+        return "this is a model; the adapter is another folder or file"
     return "give a packed file itself" if any(folder.glob("*.safetensors")) else None

@@ -54,7 +54,7 @@ class Contents:
     @property
     def parameters(self) -> int:
         """Number of values, α not counted."""
-        return sum(array.size for array in self.tensors.values() if array.ndim > 1)
+        return sum(a.size for name, a in self.tensors.items() if not name.endswith(".alpha"))
 
 
 @dataclass(frozen=True, eq=False)

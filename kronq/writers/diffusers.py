@@ -54,10 +54,10 @@ def build(adapter: Adapter, request: Request) -> FileContents:
         UnsupportedError: Names are not those of diffusers' modules, or parts have no place there.
         MismatchError: Layers are not in the base.
     """
-    refuse_carried(adapter, "a file for diffusers")
-    refuse_magnitudes(adapter, "a file for diffusers")
     refuse_flat_names(adapter)
     _check_names(adapter, request.base_model)
+    refuse_carried(adapter, "a file for diffusers", "{to=lycoris} keeps them")
+    refuse_magnitudes(adapter, "a file for diffusers", "{to=lycoris} keeps them")
     lokr = adapter.family == "kron" and request.rank is None
     if lokr and _takes_lokr(adapter, request.base_model):
         try:
@@ -137,7 +137,8 @@ def _check_names(adapter: Adapter, base: str | None) -> None:
             found=listing(strange),
             hint="pipelines of diffusers read many of {to=kohya-lora}"
             if makers
-            else "{base_model} with the folder of the model, as diffusers saves it",
+            else "a language model's adapter takes {to=peft} or {to=lora}; of an image model, "
+            "{base_model} with its folder, as diffusers saves it",
         )
 
 

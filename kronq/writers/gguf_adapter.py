@@ -44,7 +44,8 @@ def build(adapter: Adapter, request: Request) -> GgufAdapter:
         MissingDependencyError: The gguf package is not installed.
     """
     require("base", "a GGUF file", "gguf")
-    refuse_all_but_deltas(adapter, "llama.cpp's adapter")
+    hint = "PEFT's merge_and_unload puts them into the base, of which llama.cpp makes a GGUF file"
+    refuse_all_but_deltas(adapter, "llama.cpp's adapter", hint)
     refuse_unknown_paths(adapter)
     base = read_base(request.base_model)
     names = _tensor_names(adapter, base)

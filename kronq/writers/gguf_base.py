@@ -107,10 +107,12 @@ def read_base(path: str | None) -> GgufBase:
         base = _read_config(Path(path) / "config.json")
     else:
         raise UnsupportedError(
-            "llama.cpp's tensor names depend on the base, and it is not given",
+            "llama.cpp's tensor names depend on the base, and it is not given"
+            if path is None
+            else "no base that tells llama.cpp's tensor names",
             path=path,
             expected=_EXPECTED,
-            hint="{base_model} with the base",
+            hint="{base_model} with the base" if path is None else _path_hint(Path(path)),
         )
     if base.architecture not in {**REORDERED, **AS_STORED}:
         raise UnsupportedError(
@@ -121,6 +123,12 @@ def read_base(path: str | None) -> GgufBase:
             hint="{to=lora}, then llama.cpp's convert_lora_to_gguf.py",
         )
     return base
+
+
+def _path_hint(path: Path) -> str | None:
+    if not path.exists():
+        return "no such file or folder"
+    return f"{path.parent} has one" if (path.parent / "config.json").is_file() else None
 
 
 def _read_gguf(path: Path) -> GgufBase:

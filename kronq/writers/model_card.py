@@ -11,6 +11,7 @@ from typing import Literal
 from kronq.errors import check_choice, check_type, printable
 from kronq.model.adapter import Adapter, Recipe, TaskCheck
 from kronq.model.other_parts import other_parts
+from kronq.readers.known_paths import known_layer
 
 CARD = "README.md"
 Library = Literal["peft", "kronq"]
@@ -55,7 +56,7 @@ def model_card(
         _about(adapter, family or adapter.family, base),
         *_other_parts(adapter),
         *_figures(adapter),
-        _usage(title, library, base),
+        _usage(title, library, base, of_images=any(map(_is_image_layer, adapter))),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -140,9 +141,21 @@ def _task_table(task: TaskCheck) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _usage(title: str, library: Library, base: str | None) -> str:
+def _is_image_layer(name: str) -> bool:
+    known = known_layer(name)
+    return known is not None and known.image
+
+
+def _usage(title: str, library: Library, base: str | None, *, of_images: bool) -> str:
     name = json.dumps(title)
-    if library == "peft":
+    if library == "peft" and of_images:
+        code = (
+            "from diffusers import DiffusionPipeline\nfrom peft import PeftModel\n\n"
+            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base or 'BASE')})\n"
+            "part = pipeline.unet  # or pipeline.transformer, or a text encoder\n"
+            f"PeftModel.from_pretrained(part, {name})  # adapts the part in place"
+        )
+    elif library == "peft":
         model = json.dumps(base) if base else '"BASE"'
         code = (
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"

@@ -82,7 +82,9 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     if adapter.family == "lora":
         return to_lora(adapter, dtype=dtype, base_model=base_model)
     _check(adapter, dtype)
-    refuse_magnitudes(adapter, "PEFT's LoKr")
+    rows = all(d.magnitude is not None and d.magnitude.shape[1] == 1 for d in adapter.values())
+    hint = "{to=lycoris} keeps them" + (", {to=lora} too" if rows else "")
+    refuse_magnitudes(adapter, "PEFT's LoKr", hint)
     adapter = balance_quantized(adapter)
     layout, layers = lokr_layers(adapter)
     tensors = {

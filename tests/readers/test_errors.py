@@ -314,8 +314,24 @@ def test_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"lm_head.weight": ones(2, 2), "norm.weight": ones(2)}, path)
     message = str(refused(path))
-    assert "not an adapter that kronq knows; found lm_head.weight, norm.weight" in message
+    assert "weights of a model, not an adapter; found lm_head.weight, norm.weight" in message
     assert "expected PEFT, LyCORIS LoKr or LoRA, Kron-LoRA factors or a packed file" in message
+
+
+def test_a_folder_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"lm_head.weight": ones(2, 2)}, tmp_path / "model.safetensors")
+    assert "this is a model; the adapter is another folder or file" in str(refused(tmp_path))
+
+
+def test_a_file_of_adalora_alone(tmp_path: Path) -> None:
+    layer = "base_model.model.layers.0.q_proj"
+    shapes = {"lora_A": (4, 8), "lora_B": (8, 4), "lora_E": (4, 1)}
+    path = tmp_path / "alone.safetensors"
+    save_file({f"{layer}.{part}": ones(*shape) for part, shape in shapes.items()}, path)
+    message = str(refused(path))
+    assert "PEFT's tensors without their config" in message
+    assert "expected adapter_config.json beside it" in message
 
 
 @pytest.mark.parametrize("name", ["format", "scale_rule"])

@@ -191,8 +191,13 @@ def test_the_base_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_base_is_needed_and_must_be_known(tmp_path: Path) -> None:
     adapter = named("model.layers.0.self_attn.q_proj")
-    for given in (None, "maker/base", str(tmp_path)):
-        with pytest.raises(UnsupportedError, match="depend on the base"):
+    for given, words in (
+        (None, "depend on the base, and it is not given"),
+        ("maker/base", "no base that tells .* no such file or folder"),
+        (str(tmp_path), "no base that tells"),
+        (str(tmp_path / "model.safetensors"), "no such file or folder"),
+    ):
+        with pytest.raises(UnsupportedError, match=words):
             kronq.convert(adapter, tmp_path / "a.gguf", to="gguf", base_model=given)
     config = tmp_path / "config.json"
     config.write_text('{"architectures": ["MambaForCausalLM"], "num_hidden_layers": 2}')

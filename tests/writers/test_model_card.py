@@ -77,6 +77,14 @@ def test_an_adapter_as_trained_has_no_figures(tmp_path: Path, kronq_verb: Kronq)
     assert "error" not in card.text
 
 
+def test_an_image_adapter_is_not_put_into_a_language_model() -> None:
+    delta = next(iter(kronq.load(EXAMPLE).values()))
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    card = model_card(Adapter({layer: delta}), "a", library="peft")
+    assert "DiffusionPipeline" in card
+    assert "AutoModelForCausalLM" not in card
+
+
 @pytest.mark.parametrize("base", [None, "/home/me/model", "../base", "C:\\models\\base"])
 def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(base: str | None) -> None:
     adapter = Adapter(kronq.load(EXAMPLE).layers, Origin("memory", base_model=base))

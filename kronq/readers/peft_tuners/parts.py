@@ -61,7 +61,10 @@ def split_names(
     unknown = [tensor for tensor in unknown if unwrap_name(tensor) not in frozen]
     if unknown:
         raise UnsupportedError(
-            "tensors that belong to no supported layer", path=tensors.path, found=listing(unknown)
+            "tensors that belong to no supported layer",
+            path=tensors.path,
+            found=listing(unknown),
+            hint="adapter_config.json names modules_to_save and bias: does it belong to this file?",
         )
     _refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
