@@ -40,6 +40,7 @@ Examples:
     metavar="FILE",
     help="The adapter for the model's slots.",
 )
+@shared.basis_option
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option("--new-tokens", type=int, default=32, show_default=True, metavar="N")
 @click.option("--rounds", type=int, default=7, show_default=True, metavar="N")
@@ -53,7 +54,7 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
     rounds; loading times and peak memory are those of fresh processes.
     """
     execution = shared.pop_execution(options)
-    shared.check_inputs(folder, options["base"], options["adapter"])
+    shared.check_inputs(folder, options["base"], options["adapter"], options["basis"])
     require("genai", "timing text")
     from kronq.genai.bench.bench import bench
 

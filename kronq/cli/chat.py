@@ -97,6 +97,7 @@ class Chat:
 )
 @click.argument("path")
 @strength_options
+@shared.basis_option
 @click.option("--system", metavar="TEXT", help="System message of the conversation.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N")
 @click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
@@ -104,19 +105,26 @@ class Chat:
 @click.option("--seed", type=int, metavar="S", help="The same seed gives the same answers.")
 @shared.execution_options
 def command(
-    path: str, adapters: tuple[str, ...], strength: float, system: str | None, **options: Any
+    path: str,
+    adapters: tuple[str, ...],
+    strength: float,
+    basis: str | None,
+    system: str | None,
+    **options: Any,
 ) -> None:
     """Talk with the model in PATH; the first adapter answers first.
 
     A line is your message, or a command: /adapter NAME, /adapter none, /reset, /help, /quit.
     Answers go to stdout as they come, everything else to stderr.
     """
-    shared.check_inputs(path)
+    shared.check_inputs(path, basis)
     named = adapter_sums(adapters, strength)
     require("genai", "text")
     from kronq.genai.session import Session
 
-    session = Session(path, named, **shared.pop_execution(options))
+    session = Session(path, **shared.pop_execution(options))
+    for name, total in named.items():
+        session.load(name, total, basis=basis)
 
     def notify(line: str) -> None:
         for part in line.splitlines():

@@ -130,7 +130,7 @@ def command(
     if as_json:
         shared.show_json(report)
     elif isinstance(report, ExportReport):
-        shared.show(_summary_view(report), *_next_steps(report, adapter))
+        shared.show(_summary_view(report), *_next_steps(report, adapter, options["basis"]))
     else:
         views = [line for part, own in report.parts.items() for line in (part, _summary_view(own))]
         shared.show(*views, f"wrote {report.output}, {report.nbytes:,} bytes")
@@ -228,10 +228,11 @@ def _check_rows(report: ExportReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _next_steps(report: ExportReport, adapter: str) -> list[str]:
+def _next_steps(report: ExportReport, adapter: str, basis: str | None) -> list[str]:
     lines = [f"wrote {report.output}, {report.nbytes:,} bytes"]
     if report.form == "slots" and GENAI_CONFIG in report.files:
-        lines.append(f"run it: kronq chat {report.output} --adapter {adapter}")
+        bases = "" if basis is None else f" --basis {basis}"
+        lines.append(f"run it: kronq chat {report.output} --adapter {adapter}{bases}")
     return lines
 
 

@@ -41,6 +41,7 @@ Examples:
 )
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
 @strength_options
+@shared.basis_option
 @click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -69,6 +70,7 @@ def command(
     prompt: str,
     adapters: tuple[str, ...],
     strength: float,
+    basis: str | None,
     count_nodes: bool,
     as_json: bool,
     **options: Any,
@@ -80,13 +82,14 @@ def command(
     The text goes to stdout as it comes; speed and device go to stderr.
     """
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-    shared.check_inputs(path)
+    shared.check_inputs(path, basis)
     total = add_up(adapter_sums(adapters, strength).values())
     require("genai", "text")
     from kronq.genai.session import Session
 
-    named = {ADAPTER: total} if total else {}
-    session = Session(path, named, **shared.pop_execution(options))
+    session = Session(path, **shared.pop_execution(options))
+    if total:
+        session.load(ADAPTER, total, basis=basis)
     generation = session.generate(
         text,
         adapter=ADAPTER if total else None,

@@ -51,6 +51,15 @@ threads_option = option(
 )
 """Read by ``kronq.cli.main`` before numpy is imported."""
 
+basis_option = option(
+    "--basis",
+    group=INPUT,
+    rare=True,
+    metavar="PATH",
+    help="Frozen bases of LoRA-XS's R alone: a file of 'kronq basis', the LoRA-XS folder, "
+    "or the base as a Hugging Face folder.",
+)
+
 adapter_option = click.option(
     "--adapter",
     "adapters",
@@ -101,14 +110,7 @@ def reading_options(command: F) -> F:
             help="Kernel of the convolutions in whose names REGEX is found, where nothing in the "
             "file tells it; 1 for linear layers.",
         ),
-        option(
-            "--basis",
-            group=INPUT,
-            rare=True,
-            metavar="PATH",
-            help="Frozen bases of LoRA-XS's R alone: a file of 'kronq basis', the LoRA-XS folder, "
-            "or the base as a Hugging Face folder.",
-        ),
+        basis_option,
         option(
             "--initial",
             group=INPUT,

@@ -28,6 +28,7 @@ from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
+from kronq.readers.basis import fold_basis
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 
@@ -36,6 +37,7 @@ AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float] | Adapter
 
 FORMAT = "3"
 """Version of the expanded numbers, part of the hash."""
+_BASIS_FILES = ("*.safetensors", "*.json")
 LARGEST_CACHE = 2**30
 """Bytes that the folder may take."""
 
@@ -60,7 +62,11 @@ class AdapterFile:
 
 
 def prepare_adapter(
-    source: AdapterSource, slots: SlotSpec, cache: StrPath | None = None
+    source: AdapterSource,
+    slots: SlotSpec,
+    cache: StrPath | None = None,
+    *,
+    basis: StrPath | None = None,
 ) -> AdapterFile:
     """Expands an adapter, or a sum of several, for one graph, or finds it in the cache.
 
@@ -69,6 +75,7 @@ def prepare_adapter(
             with their strengths; or an adapter in memory, which is not kept in the cache.
         slots: The graph's slots.
         cache: Parent folder of the cache; None for ``kronq.io.cache.cache_folder``.
+        basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
 
     Raises:
         FormatError: There is no readable adapter.
@@ -76,16 +83,17 @@ def prepare_adapter(
         UnsupportedError: An ``.onnx_adapter`` has a strength, or is one of several.
     """
     if isinstance(source, Adapter):
-        fitted = weighted_sum([(source, 1.0)], shapes=slots.layers)
+        whole = fold_basis(source, basis)
+        fitted = weighted_sum([(whole, 1.0)], shapes=slots.layers)
         return _write_scratch(lazy_slot_inputs(fitted, slots), f"adapter{SUFFIX}", None)
     strengths = _strengths(source)
     origin = next(iter(strengths))
     if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
         return AdapterFile(origin, origin, cached=True)
-    target = cache_folder("adapters", cache) / f"{_cache_key(strengths, slots)}{SUFFIX}"
+    target = cache_folder("adapters", cache) / f"{_cache_key(strengths, slots, basis)}{SUFFIX}"
     if read_entry(target, verify_trailer) is not None:
         return AdapterFile(target, origin, cached=True)
-    return _write(lazy_slot_inputs(_load_sum(strengths, slots), slots), target, origin)
+    return _write(lazy_slot_inputs(_load_sum(strengths, slots, basis), slots), target, origin)
 
 
 def _strengths(source: StrPath | Mapping[str, float] | Mapping[Path, float]) -> dict[Path, float]:
@@ -103,7 +111,7 @@ def _strengths(source: StrPath | Mapping[str, float] | Mapping[Path, float]) -> 
     return {find_input(path): float(strength) for path, strength in source.items()}
 
 
-def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec) -> Adapter:
+def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath | None) -> Adapter:
     for path in strengths:
         if path.suffix == SUFFIX:
             raise UnsupportedError(
@@ -111,7 +119,7 @@ def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec) -> Adapter:
                 path=path,
                 hint="give the adapter that it was made from",
             )
-    adapters = [(load(path), strength) for path, strength in strengths.items()]
+    adapters = [(load(path, basis=basis), strength) for path, strength in strengths.items()]
     return weighted_sum(adapters, shapes=slots.layers)
 
 
@@ -134,13 +142,27 @@ def _write_scratch(values: Sequence[InputStack], name: str, origin: Path | None)
     return AdapterFile(file, origin, cached=False, scratch=scratch)
 
 
-def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec) -> str:
-    """Returns a digest of the adapters' bytes, their strengths and the graph's slots."""
+def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath | None) -> str:
+    """Returns a digest of the adapters' bytes, their strengths, the graph's slots and the basis."""
     contents = [
         part for path in strengths for name, data in _contents(path) for part in (name, data)
     ]
     numbers = [] if list(strengths.values()) == [1.0] else list(strengths.values())
-    return digest(FORMAT, slots.digest, *contents, *map(repr, numbers))
+    bases = [] if basis is None else _basis_stamp(find_input(basis, "base"))
+    return digest(FORMAT, slots.digest, *contents, *map(repr, numbers), *bases)
+
+
+def _basis_stamp(path: Path) -> list[str]:
+    """Returns the files of a basis with their sizes and times: a base is too large to be read.
+
+    The numbers do not hang on it: an adapter's bytes have digests of its bases. A basis that has
+    changed since is checked against them again.
+    """
+    folders = [path, *(part for part in path.iterdir() if part.is_dir())] if path.is_dir() else []
+    inside = [file for folder in folders for kind in _BASIS_FILES for file in folder.glob(kind)]
+    files = [file for file in sorted(inside or [path]) if file.is_file()]
+    stats = {str(file.absolute()): file.stat() for file in files}
+    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()]
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -13,6 +13,7 @@ from kronq.errors import (
     FormatError,
     KronqError,
     NotFoundError,
+    StrPath,
     check_type,
     listing,
 )
@@ -75,13 +76,16 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
     def _genai(self) -> og.Adapters:
         return import_genai().Adapters(self._open_model().genai)
 
-    def load(self, name: str, source: AdapterSource) -> AdapterFile:
+    def load(
+        self, name: str, source: AdapterSource, *, basis: StrPath | None = None
+    ) -> AdapterFile:
         """Loads an adapter under a name.
 
         Args:
             name: Name to run it by.
             source: Anything that ``kronq.load`` reads, or an ``.onnx_adapter``; or path → strength
                 of adapters that are added up.
+            basis: Where LoRA-XS's R alone finds its frozen bases.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
@@ -90,7 +94,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         """
         check_type("name", name, str)
         self._refuse_loaded(name)
-        adapter = prepare_adapter(source, self.slots)
+        adapter = prepare_adapter(source, self.slots, basis=basis)
         if adapter.file == adapter.origin:
             refuse_unfit(adapter.file, self.slots)
         try:
@@ -99,7 +103,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             if adapter.file == adapter.origin:
                 raise
             adapter.file.unlink(missing_ok=True)  # a damaged file in the cache
-            adapter = prepare_adapter(source, self.slots)
+            adapter = prepare_adapter(source, self.slots, basis=basis)
             mapped = map_file(adapter.file)
         with self._lock:
             self._refuse_loaded(name)

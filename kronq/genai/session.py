@@ -22,6 +22,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import choose_target
+from kronq.readers.basis import fold_basis
 
 Stop = str | Sequence[str]
 
@@ -88,7 +89,14 @@ class Session:
         """Name → shape of every output."""
         return self._arrays.outputs
 
-    def load(self, name: str, path: AdapterSource, *, strength: float = 1.0) -> AdapterFile:
+    def load(
+        self,
+        name: str,
+        path: AdapterSource,
+        *,
+        strength: float = 1.0,
+        basis: StrPath | None = None,
+    ) -> AdapterFile:
         """Makes an adapter, or several that are added up, ready for ``adapter=name``.
 
         The model stays open.
@@ -100,22 +108,25 @@ class Session:
                 as ``Adapter.from_state_dict`` and ``quantize`` return it.
             strength: Number that ΔW is multiplied with: 1 as trained, 0 none; beside the strengths
                 of several.
+            basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
-            MismatchError: The adapter does not belong to this model.
+            MismatchError: The adapter does not belong to this model, or ``basis`` to the adapter.
             UnsupportedError: The model was not exported with slots, or an ``.onnx_adapter`` has
                 a strength or is one of several.
 
         Example:
             >>> session.load("mild", "arc.safetensors", strength=0.7)
             >>> session.load("both", {"arc.safetensors": 0.7, "style.safetensors": 0.3})
+            >>> session.load("xs", "r-alone.safetensors", basis="basis.safetensors")
             >>> session.load("new", kronq.Adapter.from_state_dict(tensors, config))
         """
         if strength != 1:
             check_strength(strength)
-            path = _times(path, strength)
-        return self.adapters.load(name, path)
+            whole = fold_basis(path, basis) if isinstance(path, Adapter) else path
+            path = _times(whole, strength)
+        return self.adapters.load(name, path, basis=basis)
 
     def unload(self, name: str) -> None:
         """Forgets an adapter; a run with it that has begun in another thread ends well.

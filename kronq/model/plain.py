@@ -53,8 +53,7 @@ def refuse_cores(adapter: Adapter, verb: str) -> None:
             found=f"{len(adapter.bases.layers):,} of {len(adapter):,} layers",
             expected=adapter.bases.described,
             hint="{basis} tells where they are: a file of 'kronq basis', the LoRA-XS folder, or "
-            "the base as a Hugging Face folder; for run, chat and web 'kronq convert --to "
-            "onnx_adapter' takes it",
+            "the base as a Hugging Face folder; for web 'kronq convert --to onnx_adapter' takes it",
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kronq.cores.basis_file import is_basis_file, open_basis_file
+from kronq.cores.fold import fold_cores
 from kronq.cores.frame import Frame
 from kronq.cores.moments import project_moments
 from kronq.cores.sources import BasisSource, ComputedBases
@@ -64,6 +65,18 @@ def _refuse_quantized(folder: Path) -> None:
             found="quantization_config",
             expected="the floating-point weights that the adapter was trained on",
         )
+
+
+def fold_basis(adapter: Adapter, basis: StrPath | None) -> Adapter:
+    """Puts frozen bases around R again, wherever they are; any other adapter stays as it is.
+
+    Raises:
+        MismatchError: ``basis`` has other bases than the adapter's.
+        FormatError: It has none.
+    """
+    if basis is None or adapter.bases is None:
+        return adapter
+    return fold_cores(adapter, open_basis(basis, adapter.bases.recipe))
 
 
 def extract_cores(adapter: Adapter, basis: StrPath, *, progress: Progress | None = None) -> Adapter:

@@ -12,7 +12,6 @@ import numpy as np
 
 from kronq import packed
 from kronq.cores.basis_file import is_basis_file
-from kronq.cores.fold import fold_cores
 from kronq.errors import (
     ArgumentError,
     FormatError,
@@ -27,7 +26,7 @@ from kronq.io.safetensors_file import keep_open, open_tensors
 from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
-from kronq.readers.basis import open_basis
+from kronq.readers.basis import fold_basis
 from kronq.readers.options import Options, check_conv_kernels, find_folder
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
@@ -97,9 +96,7 @@ def load(
         find_folder("base_weights", base_weights, "base"),
         find_folder("initial", initial, "adapter"),
     )
-    adapter = _read(find_input(path), format, options)
-    if basis is not None and adapter.bases is not None:
-        adapter = fold_cores(adapter, open_basis(basis, adapter.bases.recipe))
+    adapter = fold_basis(_read(find_input(path), format, options), basis)
     return adapter if only is None else take_part(adapter, only)
 
 

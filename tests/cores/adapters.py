@@ -43,16 +43,17 @@ def write_lora_xs(
     *,
     name: str = "{}_lora_latent_mapping.weight",
     seed: int = 0,
+    size: float = 1e-3,
 ) -> Weights:
     """Writes a LoRA-XS folder; returns layer → ΔW, multiplied out here.
 
-    R's values are those of short training: about 1e-3, without structure.
+    R's values have no structure; after short training they are about as large as ``size`` is here.
     """
     folder.mkdir(parents=True)
     draws = np.random.RandomState(100 + seed)
     tensors, deltas = {}, {}
     for layer, (b, a) in (pairs or sklearn_pairs()).items():
-        r = (1e-3 * draws.normal(size=(RANK, RANK))).astype(np.float32)
+        r = (size * draws.normal(size=(RANK, RANK))).astype(np.float32)
         prefix = "base_model.model."
         tensors[f"{prefix}{layer}.lora_B.weight"] = np.ascontiguousarray(b)
         tensors[f"{prefix}{layer}.lora_A.weight"] = np.ascontiguousarray(a)

@@ -82,6 +82,7 @@ def bench(
     *,
     base: StrPath | None = None,
     adapter: StrPath | None = None,
+    basis: StrPath | None = None,
     prompt_tokens: int = 128,
     new_tokens: int = 32,
     rounds: int = 7,
@@ -96,6 +97,7 @@ def bench(
             nevertheless, the cost of empty slots is included.
         adapter: For a model with slots: anything that ``kronq.load`` reads, or an
             ``.onnx_adapter``.
+        basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
         prompt_tokens: Tokens of the prompt; which ones does not matter.
         new_tokens: Tokens to generate after it.
         rounds: Samples of each variant.
@@ -111,7 +113,7 @@ def bench(
         raise ArgumentError("nothing to measure", found=f"{rounds} rounds", expected="1 or more")
     target = choose_target(**execution)
     workload = Workload(prompt_tokens, new_tokens)
-    variants = _find_variants(folder, base, adapter)
+    variants = _find_variants(folder, base, adapter, basis)
     timings = _time_variants(variants, target, workload, rounds, progress)
     if timings.provider != target.provider:
         target = ExecutionTarget(timings.provider, threads=target.threads)
@@ -139,7 +141,9 @@ def bench(
     )
 
 
-def _find_variants(folder: StrPath, base: StrPath | None, adapter: StrPath | None) -> Variants:
+def _find_variants(
+    folder: StrPath, base: StrPath | None, adapter: StrPath | None, basis: StrPath | None
+) -> Variants:
     if base is None and adapter is None:
         raise ArgumentError(
             "what is the model without the adapter?",
@@ -151,7 +155,7 @@ def _find_variants(folder: StrPath, base: StrPath | None, adapter: StrPath | Non
     bare = exported if base is None else find_model(base)
     if adapter is None:
         return {WITH: Variant(exported), WITHOUT: Variant(bare)}
-    prepared = prepare_adapter(adapter, SlotSpec.read(exported.folder))
+    prepared = prepare_adapter(adapter, SlotSpec.read(exported.folder), basis=basis)
     return {WITH: Variant(exported, str(adapter), prepared), WITHOUT: Variant(bare)}
 
 
