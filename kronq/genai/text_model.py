@@ -14,6 +14,7 @@ from kronq.errors import KronqError, MissingDependencyError, UnsupportedError
 from kronq.io.extras import require
 from kronq.io.files import link_folder
 from kronq.io.json_file import refuse_damaged_json
+from kronq.io.tokenizer_files import TOKENIZER, TOKENIZER_CONFIG, check_tokenizer
 from kronq.onnx.base_folder import load_base
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, library_name, rewrite_config
 from kronq.onnx.model_files import ModelFiles
@@ -80,7 +81,13 @@ def load_tokenizer(files: ModelFiles) -> og.Tokenizer:
         return genai.Tokenizer(str(files.folder))
     except (RuntimeError, UnicodeDecodeError) as error:  # the latter of its own message
         refuse_damaged_json(files.folder)
-        raise KronqError("no usable tokenizer", path=files.folder, found=str(error)) from error
+        check_tokenizer(files.folder)
+        raise KronqError(
+            "no usable tokenizer",
+            path=files.folder,
+            found=str(error),
+            expected=f"{TOKENIZER} and {TOKENIZER_CONFIG} that onnxruntime-genai reads",
+        ) from error
 
 
 def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from kronq import limits
 from kronq.errors import FormatError, StrPath, check_type
 from kronq.io.input_path import find_input
+from kronq.io.tokenizer_files import TOKENIZER_CONFIG, check_tokenizer
 from kronq.onnx.external_data import check_external_data, external_files
 from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, read_genai_config
 from kronq.onnx.graph.sites import find_sites, integer_node_types
@@ -153,10 +154,14 @@ def copy_sidecars(base: Path, folder: Path, library: str | None = None) -> None:
         base: The base's .onnx file.
         folder: Folder of the new model.
         library: Name of the compiled operators' library in ``folder``; None without one.
+
+    Raises:
+        FormatError: The tokenizer or the settings are damaged.
     """
     around = base.parent
-    if not any((around / name).is_file() for name in (GENAI_CONFIG, "tokenizer_config.json")):
+    if not any((around / name).is_file() for name in (GENAI_CONFIG, TOKENIZER_CONFIG)):
         return
+    check_tokenizer(around)
     for file in sorted(around.iterdir()):
         small = file.is_file() and file.stat().st_size <= limits.SIDECAR.value
         if small and file.suffix in _SIDECARS and not (folder / file.name).exists():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
 
+from kronq import save
 from kronq.base.hf_folder import check_hf_folder
+from kronq.onnx.base_folder import copy_sidecars
 from tests.cli.command import Kronq
+from tests.evaluate.tiny import tiny_adapter
 from tests.onnx import tiny_onnx
 
 pytest.importorskip("onnxruntime_genai")
@@ -18,12 +22,28 @@ DAMAGES = {
     "no text": lambda data: b"\xff\xfe" + data[2:],
     "empty": lambda data: data[:0],
 }
+KINDS = {
+    "list": lambda _data: b"[]",
+    "null": lambda _data: b"null",
+    "text": lambda _data: b'"model"',
+    "deep": lambda _data: b"[" * 100_000,
+}
+"""Valid JSON that is no object, or too deep for Python to tell."""
+UNUSUAL = {
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "names twice": lambda data: b'{"x\x7f": 1, "x\x7f": 2, ' + data.lstrip()[1:],
+    "no number": lambda data: b'{"x": NaN, ' + data.lstrip()[1:],
+    "half a surrogate pair": lambda data: rb'{"x": "\ud800", ' + data.lstrip()[1:],
+    "Windows": lambda data: data.replace(b"\n", b"\r\n"),
+    "no settings": lambda _data: b"{}",
+}
+"""Contents that some program reads."""
 
 
 def damage(folder: Path, tmp_path: Path, name: str, how: str) -> Path:
     """Returns a damaged file in a copy of its folder."""
     file = Path(shutil.copytree(folder, tmp_path / "copy"), name)
-    file.write_bytes(DAMAGES[how](file.read_bytes()))
+    file.write_bytes((DAMAGES | KINDS | UNUSUAL)[how](file.read_bytes()))
     return file
 
 
@@ -35,6 +55,56 @@ def test_json_of_a_model_folder(
     file = damage(tiny_base, tmp_path, name, how)
     line = kronq.refuses("run", file.parent, "--prompt", "a", "--max-tokens", 1)
     assert line.startswith(f"kronq: error: {file}: ")
+
+
+@pytest.mark.parametrize("how", KINDS)
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_json_of_another_kind(
+    kronq: Kronq,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    how: str,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n"))
+    file = damage(tiny_base, tmp_path, name, how)
+    for verb in (("run", file.parent, "--prompt", "a"), ("chat", file.parent)):
+        line = kronq.refuses(*verb)
+        assert line.startswith(f"kronq: error: {file}: ")
+
+
+def test_a_tokenizer_without_a_model(kronq: Kronq, tiny_base: Path, tmp_path: Path) -> None:
+    file = damage(tiny_base, tmp_path, "tokenizer.json", "no settings")
+    line = kronq.refuses("run", file.parent, "--prompt", "a")
+    assert f"{file.parent}: no usable tokenizer" in line
+    assert "expected tokenizer.json and tokenizer_config.json" in line
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, *KINDS])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer_is_not_copied(
+    kronq: Kronq, tiny_base: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    adapter = save(tiny_adapter(), tmp_path / "adapter.safetensors")
+    file, out = damage(tiny_base, tmp_path, name, how), tmp_path / "out"
+    line = kronq.refuses("export", adapter, "--base", file.parent, "-o", out)
+    assert line.startswith(f"kronq: error: {file}: ")
+    assert len(line) < 1500
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("how", UNUSUAL)
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_an_unusual_tokenizer_is_copied(
+    tiny_base: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    file, out = damage(tiny_base, tmp_path, name, how), tmp_path / "out"
+    (file.parent / "added_tokens.json").write_text("[]")
+    out.mkdir()
+    copy_sidecars(file.parent / "model.onnx", out)
+    assert (out / name).read_bytes() == file.read_bytes()
+    assert (out / "added_tokens.json").is_file()
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty"])

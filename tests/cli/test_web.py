@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import urllib.request
 from pathlib import Path
@@ -66,6 +67,15 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_written(
     done = kronq("web", app, "--adapter", path, "-o", tmp_path / "site")
     assert done.code == 2
     assert "other." in done.err
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_damaged_tokenizer_is_not_copied(installed, app, packed, tmp_path, kronq) -> None:
+    model = Path(shutil.copytree(app, tmp_path / "app"))
+    (model / "tokenizer.json").write_text('{"model": ')
+    done = kronq("web", model, "--adapter", packed, "-o", tmp_path / "site")
+    assert done.code == 2
+    assert f"{model / 'tokenizer.json'}: not JSON" in done.err
     assert not (tmp_path / "site").exists()
 
 
