@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.errors import listing
 from kronq.model.adapter import Adapter
+from kronq.model.frozen_bases import LORA_XS
 
 
 class CarriedTensor(BaseModel):
@@ -29,10 +30,15 @@ class OtherParts(BaseModel):
     magnitudes: int = Field(description="Layers with DoRA's magnitude.")
     magnitude_bytes: int = Field(description="Bytes of all magnitudes.")
     carried: list[CarriedTensor]
+    bases: str | None = Field(
+        default=None, description="The frozen bases that LoRA-XS's R alone needs; null without."
+    )
 
     def lines(self) -> list[str]:
         """Returns a line about each kind of part that there is."""
         lines = []
+        if self.bases:
+            lines.append(f"{LORA_XS}: R alone; needs {self.bases}, which --basis tells")
         if self.convolutions:
             lines.append(
                 f"convolutions: {self.convolutions:,} of {self.layers:,} layers; their ΔW is "
@@ -59,6 +65,7 @@ def other_parts(adapter: Adapter) -> OtherParts:
         convolutions=sum(len(stack.names) for stack in stacks if stack.kernel),
         magnitudes=sum(len(s.names) for s in stacks if s.magnitude is not None),
         magnitude_bytes=sum(s.magnitude.nbytes() for s in stacks if s.magnitude is not None),
+        bases=None if adapter.bases is None else adapter.bases.described,
         carried=[
             CarriedTensor(
                 name=name, shape=[*array.shape], dtype=str(array.dtype), bytes=array.nbytes

@@ -165,7 +165,12 @@ def _detect(path: Path) -> str:
 def _folder_hint(folder: Path) -> str | None:
     inside = sorted(config.parent for config in folder.glob(f"*/{CONFIG}"))
     if inside:
-        return f"give {' or '.join(map(str, inside))}"
+        rest = f", or one of {len(inside) - 3:,} more" if len(inside) > 3 else ""
+        each = "; 'kronq quantize --each' takes all of them" if len(inside) > 1 else ""
+        return f"give {' or '.join(map(str, inside[:3]))}{rest}{each}"
     if (folder / "model_index.json").is_file() or (folder / "config.json").is_file():
         return "this is a model; the adapter is another folder or file"
-    return "give a packed file itself" if any(folder.glob("*.safetensors")) else None
+    files = len([*folder.glob("*.safetensors")])
+    if files > 1:
+        return f"give one of its {files:,} files; 'kronq quantize --each' takes all of them"
+    return "give a packed file itself" if files else None

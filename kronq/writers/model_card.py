@@ -56,7 +56,7 @@ def model_card(
         _about(adapter, family or adapter.family, base),
         *_other_parts(adapter),
         *_figures(adapter),
-        _usage(title, library, base, of_images=any(map(_is_image_layer, adapter))),
+        _usage(title, library, base, adapter),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -146,8 +146,9 @@ def _is_image_layer(name: str) -> bool:
     return known is not None and known.image
 
 
-def _usage(title: str, library: Library, base: str | None, *, of_images: bool) -> str:
+def _usage(title: str, library: Library, base: str | None, adapter: Adapter) -> str:
     name = json.dumps(title)
+    of_images = any(map(_is_image_layer, adapter))
     if library == "peft" and of_images:
         code = (
             "from diffusers import DiffusionPipeline\nfrom peft import PeftModel\n\n"
@@ -163,7 +164,8 @@ def _usage(title: str, library: Library, base: str | None, *, of_images: bool) -
             f"model = PeftModel.from_pretrained(base, {name})"
         )
     else:
-        code = f"import kronq\n\nadapter = kronq.load({name})"
+        basis = "" if adapter.bases is None else ', basis="BASIS"'
+        code = f"import kronq\n\nadapter = kronq.load({name}{basis})"
     return f"## Use\n\n```python\n{code}\n```"
 
 

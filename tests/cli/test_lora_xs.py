@@ -24,13 +24,18 @@ def test_from_the_adapter_to_r_alone_and_back(
     (xs, base), small, basis = folders, tmp_path / "small.safetensors", tmp_path / "b.safetensors"
     made = kronq("basis", base, "--adapter", xs, "-o", basis, "--json").json()
     assert (made["layers"], made["bytes"]) == (4, basis.stat().st_size)
-    assert kronq("quantize", xs, "--basis", basis, "-o", small).code == 0
+    result = kronq("quantize", xs, "--basis", basis, "-o", small)
+    assert result.code == 0
+    assert "LoRA-XS: R alone; needs bases made of" in result.out
     told = kronq("inspect", small, "--json").json()
     assert told["system"] == "LoRA-XS"
     assert told["bases"] == "bases made of a base's weights (n_iter 10, seed 42)"
     assert told["groups"][0]["shape"] == [128, 192]
     assert told["parameters"] == 4 * RANK**2
     assert "LoRA-XS: R alone; needs bases made of" in kronq("inspect", small).out
+    card = kronq("card", small).out
+    assert "- LoRA-XS: R alone; needs bases made of" in card
+    assert 'kronq.load("small.safetensors", basis="BASIS")' in card
     assert kronq("inspect", small, "--basis", base, "--json").json()["bases"] is None
     for to in ("peft", "lora-xs"):
         assert kronq("convert", small, "--to", to, "-o", tmp_path / to, "--basis", basis).code == 0

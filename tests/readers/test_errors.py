@@ -324,6 +324,16 @@ def test_a_folder_of_a_model(tmp_path: Path) -> None:
     assert "this is a model; the adapter is another folder or file" in str(refused(tmp_path))
 
 
+def test_a_folder_of_adapters(tmp_path: Path) -> None:
+    for i in range(5):
+        save_file({"a": ones(2, 2)}, tmp_path / f"{i}.safetensors")
+    assert "one of its 5 files; 'kronq quantize --each' takes all" in str(refused(tmp_path))
+    for i in range(5):
+        (tmp_path / f"peft-{i}").mkdir()
+        (tmp_path / f"peft-{i}" / "adapter_config.json").write_text("{}")
+    assert "peft-2, or one of 2 more; 'kronq quantize --each' takes all" in str(refused(tmp_path))
+
+
 def test_a_file_of_adalora_alone(tmp_path: Path) -> None:
     layer = "base_model.model.layers.0.q_proj"
     shapes = {"lora_A": (4, 8), "lora_B": (8, 4), "lora_E": (4, 1)}

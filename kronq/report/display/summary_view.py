@@ -74,9 +74,7 @@ def _heading(summary: Summary) -> list[str]:
     if summary.base_model:
         title += f", base {summary.base_model}"
     lines = [title]
-    if summary.bases:
-        lines.append(f"{summary.system}: R alone; needs {summary.bases}, which --basis tells")
-    elif summary.system:
+    if summary.system and not summary.bases:
         lines.append(f"trained by {summary.system}")
     if summary.recipe:
         settings = (
