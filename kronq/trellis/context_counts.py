@@ -7,6 +7,7 @@ the parity of the trellis state.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ def largest_symbol(context_class: int) -> int:
     return 4 + 3 * floor_exp2(min(context_class, _LARGEST_TABLE_CLASS), 8) // 256
 
 
+@functools.lru_cache(maxsize=1024)
 def prior_counts(context_class: int, odd: int) -> I64:
     """Returns the counts before any symbol was seen: a Gaussian at the levels.
 
@@ -52,6 +54,7 @@ def prior_counts(context_class: int, odd: int) -> I64:
     powers[0] //= 2
     weights = powers * (_PRIOR_COUNT << _COUNT_BITS) // (2 * int(powers.sum()))
     counts: I64 = np.maximum(weights, 1 << 6)
+    counts.setflags(write=False)
     return counts
 
 

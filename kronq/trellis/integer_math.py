@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 
+@functools.lru_cache(maxsize=4096)
 def floor_exp2(quarters: int, bits: int) -> int:
     """Returns ⌊2^(bits + quarters/4)⌋; above 2^24 only the first 24 bits are exact."""
     whole, part = divmod(4 * bits + quarters, 4)

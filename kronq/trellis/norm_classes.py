@@ -7,6 +7,7 @@ channel's levels are coded, and its reconstruction scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -47,11 +48,11 @@ def least_norm_class(product: Sequence[Shape]) -> int:
 
 def product_norm_class(classes: I32) -> int:
     """Returns the norm class of a whole product: 2·log2 of its channels' summed squared norms."""
-    present = classes[classes != EMPTY_CHANNEL]
-    if not len(present):
+    present: list[int] = [each for each in classes.tolist() if each != EMPTY_CHANNEL]
+    if not present:
         return 0
-    least = min(0, 2 * int(present.min()))
-    total = sum(floor_exp2(2 * int(each) - least, 20) for each in present)
+    least = min(0, 2 * min(present))
+    total = sum(floor_exp2(2 * each - least, 20) for each in present)
     return ((total + 1) ** 2).bit_length() - 1 - 40 + least // 2
 
 
@@ -82,7 +83,7 @@ def norm_classes_from(shapes: Sequence[LayerShape], differences: Sequence[I32]) 
     Raises:
         ValueError: One is out of range.
     """
-    firsts, others = (x.astype(np.int64) for x in differences[:2])
+    firsts, others = (x.tolist() for x in differences[:2])
     previous: dict[int, int] = {}
     classes = []
     product_index = start = 0
@@ -90,14 +91,15 @@ def norm_classes_from(shapes: Sequence[LayerShape], differences: Sequence[I32]) 
         layer_classes = []
         for p, product in enumerate(shape.products):
             kind, count = p - len(shape.products), channel_count(product) - 1
-            first = int(firsts[product_index]) + previous.get(kind, 0)
+            first = firsts[product_index] + previous.get(kind, 0)
             previous[kind] = first
-            numbers = first + np.concatenate([[0], np.cumsum(others[start : start + count])])
+            numbers = [*accumulate(others[start : start + count], initial=first)]
             product_index, start = product_index + 1, start + count
-            if numbers.min() < 0 or numbers.max() > _LARGEST_NUMBER:
+            if min(numbers) < 0 or max(numbers) > _LARGEST_NUMBER:
                 raise ValueError("the stream of codes is damaged: a norm class is out of range")
-            each = np.where(numbers == 0, EMPTY_CHANNEL, numbers + least_norm_class(product) - 1)
-            layer_classes.append(each.astype(np.int32))
+            first_class = least_norm_class(product) - 1
+            each = [first_class + number if number else EMPTY_CHANNEL for number in numbers]
+            layer_classes.append(np.array(each, dtype=np.int32))
         classes.append(layer_classes)
     return classes
 

@@ -1,4 +1,4 @@
-"""Codes as a stream of bits and back: constriction's range coder (Bamler, arXiv 2201.01741).
+"""Codes as a stream of bits: constriction's range coder (Bamler, arXiv 2201.01741).
 
 All lanes are walked side by side, position by position, under the adaptive tables of
 ``context_counts``.
@@ -6,7 +6,7 @@ All lanes are walked side by side, position by position, under the adaptive tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, codes_from_levels, levels_from_codes
 from kronq.trellis.stream_layout import LANE, Run, split_lanes
 
-_RENEWALS = {2**i for i in range(7)}
+RENEWALS = {2**i for i in range(7)}
 """Positions in a lane at which the tables are made anew."""
-_NUMBER_CLASS = 10
+NUMBER_CLASS = 10
 """Context class of the numbers that a stream begins with."""
 _SHORTEST_BLOCK = 16
-_ESCAPE_BITS = 20
+ESCAPE_BITS = 20
 LARGEST_CONTEXT_CLASS = 100
 """The highest class that a writer tries: levels near 2^25, which fit into 32 bits all the same."""
 
@@ -52,7 +52,7 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
         return codes
 
     for each in numbers:
-        _code_numbers(each, encode_block)
+        code_numbers(each, encode_block)
     if runs:
         _encode_lanes(encoder, runs, levels)
     return bytes(encoder.get_compressed().astype("<u4").tobytes())
@@ -76,7 +76,7 @@ def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> N
     escaped = np.abs(codes) >= largest
     state = np.zeros(codes.shape[1], dtype=np.int8)
     for t in range(LANE):
-        if t in _RENEWALS:
+        if t in RENEWALS:
             for context in dict.fromkeys(ordered):
                 context.renew()
         odd = state & 1
@@ -96,46 +96,9 @@ def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> N
         state = NEXT_STATE[state, codes[t] & 1]
 
 
-def decode_runs(
-    data: bytes, counts: Sequence[int], runs_of: Callable[[list[I32]], Sequence[Run]]
-) -> list[I32]:
-    """Decodes the levels of every run.
-
-    Args:
-        data: The stream.
-        counts: How many numbers there are in each list.
-        runs_of: Returns the runs that follow, from the numbers.
-
-    Raises:
-        ValueError: The stream is too short, too long or damaged.
-    """
-    if len(data) % 4:
-        raise ValueError("a stream of codes is whole 32-bit words")
-    words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
-    decoder = import_constriction().stream.queue.RangeDecoder(words)
-
-    def decode_block(model: Any, largest: int, codes: I32) -> I32:
-        shifted: I32 = decoder.decode(model, len(codes))
-        symbols = shifted - np.int32(largest)
-        if np.count_nonzero(shifted % (2 * largest)) < len(shifted):  # 0 or 2 · largest: escapes
-            for i in np.flatnonzero(np.abs(symbols) == largest):
-                symbols[i] += np.sign(symbols[i]) * _decode_escape(decoder)
-        return symbols
-
-    try:
-        numbers = [_code_numbers(np.zeros(n, dtype=np.int32), decode_block) for n in counts]
-        runs = runs_of(numbers)
-        walked = _decode_lanes(runs, decode_block)
-    except AssertionError as error:
-        raise ValueError(f"the stream of codes is damaged: {error}") from None
-    if not decoder.maybe_exhausted() and words[-1]:  # zeros may fill it up
-        raise ValueError("the stream of codes is longer than its codes")
-    return [x.reshape(-1)[: run.size] for x, run in zip(walked, runs, strict=True)]
-
-
-def _code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
+def code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
     """Codes a list of numbers in blocks, each half as long as the list before it."""
-    context = Context(_NUMBER_CLASS, 0)
+    context = Context(NUMBER_CLASS, 0)
     blocks: list[I32] = [np.zeros(0, dtype=np.int32)]
     start, size = 0, _SHORTEST_BLOCK
     while start < len(numbers):
@@ -146,50 +109,15 @@ def _code_numbers(numbers: I32, code_block: BlockCoder) -> I32:
     return np.concatenate(blocks)
 
 
-def _decode_lanes(runs: Sequence[Run], decode_block: BlockCoder) -> list[I32]:
-    """Decodes all lanes side by side, position by position.
-
-    Returns:
-        The levels of each run [lanes, LANE].
-    """
-    if not runs:
-        return []
-    ordered = contexts_of(runs)
-    order = LaneOrder.create(runs)
-    levels = np.zeros((LANE, len(order.lane_lengths)), dtype=np.int32)
-    state = np.zeros(len(order.lane_lengths), dtype=np.int8)
-    for t in range(LANE):
-        if t in _RENEWALS:
-            for context in dict.fromkeys(ordered):
-                context.renew()
-        lanes, sizes = order.at(t, state & 1)
-        column, start = np.zeros(len(lanes), dtype=np.int32), 0
-        for context, size in zip(ordered, sizes, strict=False):
-            if size:
-                block = slice(start, start + size)
-                column[block] = context.code(decode_block, column[block])
-                start += size
-        before = state[lanes]
-        levels[t, lanes] = levels_from_codes(column, before & 1)
-        state[lanes] = NEXT_STATE[before, column & 1]
-    return np.split(levels.T, np.cumsum(order.lane_counts)[:-1])
-
-
 def _encode_escape(encoder: Any, rest: int) -> None:
     """Encodes the excess over the largest symbol: the bit length of rest + 1, then its bits."""
     uniform = import_constriction().stream.model.Uniform
     length = (rest + 1).bit_length() - 1
-    if length >= _ESCAPE_BITS:
+    if length >= ESCAPE_BITS:
         raise out_of_range()
-    encoder.encode(length, uniform(_ESCAPE_BITS))
+    encoder.encode(length, uniform(ESCAPE_BITS))
     if length:
         encoder.encode(rest + 1 - (1 << length), uniform(1 << length))
-
-
-def _decode_escape(decoder: Any) -> int:
-    uniform = import_constriction().stream.model.Uniform
-    length = int(decoder.decode(uniform(_ESCAPE_BITS)))
-    return (1 << length) + (int(decoder.decode(uniform(1 << length))) if length else 0) - 1
 
 
 def out_of_range() -> FormatError:

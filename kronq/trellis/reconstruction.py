@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -60,11 +61,12 @@ def reconstruction_scales(
                 0.0 if c == EMPTY_CHANNEL else math.sqrt(factor * _exp2_eighths(eighths - 2 * c))
                 for c in classes.tolist()
             ]
-        with np.errstate(over="ignore"):  # a reader refuses what is not finite
-            scales.append(np.array(values, dtype=np.float32))
-    return scales
+        scales.append(values)
+    with np.errstate(over="ignore"):  # a reader refuses what is not finite
+        return [np.array(values, dtype=np.float32) for values in scales]
 
 
+@functools.lru_cache(maxsize=4096)
 def _exp2_eighths(n: int) -> float:
     """Returns 2^(n/8) by correctly rounded roots of a power of two."""
     whole, part = divmod(n, 8)

@@ -29,8 +29,9 @@ from kronq.trellis.layer_shape import (
     layer_shape,
     zero_levels,
 )
-from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
-from kronq.trellis.range_coder import decode_runs, encode_runs
+from kronq.trellis.norm_classes import NO_OFFSETS
+from kronq.trellis.range_coder import encode_runs
+from kronq.trellis.range_decoder import decode_runs
 from kronq.trellis.reconstruction import Shifts, reconstruction_scales
 from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
 
@@ -240,24 +241,17 @@ def decode_stream(
     runs = decode_runs(data, counts, runs_of)
     levels = zero_levels(shapes)
     layout.scatter(runs, levels)
-    return [
-        _layer_levels(*layer, parameters)
-        for layer in zip(shapes, levels, classes, offsets, strict=True)
-    ]
-
-
-def _layer_levels(
-    shape: LayerShape,
-    levels: list[list[I32]],
-    classes: list[I32],
-    offsets: StepOffsets,
-    parameters: StreamParameters,
-) -> list[list[MatrixLevels]]:
     step, shifts = parameters.step, parameters.shifts
-    scales = reconstruction_scales(shape, classes, step, offsets)
-    if not all(np.isfinite(scale).all() for scale in scales):
+    scales = [
+        reconstruction_scales(shape, each, step, own)
+        for shape, each, own in zip(shapes, classes, offsets, strict=True)
+    ]
+    if not np.isfinite(np.concatenate([x for of_layer in scales for x in of_layer])).all():
         raise ValueError("the stream of codes is damaged: a scale is not finite")
     return [
-        [MatrixLevels(matrix, each, scale, step, shifts, offsets) for matrix in product]
-        for product, each, scale in zip(levels, classes, scales, strict=True)
+        [
+            [MatrixLevels(matrix, each, scale, step, shifts, own) for matrix in product]
+            for product, each, scale in zip(*of_layer, strict=True)
+        ]
+        for *of_layer, own in zip(levels, classes, scales, offsets, strict=True)
     ]

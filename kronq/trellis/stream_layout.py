@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ class Run:
         return np.minimum(LANE, self.size - np.arange(0, self.size, LANE, dtype=np.int32))
 
 
-@dataclass(frozen=True)
-class ChannelPart:
+class ChannelPart(NamedTuple):
     """One channel of one matrix, and the run that its levels are in.
 
     Attributes:
@@ -87,11 +86,12 @@ class StreamLayout:
     def scatter(self, runs: Sequence[I32], levels: AdapterLevels) -> None:
         """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
         start = [0] * len(runs)
-        for part in self.parts:
-            first = start[part.run]
-            start[part.run] += part.length
-            matrix = levels[part.layer][part.product][part.side]
-            self.view(matrix, part)[...] = runs[part.run][first : start[part.run]]
+        for run, layer, product, side, channel, length in self.parts:
+            first = start[run]
+            start[run] = end = first + length
+            shapes = self.shapes[layer].products[product]
+            matrix = levels[layer][product][side]
+            channel_view(matrix, shapes, side, channel)[:] = runs[run][first:end]
 
     def of_side(self, side: int) -> StreamLayout:
         """Returns the layout of left (0) or right (1) matrices alone."""
@@ -99,7 +99,7 @@ class StreamLayout:
         if not parts:
             return replace(self, runs=[], parts=[])
         first, last = parts[0].run, parts[-1].run
-        renumbered = [replace(part, run=part.run - first) for part in parts]
+        renumbered = [part._replace(run=part.run - first) for part in parts]
         return replace(self, runs=self.runs[first : last + 1], parts=renumbered)
 
 
@@ -125,7 +125,7 @@ def lay_out_stream(
     runs: list[Run] = []
     parts: list[ChannelPart] = []
     for index, ((_, context_class), members) in enumerate(sorted(found.items())):
-        runs.append(Run(context_class, sum(member[-1] for member in members)))
+        runs.append(Run(context_class, sum([member[-1] for member in members])))
         parts.extend(ChannelPart(index, *member) for member in members)
     return StreamLayout(shapes, runs, parts)
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kronq.trellis.context_counts import ContextCounts, largest_symbol
 from kronq.trellis.integer_math import floor_exp2
-from kronq.trellis.range_coder import decode_runs, encode_runs
+from kronq.trellis.range_coder import encode_runs
+from kronq.trellis.range_decoder import decode_runs
 from kronq.trellis.states import NEXT_STATE, STATES, codes_from_levels, levels_from_codes
 from kronq.trellis.stream_layout import LANE, Run
 from tests.fuzzing import max_examples

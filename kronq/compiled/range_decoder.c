@@ -1,0 +1,275 @@
+/* Levels out of an entropy-coded stream: formats/SPEC.md, "Coded matrices", and the same as
+ * kronq/trellis/range_coder.py, bit for bit.
+ *
+ * A stream may come from anyone. Every word is read only if it is there, a symbol is always one of
+ * its table, and sizes are the caller's. Nothing here depends on floating point.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "library.h"
+
+#define PRECISION 24 /* frequencies add up to 2^24 */
+#define COUNTED 4096 /* what a symbol adds to its count */
+#define SUM_BITS 38  /* of the counts that frequencies are made of */
+#define PLACES 1024  /* of a quantile: where to begin to look for its symbol */
+#define ESCAPE_BITS 20
+
+typedef struct {
+    uint64_t distance; /* point - low */
+    uint64_t range;
+    uint64_t next; /* the word to be read next */
+} Position;
+
+typedef struct {
+    const uint32_t *words;
+    uint64_t count;
+    Position at;
+} Decoder;
+
+/* Counts of the magnitudes 0 to `largest`, and the table of -largest to largest made of them. */
+typedef struct {
+    int64_t largest;
+    int64_t *counts;
+    uint32_t *before;        /* [2 largest + 2]: the sum of the frequencies before each symbol */
+    uint16_t first[PLACES + 1]; /* the symbol of the quantile place * 2^24 / PLACES */
+} Context;
+
+static uint32_t next_word(Decoder *decoder) {
+    Position *at = &decoder->at;
+    return at->next < decoder->count ? decoder->words[at->next++] : 0;
+}
+
+/* Returns the quantile, and in `scale` what it is a multiple of; 2^24 or more if damaged. */
+static uint64_t quantile(const Decoder *decoder, uint64_t *scale) {
+    *scale = decoder->at.range >> PRECISION;
+    return decoder->at.distance / *scale;
+}
+
+static void take(Decoder *decoder, uint64_t scale, uint32_t before, uint32_t frequency) {
+    Position *at = &decoder->at;
+    at->distance -= scale * before;
+    at->range = scale * frequency;
+    if (at->range >> 32 == 0) {
+        at->range <<= 32;
+        at->distance = at->distance << 32 | next_word(decoder);
+    }
+}
+
+static int read_symbol(Decoder *decoder, const Context *context, int32_t *symbol) {
+    uint64_t scale, q = quantile(decoder, &scale);
+    if (q >> PRECISION) return DAMAGED;
+    const uint16_t *place = context->first + q / ((1 << PRECISION) / PLACES);
+    uint32_t low = place[0], high = place[1] + 1u;
+    const uint32_t *before = context->before;
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (before[middle] <= q) low = middle;
+        else high = middle;
+    }
+    take(decoder, scale, before[low], before[low + 1] - before[low]);
+    *symbol = (int32_t)low - (int32_t)context->largest;
+    return OK;
+}
+
+/* Reads one of 2^20 or fewer that are equally likely; the last has what is left of 2^24. */
+static int read_uniform(Decoder *decoder, uint32_t n, uint32_t *found) {
+    uint64_t scale, q = quantile(decoder, &scale);
+    if (q >> PRECISION) return DAMAGED;
+    uint32_t each = (1u << PRECISION) / n, symbol = (uint32_t)q / each;
+    if (symbol >= n) symbol = n - 1;
+    take(decoder, scale, symbol * each, symbol < n - 1 ? each : (1u << PRECISION) - symbol * each);
+    *found = symbol;
+    return OK;
+}
+
+/* Adds to a code at the edge of its table what lies beyond. */
+static int read_escape(Decoder *decoder, int32_t *code) {
+    uint32_t length, rest = 0;
+    if (read_uniform(decoder, ESCAPE_BITS, &length)) return DAMAGED;
+    if (length && read_uniform(decoder, 1u << length, &rest)) return DAMAGED;
+    int32_t beyond = (int32_t)((1u << length) + rest - 1);
+    *code += *code < 0 ? -beyond : beyond;
+    return OK;
+}
+
+static int64_t signed_count(const Context *context, int64_t symbol) {
+    int64_t k = symbol - context->largest;
+    return k ? context->counts[k < 0 ? -k : k] : 2 * context->counts[0];
+}
+
+/* Makes the table of the counts. */
+static void renew(Context *context) {
+    int64_t symbols = 2 * context->largest + 1, sum = 0, shifted = 0, given = 0;
+    int64_t free_ = (1 << PRECISION) - symbols, shift = 0;
+    for (int64_t i = 0; i < symbols; i++) sum += signed_count(context, i);
+    while (sum >> shift >> SUM_BITS) shift++;
+    for (int64_t i = 0; i < symbols; i++) shifted += signed_count(context, i) >> shift;
+    for (int64_t i = 0; i < symbols; i++) {
+        int64_t share = (signed_count(context, i) >> shift) * free_ / shifted;
+        context->before[i] = (uint32_t)(share + 1);
+        given += share;
+    }
+    context->before[context->largest] += (uint32_t)(free_ - given);
+    uint32_t start = 0, place = 0;
+    for (int64_t i = 0; i < symbols; i++) {
+        uint32_t frequency = context->before[i];
+        context->before[i] = start;
+        start += frequency;
+        for (; place < PLACES && place * ((1 << PRECISION) / PLACES) < start; place++)
+            context->first[place] = (uint16_t)i;
+    }
+    context->before[symbols] = start;
+    context->first[PLACES] = (uint16_t)(symbols - 1);
+}
+
+static void count(Context *context, int32_t code) {
+    int64_t magnitude = code < 0 ? -(int64_t)code : code;
+    context->counts[magnitude < context->largest ? magnitude : context->largest] += COUNTED;
+}
+
+static void free_contexts(Context *contexts, int64_t n) {
+    for (int64_t i = 0; contexts && i < n; i++) free(contexts[i].before);
+    free(contexts);
+}
+
+/* Returns contexts with the counts that lie one after the other in `counts`; NULL without memory. */
+static Context *new_contexts(int64_t n, const int64_t *largest, int64_t *counts) {
+    Context *contexts = calloc((size_t)(n > 0 ? n : 1), sizeof *contexts);
+    for (int64_t i = 0; contexts && i < n; i++) {
+        contexts[i].largest = largest[i];
+        contexts[i].counts = counts;
+        counts += largest[i] + 1;
+        contexts[i].before = malloc((size_t)(2 * largest[i] + 2) * sizeof *contexts[i].before);
+        if (!contexts[i].before) {
+            free_contexts(contexts, n);
+            return NULL;
+        }
+        renew(contexts + i);
+    }
+    return contexts;
+}
+
+/* Reads the symbols of one block into codes[at[0]], codes[at[1]], ..., and then their escapes. */
+static int read_block(Decoder *decoder, Context *context, int32_t *codes, const int64_t *at,
+                      int64_t n) {
+    int escapes = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t code;
+        if (read_symbol(decoder, context, &code)) return DAMAGED;
+        codes[at[i]] = code;
+        count(context, code);
+        escapes |= code == context->largest || code == -context->largest;
+    }
+    for (int64_t i = 0; escapes && i < n; i++) {
+        int32_t code = codes[at[i]];
+        if (code != context->largest && code != -context->largest) continue;
+        if (read_escape(decoder, codes + at[i])) return DAMAGED;
+    }
+    return OK;
+}
+
+/* Begins a stream: sets its position before the first symbol. */
+EXPORT int kronq_open_stream(const uint32_t *words, uint64_t count, Position *position) {
+    Decoder decoder = {words, count, {0, UINT64_MAX, 0}};
+    uint64_t upper = next_word(&decoder);
+    decoder.at.distance = upper << 32 | next_word(&decoder);
+    *position = decoder.at;
+    return OK;
+}
+
+/* Reads a list of n whole numbers; its counts [largest + 1] are changed. */
+EXPORT int kronq_decode_numbers(const uint32_t *words, uint64_t count, Position *position,
+                                int64_t largest, int64_t *counts, int64_t n, int32_t *numbers) {
+    Decoder decoder = {words, count, *position};
+    Context *context = new_contexts(1, &largest, counts);
+    int64_t *at = malloc((size_t)(n > 0 ? n : 1) * sizeof *at);
+    int failed = context && at ? OK : NO_MEMORY;
+    for (int64_t i = 0; !failed && i < n; i++) at[i] = i;
+    for (int64_t start = 0, size = 16; !failed && start < n; start += size) {
+        size = start / 2 > 16 ? start / 2 : 16;
+        if (size > n - start) size = n - start;
+        failed = read_block(&decoder, context, numbers, at + start, size);
+        renew(context);
+    }
+    free(at);
+    free_contexts(context, 1);
+    *position = decoder.at;
+    return failed;
+}
+
+typedef struct {
+    int64_t even, odd; /* indices of contexts */
+    int64_t lanes, last; /* how many, and the length of the last one */
+    int32_t *levels;
+    uint8_t *states; /* of each lane */
+} Run;
+
+/* Reads position t of all lanes of a run: first those in even states. `at` and `codes` are scratch
+ * for as many numbers as there are lanes, `at` for twice as many. */
+static int read_position(Decoder *decoder, Context *contexts, const Run *run, int t, int64_t *at,
+                         int32_t *codes) {
+    int64_t lanes = run->lanes - (t >= run->last), evens = 0, odds = 0;
+    int64_t *even = at, *odd = at + run->lanes;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        int parity = run->states[lane] & 1;
+        even[evens] = odd[odds] = lane;
+        evens += !parity;
+        odds += parity;
+    }
+    if (read_block(decoder, contexts + run->even, codes, even, evens)) return DAMAGED;
+    if (read_block(decoder, contexts + run->odd, codes, odd, odds)) return DAMAGED;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        unsigned state = run->states[lane];
+        int32_t code = codes[lane], sign = (code > 0) - (code < 0);
+        run->levels[lane * LANE + t] = 2 * code - sign * (int32_t)(state & 1);
+        run->states[lane] = (uint8_t)next_state(state, code & 1);
+    }
+    return OK;
+}
+
+/* Reads the levels of all runs.
+ *
+ * largest and counts are those of n_contexts contexts, the counts one after the other; they are
+ * changed. Run i has sizes[i] levels, the context of_run[i] in even states and the next one in
+ * odd ones. The levels of the runs lie one after the other in `levels`. */
+EXPORT int kronq_decode_lanes(const uint32_t *words, uint64_t count, Position *position,
+                              int64_t n_contexts, const int64_t *largest, int64_t *counts,
+                              int64_t n_runs, const int64_t *of_run, const int64_t *sizes,
+                              int32_t *levels) {
+    Decoder decoder = {words, count, *position};
+    int64_t all = 0, most = 0;
+    for (int64_t i = 0; i < n_runs; i++) {
+        int64_t lanes = (sizes[i] + LANE - 1) / LANE;
+        all += lanes;
+        most = lanes > most ? lanes : most;
+    }
+    Context *contexts = new_contexts(n_contexts, largest, counts);
+    Run *runs = malloc((size_t)(n_runs + 1) * sizeof *runs);
+    uint8_t *states = calloc((size_t)(all + 1), 1);
+    int64_t *at = malloc((size_t)(2 * most + 1) * sizeof *at);
+    int32_t *codes = malloc((size_t)(most + 1) * sizeof *codes);
+    int failed = contexts && runs && states && at && codes ? OK : NO_MEMORY;
+    uint8_t *state = states;
+    for (int64_t i = 0; !failed && i < n_runs; i++) {
+        int64_t lanes = (sizes[i] + LANE - 1) / LANE;
+        Run run = {of_run[i], of_run[i] + 1, lanes, sizes[i] - (lanes - 1) * LANE, levels,
+                   state};
+        runs[i] = run;
+        levels += sizes[i];
+        state += lanes;
+    }
+    for (int t = 0; !failed && t < LANE; t++) {
+        if (t && (t & (t - 1)) == 0)
+            for (int64_t i = 0; i < n_contexts; i++) renew(contexts + i);
+        for (int64_t i = 0; !failed && i < n_runs; i++)
+            if (runs[i].lanes) failed = read_position(&decoder, contexts, runs + i, t, at, codes);
+    }
+    free(codes);
+    free(at);
+    free(states);
+    free(runs);
+    free_contexts(contexts, n_contexts);
+    *position = decoder.at;
+    return failed;
+}
