@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kronq.model.flat_names import strip_prefix
+from kronq.onnx.graph.family_names import sites_by_family_names
 from kronq.onnx.graph.fused_layers import fused_and_parts
 from kronq.onnx.graph.layer_match import LayerMatch
 from kronq.onnx.graph.sites import Site
@@ -94,7 +95,10 @@ def _combine(alternatives: Sequence[tuple[Site, ...]]) -> LayerMatch:
 
 
 def _index_names(sites: Sequence[Site]) -> _Index:
-    """Lists sites by canonical name: fused weights and parts also by each other's names."""
+    """Lists sites by canonical name.
+
+    Fused weights and parts also by each other's names, those of image models by their families'.
+    """
     index: _Index = {}
     for site in sites:
         for key in {canonical(name) for name in site.names}:
@@ -102,7 +106,16 @@ def _index_names(sites: Sequence[Site]) -> _Index:
     for key, others in list(fused_and_parts(index)):
         if others:
             index.setdefault(key, others)
-    return index
+    return _by_family_names(index) | index
+
+
+def _by_family_names(index: _Index) -> _Index:
+    """Lists sites by names of other families; two layers of one name there are ambiguous."""
+    others: _Index = {}
+    for name, sites in sites_by_family_names(index):
+        known = others.setdefault(canonical(name), [])
+        known += [site for site in sites if all(site.node is not k.node for k in known)]
+    return {key: sites for key, sites in others.items() if sites}
 
 
 def _count_rules(names: Mapping[str, str], index: _Index) -> dict[_PrefixRule, int]:

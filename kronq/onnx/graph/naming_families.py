@@ -2,7 +2,8 @@
 
 Black Forest Labs' ``final_layer.adaLN_modulation`` and diffusers' ``norm_out.linear`` have one
 shape, and hold scale and shift in opposite order. Neither shapes nor ΔW tell, so such adapters are
-matched by position only where the base's own names are of the same family.
+matched by position only where the base's own names are of the same family. Layers whose rows are in
+the same order are found by both names: ``family_names.py``.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def _missing_error(
     elif may_differ_in_order(missing, sites):
         hint = (
             "the base has other names than this family of image models, and rows may be in another "
-            "order; give {mapping} for layers that you know to be in the same"
+            "order (scale and shift of Flux's last modulation are); {only} takes the other layers, "
+            "or give {mapping} for layers that you know to be in the same"
         )
     elif not sites:
         hint = "the base has no MatMul, Gemm or Conv with a constant weight"
