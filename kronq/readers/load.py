@@ -27,6 +27,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.part import take_part
 from kronq.readers import FORMATS, READERS
 from kronq.readers.basis import fold_basis
+from kronq.readers.lycoris_keys import is_other_algorithm
 from kronq.readers.options import Options, check_conv_kernels, find_folder
 from kronq.readers.peft_config import CONFIG
 from kronq.readers.scale_rule import SCALE_RULES, ScaleRule
@@ -138,6 +139,8 @@ def _detect(path: Path) -> str:
             hint="{basis} takes it",
         )
     names = sorted(open_tensors(path).entries)
+    if is_other_algorithm(names):
+        return "lycoris"  # which refuses it by name
     whole = [name for name in names if name.endswith((".weight", ".bias"))]
     if whole and not any(_ADAPTED.search(name) for name in names):
         raise FormatError(

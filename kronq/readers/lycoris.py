@@ -9,12 +9,12 @@ names flattened.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kronq.errors import FormatError
-from kronq.io.base_weights import open_base
+from kronq.errors import FormatError, MismatchError, listing
+from kronq.io.base_weights import BaseWeights, open_base
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
@@ -63,6 +63,8 @@ def read(path: Path, options: Options) -> Adapter:
         )
     base_weights = None if options.base_weights is None else open_base(options.base_weights)
     groups, carried = split_keys(file, base_weights)
+    if base_weights is not None:
+        _check_base(file, groups, base_weights)
     if not groups:
         raise FormatError("no adapted layers", path=path, found=_describe(carried))
     check_expansion(Parts(file, name, keys.parts) for name, keys in groups.items())
@@ -81,6 +83,20 @@ def read(path: Path, options: Options) -> Adapter:
     keys = {name: groups[name].key for name in layers if groups[name].key != name}
     origin = Origin("lycoris", path, file.size, base, keys=keys)
     return Adapter(layers, origin, carried={tensor: file.any_array(tensor) for tensor in carried})
+
+
+def _check_base(file: Tensors, names: Iterable[str], base: BaseWeights) -> None:
+    """Refuses a base that has no layer of the adapter; text encoders' names have a front more."""
+    layers = frozenset(base.layers)
+    names = [*names]
+    if names and not any(n in layers or n.partition(".")[2] in layers for n in names):
+        raise MismatchError(
+            "no layer of the adapter is in the base",
+            path=file.path,
+            found=listing(names),
+            expected=f"names like {listing(layers).short}",
+            hint="{base_weights} names another model's folder?",
+        )
 
 
 def _describe(carried: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.io.base_weights import BaseWeights
 from kronq.io.tensors import Tensors
-from kronq.model.flat_names import flatten, is_flat, strip_prefix
+from kronq.model.flat_names import PREFIX, flatten, is_flat, strip_prefix
 from kronq.readers import locon, loha, lokr
 from kronq.readers.known_paths import known_layer, restore_dots
 
@@ -60,6 +60,14 @@ def is_lycoris(names: Iterable[str]) -> bool:
         or (name.startswith(fronts) and any(name.endswith(f".{alias}") for alias in locon.ALIASES))
         for name in names
     )
+
+
+def is_other_algorithm(names: Iterable[str]) -> bool:
+    """Tells whether a file that no reader knows is one of LyCORIS's other algorithms."""
+    names = [*names]
+    flat = any(map(PREFIX.match, names)) or any(name.endswith(".alpha") for name in names)
+    others = (pattern.fullmatch(name) for name in names for _, pattern in _ALGORITHMS)
+    return any(map(CARRIED.fullmatch, names)) or (flat and any(others))
 
 
 def split_keys(

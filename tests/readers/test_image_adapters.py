@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import kronq
-from kronq.errors import FormatError, UnsupportedError
+from kronq.errors import FormatError, MismatchError, UnsupportedError
 from kronq.readers.lycoris import module_path
 from tests.adapters import difference
 from tests.readers.image_models import Encoder, save_network, unet, wan
 from tests.tiny import peft_deltas, save_peft
+from tests.writers.lycoris_networks import network_of
 
 SD1 = {"metadata": {"ss_base_model_version": "sd_v1"}}
 
@@ -270,7 +271,7 @@ def test_a_file_of_nothing_but_such_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(CARRIED, path)
     with pytest.raises(FormatError, match=r"no adapted layers; found whole weights .* full: 1"):
-        kronq.load(path, format="lycoris")
+        kronq.load(path)
     save_file({name: value for name, value in CARRIED.items() if "other" not in name}, path)
     with pytest.raises(FormatError, match="trained parts that are no update of a layer: 4"):
         kronq.load(path, format="lycoris")
@@ -288,9 +289,34 @@ def test_other_algorithms_are_refused_by_name(tmp_path: Path, kind: str) -> None
     path = tmp_path / "a.safetensors"
     tensors = {name: torch.ones(shape) for name, shape in OTHERS[kind].items()}
     factors = {f"lycoris_proj.lokr_w{i}": torch.ones(2, 2) for i in (1, 2)}
-    save_file(tensors | factors, path)
-    with pytest.raises(UnsupportedError, match=f"layers of another algorithm: {kind}"):
+    for beside in (factors, {}):
+        save_file(tensors | beside, path)
+        with pytest.raises(UnsupportedError, match=f"layers of another algorithm: {kind}"):
+            kronq.load(path)
+
+
+@pytest.mark.parametrize("algorithm", ["diag-oft", "boft", "glora", "ia3"])
+def test_files_of_one_other_algorithm(tmp_path: Path, algorithm: str) -> None:
+    """As LyCORIS names and saves them."""
+    base = unet()
+    network = network_of(base, {"linear_dim": 4, "algo": algorithm})
+    network.apply_to()
+    path = tmp_path / "a.safetensors"
+    network.save_weights(str(path), torch.float32, {})
+    names = {"glora": "GLoRA on ", "ia3": "IA³ on "}
+    with pytest.raises(kronq.KronqError, match=names.get(algorithm, "OFT or BOFT on ")):
         kronq.load(path)
+
+
+def test_a_base_without_any_of_the_layers(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", {"model.layers.0.self_attn.q_proj.weight": torch.ones(4, 4)}
+    base.mkdir()
+    save_file(other, base / "model.safetensors")
+    path = tmp_path / "a.safetensors"
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    save_file({f"{key}.lokr_w{i}": torch.ones(2, 2) for i in (1, 2)}, path)
+    with pytest.raises(MismatchError, match="no layer of the adapter is in the base"):
+        kronq.load(path, base_weights=base)
 
 
 def test_metadata_that_is_no_json(tmp_path: Path) -> None:
