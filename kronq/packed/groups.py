@@ -22,7 +22,8 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
     """Groups the layers' names, in the file's order, by shape and recipe.
 
     Raises:
-        FormatError: A name is empty, too long or has braces, which templates use.
+        FormatError: A name or a source's key is empty, too long or has braces, which templates
+            use.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name in sorted(adapter, key=_order):
@@ -32,7 +33,15 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
                 layer=name,
                 expected=f"1 to {MAX_NAME} characters and no braces",
             )
-        front = _key_front(name, adapter.origin.keys.get(name))
+        key = adapter.origin.keys.get(name)
+        front = _key_front(name, key)
+        if key is not None and (len(key) > MAX_NAME or (front is True and {*key} & {*"{}"})):
+            raise FormatError(
+                "a layer's key in its source cannot be packed",
+                layer=name,
+                found=key,
+                expected=f"up to {MAX_NAME} characters and no braces",
+            )
         kind = (*_group_key(adapter[name]), front, core_shape(adapter, name))
         groups.setdefault(kind, []).append(name)
     return list(groups.values())

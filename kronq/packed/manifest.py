@@ -20,6 +20,7 @@ from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.io.json_file import refuse_repeated_names
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.layer_expressions import check_expression
+from kronq.model.layer_names import MAX_NAME
 from kronq.model.matrix import scale_shape
 
 VERSION = 4
@@ -31,6 +32,8 @@ Scale = Annotated[float, Field(allow_inf_nan=False)]
 Shift = Annotated[int, Field(ge=-255, le=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Bits = Literal[16, 8, 4, 3, 2]
+KeyFront = Annotated[str, Field(max_length=MAX_NAME)]
+"""Stands before the name of every layer, so a long one would become gigabytes."""
 
 
 def _expression(text: str) -> str:
@@ -102,7 +105,7 @@ class Group(_Strict):
     B2: MatrixSpec | None = None
     kernel: Annotated[tuple[Size, ...], Field(max_length=3)] = ()
     magnitude: MatrixSpec | None = None
-    keys: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    keys: KeyFront | Annotated[list[str], Field(fail_fast=True)] | None = None
     core: Shape | None = None
 
     @model_validator(mode="after")

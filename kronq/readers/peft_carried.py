@@ -22,9 +22,10 @@ from kronq.readers.peft_names import unwrap_name
 TOKENS, INDICES = "token_adapter.trainable_tokens_delta", "token_adapter.token_indices"
 """Ends of the names of trained rows of an embedding, and of their numbers."""
 
-_TUNER = re.compile(
+TUNER = re.compile(
     r"\.(lora|lokr|hada|vera|pvera|vblora|gralora|delora|tinylora|miss|hra)_[A-Za-z]"
 )
+"""Names of parts of layers, which are never carried."""
 
 
 def split_carried(tensors: Tensors, config: PeftConfig) -> tuple[Tensors, dict[str, NDArray[Any]]]:
@@ -51,7 +52,7 @@ def split_carried(tensors: Tensors, config: PeftConfig) -> tuple[Tensors, dict[s
 
 
 def _is_carried(name: str, config: PeftConfig) -> bool:
-    if _TUNER.search(name):
+    if TUNER.search(name):
         return False
     if config.settings.get("trainable_token_indices") and name.endswith(TOKENS):
         return True

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import UnsupportedError, listing
+from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
@@ -37,11 +37,12 @@ def build(adapter: Adapter, request: Request) -> FileContents:
     """
     loras = _loras(adapter, all_layers=request.to == "kohya-lora")
     _refuse_cropped(adapter, [name for name in adapter if name not in loras])
-    _refuse_carried(adapter)
+    keys = source_keys(adapter, _FRONTS[request.to])
+    _refuse_carried(adapter, {*keys.values()})
     balanced = balance_quantized(adapter)
     tensors: dict[str, NDArray[Any]] = {}
     ranks = {}
-    for name, key in source_keys(adapter, _FRONTS[request.to]).items():
+    for name, key in keys.items():
         delta = balanced[name]
         lora = loras.get(name)
         parts, alpha = _lokr_parts(delta) if lora is None else _lora_parts(lora)
@@ -109,9 +110,20 @@ def _refuse_cropped(adapter: Adapter, names: list[str]) -> None:
         )
 
 
-def _refuse_carried(adapter: Adapter) -> None:
-    """Refuses trained parts that no reader of such a file knows."""
+def _refuse_carried(adapter: Adapter, keys: set[str]) -> None:
+    """Refuses trained parts that no reader of such a file knows, or takes for a layer's own."""
     ends = (".alpha", ".scalar")
+    doubled = [
+        tensor
+        for tensor in adapter.carried
+        if tensor.endswith(ends) and tensor.rpartition(".")[0] in keys
+    ]
+    if doubled:
+        raise FormatError(
+            "a carried part has the name of a layer's own, and would change its ΔW",
+            path=adapter.origin.path,
+            found=listing(doubled),
+        )
     strange = [
         tensor
         for tensor in adapter.carried

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import UnsupportedError, listing
+from kronq.errors import FormatError, UnsupportedError, listing
 from kronq.model.adapter import Adapter
-from kronq.readers.peft_carried import INDICES, TOKENS
+from kronq.readers.peft_carried import INDICES, TOKENS, TUNER
 from kronq.readers.peft_names import PREFIX, unwrap_name
 
 _LANGUAGE_HEADS = ("lm_head", "embed_out", "embed_tokens", "wte")
@@ -27,6 +27,7 @@ def carried_parts(adapter: Adapter) -> tuple[dict[str, Any], dict[str, NDArray[A
 
     Raises:
         UnsupportedError: Some come from a file that is not PEFT's; all of them are named.
+        FormatError: Some have names of layers' parts.
     """
     strange = [name for name in adapter.carried if not name.startswith(("base_model.", "module."))]
     if strange:
@@ -35,6 +36,13 @@ def carried_parts(adapter: Adapter) -> tuple[dict[str, Any], dict[str, NDArray[A
             path=adapter.origin.path,
             found=listing(strange),
             hint="{to=lycoris} keeps them",
+        )
+    doubled = [name for name in adapter.carried if TUNER.search(name)]
+    if doubled:
+        raise FormatError(
+            "a carried part has the name of a layer's own, and would change its ΔW",
+            path=adapter.origin.path,
+            found=listing(doubled),
         )
     tensors, indices, biases, modules = {}, {}, [], set()
     for tensor, array in adapter.carried.items():
