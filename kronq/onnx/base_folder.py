@@ -54,9 +54,16 @@ def find_base(base: StrPath) -> Path:
             )
         if len(models) != 1:
             found = ", ".join(model.name for model in models) or "no .onnx file"
-            raise FormatError("which model?", path=path, found=found, expected=MODEL)
+            hint = None if models else _safetensors_hint(path)
+            raise FormatError("which model?", path=path, found=found, expected=MODEL, hint=hint)
         return models[0]
     return path
+
+
+def _safetensors_hint(folder: Path) -> str | None:
+    if next(folder.glob("*.safetensors"), None) is None:
+        return None
+    return f"'kronq base {folder} -o base' makes one of a language model"
 
 
 def load_base(path: Path) -> ir.Model:

@@ -74,6 +74,13 @@ def test_damaged_bases(tmp_path: Path) -> None:
         export_onnx(adapter, tmp_path / "old.onnx", tmp_path / "out")
 
 
+def test_a_folder_of_safetensors_is_pointed_to_kronq_base(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"no \.onnx file.*'kronq base .*base -o base' makes"):
+        export_onnx(tiny.adapter(), tmp_path / "base", tmp_path / "out")
+
+
 def test_external_data_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
     tiny.build(tmp_path / "base" / "model.onnx", data=True)
     model = onnx.load(tmp_path / "base" / "model.onnx", load_external_data=False)
