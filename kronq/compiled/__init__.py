@@ -3,4 +3,6 @@
 What is in C is in Python too, with the same results to the bit; C is only faster.
 """
 
+from kronq.compiled.library import OK as OK
+from kronq.compiled.library import call as call
 from kronq.compiled.library import library as library

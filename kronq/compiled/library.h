@@ -10,7 +10,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { OK = 0, DAMAGED = 1, NO_MEMORY = 2 };
+enum { OK = 0, DAMAGED = 1, NO_MEMORY = 2, OUT_OF_RANGE = 3 };
 
 #define LANE 128  /* levels that one path through the trellis makes */
 #define STATES 32 /* of the trellis */

@@ -9,6 +9,9 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from kronq.compiled.compiler import Program, compile_library, is_whole
 from kronq.errors import KronqError
@@ -20,7 +23,7 @@ SWITCH = "KRONQ_COMPILED"
 # Without fused or reordered floating point, C gives the bits that NumPy gives.
 PROGRAM = Program(
     folder=Path(__file__).parent,
-    sources=("range_decoder.c",),
+    sources=("range_decoder.c", "viterbi.c"),
     headers=("library.h",),
     flags=("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     title="kronq's library",
@@ -30,11 +33,40 @@ _NAMES = {"win32": "kronq_loops.dll", "darwin": "libkronq_loops.dylib"}
 _NAME = _NAMES.get(sys.platform, "libkronq_loops.so")
 
 
+OK, DAMAGED, NO_MEMORY, OUT_OF_RANGE = range(4)
+"""What a function returns, as in library.h."""
+
+
 def library() -> ctypes.CDLL | None:
     """Returns the library; None where it is switched off or cannot be made, which is no error."""
     if os.environ.get(SWITCH) == "0" or sys.byteorder != "little":
         return None
     return _library()
+
+
+def call(functions: ctypes.CDLL, name: str, *arguments: int | NDArray[Any]) -> int:
+    """Calls a function of the library, which lets other threads run.
+
+    Args:
+        functions: The library.
+        name: Of the function.
+        arguments: Whole numbers of 64 bits, and contiguous arrays of the types that it takes.
+
+    Raises:
+        MemoryError: There is too little.
+    """
+    status = int(functions[name](*map(_as_c, arguments)))
+    if status == NO_MEMORY:
+        raise MemoryError
+    return status
+
+
+def _as_c(value: int | NDArray[Any]) -> ctypes.c_int64 | ctypes.c_void_p:
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if not value.flags.c_contiguous:
+        raise ValueError("C takes contiguous arrays")
+    return ctypes.c_void_p(value.ctypes.data)
 
 
 @functools.cache

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.compiled import library
+from kronq.compiled import OK, call, library
 from kronq.trellis.context_counts import prior_counts
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.range_coder import NUMBER_CLASS
 from kronq.trellis.stream_layout import Run
 
-DAMAGED = "the stream of codes is damaged"
-_NO_MEMORY = 2
+DAMAGED_STREAM = "the stream of codes is damaged"
 _WHOLE = 2**64 - 1
 _SEALED = 2**33 - 1
 """The distance from ``low`` that constriction's encoder leaves at most when it ends a stream."""
@@ -66,17 +65,12 @@ class CompiledDecoder:
         distance, interval, word = (int(each) for each in self._position)
         return word >= len(self._words) and (interval == _WHOLE or distance < _SEALED)
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def _call(self, name: str, *arguments: int | NDArray[Any]) -> None:
         """Calls a function; its arguments are the stream, the position, and these.
 
         Raises:
             ValueError: The stream is damaged.
         """
         given = (self._words, len(self._words), self._position, *arguments)
-        status = self._functions[name](*map(_as_c, given))
-        if status:
-            raise MemoryError if status == _NO_MEMORY else ValueError(DAMAGED)
-
-
-def _as_c(value: Any) -> Any:
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_void_p(value.ctypes.data)
+        if call(self._functions, name, *given) != OK:
+            raise ValueError(DAMAGED_STREAM)

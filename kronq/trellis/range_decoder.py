@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.trellis.coding_context import contexts_of, import_constriction
-from kronq.trellis.compiled_decoder import DAMAGED, CompiledDecoder
+from kronq.trellis.compiled_decoder import DAMAGED_STREAM, CompiledDecoder
 from kronq.trellis.lane_order import LaneOrder
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.range_coder import ESCAPE_BITS, RENEWALS, code_numbers
@@ -112,4 +112,4 @@ class PythonDecoder:
         try:
             return self._decoder.decode(model, *count)
         except AssertionError:
-            raise ValueError(DAMAGED) from None
+            raise ValueError(DAMAGED_STREAM) from None

@@ -99,7 +99,7 @@ class StreamLayout:
         if not parts:
             return replace(self, runs=[], parts=[])
         first, last = parts[0].run, parts[-1].run
-        renumbered = [part._replace(run=part.run - first) for part in parts]
+        renumbered = [ChannelPart(part.run - first, *part[1:]) for part in parts]
         return replace(self, runs=self.runs[first : last + 1], parts=renumbered)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.compiled import OK, call, library
 from kronq.io.threads import THREADS
 from kronq.model.matrix import F32
 from kronq.trellis.layer_shape import I32
@@ -68,16 +69,24 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, NDArray[np.int8]]
     Returns:
         The levels, and the parities of the states they are in [lanes, LANE].
     """
-    price = (costs.bits * np.float32(costs.multiplier)).astype(np.float32)
-
+    price = np.ascontiguousarray(costs.bits * np.float32(costs.multiplier), dtype=np.float32)
+    shifts = np.ascontiguousarray(costs.shifts, dtype=np.float32)
+    rows = np.ascontiguousarray(costs.rows, dtype=np.int32)
+    functions = library() if np.isfinite(price).all() else None
     levels = np.empty(values.shape, dtype=np.int32)
     odd = np.empty(values.shape, dtype=np.int8)
 
     def search(start: int) -> None:
         lanes = slice(start, start + _CHUNK)
+        if functions:
+            weights = np.ascontiguousarray(costs.weights[lanes], dtype=np.float32)
+            own = len(weights), np.ascontiguousarray(values[lanes]), weights, rows[lanes]
+            given = *own, price, price.shape[2], shifts, len(shifts)
+            if call(functions, "kronq_search_levels", *given, levels[lanes], odd[lanes]) == OK:
+                return
         sizes = np.abs(values[lanes].T, order="C")
         weights = np.ascontiguousarray(costs.weights[lanes].T, dtype=np.float32)
-        errors, codes = _branch_costs(sizes, weights, costs.rows[lanes], price, costs.shifts)
+        errors, codes = _branch_costs(sizes, weights, rows[lanes], price, shifts)
         branches = _cheapest_path(errors)
         parities = branches >> 1
         chosen = np.take_along_axis(codes, branches[None], axis=0)[0]

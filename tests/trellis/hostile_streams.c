@@ -1,8 +1,10 @@
-/* Decodes random and random-like streams with buffers of just the right size, for sanitizers. */
+/* Decodes random and random-like streams, and searches random lanes, with buffers of just the right
+ * size, for sanitizers. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "range_decoder.c"
+#include "viterbi.c"
 
 static uint64_t seed = 1;
 
@@ -11,7 +13,36 @@ static uint64_t draw(uint64_t n) {
     return seed % n;
 }
 
+static float number(float scale) {
+    return scale * ((float)draw(2001) / 1000 - 1);
+}
+
+/* Searches lanes of values of any size, not-a-number among them. */
+static int search_some(void) {
+    int64_t lanes = (int64_t)draw(40), rows = 1 + (int64_t)draw(3), n_shifts = 1 + (int64_t)draw(4);
+    int64_t magnitudes = 1 + (int64_t)draw(30), size = lanes * LANE;
+    float *values = malloc(size * sizeof *values), *weights = malloc(size * sizeof *weights);
+    float *price = malloc(rows * 2 * magnitudes * sizeof *price);
+    float *shifts = malloc(n_shifts * sizeof *shifts);
+    int32_t *row = malloc(lanes * sizeof *row), *levels = malloc(size * sizeof *levels);
+    int8_t *odd = malloc(size);
+    float scale = (float[]){1, 30, 4e6f, 1e30f}[draw(4)];
+    for (int64_t i = 0; i < size; i++) values[i] = number(scale), weights[i] = number(1) + 1;
+    if (size && !draw(9)) values[draw(size)] = 0.0f / 0.0f;
+    for (int64_t i = 0; i < lanes; i++) row[i] = (int32_t)draw(rows);
+    for (int64_t i = 0; i < rows * 2 * magnitudes; i++) price[i] = number(5);
+    for (int64_t i = 0; i < n_shifts; i++) shifts[i] = number(1);
+    int failed = kronq_search_levels(lanes, values, weights, row, price, magnitudes, shifts,
+                                     n_shifts, levels, odd);
+    free(odd), free(levels), free(row), free(shifts), free(price), free(weights), free(values);
+    return failed;
+}
+
 int main(void) {
+    int far = 0;
+    for (int round = 0; round < 100; round++) far += search_some() == OUT_OF_RANGE;
+    if (far < 10 || far > 90) return 1;
+
     int failures = 0;
     for (int round = 0; round < 400; round++) {
         uint64_t n_words = draw(60), kind = draw(3);

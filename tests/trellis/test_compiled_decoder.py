@@ -145,7 +145,7 @@ def uncached_library() -> object:
 
 
 def test_sanitizers(tmp_path: Path) -> None:
-    """Decodes hostile streams, with address and undefined-behaviour sanitizers watching."""
+    """Decodes hostile streams and searches lanes under address and undefined sanitizers."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs GCC or Clang")
