@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from kronq.errors import MismatchError, StrPath, check_type
-from kronq.io.files import check_apart, check_output, new_folder
+from kronq.errors import MismatchError, StrPath, UnsupportedError, check_type
+from kronq.io.files import MARK, check_apart, check_output, new_folder
 from kronq.io.input_path import find_input
 from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import MODEL, copy_file, load_base
@@ -72,7 +72,7 @@ def export_pipeline(
         MismatchError: The adapter does not belong to this pipeline.
         OutputExistsError: ``out`` exists and ``force`` is not set.
         FormatError: The folder has no pipeline of ONNX models.
-        UnsupportedError: A model cannot take this form.
+        UnsupportedError: A model cannot take this form, or a link leads out of the folder.
         KronqError: A check failed.
 
     Example:
@@ -85,6 +85,7 @@ def export_pipeline(
     check_output(out, force=force)
     parts = split_adapter(adapter, model_parts(folder))
     maps = _split_map(mapping or {}, parts)
+    given = _files_of(folder)
     subfolders = {path.name for path in folder.iterdir() if path.is_dir()}
     reports: dict[str, ExportReport] = {}
     with new_folder(out, "export", force=force, subfolders=subfolders) as work:
@@ -100,7 +101,7 @@ def export_pipeline(
                 progress=told,
             )
             reports[part.name] = report.model_copy(update={"output": str(Path(out, part.name))})
-        _copy_rest(folder, work, [part.name for part in parts])
+        _copy_rest(folder, given, work, [part.name for part in parts])
         files = {
             file.relative_to(work).as_posix(): file.stat().st_size
             for file in sorted(work.rglob("*"))
@@ -151,14 +152,41 @@ def _tell(part: str, progress: Callable[[str], None] | None) -> Callable[[str], 
     return None if progress is None else lambda text: progress(f"{part}: {text}")
 
 
-def _copy_rest(base: Path, work: Path, written: list[str]) -> None:
+def _copy_rest(base: Path, files: list[Path], work: Path, written: list[str]) -> None:
     """Copies whatever was not written: other models, tokenizers, settings, schedulers."""
     left = {base / part / MODEL for part in written}
     for part in written:
         model = load_base(base / part / MODEL)
         left |= {base / part / location for location in external_files(model)}
-    for file in sorted(base.rglob("*")):
+    for file in files:
         target = work / file.relative_to(base)
-        if file.is_file() and file not in left and not target.exists():
+        if file not in left and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_file(file, target)
+
+
+def _files_of(base: Path) -> list[Path]:
+    """Returns all files but kronq's own marks.
+
+    Raises:
+        UnsupportedError: A link leads out of the folder, or to another folder. Those of the
+            Hugging Face cache, to its ``blobs``, are followed.
+    """
+    folder = base.resolve()
+    allowed = (folder, folder.parent.parent / "blobs")
+    files = []
+    for path in sorted(base.rglob("*")):
+        if MARK in path.relative_to(base).parts:
+            continue
+        if path.is_symlink():
+            target = Path(os.path.realpath(path))
+            if path.is_dir() or not any(target.is_relative_to(each) for each in allowed):
+                raise UnsupportedError(
+                    "a link in the pipeline's folder leads to another",
+                    path=path,
+                    found=target,
+                    hint="copy the pipeline first, with cp -rL",
+                )
+        if path.is_file():
+            files.append(path)
+    return files

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kronq.errors import FormatError, MismatchError, StrPath, listing
+from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.plain import refuse_carried
@@ -52,8 +53,10 @@ def model_parts(base: Path) -> list[str]:
     """Returns the subfolders of a pipeline that have an ONNX model.
 
     Raises:
-        FormatError: None of them is the model that makes the image.
+        FormatError: None of them is the model that makes the image, or model_index.json is damaged.
     """
+    if is_pipeline(base):
+        _check_index(base / INDEX)
     parts = sorted(file.parent.name for file in base.glob(f"*/{MODEL}"))
     if not {*parts} & {*DENOISERS}:
         raise FormatError(
@@ -64,6 +67,18 @@ def model_parts(base: Path) -> list[str]:
             hint="optimum-onnx exports a pipeline: optimum-cli export onnx -m PIPELINE FOLDER",
         )
     return parts
+
+
+def _check_index(file: Path) -> None:
+    """Refuses an index that is no JSON object, or that names a part outside of the folder."""
+    for name in read_json(file):
+        if not name or name in (".", "..") or any(sign in name for sign in "/\\\0"):
+            raise FormatError(
+                "a part of the pipeline has a name that is no folder's",
+                path=file,
+                found=repr(name),
+                expected="one such as unet",
+            )
 
 
 def split_adapter(adapter: Adapter, parts: Collection[str]) -> list[Part]:
