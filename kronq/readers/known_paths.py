@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from itertools import pairwise, product
 
 from kronq.model.flat_names import flatten
+from kronq.model.layer_names import MAX_NAME
 from kronq.readers.known_layers import (
     CONVOLUTIONS,
     FLUX,
@@ -65,6 +66,8 @@ def known_layer(path: str, *, hunyuan: bool = False) -> KnownLayer | None:
 
 def _known(flat: str, hunyuan: bool) -> Iterator[tuple[str, KnownLayer]]:
     """Yields the paths that the table has for a flattened name."""
+    if len(flat) > MAX_NAME:
+        return  # no model's: taking fronts off a long one takes for ever
     rests, fronts = [(flat, "")], []
     while rests:  # every way to take modules off the front
         rest, front = rests.pop()
