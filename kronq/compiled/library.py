@@ -23,8 +23,8 @@ SWITCH = "KRONQ_COMPILED"
 # Without fused or reordered floating point, C gives the bits that NumPy gives.
 PROGRAM = Program(
     folder=Path(__file__).parent,
-    sources=("range_decoder.c", "viterbi.c"),
-    headers=("library.h",),
+    sources=("range_decoder.c", "range_encoder.c", "viterbi.c"),
+    headers=("library.h", "contexts.h"),
     flags=("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     title="kronq's library",
     hint=f"{SWITCH}=0 needs none",

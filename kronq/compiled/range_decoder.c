@@ -5,15 +5,8 @@
  * its table, and sizes are the caller's. Nothing here depends on floating point.
  */
 #include <stdlib.h>
-#include <string.h>
 
-#include "library.h"
-
-#define PRECISION 24 /* frequencies add up to 2^24 */
-#define COUNTED 4096 /* what a symbol adds to its count */
-#define SUM_BITS 38  /* of the counts that frequencies are made of */
-#define PLACES 1024  /* of a quantile: where to begin to look for its symbol */
-#define ESCAPE_BITS 20
+#include "contexts.h"
 
 typedef struct {
     uint64_t distance; /* point - low */
@@ -26,14 +19,6 @@ typedef struct {
     uint64_t count;
     Position at;
 } Decoder;
-
-/* Counts of the magnitudes 0 to `largest`, and the table of -largest to largest made of them. */
-typedef struct {
-    int64_t largest;
-    int64_t *counts;
-    uint32_t *before;        /* [2 largest + 2]: the sum of the frequencies before each symbol */
-    uint16_t first[PLACES + 1]; /* the symbol of the quantile place * 2^24 / PLACES */
-} Context;
 
 static uint32_t next_word(Decoder *decoder) {
     Position *at = &decoder->at;
@@ -93,63 +78,6 @@ static int read_escape(Decoder *decoder, int32_t *code) {
     return OK;
 }
 
-static int64_t signed_count(const Context *context, int64_t symbol) {
-    int64_t k = symbol - context->largest;
-    return k ? context->counts[k < 0 ? -k : k] : 2 * context->counts[0];
-}
-
-/* Makes the table of the counts. */
-static void renew(Context *context) {
-    int64_t symbols = 2 * context->largest + 1, sum = 0, shifted = 0, given = 0;
-    int64_t free_ = (1 << PRECISION) - symbols, shift = 0;
-    for (int64_t i = 0; i < symbols; i++) sum += signed_count(context, i);
-    while (sum >> shift >> SUM_BITS) shift++;
-    for (int64_t i = 0; i < symbols; i++) shifted += signed_count(context, i) >> shift;
-    for (int64_t i = 0; i < symbols; i++) {
-        int64_t share = (signed_count(context, i) >> shift) * free_ / shifted;
-        context->before[i] = (uint32_t)(share + 1);
-        given += share;
-    }
-    context->before[context->largest] += (uint32_t)(free_ - given);
-    uint32_t start = 0, place = 0;
-    for (int64_t i = 0; i < symbols; i++) {
-        uint32_t frequency = context->before[i];
-        context->before[i] = start;
-        start += frequency;
-        for (; place < PLACES && place * ((1 << PRECISION) / PLACES) < start; place++)
-            context->first[place] = (uint16_t)i;
-    }
-    context->before[symbols] = start;
-    context->first[PLACES] = (uint16_t)(symbols - 1);
-}
-
-static void count(Context *context, int32_t code) {
-    int64_t magnitude = code < 0 ? -(int64_t)code : code;
-    context->counts[magnitude < context->largest ? magnitude : context->largest] += COUNTED;
-}
-
-static void free_contexts(Context *contexts, int64_t n) {
-    for (int64_t i = 0; contexts && i < n; i++) free(contexts[i].before);
-    free(contexts);
-}
-
-/* Returns contexts with the counts that lie one after the other in `counts`; NULL without memory. */
-static Context *new_contexts(int64_t n, const int64_t *largest, int64_t *counts) {
-    Context *contexts = calloc((size_t)(n > 0 ? n : 1), sizeof *contexts);
-    for (int64_t i = 0; contexts && i < n; i++) {
-        contexts[i].largest = largest[i];
-        contexts[i].counts = counts;
-        counts += largest[i] + 1;
-        contexts[i].before = malloc((size_t)(2 * largest[i] + 2) * sizeof *contexts[i].before);
-        if (!contexts[i].before) {
-            free_contexts(contexts, n);
-            return NULL;
-        }
-        renew(contexts + i);
-    }
-    return contexts;
-}
-
 /* Reads the symbols of one block into codes[at[0]], codes[at[1]], ..., and then their escapes. */
 static int read_block(Decoder *decoder, Context *context, int32_t *codes, const int64_t *at,
                       int64_t n) {
@@ -186,8 +114,8 @@ EXPORT int kronq_decode_numbers(const uint32_t *words, uint64_t count, Position 
     int64_t *at = malloc((size_t)(n > 0 ? n : 1) * sizeof *at);
     int failed = context && at ? OK : NO_MEMORY;
     for (int64_t i = 0; !failed && i < n; i++) at[i] = i;
-    for (int64_t start = 0, size = 16; !failed && start < n; start += size) {
-        size = start / 2 > 16 ? start / 2 : 16;
+    for (int64_t start = 0, size; !failed && start < n; start += size) {
+        size = start / 2 > SHORTEST_BLOCK ? start / 2 : SHORTEST_BLOCK;
         if (size > n - start) size = n - start;
         failed = read_block(&decoder, context, numbers, at + start, size);
         renew(context);
@@ -209,16 +137,11 @@ typedef struct {
  * for as many numbers as there are lanes, `at` for twice as many. */
 static int read_position(Decoder *decoder, Context *contexts, const Run *run, int t, int64_t *at,
                          int32_t *codes) {
-    int64_t lanes = run->lanes - (t >= run->last), evens = 0, odds = 0;
+    int64_t lanes = run->lanes - (t >= run->last);
     int64_t *even = at, *odd = at + run->lanes;
-    for (int64_t lane = 0; lane < lanes; lane++) {
-        int parity = run->states[lane] & 1;
-        even[evens] = odd[odds] = lane;
-        evens += !parity;
-        odds += parity;
-    }
+    int64_t evens = part_lanes(run->states, lanes, even, odd);
     if (read_block(decoder, contexts + run->even, codes, even, evens)) return DAMAGED;
-    if (read_block(decoder, contexts + run->odd, codes, odd, odds)) return DAMAGED;
+    if (read_block(decoder, contexts + run->odd, codes, odd, lanes - evens)) return DAMAGED;
     for (int64_t lane = 0; lane < lanes; lane++) {
         unsigned state = run->states[lane];
         int32_t code = codes[lane], sign = (code > 0) - (code < 0);

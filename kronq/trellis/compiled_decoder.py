@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.compiled import OK, call, library
-from kronq.trellis.context_counts import prior_counts
+from kronq.trellis.compiled_tables import number_table, run_tables
 from kronq.trellis.layer_shape import I32
-from kronq.trellis.range_coder import NUMBER_CLASS
 from kronq.trellis.stream_layout import Run
 
 DAMAGED_STREAM = "the stream of codes is damaged"
@@ -42,24 +42,15 @@ class CompiledDecoder:
         return cls(functions, words) if functions else None
 
     def numbers(self, count: int) -> I32:
-        counts = prior_counts(NUMBER_CLASS, 0).copy()
         numbers = np.zeros(count, dtype=np.int32)
-        self._call("kronq_decode_numbers", len(counts) - 1, counts, count, numbers)
+        self._call("kronq_decode_numbers", *number_table(), count, numbers)
         return numbers
 
     def lanes(self, runs: Sequence[Run]) -> list[I32]:
-        kinds = dict.fromkeys(run.context_class for run in runs)
-        places = {kind: 2 * i for i, kind in enumerate(kinds)}  # a context each for even and odd
-        priors = [prior_counts(kind, odd) for kind in places for odd in (0, 1)]
-        largest = np.array([len(prior) - 1 for prior in priors], dtype=np.int64)
-        counts = np.concatenate([np.zeros(0, dtype=np.int64), *priors])
-        of_run = np.array([places[run.context_class] for run in runs], dtype=np.int64)
-        sizes = np.array([run.size for run in runs], dtype=np.int64)
-        ends = np.cumsum(sizes)
-        levels = np.zeros(int(sizes.sum()), dtype=np.int32)
-        tables = len(priors), largest, counts
-        self._call("kronq_decode_lanes", *tables, len(runs), of_run, sizes, levels)
-        return np.split(levels, ends[:-1]) if runs else []
+        ends = [*accumulate((run.size for run in runs), initial=0)]
+        levels = np.zeros(ends[-1], dtype=np.int32)
+        self._call("kronq_decode_lanes", *run_tables(runs), levels)
+        return np.split(levels, ends[1:-1]) if runs else []
 
     def is_exhausted(self) -> bool:
         distance, interval, word = (int(each) for each in self._position)

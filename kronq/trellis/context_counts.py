@@ -19,6 +19,8 @@ from kronq.trellis.integer_math import floor_exp2
 
 I64 = NDArray[np.int64]
 
+NUMBER_CLASS = 10
+"""Context class of the numbers that a stream begins with."""
 _PRECISION = 24
 """Frequencies add up to 2^24."""
 _COUNT_BITS = 12

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kronq.errors import FormatError
+from kronq.compiled import library
 from kronq.trellis.coding_context import BlockCoder, Context, contexts_of, import_constriction
+from kronq.trellis.compiled_encoder import NO_PATH, encode_compiled, out_of_range
+from kronq.trellis.context_counts import NUMBER_CLASS
 from kronq.trellis.lane_order import LaneOrder
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.states import NEXT_STATE, codes_from_levels, levels_from_codes
@@ -20,12 +22,8 @@ from kronq.trellis.stream_layout import LANE, Run, split_lanes
 
 RENEWALS = {2**i for i in range(7)}
 """Positions in a lane at which the tables are made anew."""
-NUMBER_CLASS = 10
-"""Context class of the numbers that a stream begins with."""
 _SHORTEST_BLOCK = 16
 ESCAPE_BITS = 20
-LARGEST_CONTEXT_CLASS = 100
-"""The highest class that a writer tries: levels near 2^25, which fit into 32 bits all the same."""
 
 
 def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I32]) -> bytes:
@@ -40,6 +38,9 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
         ValueError: They are no such path.
         FormatError: A code is too large for an escape.
     """
+    functions = library()
+    if functions:
+        return encode_compiled(functions, numbers, runs, levels)
     encoder = import_constriction().stream.queue.RangeEncoder()
 
     def encode_block(model: Any, largest: int, codes: I32) -> I32:
@@ -81,7 +82,7 @@ def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> N
                 context.renew()
         odd = state & 1
         if not np.array_equal(levels_from_codes(codes[t], odd), wanted[t]):
-            raise ValueError("the levels are no path through the trellis")
+            raise ValueError(NO_PATH)
         lanes, sizes = order.at(t, odd)
         column, escapes = symbols[t, lanes], np.flatnonzero(escaped[t, lanes]).tolist()
         magnitudes, start = np.abs(column - largest[lanes]), 0
@@ -118,10 +119,3 @@ def _encode_escape(encoder: Any, rest: int) -> None:
     encoder.encode(length, uniform(ESCAPE_BITS))
     if length:
         encoder.encode(rest + 1 - (1 << length), uniform(1 << length))
-
-
-def out_of_range() -> FormatError:
-    return FormatError(
-        "a layer is too large beside the others for compact codes of one step",
-        hint="quantize to native codes, or with fewer bits",
-    )

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.matrix import F32
+from kronq.trellis.compiled_encoder import LARGEST_CONTEXT_CLASS, out_of_range
 from kronq.trellis.layer_shape import I32, AdapterLevels, zero_levels
 from kronq.trellis.norm_classes import EMPTY_CHANNEL
-from kronq.trellis.range_coder import LARGEST_CONTEXT_CLASS, out_of_range
 from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.reconstruction import Shifts, shift_levels
 from kronq.trellis.stream_layout import (

@@ -1,10 +1,25 @@
-/* Decodes random and random-like streams, and searches random lanes, with buffers of just the right
- * size, for sanitizers. */
+/* Decodes random and random-like streams, encodes what came out, and searches random lanes, with
+ * buffers of just the right size, for sanitizers. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "range_decoder.c"
-#include "viterbi.c"
+#include "library.h"
+
+typedef struct {
+    uint64_t state[3];
+} Position;
+
+int kronq_open_stream(const uint32_t *, uint64_t, Position *);
+int kronq_decode_numbers(const uint32_t *, uint64_t, Position *, int64_t, int64_t *, int64_t,
+                         int32_t *);
+int kronq_decode_lanes(const uint32_t *, uint64_t, Position *, int64_t, const int64_t *, int64_t *,
+                       int64_t, const int64_t *, const int64_t *, int32_t *);
+int kronq_encode_numbers(uint32_t *, Position *, int64_t, int64_t *, int64_t, const int32_t *);
+int kronq_encode_lanes(uint32_t *, Position *, int64_t, const int64_t *, int64_t *, int64_t,
+                       const int64_t *, const int64_t *, const int32_t *);
+int kronq_close_stream(uint32_t *, Position *);
+int kronq_search_levels(int64_t, const float *, const float *, const int32_t *, const float *,
+                        int64_t, const float *, int64_t, int32_t *, int8_t *);
 
 static uint64_t seed = 1;
 
@@ -78,6 +93,16 @@ int main(void) {
             failed = kronq_decode_lanes(words, n_words, &position, n_contexts, largest, counts,
                                         n_runs, of_run, sizes, levels);
         failures += failed;
+        if (!failed) {
+            uint32_t *written = malloc((3 * (n + levels_in_all) + 2) * sizeof *written);
+            Position end = {{0, UINT64_MAX, 0}};
+            int wrong = kronq_encode_numbers(written, &end, largest[0], counts, n, numbers) ||
+                        kronq_encode_lanes(written, &end, n_contexts, largest, counts, n_runs,
+                                           of_run, sizes, levels) ||
+                        kronq_close_stream(written, &end);
+            free(written);
+            if (wrong) return 2; /* all that is decoded can be encoded */
+        }
         free(levels), free(sizes), free(of_run), free(numbers), free(counts), free(largest);
         free(words);
     }

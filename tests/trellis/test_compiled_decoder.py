@@ -145,15 +145,16 @@ def uncached_library() -> object:
 
 
 def test_sanitizers(tmp_path: Path) -> None:
-    """Decodes hostile streams and searches lanes under address and undefined sanitizers."""
+    """Decodes hostile streams, encodes, and searches under address and undefined sanitizers."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs GCC or Clang")
     program = tmp_path / "hostile"
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     source = Path(__file__).with_name("hostile_streams.c")
+    sources = [source, *(PROGRAM.folder / name for name in PROGRAM.sources)]
     built = subprocess.run(
-        [compiler, *flags, "-I", PROGRAM.folder, source, "-o", program], capture_output=True
+        [compiler, *flags, "-I", PROGRAM.folder, *sources, "-o", program], capture_output=True
     )
     if built.returncode:
         pytest.skip("needs the sanitizers' libraries")
