@@ -4,6 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 #include "library.h"
 
 #define WIDTH 16
@@ -21,12 +27,15 @@ typedef struct {
     unsigned previous[STATES][2], branch[STATES][2];
 } Trellis;
 
-/* Costs as in LaneCosts; price is [rows, 2, magnitudes]. */
+/* What a code costs, and its shift. */
 typedef struct {
-    const float *price;
+    float price, shift;
+} Code;
+
+/* [rows, 2, magnitudes], of even states and of odd ones. */
+typedef struct {
+    const Code *codes;
     int64_t magnitudes;
-    const float *shifts;
-    int64_t n_shifts;
 } Prices;
 
 typedef struct {
@@ -84,16 +93,26 @@ static inline Floats choose(Ints mask, Floats yes, Floats no) {
     return (Floats)((mask & (Ints)yes) | (~mask & (Ints)no));
 }
 
+static inline Floats least_of(Floats one, Floats two) {
+#if defined(__SSE2__)
+    return (Floats)_mm_min_ps((__m128)one, (__m128)two);
+#elif defined(__ARM_NEON)
+    return (Floats)vminq_f32((float32x4_t)one, (float32x4_t)two);
+#else
+    return choose(one < two, one, two);
+#endif
+}
+
 /* The costs of codes k of four lanes in states of a parity; `rows` are those of the lanes. */
 static inline Floats costs_of(const Prices *prices, const int64_t *rows, int odd, Floats sizes,
                               Floats weights, Ints k) {
-    Floats shift, price;
-    const float *first = prices->price + odd * prices->magnitudes;
-    for (int i = 0; i < 4; i++) {
-        int64_t code = k[i];
-        shift[i] = prices->shifts[code < prices->n_shifts ? code : prices->n_shifts - 1];
-        price[i] = first[rows[i] + (code < prices->magnitudes ? code : prices->magnitudes - 1)];
-    }
+    int32_t largest = (int32_t)prices->magnitudes - 1;
+    Ints inside = k < largest, place = (inside & k) | (~inside & largest);
+    const Code *codes = prices->codes + odd * prices->magnitudes;
+    const Code *c0 = codes + rows[0] + place[0], *c1 = codes + rows[1] + place[1];
+    const Code *c2 = codes + rows[2] + place[2], *c3 = codes + rows[3] + place[3];
+    Floats price = {c0->price, c1->price, c2->price, c3->price};
+    Floats shift = {c0->shift, c1->shift, c2->shift, c3->shift};
     Ints level = 2 * k;
     if (odd) level += k > 0; /* a mask is -1 */
     Floats error = sizes - __builtin_convertvector(level, Floats);
@@ -114,7 +133,7 @@ static inline Floats branch_costs(const Prices *prices, const int64_t *rows, int
     Floats two = costs_of(prices, rows, odd, sizes, weights, below + 2);
     Ints better = two < one;
     *codes = below - 2 * better;
-    return choose(better, two, one);
+    return least_of(two, one);
 }
 
 /* One position: from the costs of reaching each state to those one position on. */
@@ -134,9 +153,9 @@ static void step(const Trellis *into, Floats costs[BRANCHES][VECTORS],
         for (int v = 0; v < VECTORS; v++) {
             Floats one = from0[v] + cost0[v], two = from1[v] + cost1[v];
             Ints better = two < one;
-            Floats best = choose(better, two, one);
+            Floats best = least_of(two, one);
             taken[v] |= better & (int32_t)(1u << state);
-            least[v] = choose(best < least[v], best, least[v]);
+            least[v] = least_of(best, least[v]);
             after[state][v] = best;
         }
     }
@@ -145,21 +164,26 @@ static void step(const Trellis *into, Floats costs[BRANCHES][VECTORS],
     for (int v = 0; v < VECTORS; v++) second[v] = taken[v];
 }
 
-/* Follows the best path of one lane back to its begin. */
-static void trace(const Work *work, const Trellis *into, float metric[STATES][WIDTH], int lane,
-                  int32_t *levels, int8_t *odd) {
-    unsigned state = 0;
+/* Follows the best path of each lane back to its begin. */
+static void trace(const Work *work, const Trellis *into, int64_t lanes, int32_t *levels,
+                  int8_t *odd) {
+    unsigned states[WIDTH] = {0};
     for (unsigned other = 1; other < STATES; other++)
-        if (metric[other][lane] < metric[state][lane]) state = other;
-    for (int t = LANE - 1; t >= 0; t--) {
-        unsigned taken = work->second.lanes[t][lane] >> state & 1;
-        unsigned branch = into->branch[state][taken];
-        int32_t code = work->codes.lanes[t][branch][lane];
-        int32_t level = 2 * code - (branch >> 1 ? code > 0 : 0);
-        levels[t] = work->values.lanes[t][lane] < 0 ? -level : level;
-        odd[t] = (int8_t)(branch >> 1);
-        state = into->previous[state][taken];
-    }
+        for (int i = 0; i < WIDTH; i++) {
+            const float(*metric)[WIDTH] = work->metric[LANE % 2].lanes;
+            if (metric[other][i] < metric[states[i]][i]) states[i] = other;
+        }
+    for (int t = LANE - 1; t >= 0; t--)
+        for (int64_t i = 0; i < lanes; i++) {
+            unsigned state = states[i], taken = work->second.lanes[t][i] >> state & 1;
+            unsigned branch = into->branch[state][taken];
+            int32_t code = work->codes.lanes[t][branch][i];
+            int32_t level = 2 * code - ((branch >> 1) & (code > 0));
+            int32_t sign = -(work->values.lanes[t][i] < 0);
+            levels[i * LANE + t] = (level ^ sign) - sign;
+            odd[i * LANE + t] = (int8_t)(branch >> 1);
+            states[i] = into->previous[state][taken];
+        }
 }
 
 static void search(Work *work, const Trellis *into, const Prices *prices, int64_t lanes,
@@ -180,18 +204,16 @@ static void search(Work *work, const Trellis *into, const Prices *prices, int64_
         step(into, costs, work->metric[t % 2].vectors, work->metric[(t + 1) % 2].vectors,
              work->second.vectors[t]);
     }
-    for (int lane = 0; lane < lanes; lane++)
-        trace(work, into, work->metric[LANE % 2].lanes, lane, levels + lane * LANE, odd + lane * LANE);
+    trace(work, into, lanes, levels, odd);
 }
 
-/* Searches lanes: values and weights [lanes, LANE], the row of each lane's prices, and the prices;
+/* Searches lanes: values and weights [lanes, LANE], the row of each lane's prices, and these;
  * then come the levels, and the parities of their states [lanes, LANE], to be filled in. */
 EXPORT int kronq_search_levels(int64_t lanes, const float *values, const float *weights,
-                               const int32_t *rows, const float *price, int64_t magnitudes,
-                               const float *shifts, int64_t n_shifts, int32_t *levels,
-                               int8_t *odd) {
+                               const int32_t *rows, const Code *codes, int64_t magnitudes,
+                               int32_t *levels, int8_t *odd) {
     Trellis into = trellis();
-    Prices prices = {price, magnitudes, shifts, n_shifts};
+    Prices prices = {codes, magnitudes};
     Work *work = malloc(sizeof *work);
     int failed = work ? OK : NO_MEMORY;
     for (int64_t start = 0; !failed && start < lanes; start += WIDTH) {

@@ -73,6 +73,7 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, NDArray[np.int8]]
     shifts = np.ascontiguousarray(costs.shifts, dtype=np.float32)
     rows = np.ascontiguousarray(costs.rows, dtype=np.int32)
     functions = library() if np.isfinite(price).all() else None
+    table = _price_table(price, shifts)
     levels = np.empty(values.shape, dtype=np.int32)
     odd = np.empty(values.shape, dtype=np.int8)
 
@@ -81,8 +82,8 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, NDArray[np.int8]]
         if functions:
             weights = np.ascontiguousarray(costs.weights[lanes], dtype=np.float32)
             own = len(weights), np.ascontiguousarray(values[lanes]), weights, rows[lanes]
-            given = *own, price, price.shape[2], shifts, len(shifts)
-            if call(functions, "kronq_search_levels", *given, levels[lanes], odd[lanes]) == OK:
+            given = *own, table, table.shape[2], levels[lanes], odd[lanes]
+            if call(functions, "kronq_search_levels", *given) == OK:
                 return
         sizes = np.abs(values[lanes].T, order="C")
         weights = np.ascontiguousarray(costs.weights[lanes].T, dtype=np.float32)
@@ -103,6 +104,15 @@ def search_levels(values: F32, costs: LaneCosts) -> tuple[I32, NDArray[np.int8]]
             for _ in pool.map(search, starts):
                 pass
     return levels, odd
+
+
+def _price_table(price: F32, shifts: F32) -> F32:
+    """Returns each code's price and its shift, side by side: [rows, 2, magnitudes, 2]."""
+    codes = np.arange(max(price.shape[2], len(shifts)))
+    table = np.empty((*price.shape[:2], len(codes), 2), dtype=np.float32)
+    table[..., 0] = price.take(codes, axis=2, mode="clip")
+    table[..., 1] = shifts.take(codes, mode="clip")
+    return table
 
 
 def _branch_costs(sizes: F32, weights: F32, rows: I32, price: F32, shifts: F32) -> tuple[F32, I32]:

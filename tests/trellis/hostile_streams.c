@@ -19,7 +19,7 @@ int kronq_encode_lanes(uint32_t *, Position *, int64_t, const int64_t *, int64_t
                        const int64_t *, const int64_t *, const int32_t *);
 int kronq_close_stream(uint32_t *, Position *);
 int kronq_search_levels(int64_t, const float *, const float *, const int32_t *, const float *,
-                        int64_t, const float *, int64_t, int32_t *, int8_t *);
+                        int64_t, int32_t *, int8_t *);
 
 static uint64_t seed = 1;
 
@@ -34,22 +34,19 @@ static float number(float scale) {
 
 /* Searches lanes of values of any size, not-a-number among them. */
 static int search_some(void) {
-    int64_t lanes = (int64_t)draw(40), rows = 1 + (int64_t)draw(3), n_shifts = 1 + (int64_t)draw(4);
+    int64_t lanes = (int64_t)draw(40), rows = 1 + (int64_t)draw(3);
     int64_t magnitudes = 1 + (int64_t)draw(30), size = lanes * LANE;
     float *values = malloc(size * sizeof *values), *weights = malloc(size * sizeof *weights);
-    float *price = malloc(rows * 2 * magnitudes * sizeof *price);
-    float *shifts = malloc(n_shifts * sizeof *shifts);
+    float *codes = malloc(rows * 2 * magnitudes * 2 * sizeof *codes);
     int32_t *row = malloc(lanes * sizeof *row), *levels = malloc(size * sizeof *levels);
     int8_t *odd = malloc(size);
     float scale = (float[]){1, 30, 4e6f, 1e30f}[draw(4)];
     for (int64_t i = 0; i < size; i++) values[i] = number(scale), weights[i] = number(1) + 1;
     if (size && !draw(9)) values[draw(size)] = 0.0f / 0.0f;
     for (int64_t i = 0; i < lanes; i++) row[i] = (int32_t)draw(rows);
-    for (int64_t i = 0; i < rows * 2 * magnitudes; i++) price[i] = number(5);
-    for (int64_t i = 0; i < n_shifts; i++) shifts[i] = number(1);
-    int failed = kronq_search_levels(lanes, values, weights, row, price, magnitudes, shifts,
-                                     n_shifts, levels, odd);
-    free(odd), free(levels), free(row), free(shifts), free(price), free(weights), free(values);
+    for (int64_t i = 0; i < rows * 4 * magnitudes; i++) codes[i] = number(5);
+    int failed = kronq_search_levels(lanes, values, weights, row, codes, magnitudes, levels, odd);
+    free(odd), free(levels), free(row), free(codes), free(weights), free(values);
     return failed;
 }
 
