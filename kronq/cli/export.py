@@ -52,8 +52,8 @@ Examples:
 @click.option(
     "--kernel",
     is_flag=True,
-    help="With slots: one compiled operator a group of layers, the fastest; by this machine's C "
-    "compiler, for machines of its kind.",
+    help="With slots: one compiled operator a group of layers, the fastest; for machines of "
+    "this one's kind; a C compiler makes it where kronq's wheel carries none.",
 )
 @click.option(
     "--allow-loss",

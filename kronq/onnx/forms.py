@@ -18,7 +18,8 @@ class Slots:
 
     Attributes:
         compiled: One compiled operator for each group of layers, from a library in the folder: the
-            fastest, on machines of this one's kind. It is compiled here, by the C compiler.
+            fastest, on machines of this one's kind. It comes with kronq's wheel, or is
+            compiled here by the C compiler.
     """
 
     name: ClassVar[FormName] = "slots"

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from kronq.model.plain import refuse_magnitudes
 from kronq.onnx.base_folder import MODEL, copy_data
 from kronq.onnx.matched_base import MatchedBase
-from kronq.onnx.slots.kernel import build_library
+from kronq.onnx.slots.kernel import find_library
 from kronq.onnx.slots.open_slots import open_slots
 from kronq.onnx.slots.slot_spec import SPEC
 from kronq.onnx.written_form import WrittenForm
@@ -31,7 +31,7 @@ def write_slots(base: MatchedBase, folder: Path, *, compiled: bool) -> WrittenFo
     """
     refuse_magnitudes(base.adapter, "a model with slots")
     base = base.copy()
-    library = build_library() if compiled else None
+    library = find_library() if compiled else None
     copy_data(base.model, base.file, folder)
     spec = open_slots(base, library.name if library else None)
     if library is not None:

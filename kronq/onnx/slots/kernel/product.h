@@ -1,25 +1,18 @@
 /* The three products of a branch, z += (A · (x · B2)) · B1, on a few tokens that fit the caches.
  *
+ * processors.h includes this file once for each kind of processor, with PROCESSOR, its name, and TARGET, the
+ * attribute that lets the compiler use its instructions. Every function has it: the compiler splits vectors
+ * that a function's own processor has not, before it is inlined.
  * Ranks come padded to multiples of LANES, so that only a row's last columns need care.
  */
-#ifndef KRONQ_PRODUCT_H
-#define KRONQ_PRODUCT_H
-
-#include <stdint.h>
-#include <string.h>
-
-#define LANES 8
-#define UNROLLED _Pragma("GCC unroll 8")
-#define INLINE static inline __attribute__((always_inline))
-
-/* Compiles a clone for AVX2 and one for SSE2, chosen when the library is loaded: it travels with a model. */
-#if defined(__x86_64__) && defined(__linux__)
-#define PER_MACHINE __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define PER_MACHINE
-#endif
-
-typedef float lanes __attribute__((vector_size(4 * LANES)));
+#define INLINE TARGET static inline __attribute__((always_inline))
+#define load FOR_PROCESSOR(load)
+#define store FOR_PROCESSOR(store)
+#define right_tile FOR_PROCESSOR(right_tile)
+#define right FOR_PROCESSOR(right)
+#define middle FOR_PROCESSOR(middle)
+#define left_tile FOR_PROCESSOR(left_tile)
+#define left FOR_PROCESSOR(left)
 
 INLINE lanes load(const float* from) {
   lanes found;
@@ -49,7 +42,7 @@ INLINE void right_tile(const int rows, const int chains, const float* x, const f
 }
 
 /* Computes h [m, width] = x [m, k] · b2 [k, width]. */
-PER_MACHINE static void right(const float* x, const float* b2, float* h, int64_t m, int64_t k, int64_t width) {
+TARGET static void right(const float* x, const float* b2, float* h, int64_t m, int64_t k, int64_t width) {
   for (int64_t c = 0; c < width; c += LANES) {
     int64_t i = 0;
     for (; i + 8 <= m; i += 8) right_tile(8, 1, x + i * k, b2 + c, h + i * width + c, k, width);
@@ -59,7 +52,7 @@ PER_MACHINE static void right(const float* x, const float* b2, float* h, int64_t
 }
 
 /* Computes g [m, a_out, wide] = a [a_out, a_in] · h [m, a_in, wide of width], for each of m tokens. */
-PER_MACHINE static void middle(const float* a, const float* h, float* g, int64_t m, int64_t a_out, int64_t a_in,
+TARGET static void middle(const float* a, const float* h, float* g, int64_t m, int64_t a_out, int64_t a_in,
                                int64_t wide, int64_t width) {
   for (int64_t t = 0; t < m; t++, h += a_in * width)
     for (int64_t o = 0; o < a_out; o++, g += wide)
@@ -86,7 +79,7 @@ INLINE void left_tile(const int rows, const int cols, const float* g, const floa
 }
 
 /* Computes z [m, n] += g [m, rank of wide] · b1 [rank, n]. */
-PER_MACHINE static void left(const float* g, const float* b1, float* z, int64_t m, int64_t rank, int64_t wide,
+TARGET static void left(const float* g, const float* b1, float* z, int64_t m, int64_t rank, int64_t wide,
                              int64_t n) {
   int64_t j = 0;
   for (; j + 2 * LANES <= n; j += 2 * LANES) {
@@ -101,4 +94,15 @@ PER_MACHINE static void left(const float* g, const float* b1, float* z, int64_t 
       for (int64_t k = 0; k < rank; k++) z[i * n + j] += g[i * wide + k] * b1[k * n + j];
 }
 
-#endif
+static const Products FOR_PROCESSOR(products) = {right, middle, left};
+
+#undef INLINE
+#undef load
+#undef store
+#undef right_tile
+#undef right
+#undef middle
+#undef left_tile
+#undef left
+#undef PROCESSOR
+#undef TARGET

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #include "ort.h"
-#include "product.h"
+#include "processors.h"
 
 #define OUTPUTS 4
 #define MEMBERS 16
@@ -60,6 +60,8 @@ typedef struct {
   int failed;
 } Job;
 
+static const Products* products; /* of this processor: chosen before the first operator is made */
+
 static int64_t padded(int64_t rank) { return (rank + LANES - 1) / LANES * LANES; }
 
 /* Computes one step of a job: its tokens from index · step on. */
@@ -73,17 +75,17 @@ static void work(void* with, size_t index) {
     return;
   }
   float* g = h + m * job->a_in * job->width;
-  right(job->x + first * job->a_in * job->b_in, job->b2, h, m * job->a_in, job->b_in, job->width);
+  products->right(job->x + first * job->a_in * job->b_in, job->b2, h, m * job->a_in, job->b_in, job->width);
   int64_t column = 0;
   for (const Member* t = job->member; t < job->member + job->members; column += t->wide, t++) {
     if (!t->rank) continue;
     float* z = t->z + first * t->width;
-    middle(t->a, h + column, g, m, t->a_out, job->a_in, t->wide, job->width);
+    products->middle(t->a, h + column, g, m, t->a_out, job->a_in, t->wide, job->width);
     if (t->d_out == t->width)
-      left(g, t->b1, z, m * t->a_out, t->rank, t->wide, t->b_out);
+      products->left(g, t->b1, z, m * t->a_out, t->rank, t->wide, t->b_out);
     else
       for (int64_t n = 0; n < m; n++)
-        left(g + n * t->a_out * t->wide, t->b1, z + n * t->width, t->a_out, t->rank, t->wide, t->b_out);
+        products->left(g + n * t->a_out * t->wide, t->b1, z + n * t->width, t->a_out, t->rank, t->wide, t->b_out);
   }
   if (h != room) free(h);
 }
@@ -265,6 +267,7 @@ EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase
   static Op ops[OUTPUTS];
   static size_t (*const places[OUTPUTS])(int**, int**) = {inplace_1, inplace_2, inplace_3, inplace_4};
   const OrtApi* ort = base->GetApi(ORT_VERSION);
+  products = choose_products();
   OrtCustomOpDomain* domain; /* lives as long as the process: ONNX Runtime does not copy it */
   TRY(ort->CreateCustomOpDomain("kronq", &domain));
   for (size_t i = 0; i < OUTPUTS; i++) {

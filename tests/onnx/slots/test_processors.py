@@ -1,0 +1,92 @@
+"""The library on other processors than this one, by a C program in ONNX Runtime's place, emulated.
+
+`make wheel` runs this file with KRONQ_WHEEL, the wheel whose libraries are meant, and with ziglang,
+which compiles the program. Without, it is the library compiled here, on x86-64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kronq.onnx.slots.kernel import build, shipped
+
+WHEEL = os.environ.get("KRONQ_WHEEL")
+INSIDE = "kronq/onnx/slots/kernel/libraries/"
+DRIVER = Path(__file__).with_name("operator_driver.c")
+X86_64 = platform.machine() in ("x86_64", "AMD64") and sys.platform == "linux"
+ARM = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+WINE = [shutil.which("wine64") or "/usr/lib/wine/wine64"]  # Debian's is not in PATH
+
+needs_wheel = pytest.mark.skipif(
+    not WHEEL or not importlib.util.find_spec("ziglang"), reason="make wheel"
+)
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(str(WHEEL)) as wheel:
+        wheel.extractall(folder, [n for n in wheel.namelist() if n.startswith(INSIDE)])
+    return folder / INSIDE
+
+
+def run(library: Path, compiler: list[str], folder: Path, emulator: list[str]) -> str:
+    """Returns what the driver prints; it compares sums with float64's, and two runs."""
+    if emulator and not shutil.which(emulator[0]):
+        pytest.skip(f"needs {emulator[0]}")
+    if emulator == ARM and not Path(ARM[-1]).is_dir():
+        pytest.skip("needs libc6-arm64-cross")
+    driver = folder / ("driver.exe" if library.suffix == ".dll" else "driver")
+    header = Path(build.__file__).parent
+    command = [*compiler, "-O1", f"-I{header}", str(DRIVER), "-o", str(driver), "-lm"]
+    subprocess.run(command, check=True)
+    command = [*emulator, str(driver), str(library)]
+    env = os.environ | {"WINEPREFIX": str(folder / "wine"), "WINEDEBUG": "-all"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def zig(target: str) -> list[str]:
+    return [sys.executable, "-m", "ziglang", "cc", "-target", target]
+
+
+@pytest.mark.skipif(not X86_64 or not shutil.which("cc"), reason="compiles for x86-64 Linux")
+@pytest.mark.parametrize("emulator", [[], *(["qemu-x86_64", "-cpu", c] for c in ("qemu64", "max"))])
+def test_compiled_here(tmp_path, emulator) -> None:
+    """A processor with SSE2 alone, one with AVX2, and this one."""
+    print(run(build.build_library(), ["cc"], tmp_path, emulator))
+
+
+@needs_wheel
+def test_the_wheel_has_all_platforms_and_their_hashes(libraries: Path) -> None:
+    lines = [line.split("  ") for line in (libraries / shipped.RECORD).read_text().splitlines()]
+    names = {f"{platform}/{name}" for platform, name in shipped.NAMES.items()}
+    found = {f.relative_to(libraries).as_posix() for f in libraries.rglob("*") if f.is_file()}
+    assert {name for _, name in lines} == names == found - {shipped.RECORD}
+    for digest, name in lines:
+        assert hashlib.sha256((libraries / name).read_bytes()).hexdigest() == digest
+
+
+@needs_wheel
+@pytest.mark.parametrize(
+    ("place", "target", "emulator"),
+    [
+        ("linux-x86_64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "qemu64"]),
+        ("linux-x86_64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "max"]),
+        ("linux-aarch64", "aarch64-linux-gnu.2.28", ARM),
+        ("win-amd64", "x86_64-windows-gnu", WINE),
+    ],
+)
+def test_shipped(libraries: Path, tmp_path: Path, place, target, emulator) -> None:
+    print(run(libraries / place / shipped.NAMES[place], zig(target), tmp_path, emulator))
