@@ -71,7 +71,8 @@ def _as_c(value: int | NDArray[Any]) -> ctypes.c_int64 | ctypes.c_void_p:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    with contextlib.suppress(OSError, ValueError, KronqError):  # of CC, too
+    # No place for a cache, no home, a CC that is no command, no compiler: Python does it.
+    with contextlib.suppress(OSError, RuntimeError, ValueError, KronqError):
         # Its results are the same whichever compiler made it: none needs to be asked its version.
         key = digest(
             f"{platform.machine()} {os.environ.get('CC')} {PROGRAM.flags}", *PROGRAM.contents()

@@ -126,7 +126,7 @@ def lay_out_stream(
     parts: list[ChannelPart] = []
     for index, ((_, context_class), members) in enumerate(sorted(found.items())):
         runs.append(Run(context_class, sum([member[-1] for member in members])))
-        parts.extend(ChannelPart(index, *member) for member in members)
+        parts += [ChannelPart(index, *member) for member in members]
     return StreamLayout(shapes, runs, parts)
 
 

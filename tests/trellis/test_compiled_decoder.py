@@ -136,6 +136,16 @@ def test_no_compiler_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert uncached_library() is not None
     tmp_path.joinpath("kernels").chmod(0o777)
     assert uncached_library() is None  # others could have written it
+    monkeypatch.setenv("KRONQ_CACHE", "/dev/null/cache")
+    assert uncached_library() is None
+    monkeypatch.delenv("KRONQ_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert uncached_library() is None
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def uncached_library() -> object:
