@@ -167,7 +167,7 @@ def test_the_command_says_what_is_left_out(trained: Trained, kronq_cli, tmp_path
     assert "encoder." in done.err
     assert "--only leaves" not in kronq_cli(*asked, "--only", "decoder", "--force", "-q").err
     refused = kronq_cli.refuses(*asked, "--only", "no such", "--force")
-    assert "no layer has such a name; found no such; expected a part of" in refused
+    assert 'no layer has such a name; found "no such"; expected a regular expression' in refused
 
 
 def test_parts_go_through_every_verb(trained: Trained, kronq_cli, tmp_path: Path) -> None:
