@@ -77,15 +77,7 @@ class Tensors:
         Raises:
             FormatError: Its dtype is not one that adapters are made of.
         """
-        entry = self.entries[name]
-        if entry.dtype not in DTYPES:
-            raise FormatError(
-                f"tensor {name!r} has an unsupported dtype",
-                path=self.path,
-                found=entry.dtype,
-                expected=f"one of {', '.join(DTYPES)}",
-            )
-        return self._array(name)
+        return self._array_of(name, DTYPES)
 
     def any_array(self, name: str) -> NDArray[Any]:
         """Returns one tensor of any dtype that numpy has.
@@ -93,13 +85,17 @@ class Tensors:
         Raises:
             FormatError: numpy has none for it.
         """
-        entry = self.entries[name]
-        if entry.dtype not in NUMBERS:
+        return self._array_of(name, NUMBERS)
+
+    def _array_of(self, name: str, dtypes: Mapping[str, np.dtype[Any]]) -> NDArray[Any]:
+        """Returns one tensor of one of these dtypes."""
+        dtype = self.entries[name].dtype
+        if dtype not in dtypes:
             raise FormatError(
                 f"tensor {name!r} has an unsupported dtype",
                 path=self.path,
-                found=entry.dtype,
-                expected=f"one of {', '.join(NUMBERS)}",
+                found=dtype,
+                expected=f"one of {', '.join(dtypes)}",
             )
         return self._array(name)
 
