@@ -90,4 +90,10 @@ static int64_t part_lanes(const uint8_t *states, int64_t lanes, int64_t *even, i
     return evens;
 }
 
+/* Returns how many of n whole numbers the block that begins at start has. */
+static inline int64_t block_size(int64_t start, int64_t n) {
+    int64_t size = start / 2 > SHORTEST_BLOCK ? start / 2 : SHORTEST_BLOCK;
+    return size > n - start ? n - start : size;
+}
+
 #endif

@@ -81,8 +81,7 @@ EXPORT int kronq_encode_numbers(uint32_t *words, Position *position, int64_t lar
     int failed = context && at ? OK : NO_MEMORY;
     for (int64_t i = 0; !failed && i < n; i++) at[i] = i;
     for (int64_t start = 0, size; !failed && start < n; start += size) {
-        size = start / 2 > SHORTEST_BLOCK ? start / 2 : SHORTEST_BLOCK;
-        if (size > n - start) size = n - start;
+        size = block_size(start, n);
         failed = write_block(&encoder, context, numbers, at + start, size);
         renew(context);
     }
