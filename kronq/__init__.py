@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kronq.base.build import build_base
     from kronq.calibration.input_moments import calibrate
     from kronq.calibration.two_sided import calibrate_two_sided
+    from kronq.engine.engine import Engine
+    from kronq.engine.job import Job, Listener
     from kronq.errors import (
         ArgumentError,
         DiskFullError,
@@ -67,11 +69,14 @@ __all__ = [
     "Compact",
     "Delta",
     "DiskFullError",
+    "Engine",
     "Float16",
     "FormatError",
+    "Job",
     "KronqError",
     "KronqWarning",
     "LayerMoments",
+    "Listener",
     "Merged",
     "MismatchError",
     "MissingDependencyError",
@@ -124,10 +129,13 @@ _MODULES = {
     "Compact": "kronq.quantization.configs",
     "Delta": "kronq.model.delta",
     "Float16": "kronq.quantization.configs",
+    "Engine": "kronq.engine.engine",
     "FormatError": "kronq.errors",
+    "Job": "kronq.engine.job",
     "KronqError": "kronq.errors",
     "KronqWarning": "kronq.errors",
     "LayerMoments": "kronq.model.second_moments",
+    "Listener": "kronq.engine.job",
     "Merged": "kronq.onnx.forms",
     "MismatchError": "kronq.errors",
     "DiskFullError": "kronq.errors",

@@ -1,0 +1,52 @@
+"""The adapters of rows: from a name to what a graph takes for the rows of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from kronq.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class RowAdapter:
+    """One adapter, as rows run with it.
+
+    Attributes:
+        name: Its name.
+        digest: SHA-256 of what is run, in hexadecimal digits.
+        offset: Where its record begins in the pool, in bytes.
+        tag: Number that the record begins with, which the operator compares.
+    """
+
+    name: str
+    digest: str
+    offset: int
+    tag: int
+
+
+class RowAdapters(Protocol):
+    """Where an engine finds the adapters of its rows."""
+
+    def find(self, name: str) -> RowAdapter:
+        """Returns the adapter that a name stands for now.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+
+    def inputs(self, rows: Sequence[RowAdapter | None], /) -> Mapping[str, NDArray[Any]]:
+        """Returns the graph's further inputs for a run of these rows; None is the base alone."""
+
+
+class NoAdapters:
+    """The base alone."""
+
+    def find(self, name: str) -> RowAdapter:
+        raise NotFoundError("no such adapter", found=name, expected="none: the base runs alone")
+
+    def inputs(self, _rows: Sequence[RowAdapter | None], /) -> Mapping[str, NDArray[Any]]:
+        return {}
