@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import pack, save
+    from kronq.planning.families import AdapterShape
+    from kronq.planning.plan_adapters import plan
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
     from kronq.quantization.many import quantize_many
     from kronq.quantization.quantize import quantize
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Adapter",
+    "AdapterShape",
     "ArgumentError",
     "Branch",
     "Compact",
@@ -110,6 +113,7 @@ __all__ = [
     "measure",
     "model_card",
     "pack",
+    "plan",
     "quantize",
     "quantize_many",
     "read_examples",
@@ -124,6 +128,7 @@ __all__ = [
 
 _MODULES = {
     "Adapter": "kronq.model.adapter",
+    "AdapterShape": "kronq.planning.families",
     "ArgumentError": "kronq.errors",
     "Branch": "kronq.onnx.forms",
     "Compact": "kronq.quantization.configs",
@@ -170,6 +175,7 @@ _MODULES = {
     "measure": "kronq.report.measurement",
     "model_card": "kronq.writers.model_card",
     "pack": "kronq.packed.writer",
+    "plan": "kronq.planning.plan_adapters",
     "quantize": "kronq.quantization.quantize",
     "quantize_many": "kronq.quantization.many",
     "read_examples": "kronq.io.examples",

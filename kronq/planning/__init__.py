@@ -1,0 +1,1 @@
+"""What adapters of a family would cost on a model: parameters, and bytes at each width."""
