@@ -97,6 +97,12 @@ def _join(name: str, parts: Mapping[str, Delta], shape: tuple[int, int]) -> Delt
     return _lora(up, np.concatenate([down for _, down in factors.values()]))
 
 
+def exact_lora(delta: Delta) -> Delta:
+    """Returns a layer as its exact LoRA, in its cropped shape."""
+    up, down = exact_lora_factors(delta)
+    return _lora(up * abs(delta.scale), down)
+
+
 def _lora(up: F64, down: F64) -> Delta:
     b1, b2 = (Float(factor.astype(np.float32)) for factor in (up, down))
     return Delta.uncropped(ONE, Product(b1, b2), 1.0)

@@ -1,0 +1,69 @@
+"""Brings an adapter into the layers that a graph has slots for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kronq.errors import MismatchError, UnsupportedError
+from kronq.model.adapter import Adapter
+from kronq.model.delta import Delta
+from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
+from kronq.onnx.slots.regroup import Shapes, exact_lora, regroup_layers
+
+
+def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
+    """Returns an adapter whose layers are whole Kronecker products that have slots.
+
+    Fused layers are split or joined, and a cropped product becomes its exact LoRA; all other
+    layers stay as they are.
+
+    Args:
+        adapter: Any adapter of linear layers.
+        slots: Layer → (d_out, d_in) of a graph's slots; None takes the layers as they are.
+
+    Raises:
+        MismatchError: A layer has no slot, or another shape than its slot.
+        UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
+    """
+    refuse_cores(adapter, "a record of an adapter")
+    if any(stack.magnitude is not None for stack in adapter.stacks):
+        refuse_magnitudes(adapter, "a model with slots")
+    refuse_carried(adapter, "a model with slots")
+    if slots is not None:
+        adapter = regroup_layers(adapter, slots)
+    changed: dict[str, Delta] = {}
+    for stack in adapter.stacks:
+        if any(size > 1 for size in stack.kernel):
+            raise UnsupportedError(
+                "the compiled operator takes no convolutions",
+                layer=stack.names[0],
+                path=adapter.origin.path,
+                hint="slots without {compiled} take them",
+            )
+        fits = slots is None or {slots.get(name) for name in stack.names} == {stack.shape}
+        if not (fits and stack.is_uncropped):
+            for name in stack.names:
+                delta = adapter[name] if slots is None else fit_layer(adapter, name, slots)
+                if delta.shape != delta.full_shape:
+                    delta = exact_lora(delta)
+                changed[name] = delta
+    return replace(adapter, layers={**adapter.layers, **changed}) if changed else adapter
+
+
+def fit_layer(adapter: Adapter, name: str, slots: Mapping[str, tuple[int, int]]) -> Delta:
+    """Returns a layer in the shape of its slot.
+
+    Raises:
+        MismatchError: It has no slot, or another shape.
+    """
+    fitted = adapter.fit_layer(name, slots[name]) if name in slots else None
+    if fitted is None:
+        raise MismatchError(
+            "the layer has no slot" if name not in slots else "the slot has another shape",
+            layer=name,
+            found=list(adapter[name].shape),
+            expected=list(slots[name]) if name in slots else None,
+            hint="slots are opened for the layers of the adapter given to {export_onnx}",
+        )
+    return fitted

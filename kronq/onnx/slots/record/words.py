@@ -1,0 +1,82 @@
+"""Matrices of codes or floats as the words of a record, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT32, FLOATS, rows_in_word
+
+U32 = NDArray[np.uint32]
+
+
+def pack_words(values: NDArray[Any], number_type: int, columns: int) -> U32:
+    """Packs matrices of one shape.
+
+    Args:
+        values: [matrices, rows, cols]: int8 codes, or floats of the type.
+        number_type: As a record names it.
+        columns: Words of a row, at least cols; the rest is zeros.
+
+    Returns:
+        uint32 [matrices, words, columns].
+    """
+    matrices, rows, cols = values.shape
+    per = rows_in_word(number_type)
+    words = -(-rows // per)
+    if number_type in FLOATS:
+        unsigned = np.dtype("<u4") if number_type == FLOAT32 else np.dtype("<u2")
+        values = np.ascontiguousarray(values).view(unsigned)
+    else:
+        values = values.view(np.uint8)
+    if (words * per, columns) != (rows, cols):
+        padded = np.zeros((matrices, words * per, columns), values.dtype)
+        padded[:, :rows, :cols] = values
+        values = padded
+    values = values.reshape(matrices, words, per, columns)
+    if number_type in (2, 4):  # as bytes, which are then the parts of a word
+        values = values & np.uint8((1 << number_type) - 1)
+        fields = 8 // number_type
+        dense = values[:, :, 0::fields]
+        for i in range(1, fields):
+            dense = dense | (values[:, :, i::fields] << np.uint8(i * number_type))
+        values = dense
+    elif number_type in (3, 5, 6, 7):
+        found = np.zeros((matrices, words, columns), dtype="<u4")
+        mask = np.uint8((1 << number_type) - 1)
+        for i in range(per):
+            found |= (values[:, :, i] & mask).astype("<u4") << np.uint32(i * number_type)
+        return found
+    parts = np.ascontiguousarray(values.swapaxes(2, 3))
+    return parts.view("<u4").reshape(matrices, words, columns)
+
+
+def unpack_words(words: U32, number_type: int, rows: int, cols: int) -> NDArray[Any]:
+    """Returns the matrix [rows, cols] of words [words, columns]: int8 codes, or floats.
+
+    It reads bit by bit, for tests and checks; the operator has a reader of its own.
+    """
+    columns = words.shape[1]
+    if number_type in FLOATS:
+        dtype = _float_type(number_type)
+        parts = words.astype("<u4")[:, :, None].view(dtype)
+        whole = parts.swapaxes(1, 2).reshape(-1, columns)
+    else:
+        per = rows_in_word(number_type)
+        bits = np.arange(per, dtype=np.uint32)[:, None] * np.uint32(number_type)
+        fields = words[:, None, :] >> bits & np.uint32((1 << number_type) - 1)
+        sign = np.uint32(1 << (number_type - 1))
+        signed = (fields ^ sign).astype(np.int32) - np.int32(sign)
+        whole = signed.astype(np.int8).reshape(-1, columns)
+    return whole[:rows, :cols]
+
+
+def _float_type(number_type: int) -> np.dtype[Any]:
+    if number_type == BFLOAT16:
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+    return np.dtype(FLOATS[number_type]).newbyteorder("<")
