@@ -16,7 +16,14 @@ from kronq.io.files import link_folder
 from kronq.io.json_file import refuse_damaged_json
 from kronq.io.tokenizer_files import TOKENIZER, TOKENIZER_CONFIG, check_tokenizer
 from kronq.onnx.base_folder import load_base
-from kronq.onnx.genai_config import GENAI_CONFIG, LIBRARY, library_name, rewrite_config
+from kronq.onnx.genai_config import (
+    DATA_FOLDER,
+    GENAI_CONFIG,
+    LIBRARY,
+    library_name,
+    rewrite_config,
+)
+from kronq.onnx.last_token import last_token_graph
 from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
 from kronq.onnx.providers import EXACT, ExecutionTarget
@@ -39,12 +46,14 @@ class TextModel:
         provider: The execution provider that it runs on.
         files: Its files.
         checked: The private folder that it was opened from; deleted with this object.
+        graph: The graph that was opened in place of the file's, which onnxruntime-genai points to.
     """
 
     genai: og.Model
     provider: str
     files: ModelFiles
     checked: tempfile.TemporaryDirectory[str]
+    graph: bytes | None = None
 
 
 def import_genai() -> Any:
@@ -109,6 +118,7 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
     provider = _available_provider(target)
     name = None if provider == CPU else genai_name(provider)
     checked = _write_checked_folder(files, target)
+    graph = _last_token_graph(files) if provider == CPU else None
     try:
         config = genai.Config(checked.name)
         config.clear_providers()
@@ -116,6 +126,8 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
             config.append_provider(name)
             for key, value in target.options.items():
                 config.set_provider_option(name, key, value)
+        if graph is not None:
+            config.add_model_data(f"{_LINK}/{files.model.name}", graph)
         model = genai.Model(config)
     except (RuntimeError, UnicodeDecodeError) as error:
         with contextlib.suppress(UnsupportedError):  # hard links, which this library may open
@@ -125,7 +137,16 @@ def load_text_model(files: ModelFiles, target: ExecutionTarget) -> TextModel:
         ) from error
     if provider == CUDA and model.device_type.upper() != "CUDA":
         raise KronqError("the model did not start on CUDA", found=model.device_type)
-    return TextModel(model, provider, files, checked)
+    return TextModel(model, provider, files, checked, graph)
+
+
+def _last_token_graph(files: ModelFiles) -> bytes | None:
+    """Returns the graph with logits of the last tokens only; None where it is opened as it is."""
+    inputs, outputs = (files.decoder(kind) or {} for kind in ("inputs", "outputs"))
+    mask, logits = inputs.get("attention_mask"), outputs.get("logits")
+    if not isinstance(mask, str) or not isinstance(logits, str):
+        return None
+    return last_token_graph(files.model, logits, mask)
 
 
 def _available_provider(target: ExecutionTarget) -> str:
@@ -161,6 +182,7 @@ def _write_checked_folder(
     if library is not None:
         shutil.copyfile(verified_library(files.folder / library), Path(folder.name, library))
         options[LIBRARY] = library
+    options[DATA_FOLDER] = _LINK  # read where the graph comes from memory
     decoder["session_options"] = options
     # onnxruntime-genai does not know JSON's \u escapes.
     text = json.dumps(config, ensure_ascii=False)

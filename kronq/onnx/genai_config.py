@@ -17,13 +17,15 @@ from kronq.io.json_file import read_json
 GENAI_CONFIG = "genai_config.json"
 LIBRARY = "custom_ops_library"
 """Setting that names the compiled operators' library; kronq writes it, into the decoder's only."""
+DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Setting that names the folder of the weights of a graph in memory."""
 
 _DROPPED = {
     LIBRARY,
     "provider_options",
     "providers",
     "enable_profiling",
-    "session.model_external_initializers_file_folder_path",
+    DATA_FOLDER,
 }
 """Session options that can load a library or write a file; kronq chooses the provider itself."""
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
+from kronq.onnx.genai_config import DATA_FOLDER
 from kronq.onnx.providers import EXACT, ExecutionTarget, check_provider
 from kronq.onnx.slots.kernel import verified_library
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def open_session(
@@ -43,7 +42,7 @@ def open_session(
     target = target or ExecutionTarget()
     entries = {**EXACT, **(config or {})}
     if model is not None:
-        entries[_DATA_FOLDER] = str(path.parent.resolve())
+        entries[DATA_FOLDER] = str(path.parent.resolve())
     options = _session_options(path.parent, entries, target.threads)
     try:
         session = ort.InferenceSession(
