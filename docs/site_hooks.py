@@ -18,6 +18,7 @@ PUBLISHED = (
     "formats/SPEC.md",
     "formats/*.schema.json",
     "formats/golden/*",
+    "formats/golden/*/*",
     "examples/README.md",
     "tests/formats/reader.py",
     "tests/formats/stream.py",

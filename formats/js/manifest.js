@@ -16,7 +16,7 @@ export function readManifest(metadata) {
   check(!(version > LARGEST_VERSION), `version ${version}: this reader knows 1 to ${LARGEST_VERSION}`);
   MANIFEST(manifest, "manifest");
   const needed = requiredVersion(manifest);
-  check(version === needed, `its contents are of version ${needed}, not of ${version}`);
+  check(version === needed || version === LARGEST_VERSION, `its contents are of version ${needed}, not of ${version}`);
   const layers = manifest.groups.flatMap((group) => group.layers).reduce((sum, each) => sum + countNames(each), 0);
   check(layers > 0, "no adapted layers");
   check(layers <= MOST_LAYERS, `${layers} layers: at most ${MOST_LAYERS}`);

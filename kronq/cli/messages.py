@@ -14,9 +14,10 @@ _OPTIONS = {
     "mapping": "--map FILE",
     "match_table": "--dry-run",
     "out": "-o",
+    "verify=False": "'kronq convert --no-verify'",
     "write_onnx_adapter": "'kronq convert --to onnx_adapter --model FOLDER'",
 }
-"""Options and commands that are not called like their parameters and functions."""
+"""Options and commands that are not called like their parameters, values and functions."""
 
 
 def error_line(error: KronqError) -> str:
@@ -44,5 +45,7 @@ def _text(value: object) -> str | None:
 
 def as_option(name: str, value: str | None) -> str:
     """Returns the option, or command, that stands for a parameter or function of Python."""
+    if whole := _OPTIONS.get(f"{name}={value}"):
+        return whole
     option = _OPTIONS.get(name) or f"--{name.replace('_', '-')}"
     return option if value is None else f"{option} {value}"

@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
 _READING = (
     *("format_", "scale_rule", "alpha", "only", "conv_kernel", "base_weights", "initial"),
-    "basis",
+    *("basis", "verify"),
 )
 _SHOWN = 4
 """Kinds of layers that a note names."""
@@ -99,6 +99,22 @@ def same_name(name: str) -> KronqError:
 
 
 def reading_options(command: F) -> F:
+    """What an adapter is read with, ``--no-verify`` among it."""
+    return _no_verify_option(header_options(command))
+
+
+_no_verify_option = option(
+    "--no-verify",
+    "verify",
+    flag_value=False,
+    default=True,
+    group=INPUT,
+    rare=True,
+    help="Read a packed file whose checksum is of other contents, too.",
+)
+
+
+def header_options(command: F) -> F:
     """``--only``, ``--format`` and what replaces values of a file, where an adapter is read."""
     for add in (
         option(

@@ -32,6 +32,8 @@ class Origin:
         keys: Layer → its key in the source file, where the name alone does not tell it, as with
             flattened names.
         system: What trained it, where its tensors tell: ``LoRA-XS``.
+        checksum: Of a packed file, as the file states it; None where it has none.
+        verified: Whether the checksum was compared.
     """
 
     format: str
@@ -41,6 +43,8 @@ class Origin:
     cropped_by_base: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
+    checksum: str | None = None
+    verified: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,12 @@ class Location:
     shape: tuple[int, ...]
 
 
-def locate(path: StrPath) -> dict[str, dict[str, Location]]:
+def locate(path: StrPath, *, verify: bool = True) -> dict[str, dict[str, Location]]:
     """Locates every matrix of every layer, but for entropy-coded ones.
+
+    Args:
+        path: A packed file.
+        verify: Whether its checksum is compared, for which all of it is read.
 
     Returns:
         Layer → role (``A``, ``A2``, ``B1``, ``B2``, ``magnitude``, and ``B1.scale`` …) → its byte
@@ -42,7 +46,7 @@ def locate(path: StrPath) -> dict[str, dict[str, Location]]:
         FormatError: The file is damaged, or its tensors are not what its manifest says.
         UnsupportedError: The file is of a later version.
     """
-    read_packed(path)  # for its checks
+    read_packed(path, verify=verify)  # for its checks
     file = open_tensors(path)
     locations: dict[str, dict[str, Location]] = {}
     for index, group in enumerate(read_manifest(file).groups):

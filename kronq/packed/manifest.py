@@ -24,7 +24,7 @@ from kronq.model.layer_names import MAX_NAME
 from kronq.model.matrix import scale_shape
 
 VERSION = 4
-"""The latest version; a file has the first one that it can do with: ``required_version``."""
+"""The version that is written, and the last one that is read."""
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = tuple[Size, Size]
@@ -214,19 +214,19 @@ class Manifest(_Strict):
             raise ValueError("coded matrices and a step belong together")
         if any(group.core for group in self.groups) != (self.bases is not None):
             raise ValueError("cores and bases belong together")
-        needed = required_version(self.groups, self.codes, self.recipe, self.carried)
-        if self.version != needed:
+        needed = _first_version(self.groups, self.codes, self.recipe, self.carried)
+        if self.version not in (needed, VERSION):
             raise ValueError(f"its contents are of version {needed}, not of the one it states")
         return self
 
 
-def required_version(
+def _first_version(
     groups: list[Group],
     codes: CodesSpec | None,
     recipe: RecipeSpec | None,
     carried: list[str],
 ) -> int:
-    """Returns the first version that has all of this, so that old readers read what they can."""
+    """Returns the first version that has all of this, which files before version 4 state."""
     if carried or any(g.kernel or g.magnitude or g.core or g.keys is not None for g in groups):
         return 4
     specs = [spec for group in groups for spec in group.specs().values()]

@@ -18,6 +18,7 @@ from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
 from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
 from kronq.packed.bases import read_bases
+from kronq.packed.checksum import KEY, missing_checksum, verify_checksum
 from kronq.packed.code_stacks import CodeStack, FloatStack, QuantizedStack
 from kronq.packed.manifest import (
     CodesSpec,
@@ -34,6 +35,8 @@ from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.stream import StreamParameters, open_stream
 
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
+_SEALED = 4
+"""First version whose files have a checksum."""
 _PRODUCTS = (("A", "A2"), ("B1", "B2"))
 """Roles of each product's matrices."""
 
@@ -46,15 +49,23 @@ def open_packed(path: Path) -> TensorFile | None:
     return file if "kronq" in file.metadata else None
 
 
-def read_packed(path: StrPath | TensorFile) -> Adapter:
+def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
     """Reads a packed file as an adapter.
+
+    Args:
+        path: The file, or the open one.
+        verify: Whether its checksum is compared, for which all of it is read.
 
     Raises:
         FormatError: The file is damaged, or its tensors are not what its manifest says.
         UnsupportedError: The file is of a later version.
     """
     file = path if isinstance(path, TensorFile) else open_tensors(path)
+    if verify and KEY in file.metadata:
+        verify_checksum(file.path)
     manifest = read_manifest(file)
+    if verify and KEY not in file.metadata and manifest.version >= _SEALED:
+        raise missing_checksum(file.path)
     check_tensors(file, manifest)
     _check_ranks(file, manifest)
     coded = _coded_layers(file, manifest)
@@ -68,7 +79,8 @@ def read_packed(path: StrPath | TensorFile) -> Adapter:
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     base, cropped = manifest.base_model, manifest.cropped_by_base
     keys = _source_keys(file, manifest, stacks)
-    origin = Origin("kronq", file.path, file.size, base, cropped, keys)
+    checksum = file.metadata.get(KEY)
+    origin = Origin("kronq", file.path, file.size, base, cropped, keys, None, checksum, verify)
     carried = {name: file.any_array(CARRIED + name) for name in manifest.carried}
     bases = read_bases(file, manifest, stacks)
     return Adapter(StackedLayers(stacks), origin, recipe, carried, bases)

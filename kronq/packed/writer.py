@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,14 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from kronq.errors import FormatError, StrPath, check_text, check_type
-from kronq.io.files import write_file
+from kronq.io.files import new_file
 from kronq.io.tensor_writer import TensorParts, tensor_bytes, tensors_size
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import U8
 from kronq.model.matrix import Quantized
 from kronq.packed.bases import core_shape, describe_bases, pack_bases
+from kronq.packed.checksum import KEY, UNSET, write_sealed
 from kronq.packed.groups import describe_group, group_layers, matrices_by_role
-from kronq.packed.manifest import CodesSpec, Group, Manifest, RecipeSpec, required_version
+from kronq.packed.manifest import VERSION, CodesSpec, Group, Manifest, RecipeSpec
 from kronq.packed.tensor_check import CARRIED
 from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
@@ -48,7 +50,9 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     check_packed_name(path)
     check_finite(adapter)
     contents = _contents(adapter, _stream(adapter, None))
-    return write_file(path, tensor_bytes(*contents), force=force)
+    with new_file(path, force=force) as work, work.open("wb") as stream:
+        write_sealed(tensor_bytes(*contents), stream)
+    return Path(path)
 
 
 def pack(adapter: Adapter) -> bytes:
@@ -93,7 +97,9 @@ def pack_adapter(adapter: Adapter, stream: EncodedStream | None = None) -> bytes
     Raises:
         FormatError: A layer's name is empty, too long or has braces, which templates use.
     """
-    return b"".join(tensor_bytes(*_contents(adapter, _stream(adapter, stream))))
+    file = io.BytesIO()
+    write_sealed(tensor_bytes(*_contents(adapter, _stream(adapter, stream))), file)
+    return file.getvalue()
 
 
 def packed_size(adapter: Adapter, stream: EncodedStream | None = None) -> int:
@@ -162,7 +168,7 @@ def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, 
         check_text("a name", name)
     manifest = _manifest(adapter, groups, None if stream is None else stream.parameters)
     text = manifest.model_dump_json(exclude_defaults=True, exclude_none=True)
-    return tensors, {"kronq": text}
+    return tensors, {KEY: UNSET, "kronq": text}
 
 
 def _manifest(
@@ -176,7 +182,7 @@ def _manifest(
         )
     carried = sorted(adapter.carried)
     return Manifest(
-        version=required_version(groups, codes, recipe, carried),
+        version=VERSION,
         base_model=adapter.origin.base_model,
         cropped_by_base=adapter.origin.cropped_by_base,
         recipe=recipe,

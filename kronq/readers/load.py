@@ -48,6 +48,7 @@ def load(
     base_weights: StrPath | None = None,
     initial: StrPath | None = None,
     basis: StrPath | None = None,
+    verify: bool = True,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -70,6 +71,8 @@ def load(
         basis: Where LoRA-XS's R alone finds its frozen bases, as ``extract_cores`` takes it; the
             adapter is then an ordinary LoRA. Without it a file of R alone can be looked at and
             measured, not run. Any other adapter needs none.
+        verify: Compares a packed file's checksum before anything of it is used, for which all of
+            it is read once. False also reads one that was damaged or changed.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -97,11 +100,11 @@ def load(
         find_folder("base_weights", base_weights, "base"),
         find_folder("initial", initial, "adapter"),
     )
-    adapter = fold_basis(_read(find_input(path), format, options), basis)
+    adapter = fold_basis(_read(find_input(path), format, options, verify), basis)
     return adapter if only is None else take_part(adapter, only)
 
 
-def _read(source: Path, format: str | None, options: Options) -> Adapter:
+def _read(source: Path, format: str | None, options: Options, verify: bool) -> Adapter:
     packed_file = packed.open_packed(source) if format is None else None
     if packed_file is not None or format == "kronq":
         if options != Options():
@@ -110,7 +113,7 @@ def _read(source: Path, format: str | None, options: Options) -> Adapter:
                 path=source,
                 hint="give the options of its source when it is quantized",
             )
-        return packed.read_packed(packed_file or source)
+        return packed.read_packed(packed_file or source, verify=verify)
     reader = _READERS[format or _detect(source)]
     adapter: Adapter = reader.read(source, options)
     return adapter

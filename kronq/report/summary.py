@@ -58,6 +58,8 @@ class Summary(Displayed):
     bases: str | None = Field(
         description="Of LoRA-XS's R alone: the frozen bases that it needs; null if it has its own."
     )
+    checksum: str | None = Field(description="Of a packed file; null where it has none.")
+    verified: bool = Field(description="Whether the checksum was compared with the contents.")
     layers: int
     parameters: int
     bytes: int = Field(description="The file on disk, header included.")
@@ -84,6 +86,8 @@ def summarize(adapter: Adapter) -> Summary:
         base_model=adapter.origin.base_model,
         system=LORA_XS if adapter.bases is not None else adapter.origin.system,
         bases=adapter.bases.described if adapter.bases is not None else None,
+        checksum=adapter.origin.checksum,
+        verified=adapter.origin.verified and adapter.origin.checksum is not None,
         layers=len(adapter),
         parameters=adapter.parameters,
         bytes=size,

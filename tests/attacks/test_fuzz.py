@@ -1,4 +1,7 @@
-"""Packed files with random faults are read or refused, and nothing else happens."""
+"""Packed files with random faults are read or refused, and nothing else happens.
+
+Checksums, which would notice every fault, are not compared: whoever attacks can compute them.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,11 @@ def attempt(data: bytes) -> None:
         path = Path(folder, "a.safetensors")
         path.write_bytes(data)
         try:
-            adapter = kronq.load(path)
+            adapter = kronq.load(path, verify=False)
         except KronqError as error:
             assert "\n" not in str(error)  # noqa: PT017
             return
-        locate(path)
+        locate(path, verify=False)
         summarize(adapter)
         for delta in adapter.values():
             assert all(m.float32().shape == m.shape for m in delta.matrices)
@@ -109,7 +112,7 @@ def test_every_way_to_cut_it(bits: int) -> None:
             path = Path(folder, "a.safetensors")
             path.write_bytes(file[:size])
             with pytest.raises(KronqError):
-                kronq.load(path)
+                kronq.load(path, verify=False)
 
 
 COMPACT = [
@@ -133,5 +136,5 @@ def test_flipped_bits_of_compact_codes(data: st.DataObject, index: int) -> None:
         path = Path(folder, "a.safetensors")
         path.write_bytes(bytes(file))
         with contextlib.suppress(KronqError):
-            for delta in kronq.load(path).values():
+            for delta in kronq.load(path, verify=False).values():
                 assert all(m.float32().shape == m.shape for m in delta.matrices)

@@ -123,7 +123,7 @@ def packed(config: Any) -> Callable[[Path], None]:
 
 def read_adapter(folder: Path, rng: random.Random) -> None:
     path = folder / "x.safetensors"
-    adapter = kronq.load(path if path.exists() else folder)
+    adapter = kronq.load(path if path.exists() else folder, verify=False)
     summarize(adapter)
     for delta in adapter.values():
         assert all(m.float32().shape == m.shape for m in delta.matrices)

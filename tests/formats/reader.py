@@ -7,6 +7,8 @@ As a reader in another language would, it uses neither kronq nor safetensors nor
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import struct
@@ -70,9 +72,17 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     payload = data[8 + size :]
-    manifest = json.loads(header.pop("__metadata__")["kronq"])
+    metadata = header.pop("__metadata__")
+    manifest = json.loads(metadata["kronq"])
     assert manifest["version"] in (1, 2, 3, 4)
+    if manifest["version"] == 4 or "checksum" in metadata:
+        assert data[37:59].decode() == metadata["checksum"] == _checksum(data)
     return manifest, {name: _bytes(entry, payload) for name, entry in header.items()}
+
+
+def _checksum(data: bytes) -> str:
+    digest = hashlib.sha256(data[:37] + b"0" * 22 + data[59:]).digest()[:16]
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _names(group: dict[str, Any]) -> list[str]:

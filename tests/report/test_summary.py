@@ -82,9 +82,10 @@ def test_layers_of_another_rank_or_scale_are_groups_of_their_own() -> None:
 def test_a_summary_is_shown_as_a_table(tmp_path: Path) -> None:
     adapter = kronq.quantize(adapters.adapter(layers=2), kronq.Uniform())
     summary = summarize(kronq.load(kronq.save(adapter, tmp_path / "a<b>.safetensors")))
-    title, recipe, head, *_, total = str(summary).splitlines()
+    title, recipe, checksum, head, *_, total = str(summary).splitlines()
     assert title.endswith("a<b>.safetensors: kron adapter (kronq), base maker/base")
     assert recipe.startswith("quantized: method balanced, bits 4, ")
+    assert checksum == f"checksum {summary.checksum} is of these contents"
     assert head.startswith("layers")
     assert total.startswith("total ×10, file")
     assert repr(summary).startswith("Summary(kron adapter (kronq), 10 layers, ")

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { FormatError, readPacked } from "../index.js";
 
 const GOLDEN = new URL("../../golden/", import.meta.url);
-const FILES = readdirSync(GOLDEN).filter((name) => name.endsWith(".safetensors"));
+const FILES = readdirSync(GOLDEN, { recursive: true }).filter((name) => name.endsWith(".safetensors"));
 const ROUNDS = Number(process.env.KRONQ_MUTATIONS ?? 2000);
 
 /** https://en.wikipedia.org/wiki/Xorshift */

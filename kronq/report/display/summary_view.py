@@ -88,6 +88,9 @@ def _heading(summary: Summary) -> list[str]:
         recipe = (summary.recipe.get(key) for key in ("method", "refit", "relative_error"))
         if note := error_note(*recipe):
             lines.append(note)
+    if summary.checksum:
+        told = "is of these contents" if summary.verified else "was not compared (--verify)"
+        lines.append(f"checksum {summary.checksum} {told}")
     return lines + summary.other_parts.lines()
 
 
