@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kronq.packed.writer import pack, save
     from kronq.planning.families import AdapterShape
     from kronq.planning.plan_adapters import plan
+    from kronq.pool.pool import Pool
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
     from kronq.quantization.many import quantize_many
     from kronq.quantization.quantize import quantize
@@ -86,6 +87,7 @@ __all__ = [
     "Native",
     "NotFoundError",
     "OutputExistsError",
+    "Pool",
     "Scorer",
     "SearchOptions",
     "SecondMoments",
@@ -148,6 +150,7 @@ _MODULES = {
     "Native": "kronq.quantization.configs",
     "NotFoundError": "kronq.errors",
     "OutputExistsError": "kronq.errors",
+    "Pool": "kronq.pool.pool",
     "Scorer": "kronq.evaluate.cache",
     "SearchOptions": "kronq.evaluate.search",
     "SecondMoments": "kronq.model.second_moments",

@@ -69,3 +69,4 @@ SIDECAR = Limit("KRONQ_MAX_SIDECAR", 64 * 2**20, "bytes in a file beside the mod
 JSON = Limit("KRONQ_MAX_JSON", 64 * 2**20, "bytes of JSON")
 SLOTS = Limit("KRONQ_MAX_SLOTS_FILE", 32 * 2**20, "bytes in the description of the slots")
 DIMENSIONS = Limit("KRONQ_MAX_DIMENSIONS", 64, "dimensions before the last one")
+POOL = Limit("KRONQ_MAX_POOL", 1_000_000, "adapters in a pool")

@@ -82,17 +82,17 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named_disk_errors(target), unfinished(target, folder=False) as work:
+    with named_disk_errors(target), unfinished(target, folder=False) as work:
         yield work
         if sync:
-            _sync(work)
+            sync_path(work)
         work.chmod(0o644)
         if force:
             work.replace(target)
         else:
             _rename_to_new(work, target)
         if sync:
-            _sync(target.parent)
+            sync_path(target.parent)
 
 
 @contextlib.contextmanager
@@ -114,19 +114,19 @@ def new_folder(
     target = check_output(path, force=force)
     before = _replaceable_inode(target, subfolders)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named_disk_errors(target), unfinished(target, folder=True) as work:
+    with named_disk_errors(target), unfinished(target, folder=True) as work:
         work.chmod(0o755)
         (work / MARK).write_text(json.dumps({"kronq": __version__, "verb": verb}) + "\n", "utf-8")
         yield work
         for entry in [*work.rglob("*"), work]:
-            _sync(entry)
+            sync_path(entry)
         if _replaceable_inode(target, subfolders) != before:
             raise OutputExistsError("the output was written by another program", path=path)
         _replace_folder(work, target)
 
 
 @contextlib.contextmanager
-def _named_disk_errors(target: Path) -> Iterator[None]:
+def named_disk_errors(target: Path) -> Iterator[None]:
     """Makes one line of a full disk: the output, what was written when it filled up, what is free.
 
     Raises:
@@ -199,7 +199,7 @@ def _replace_folder(work: Path, target: Path) -> None:
             aside.rename(target)
             raise
         aside.rename(work)
-    _sync(work.parent)
+    sync_path(work.parent)
 
 
 def _exchange(work: Path, target: Path) -> bool:
@@ -234,7 +234,7 @@ def _rename_to_new(work: Path, target: Path) -> None:
         work.replace(target)  # a file system without hard links
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Waits until a file's bytes, or a folder's names, are on the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders

@@ -1,0 +1,72 @@
+"""An adapter as a pool's record: read, and its codes written as the operator takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kronq.errors import StrPath
+from kronq.io.input_path import find_input
+from kronq.model.adapter import Adapter
+from kronq.pool.entry import Entry, check_name
+from kronq.pool.record import adapter_record, record_digest
+from kronq.pool.writing import NewRecord
+from kronq.readers.load import load
+from kronq.readers.peft_config import CONFIG, WEIGHTS
+
+
+def convert_adapter(
+    name: str, source: StrPath | Adapter, reading: Mapping[str, Any] | None = None
+) -> NewRecord:
+    """Reads an adapter and makes its record.
+
+    Args:
+        name: Its name in the pool.
+        source: Any adapter that ``kronq.load`` reads, or one from memory.
+        reading: Arguments of ``kronq.load``.
+
+    Raises:
+        ArgumentError: The name is not one for a pool.
+        UnsupportedError: The adapter cannot be served from a pool.
+    """
+    name = check_name(name)
+    if isinstance(source, Adapter):
+        adapter, stamp = source, ""
+    else:
+        path = find_input(source)
+        adapter, stamp = load(path, **(reading or {})), source_stamp(path, reading or {})
+    data = adapter_record(adapter)
+    recipe = adapter.recipe
+    entry = Entry(
+        name=name,
+        generation=0,
+        offset=0,
+        size=len(data),
+        tag=0,
+        digest=record_digest(data),
+        source=stamp,
+        base=adapter.origin.base_model or "",
+        method="" if recipe is None else recipe.method,
+        bits=8 * len(data) / adapter.parameters,
+        error=None if recipe is None else recipe.relative_error,
+        parameters=adapter.parameters,
+        layers=len(adapter),
+        added="",
+    )
+    return NewRecord(entry, data)
+
+
+def source_stamp(path: Path, reading: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of an adapter's file, and what replaces values of it.
+
+    Of a PEFT folder, that of its config and its tensors, one after the other.
+    """
+    state = hashlib.sha256()
+    for file in [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]:
+        with file.open("rb") as stream:
+            while chunk := stream.read(2**20):
+                state.update(chunk)
+    given = [f"{key}={value!r}" for key, value in sorted(reading.items()) if value]
+    return " ".join([state.hexdigest(), *given])
