@@ -54,7 +54,7 @@ def check(path: StrPath, *, progress: Progress | None = None) -> Checked:
             record = pool.bytes[entry.offset : entry.offset + entry.size]
             try:
                 verify_record(record, entry.tag, entry.digest, path=path, name=entry.name)
-                verify_structure(record, path=path, name=entry.name)
+                verify_structure(record, path=path)
                 size += entry.size
             except FormatError as error:
                 problems[entry.name] = error.message

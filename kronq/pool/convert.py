@@ -10,15 +10,21 @@ from typing import Any
 from kronq.errors import StrPath
 from kronq.io.input_path import find_input
 from kronq.model.adapter import Adapter
+from kronq.onnx.slots.record import adapter_record
 from kronq.pool.entry import Entry, check_name
-from kronq.pool.record import adapter_record, record_digest
+from kronq.pool.record import record_digest
 from kronq.pool.writing import NewRecord
 from kronq.readers.load import load
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 
+Shapes = Mapping[str, tuple[int, int]]
+
 
 def convert_adapter(
-    name: str, source: StrPath | Adapter, reading: Mapping[str, Any] | None = None
+    name: str,
+    source: StrPath | Adapter,
+    reading: Mapping[str, Any] | None = None,
+    slots: Shapes | None = None,
 ) -> NewRecord:
     """Reads an adapter and makes its record.
 
@@ -26,9 +32,12 @@ def convert_adapter(
         name: Its name in the pool.
         source: Any adapter that ``kronq.load`` reads, or one from memory.
         reading: Arguments of ``kronq.load``.
+        slots: Layer → (d_out, d_in) of the graph that will read it; None takes the layers as the
+            adapter has them.
 
     Raises:
         ArgumentError: The name is not one for a pool.
+        MismatchError: A layer has no slot in the graph, or another shape.
         UnsupportedError: The adapter cannot be served from a pool.
     """
     name = check_name(name)
@@ -37,7 +46,7 @@ def convert_adapter(
     else:
         path = find_input(source)
         adapter, stamp = load(path, **(reading or {})), source_stamp(path, reading or {})
-    data = adapter_record(adapter)
+    data = adapter_record(adapter, slots)
     recipe = adapter.recipe
     entry = Entry(
         name=name,

@@ -146,7 +146,7 @@ class Index:
                 if not inside:
                     self._db.execute("COMMIT")
         entries = [self._entry(head, row) for row in rows]
-        damaged = [ascii(row[0]) for row, each in zip(rows, entries, strict=True) if each is None]
+        damaged = [str(row[0]) for row, each in zip(rows, entries, strict=True) if each is None]
         return Changes(head, [each for each in entries if each is not None], names, damaged)
 
     @contextlib.contextmanager

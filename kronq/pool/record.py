@@ -1,4 +1,4 @@
-"""A record: the bytes of one adapter in a pool, which an operator reads where they lie."""
+"""The record of an adapter in a pool: its tag, its digest, and whether it is what was added."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError, StrPath
-from kronq.model.adapter import Adapter
-from kronq.packed.writer import pack_adapter
+from kronq.onnx.slots.record.layout import HEAD
+from kronq.onnx.slots.record.read import read_layouts, record_tag
+
+U8 = NDArray[np.uint8]
 
 ALIGNMENT = 4096
 """Bytes that records begin on a multiple of: a page of most machines."""
-_TAG = slice(24, 32)
-"""Where a record has its tag."""
-_NO_TAG = bytes(8)
-_MAGIC = b"kronqrec"
-
-
-def adapter_record(adapter: Adapter) -> bytearray:
-    """Returns the record of an adapter, whose tag is still 0."""
-    return bytearray(_MAGIC) + bytes(56) + pack_adapter(adapter)
+_TAG = slice(HEAD.fields["tag"][1], HEAD.fields["tag"][1] + 8)  # type: ignore[index]
 
 
 def new_tag() -> int:
@@ -30,30 +24,26 @@ def new_tag() -> int:
     return secrets.randbits(64) or 1
 
 
-def with_tag(record: bytearray, tag: int) -> bytearray:
+def set_tag(record: U8, tag: int) -> None:
     """Writes a tag into a record, in place."""
-    record[_TAG] = tag.to_bytes(8, "little")
-    return record
+    record[_TAG] = np.frombuffer(tag.to_bytes(8, "little"), np.uint8)
 
 
-def record_digest(record: bytes | bytearray | NDArray[np.uint8]) -> str:
-    """Returns the SHA-256 of a record without its tag."""
-    view = memoryview(record)  # type: ignore[arg-type]
-    state = hashlib.sha256(view[: _TAG.start])
-    state.update(_NO_TAG)
-    state.update(view[_TAG.stop :])
+def record_digest(record: U8) -> str:
+    """Returns the SHA-256 of a record with a tag of 0."""
+    state = hashlib.sha256(record[: _TAG.start].data)
+    state.update(bytes(8))
+    state.update(record[_TAG.stop :].data)
     return state.hexdigest()
 
 
-def verify_record(
-    record: NDArray[np.uint8], tag: int, digest: str, *, path: StrPath, name: str
-) -> None:
+def verify_record(record: U8, tag: int, digest: str, *, path: StrPath, name: str) -> None:
     """Refuses a record that is not, byte for byte, the one that was added.
 
     Raises:
         FormatError: Its tag or a byte differs.
     """
-    if int.from_bytes(record[_TAG].tobytes(), "little") != tag:
+    if len(record) < HEAD.itemsize or record_tag(record) != tag:
         raise FormatError("another record lies where this adapter's should", path=path, layer=name)
     if record_digest(record) != digest:
         raise FormatError(
@@ -64,11 +54,10 @@ def verify_record(
         )
 
 
-def verify_structure(record: NDArray[np.uint8], *, path: StrPath, name: str) -> None:
-    """Refuses a record that the operator would refuse.
+def verify_structure(record: U8, *, path: StrPath) -> None:
+    """Refuses bytes that are no record, whatever their digest.
 
     Raises:
-        FormatError: It is no record.
+        FormatError: The operator would refuse them.
     """
-    if record[: len(_MAGIC)].tobytes() != _MAGIC:
-        raise FormatError("no record lies where this adapter's should", path=path, layer=name)
+    read_layouts(record, path)

@@ -18,7 +18,7 @@ from kronq.io.files import named_disk_errors
 from kronq.pool.entry import Entry
 from kronq.pool.folder import check_size, make_pool, open_records, sweep
 from kronq.pool.index import Head, Index
-from kronq.pool.record import ALIGNMENT, new_tag, with_tag
+from kronq.pool.record import ALIGNMENT, U8, new_tag, set_tag
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class NewRecord:
     """
 
     entry: Entry
-    data: bytearray
+    data: U8
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ def append(path: StrPath, records: Sequence[NewRecord], *, force: bool = False) 
             end = last.offset + _round_up(last.size)
             with _appending(folder, head) as file:
                 for each in placed:
-                    data = with_tag(each.data, each.entry.tag)
-                    _write_all(file, data + bytes(-len(data) % ALIGNMENT), each.entry.offset)
+                    set_tag(each.data, each.entry.tag)
+                    _write_all(file, each.data.data, each.entry.offset)
+                _write_all(file, bytes(end - last.offset - last.size), last.offset + last.size)
                 os.fsync(file)
                 new_head = replace(head, end=end, generation=last.generation)
                 index.put(new_head, [each.entry for each in placed])
@@ -142,7 +143,7 @@ def _appending(folder: Path, head: Head) -> Iterator[int]:
         os.close(file)
 
 
-def _write_all(file: int, data: bytes | bytearray, offset: int) -> None:
+def _write_all(file: int, data: bytes | memoryview, offset: int) -> None:
     os.lseek(file, offset, os.SEEK_SET)
     rest = memoryview(data)
     while rest:

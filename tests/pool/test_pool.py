@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronq import Pool
+from kronq import Native, Pool, load, quantize, save
 from kronq.errors import (
     ArgumentError,
     FormatError,
@@ -18,10 +19,12 @@ from kronq.errors import (
     NotFoundError,
     OutputExistsError,
 )
+from kronq.onnx.slots.record import layer_id, read_record
 from kronq.pool import index, window
 from kronq.pool.compaction import compact
 from kronq.pool.index import Index
 from kronq.pool.writing import append, remove
+from tests.adapters import adapter
 from tests.pool.records import content, held, is_right, record
 
 
@@ -60,7 +63,7 @@ def test_others_see_what_one_does(folder: Path) -> None:
         assert is_right(pool, "b")
         pool.refresh()
         assert sorted(pool) == ["a", "c", "d"]
-        assert held(pool, "a") == content("a", 1)
+        assert np.array_equal(held(pool, "a"), content("a", 1))
         assert is_right(pool, "d")
         assert is_right(pool, "c")
 
@@ -90,7 +93,7 @@ def test_what_is_held_stays_while_it_is_replaced_and_compacted(
         assert bytes(array[old.offset : old.offset + old.size]) == before
         if kind_of_map == "window":  # elsewhere the new file waits until nothing is held
             assert sorted(pool) == ["a", "c", "d", "e"]
-            assert held(pool, "a") == content("a", 1)
+            assert np.array_equal(held(pool, "a"), content("a", 1))
         pool.unpin(old)
         pool.refresh()
         assert sorted(pool) == ["a", "c", "d", "e"]
@@ -256,3 +259,24 @@ def test_threads_find_and_hold_while_the_pool_changes(folder: Path) -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+def test_an_adapter_is_added_from_its_file_and_from_memory(tmp_path: Path, folder: Path) -> None:
+    whole = quantize(adapter(), Native(bits=4))
+    file = save(whole, tmp_path / "whole.safetensors")
+    with Pool.open(folder) as pool:
+        of_file, of_memory = pool.add("file", file), pool.add("memory", load(file))
+        assert of_file.digest == of_memory.digest
+        assert of_file.tag != of_memory.tag
+        assert of_file.source == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert of_file.method == "native"
+        assert of_file.error == whole.recipe.relative_error
+        assert of_file.parameters == whole.parameters
+        found = read_record(pool.bytes[of_file.offset : of_file.offset + of_file.size])
+        assert found.keys() == {layer_id(name) for name in whole}
+        assert pool.add("file", file) == of_file
+        with pytest.raises(OutputExistsError, match="found file"):
+            pool.add("file", adapter(1))
+        assert pool.add("file", adapter(1), force=True).generation > of_memory.generation
+        pool.remove("file")
+        assert "file" not in pool
