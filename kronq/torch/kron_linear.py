@@ -1,0 +1,123 @@
+"""``KronLinear``: a linear layer with a Kron-LoRA, LoKr or LoRA beside it, by its factors alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kronq.errors import ArgumentError
+from kronq.model.delta import ONE, Delta, Product
+from kronq.model.matrix import Float
+
+
+class KronLinear(nn.Module):
+    """Computes y = W·x + scale · (A ⊗ B)·x with A, B1 and B2 as they are.
+
+    PEFT's and LyCORIS's LoKr build the Kronecker product, as large as W, and multiply by it, in
+    every step forth and back. Here x is read as [a_in, b_in], since
+    (A ⊗ B)·x = A · X · Bᵀ, and B stays B1·B2: three small products a token, and no gradient of the
+    size of W. Outputs and gradients are the same up to rounding.
+
+    W is frozen. B1 (B, where it is whole) begins at zero, so ΔW does; A and B2 begin uniform, as
+    ``torch.nn.Linear`` does.
+
+    Attributes:
+        base: The layer that is adapted; its parameters need no gradient.
+        a: A [a_out, a_in]; None for a LoRA.
+        b1: B1 [b_out, rank], or all of B [b_out, b_in] where ``b2`` is None.
+        b2: B2 [rank, b_in], or None.
+        scale: Factor of ΔW, such as α/r.
+    """
+
+    a: nn.Parameter | None
+    b2: nn.Parameter | None
+
+    def __init__(self, base: nn.Linear, like: Delta, *, scale: float = 1.0, dropout: float = 0.0):
+        """Adapts a layer.
+
+        Args:
+            base: The layer. It is kept, and frozen.
+            like: An adapter of the layer whose shapes are taken, not its values.
+            scale: Factor of ΔW.
+            dropout: Probability that an entry of x is left out of the adapter's input in training.
+
+        Raises:
+            ArgumentError: ``like`` is of another size, or of a convolution or a DoRA.
+        """
+        super().__init__()
+        size = (base.out_features, base.in_features)
+        if like.shape != size or like.kernel or like.magnitude is not None or like.a.right:
+            raise ArgumentError(
+                "no adapter of this linear layer", found=repr(like), expected=f"ΔW {size}, A whole"
+            )
+        self.base = base.requires_grad_(False)
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        weight = base.weight
+
+        def parameter(shape: tuple[int, int], *, zero: bool = False) -> nn.Parameter:
+            values = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+            if not zero:
+                nn.init.kaiming_uniform_(values, a=math.sqrt(5))
+            return nn.Parameter(values)
+
+        self.a = None if like.a is ONE else parameter(like.a.shape)
+        self.b1 = parameter(like.b.left.shape, zero=True)
+        self.b2 = None if like.b.right is None else parameter(like.b.right.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns y [..., d_out] of x [..., d_in]."""
+        y: Tensor = self.base(x)
+        x = self.dropout(x)
+        a_out, a_in = (1, 1) if self.a is None else self.a.shape
+        b_in = self.b1.shape[1] if self.b2 is None else self.b2.shape[1]
+        b_out = self.b1.shape[0]
+        if a_in * b_in > x.shape[-1]:
+            x = nn.functional.pad(x, (0, a_in * b_in - x.shape[-1]))
+        h = x.reshape(-1, a_in, b_in)
+        if self.b2 is not None:
+            h = nn.functional.linear(h, self.b2)
+        if self.a is not None:
+            h = nn.functional.linear(h.transpose(1, 2), self.a).transpose(1, 2)
+        rows, left = h.reshape(-1, h.shape[-1]), self.b1.t()
+        if a_out * b_out == y.shape[-1]:
+            return torch.addmm(y.reshape(-1, b_out), rows, left, alpha=self.scale).view(y.shape)
+        z = (rows @ left).view(-1, a_out * b_out)[:, : y.shape[-1]]
+        return torch.add(y, z.reshape(y.shape), alpha=self.scale)
+
+    def delta(self) -> Delta:
+        """Returns the adapter as it is now, copied to float32."""
+        a = ONE if self.a is None else Product(_float(self.a))
+        b = Product(_float(self.b1), None if self.b2 is None else _float(self.b2))
+        return Delta(a, b, self.scale, (self.base.out_features, self.base.in_features))
+
+    def load(self, delta: Delta) -> None:
+        """Takes an adapter's factors and scale, to train on.
+
+        Raises:
+            ArgumentError: It has other shapes.
+        """
+        if [m.shape for m in (*delta.a.matrices, *delta.b.matrices)] != self._shapes():
+            raise ArgumentError("an adapter of other shapes", found=repr(delta))
+        pairs: list[tuple[Any, Any]] = [(self.b1, delta.b.left), (self.b2, delta.b.right)]
+        if self.a is not None:
+            pairs.append((self.a, delta.a.left))
+        with torch.no_grad():
+            for parameter, matrix in pairs:
+                if matrix is not None:
+                    parameter.copy_(torch.from_numpy(matrix.float32().copy()))
+        self.scale = delta.scale
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        a = (1, 1) if self.a is None else tuple(self.a.shape)
+        return [a, tuple(self.b1.shape), *([] if self.b2 is None else [tuple(self.b2.shape)])]
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
+def _float(parameter: Tensor) -> Float:
+    return Float(parameter.detach().to("cpu", torch.float32, copy=True).contiguous().numpy())

@@ -1,0 +1,179 @@
+"""``KronLinear`` against PEFT's modules and ``torch.kron``: outputs, gradients, adapters."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
+
+import kronq
+import kronq.torch
+from kronq import AdapterShape
+from kronq.planning.families import make_delta
+from kronq.torch import KronLinear
+
+
+def tiny_llama() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=48,
+        intermediate_size=72,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return transformers.LlamaForCausalLM(config).double().eval()
+
+
+CASES = {
+    "lokr": (
+        AdapterShape("lokr", 4),
+        LoKrConfig(r=4, alpha=8, decompose_factor=4, target_modules="all-linear"),
+    ),
+    "lokr, whole B": (
+        AdapterShape("lokr", 16, factor=-1),
+        LoKrConfig(r=16, alpha=32, decompose_factor=-1, target_modules="all-linear"),
+    ),
+    "lora": (
+        AdapterShape("lora", 4),
+        LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"),
+    ),
+}
+
+
+def grow(model: torch.nn.Module) -> None:
+    """Gives every trained parameter values, as some begin at zero."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.data.copy_(noise * 0.1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients_are_pefts(case) -> None:
+    shape, config = CASES[case]
+    base = tiny_llama()
+    peft = get_peft_model(copy.deepcopy(base), config)
+    grow(peft)
+    trained = kronq.Adapter.from_state_dict(
+        get_peft_model_state_dict(peft), peft.peft_config["default"].to_dict()
+    )
+    model = copy.deepcopy(base)
+    kronq.torch.adapt_linears(model, shape)
+    kronq.torch.read_factors(model, trained)
+    with torch.no_grad():  # the factors in float64, as PEFT's are
+        for name, layer in layers_of(model).items():
+            found = peft.base_model.model.get_submodule(name)
+            for mine, theirs in zip(parameters_of(layer), peft_parameters(found), strict=True):
+                mine.copy_(theirs)
+    ids = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(2))
+    losses = []
+    for each in (peft, model):
+        out = each(input_ids=ids, labels=ids)
+        out.loss.backward()
+        losses.append(out)
+    torch.testing.assert_close(losses[1].logits, losses[0].logits, rtol=1e-10, atol=1e-10)
+    for name, layer in layers_of(model).items():
+        found = peft.base_model.model.get_submodule(name)
+        for mine, theirs in zip(parameters_of(layer), peft_parameters(found), strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+
+
+def layers_of(model: torch.nn.Module) -> dict[str, KronLinear]:
+    return {n: each for n, each in model.named_modules() if isinstance(each, KronLinear)}
+
+
+def parameters_of(layer: KronLinear) -> list[torch.nn.Parameter]:
+    return [p for p in (layer.a, layer.b1, layer.b2) if p is not None]
+
+
+def peft_parameters(layer) -> list[torch.nn.Parameter]:
+    if hasattr(layer, "lora_A"):
+        return [layer.lora_B["default"].weight, layer.lora_A["default"].weight]
+    whole = "default" in layer.lokr_w2
+    b = [layer.lokr_w2] if whole else [layer.lokr_w2_a, layer.lokr_w2_b]
+    return [layer.lokr_w1["default"], *(each["default"] for each in b)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (AdapterShape("kron", 3, a_in=2, a_out=3), (24, 10)),
+        (AdapterShape("kron", 3, a_in=2, a_out=5), (23, 11)),
+        (AdapterShape("kron", 2, a_in=3, b_out=4), (30, 7)),
+        (AdapterShape("lokr", 50, factor=2), (12, 8)),
+    ],
+)
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_the_papers_shapes_against_the_product(shape, size, lead) -> None:
+    torch.manual_seed(0)
+    base = torch.nn.Linear(size[1], size[0]).double()
+    layer = KronLinear(base, make_delta(shape, *size), scale=1.7)
+    grow(layer)
+    x = torch.randn(*lead, size[1], dtype=torch.float64, requires_grad=True)
+    b = layer.b1 if layer.b2 is None else layer.b1 @ layer.b2
+    delta = 1.7 * torch.kron(layer.a, b)[: size[0], : size[1]]
+    expected = torch.nn.functional.linear(x, base.weight + delta, base.bias)
+    torch.testing.assert_close(layer(x), expected)
+    found = torch.autograd.grad(layer(x).square().sum(), [x, *parameters_of(layer)])
+    wanted = torch.autograd.grad(expected.square().sum(), [x, *parameters_of(layer)])
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_nothing_changes_before_training_and_nothing_else_is_trained() -> None:
+    model = tiny_llama()
+    ids = torch.arange(8)[None]
+    before = model(input_ids=ids).logits
+    layers = kronq.torch.adapt_linears(model, AdapterShape("kron", 2, b_out=16), alpha=4)
+    assert len(layers) == 14
+    assert torch.equal(model(input_ids=ids).logits, before)
+    trained = {n.rpartition(".")[2] for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"a", "b1", "b2"}
+
+
+def test_an_adapter_goes_to_a_file_and_back(tmp_path) -> None:
+    model = tiny_llama()
+    kronq.torch.adapt_linears(model, AdapterShape("lokr", 4), only="q_proj|v_proj")
+    grow(model)
+    adapter = kronq.torch.read_trained(model)
+    read = kronq.load(kronq.convert(adapter, tmp_path / "lokr", to="peft"))
+    assert [*read] == [*adapter]
+    other = tiny_llama()
+    kronq.torch.adapt_linears(other, AdapterShape("lokr", 4), only="q_proj|v_proj")
+    kronq.torch.read_factors(other, read)
+    ids = torch.arange(8)[None]
+    assert torch.allclose(other(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-5)
+    again = kronq.torch.read_trained(other)
+    for name in read:
+        assert np.array_equal(again[name].b.left.float32(), read[name].b.left.float32())
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    model = tiny_llama()
+    with pytest.raises(kronq.ArgumentError, match="no linear layer"):
+        kronq.torch.adapt_linears(model, AdapterShape("lora", 2), only="nowhere")
+    with pytest.raises(kronq.ArgumentError, match="no module for this family"):
+        kronq.torch.adapt_linears(model, AdapterShape("lora-xs", 2))
+    with pytest.raises(kronq.ArgumentError, match="no KronLinear"):
+        kronq.torch.read_trained(model)
+    with pytest.raises(kronq.ArgumentError, match="no adapter of this linear layer"):
+        KronLinear(torch.nn.Linear(4, 6), make_delta(AdapterShape("lora", 2), 4, 6))
+    kronq.torch.adapt_linears(model, AdapterShape("lora", 2), only="q_proj")
+    adapter = kronq.torch.read_trained(model)
+    with pytest.raises(kronq.ArgumentError, match="other shapes"):
+        next(iter(layers_of(model).values())).load(make_delta(AdapterShape("lora", 3), 48, 48))
+    part = kronq.Adapter({name: adapter[name] for name in [*adapter][:1]})
+    with pytest.raises(kronq.ArgumentError, match="other layers"):
+        kronq.torch.read_factors(model, part)
+
+
+def test_kronq_alone_imports_no_torch() -> None:
+    code = "import sys, kronq; kronq.AdapterShape; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
