@@ -13,7 +13,7 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
 
 
-class KronLinear(nn.Module):
+class KronLinear(nn.Module):  # type: ignore[misc]
     """Computes y = W·x + scale · (A ⊗ B)·x with A, B1 and B2 as they are.
 
     PEFT's and LyCORIS's LoKr build the Kronecker product, as large as W, and multiply by it, in
