@@ -17,9 +17,10 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from kronq.compiled.find import own_library
 from kronq.model.matrix import F32
 from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
-from kronq.onnx.slots.kernel import build_library
+from kronq.onnx.slots.kernel import PROGRAM
 from kronq.onnx.slots.packed_input import packed_input_chunks
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
@@ -159,7 +160,7 @@ def session(width: int, way: Way | None) -> ort.InferenceSession:
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("kronq", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = ort.SessionOptions()
-    options.register_custom_ops_library(str(build_library()))
+    options.register_custom_ops_library(str(own_library(PROGRAM)))
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options)
 

@@ -10,6 +10,7 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
+from kronq.compiled.platforms import SHIPPED
 from kronq.errors import ArgumentError, MismatchError
 from kronq.onnx.forms import Form, FormName, Merged, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   kronq export adapter.safetensors --base base/ -o app/
-  kronq export my-lokr/ --base base/ -o app/ --kernel
+  kronq export my-lokr/ --base base/ -o app/ --platform linux-x64,win-x64
   kronq export my-lokr/ --base base/ -o out/ --form branch
   kronq export my-lokr/ --base base/model.onnx -o merged/ --form merged
   kronq export style.safetensors --base sd15-onnx/ -o sd15-style/
@@ -50,10 +51,17 @@ Examples:
     "model (a folder with genai_config.json), else branch.",
 )
 @click.option(
-    "--kernel",
-    is_flag=True,
-    help="With slots: one compiled operator a group of layers, the fastest; for machines of "
-    "this one's kind; a C compiler makes it where kronq's wheel carries none.",
+    "--kernel/--no-kernel",
+    default=None,
+    help="With slots: one compiled operator a group of layers, the fastest, on CPUs; or ONNX's own "
+    "operators, which run anywhere, as in browsers. By default compiled for a language model, "
+    "where that can be had.",
+)
+@click.option(
+    "--platform",
+    metavar="NAMES",
+    help=f"Put the compiled operator for these in the folder: {', '.join(SHIPPED)}, or all. By "
+    "default this machine's.",
 )
 @click.option(
     "--allow-loss",
@@ -139,14 +147,16 @@ def command(
 def _form(options: Mapping[str, Any]) -> Form | FormName | None:
     name: FormName | None = options["form"]
     kernel, allow_loss, keep_zeros = (options[n] for n in ("kernel", "allow_loss", "keep_zeros"))
-    if kernel and name not in (None, "slots"):
+    platforms = [text.strip() for text in (options["platform"] or "").split(",") if text.strip()]
+    asked = kernel is not None or bool(platforms)
+    if asked and name not in (None, "slots"):
         raise ArgumentError("the compiled operator is for slots", found=f"the form {name}")
     if allow_loss and name != "merged":
         raise ArgumentError("--allow-loss is for --form merged")
     if keep_zeros and name != "merged":
         raise ArgumentError("--keep-zeros is for --form merged")
-    if kernel:
-        return Slots(compiled=True)
+    if asked:
+        return Slots(kernel, platforms)
     return Merged(allow_loss, keep_zeros) if name == "merged" else name
 
 
@@ -200,6 +210,9 @@ def _summary_view(report: ExportReport) -> TableView:
 
     matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())
     rows = [("form", report.form), ("layers matched", matched)]
+    if report.form == "slots":
+        own = ", ".join(report.kernel)
+        rows.append(("operator", f"compiled, for {own}" if own else "ONNX's own"))
     if report.cropped:
         rows.append(("cropped to the base", f"{len(report.cropped):,}"))
     rows += [(name, f"{size:,} bytes") for name, size in report.files.items()]

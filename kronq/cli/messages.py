@@ -9,11 +9,13 @@ from kronq.errors import KronqError, Names
 _OPTIONS = {
     "build_base": "'kronq base'",
     "compiled": "--kernel",
+    "compiled=False": "--no-kernel",
     "export_onnx": "'kronq export'",
     "export_pipeline": "'kronq export'",
     "mapping": "--map FILE",
     "match_table": "--dry-run",
     "out": "-o",
+    "platforms": "--platform",
     "verify=False": "'kronq convert --no-verify'",
     "write_onnx_adapter": "'kronq convert --to onnx_adapter --model FOLDER'",
 }

@@ -1,4 +1,4 @@
-"""C compiled on this machine: the compiler and its cache, and kronq's own loops in C.
+"""C of kronq's: the libraries that its wheel carries or a compiler makes, and its own loops.
 
 What is in C is in Python too, with the same results to the bit; C is only faster.
 """

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kronq.errors import KronqError, UnsupportedError
+from kronq.errors import UnsupportedError
 from kronq.io.cache import check_private, digest, new_entry
 
 
@@ -22,6 +22,7 @@ class Program:
     """C to be compiled to one library.
 
     Attributes:
+        name: Of the library, without what a platform puts around it.
         folder: Where the sources are.
         sources: Names of the files that are compiled.
         headers: Names of those that they include.
@@ -30,6 +31,7 @@ class Program:
         hint: What works without it, in error messages.
     """
 
+    name: str
     folder: Path
     sources: Sequence[str]
     headers: Sequence[str]
@@ -45,8 +47,8 @@ def compile_library(program: Program, library: Path) -> None:
     """Compiles a library, and notes its digest.
 
     Raises:
-        UnsupportedError: No C compiler is installed, or others can write the cache.
-        KronqError: The compiler does not compile the source.
+        UnsupportedError: No C compiler is installed, it does not compile the source, or others can
+            write the cache.
     """
     compiler = find_compiler(program)
     with new_entry(library) as work:
@@ -54,7 +56,7 @@ def compile_library(program: Program, library: Path) -> None:
         command = [*compiler, *program.flags, *program.sources, "-o", str(work.absolute())]
         done = _run(command, program.folder)
         if done.returncode:
-            raise KronqError(
+            raise UnsupportedError(
                 f"{program.title} does not compile",
                 found=done.stderr.strip().splitlines()[0] if done.stderr.strip() else None,
                 hint=f"CC=gcc or CC=clang names another one; {program.hint}",
@@ -94,10 +96,6 @@ def find_compiler(program: Program) -> list[str]:
         expected="GCC or Clang",
         hint=f"apt install gcc, or set CC; {program.hint}",
     )
-
-
-def compiler_version(compiler: Sequence[str], folder: Path) -> str:
-    return _run([*compiler, "--version"], folder).stdout
 
 
 def _digest_file(library: Path) -> Path:

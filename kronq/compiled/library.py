@@ -1,4 +1,4 @@
-"""Loads kronq's own loops in C, and compiles them at first use where there is a compiler."""
+"""Loads kronq's own loops in C: the wheel's library, or one that is compiled at first use."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import contextlib
 import ctypes
 import functools
 import os
-import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+from kronq.compiled.compiler import Program
+from kronq.compiled.find import own_library
+from kronq.errors import UnsupportedError
 
-from kronq.compiled.compiler import Program, compile_library, is_whole
-from kronq.errors import KronqError
-from kronq.io.cache import cache_folder, digest
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SWITCH = "KRONQ_COMPILED"
 """Environment variable; 0 runs everything in Python."""
 
 # Without fused or reordered floating point, C gives the bits that NumPy gives.
 PROGRAM = Program(
+    name="kronq_loops",
     folder=Path(__file__).parent,
     sources=("range_decoder.c", "range_encoder.c", "viterbi.c"),
     headers=("library.h", "contexts.h"),
@@ -29,9 +30,6 @@ PROGRAM = Program(
     title="kronq's library",
     hint=f"{SWITCH}=0 needs none",
 )
-_NAMES = {"win32": "kronq_loops.dll", "darwin": "libkronq_loops.dylib"}
-_NAME = _NAMES.get(sys.platform, "libkronq_loops.so")
-
 
 OK, DAMAGED, NO_MEMORY, OUT_OF_RANGE = range(4)
 """What a function returns, as in library.h."""
@@ -72,13 +70,6 @@ def _as_c(value: int | NDArray[Any]) -> ctypes.c_int64 | ctypes.c_void_p:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     # No place for a cache, no home, a CC that is no command, no compiler: Python does it.
-    with contextlib.suppress(OSError, RuntimeError, ValueError, KronqError):
-        # Its results are the same whichever compiler made it: none needs to be asked its version.
-        key = digest(
-            f"{platform.machine()} {os.environ.get('CC')} {PROGRAM.flags}", *PROGRAM.contents()
-        )
-        file = cache_folder("kernels") / key / _NAME
-        if not is_whole(file):
-            compile_library(PROGRAM, file)
-        return ctypes.CDLL(str(file))
+    with contextlib.suppress(OSError, RuntimeError, ValueError, UnsupportedError):
+        return ctypes.CDLL(str(own_library(PROGRAM)))
     return None

@@ -27,6 +27,7 @@ from kronq.onnx.last_token import last_token_graph
 from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.provider_names import CPU, CUDA, genai_name
 from kronq.onnx.providers import EXACT, ExecutionTarget
+from kronq.onnx.sessions import find_kernel
 from kronq.onnx.slots.kernel import verified_library
 
 if TYPE_CHECKING:
@@ -178,10 +179,11 @@ def _write_checked_folder(
     options = {**(decoder.get("session_options") or {}), **EXACT}
     if target.threads is not None:
         options["intra_op_num_threads"] = target.threads
-    library = library_name(files.genai)
-    if library is not None:
-        shutil.copyfile(verified_library(files.folder / library), Path(folder.name, library))
-        options[LIBRARY] = library
+    named = library_name(files.genai)
+    if named is not None:  # of one platform; the folder may have this machine's beside it
+        library = find_kernel(files.folder) or verified_library(files.folder / named)
+        shutil.copyfile(library, Path(folder.name, library.name))
+        options[LIBRARY] = library.name
     options[DATA_FOLDER] = _LINK  # read where the graph comes from memory
     decoder["session_options"] = options
     # onnxruntime-genai does not know JSON's \u escapes.

@@ -22,9 +22,8 @@ from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
 from kronq.onnx.merge.write_merged import write_merged
 from kronq.onnx.pruned_weights import find_pruned, refuse_unpruned, warn_of_pruned
-from kronq.onnx.slots.kernel.build import NAME
 from kronq.onnx.slots.slot_spec import SPEC
-from kronq.onnx.slots.write_slots import write_slots
+from kronq.onnx.slots.write_slots import LIBRARIES, write_slots
 from kronq.onnx.verify.verify_export import verify_export
 from kronq.onnx.written_form import WrittenForm
 
@@ -51,7 +50,8 @@ def export_onnx(
         form: ``"slots"``, ``"branch"`` or ``"merged"``, or one of ``Slots``, ``Branch`` and
             ``Merged`` with settings. None is slots for a language model (a folder with
             genai_config.json), else branches. For slots the adapter only names the layers that get
-            them.
+            them. Slots are one compiled operator a group where that runs, else, with a
+            ``KronqWarning``, ONNX's own operators: see ``Slots``.
         mapping: Layer → the base's node or weight, or several of a fused layer, in the order of its
             rows, for layers that names do not match.
         verify: Whether every layer is checked against ΔW, and the whole model against another
@@ -99,7 +99,7 @@ def export_onnx(
 
 def _match(adapter: Adapter, file: Path, mapping: LayerMap | None) -> MatchedBase:
     matched = match_base(adapter, file, mapping)
-    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, NAME})
+    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, *LIBRARIES})
     return matched
 
 
@@ -108,7 +108,7 @@ def _write_form(form: Form, base: MatchedBase, folder: Path) -> WrittenForm:
         return write_branches(base, folder)
     if isinstance(form, Merged):
         return write_merged(base, folder, allow_loss=form.allow_loss, keep_zeros=form.keep_zeros)
-    return write_slots(base, folder, compiled=form.compiled)
+    return write_slots(base, folder, form)
 
 
 def _list_files(folder: Path) -> dict[str, int]:
@@ -142,4 +142,6 @@ def _make_report(
         cropped=list(base.cropped),
         pruned=pruned,
         verification=verification,
+        kernel=list(written.platforms),
+        open_because=written.open_because,
     )

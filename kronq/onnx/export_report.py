@@ -70,6 +70,9 @@ class ExportReport(BaseModel):
         pruned: Layer → share of exact zeros in its float weight in the base, in a sample of rows,
             where it is above 30 %.
         verification: The checks; None when they were not asked for.
+        kernel: Platforms whose library of the compiled operator is in the folder; empty for ONNX's
+            own operators.
+        open_because: Why slots are ONNX's own operators, where nobody asked for these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,3 +89,5 @@ class ExportReport(BaseModel):
     cropped: list[str] = []
     pruned: dict[str, float] = {}
     verification: Verification | None = None
+    kernel: list[str] = []
+    open_because: str | None = None

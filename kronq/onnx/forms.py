@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from kronq.errors import ArgumentError
 from kronq.onnx.genai_config import GENAI_CONFIG
+from kronq.onnx.slots.kernel import check_platforms
 
 FormName = Literal["branch", "merged", "slots"]
 
@@ -18,12 +20,27 @@ class Slots:
 
     Attributes:
         compiled: One compiled operator for each group of layers, from a library in the folder: the
-            fastest, on machines of this one's kind. It comes with kronq's wheel, or is
-            compiled here by the C compiler.
+            fastest, on the CPU of the platforms that have one there. False is ONNX's own operators,
+            which run anywhere. None is the compiled operator for a language model, where it
+            can be had, takes the base, and this onnxruntime runs models on the CPU.
+        platforms: Those whose library is put in the folder, ``linux-x64`` or the like, or ``all``,
+            from kronq's wheel. Empty is this machine's, which a C compiler makes where kronq was
+            installed without it.
+
+    Raises:
+        ArgumentError: There is no such platform, or platforms are given without the operator.
     """
 
     name: ClassVar[FormName] = "slots"
-    compiled: bool = False
+    compiled: bool | None = None
+    platforms: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.platforms, str):
+            object.__setattr__(self, "platforms", (self.platforms,))
+        if self.platforms and self.compiled is False:
+            raise ArgumentError("platforms are of the compiled operator, and {compiled=False}")
+        check_platforms(self.platforms)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kronq.errors import KronqError
 from kronq.onnx.genai_config import DATA_FOLDER
 from kronq.onnx.providers import EXACT, ExecutionTarget, check_provider
-from kronq.onnx.slots.kernel import verified_library
+from kronq.onnx.slots.kernel import opened_library
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 
 if TYPE_CHECKING:
@@ -110,11 +110,9 @@ def find_kernel(folder: Path) -> Path | None:
     """Returns the library to open for a folder's compiled slots, or None where there are none.
 
     Raises:
-        UnsupportedError: The library was not made on this machine.
+        UnsupportedError: The folder has none for this machine, or another one than kronq's own.
     """
     if not (folder / SPEC).is_file():
         return None
-    name = SlotSpec.read(folder).kernel
-    if name is None:
-        return None
-    return verified_library(folder / Path(name).name)
+    platforms = SlotSpec.read(folder).kernel
+    return None if platforms is None else opened_library(folder, platforms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 LayerWeight = tuple[str, str]
@@ -19,7 +19,9 @@ class WrittenForm:
         kept: 1 − ‖stored change − ΔW‖² ÷ ‖ΔW‖² of merged weights; None for other forms.
         layers_kept: The same of each layer.
         adapter_file: Packed file with the branches' factors.
-        library: Library of the compiled operator.
+        library: The compiled operator's library that genai_config.json names.
+        platforms: Those that its libraries are for.
+        open_because: Why slots are ONNX's own operators, where nobody asked for these.
     """
 
     branches: Mapping[str, str] = field(default_factory=dict)
@@ -28,3 +30,5 @@ class WrittenForm:
     layers_kept: Mapping[str, float] = field(default_factory=dict)
     adapter_file: str | None = None
     library: str | None = None
+    platforms: Sequence[str] = ()
+    open_because: str | None = None

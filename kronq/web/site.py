@@ -102,7 +102,7 @@ def _check_model(found: ModelFiles) -> None:
         raise UnsupportedError(
             "the model needs a compiled library, which no browser runs",
             path=found.folder,
-            hint="{export_onnx} without {compiled}",
+            hint="{export_onnx} with {compiled=False}",
         )
 
 

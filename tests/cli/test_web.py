@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kronq import Adapter, KronqError, export_onnx, quantize, save
+from kronq import Adapter, KronqError, Slots, export_onnx, quantize, save
 from kronq.web import packages
 from kronq.web.serve import ADDRESS, serve_folder
 from tests.evaluate.tiny import tiny_adapter
@@ -20,7 +20,7 @@ from tests.evaluate.tiny import tiny_adapter
 @pytest.fixture(scope="module")
 def app(tiny_base, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("web") / "app"
-    export_onnx(tiny_adapter(), tiny_base, out, form="slots", verify=False)
+    export_onnx(tiny_adapter(), tiny_base, out, form=Slots(compiled=False), verify=False)
     return out
 
 

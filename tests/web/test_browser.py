@@ -81,7 +81,7 @@ def folder(request, tiny_base, tmp_path_factory) -> Path:
     scratch = tmp_path_factory.mktemp("web")
     base = tiny_base if request.param == "fp32" else four_bits(tiny_base, scratch / "base")
     folder = scratch / "model"
-    kronq.export_onnx(tiny_adapter(), base, folder, form="slots", verify=False)
+    kronq.export_onnx(tiny_adapter(), base, folder, form=kronq.Slots(compiled=False), verify=False)
     for seed, (name, (family, method)) in enumerate(ADAPTERS.items()):
         adapter = tiny_adapter(family, seed=seed)
         if method is not None:

@@ -28,13 +28,14 @@ MOST_NODES = 4
 """Nodes to whose outputs one compiled operator adds at most."""
 
 
-def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
+def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> SlotSpec:
     """Opens a slot at each layer of the base's adapter, in place.
 
     Args:
         base: A base whose graph may be changed. Its adapter names the layers that get slots; the
             adapter's values are not used.
-        library: Name of the compiled operator's library; None for ONNX's own operators.
+        platforms: Those that the compiled operator's library is there for; None for ONNX's own
+            operators.
 
     Returns:
         The description of the slots.
@@ -44,8 +45,8 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
             compiled operator, not float32.
     """
     model, opset = base.model, opset_of(base.model)
-    opening = group_layers(base, MOST_NODES if library else None)
-    packed = _add_packed_input(model) if library else None
+    opening = group_layers(base, MOST_NODES if platforms else None)
+    packed = _add_packed_input(model) if platforms else None
     groups: list[SlotGroup] = []
     for opened in opening:
         if packed is None:
@@ -58,7 +59,8 @@ def open_slots(base: MatchedBase, library: str | None = None) -> SlotSpec:
     # A node is inserted after the last of its layers, but must come before readers of the first.
     model.graph.sort()
     version = 2 if any(group.conv for group in groups) else 1
-    return SlotSpec(version=version, groups=tuple(groups), kernel=library)
+    kernel = tuple(platforms) if platforms else None
+    return SlotSpec(version=version, groups=tuple(groups), kernel=kernel)
 
 
 def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
@@ -75,14 +77,14 @@ def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
         raise UnsupportedError(
             "the compiled operator takes no convolutions",
             layer=group.name,
-            hint="slots without {compiled} take them",
+            hint="slots with {compiled=False} take them",
         )
     if opened.dtype != ir.DataType.FLOAT:
         raise UnsupportedError(
             "the compiled operator computes in float32",
             layer=group.name,
             found=opened.dtype.name.lower(),
-            hint="slots without {compiled} compute in the base's own type",
+            hint="slots with {compiled=False} compute in the base's own type",
         )
     widths = [member.d_out for member in group.members]
     starts = [site.rows(d_out)[0] for site, d_out in zip(opened.sites, widths, strict=True)]

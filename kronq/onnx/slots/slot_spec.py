@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -34,6 +35,7 @@ PACKED = "kronq.adapter"
 
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Platform = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
 
 
 class SlotMember(BaseModel):
@@ -141,14 +143,22 @@ class SlotSpec(BaseModel):
     Attributes:
         version: Version of this description: 2 where there are convolutions, else 1.
         groups: In the order of the graph.
-        kernel: Name of the library with the graph's compiled operators; None for ONNX's own.
+        kernel: Platforms whose library of the graph's compiled operators is in the folder; None for
+            ONNX's own operators.
     """
 
     model_config = ConfigDict(frozen=True)
 
     version: int = 1
     groups: Annotated[tuple[SlotGroup, ...], FailFast()]
-    kernel: str | None = None
+    kernel: Annotated[tuple[Platform, ...], Field(min_length=1, max_length=64)] | None = None
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _refuse_one_library(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("made by an older kronq: export the model again")
+        return value
 
     @classmethod
     def read(cls, folder: StrPath) -> SlotSpec:

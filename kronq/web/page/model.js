@@ -32,7 +32,7 @@ export async function openModel(folder) {
   const started = performance.now();
   const config = (await fetchJson(folder + "genai_config.json")).model;
   if (config.decoder.session_options?.custom_ops_library) {
-    throw new Error("this model needs a compiled library, which no browser runs: export it without --kernel");
+    throw new Error("this model needs a compiled library, which no browser runs: export it with --no-kernel");
   }
   const tokenizer = new Tokenizer(
     await fetchJson(folder + "tokenizer.json"),

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from kronq.errors import KronqError, UnsupportedError
+from kronq.compiled.find import compiled_library
+from kronq.errors import UnsupportedError
 from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
-from kronq.onnx.slots.kernel import TRUST, build_library, verified_library
+from kronq.onnx.slots.kernel import PROGRAM, TRUST, verified_library
 from kronq.onnx.slots.packed_input import EMPTY_ADAPTER, packed_input_chunks
 from tests.fuzzing import max_examples
 
 try:
-    LIBRARY = build_library()
+    LIBRARY = compiled_library(PROGRAM)
 except UnsupportedError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -167,25 +168,25 @@ def test_a_library_from_elsewhere_is_not_opened(tmp_path, monkeypatch) -> None:
 
 
 def test_a_damaged_library_in_the_cache_is_compiled_again(tmp_path) -> None:
-    library = build_library(tmp_path)
+    library = compiled_library(PROGRAM, tmp_path)
     whole = library.read_bytes()
     library.write_bytes(whole[:-1] + b"x")
-    assert build_library(tmp_path) == library
+    assert compiled_library(PROGRAM, tmp_path) == library
     assert library.read_bytes() == whole
     library.with_suffix(".digest").unlink()
     library.write_bytes(b"no library")
-    assert build_library(tmp_path).read_bytes() == whole
+    assert compiled_library(PROGRAM, tmp_path).read_bytes() == whole
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no modes")
 @pytest.mark.parametrize("part", ["", "key", "key/name"])
 def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch, part) -> None:
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path))
-    library = build_library()
+    library = compiled_library(PROGRAM)
     place = {"": library.parent.parent, "key": library.parent, "key/name": library}[part]
     place.chmod(0o777)
     with pytest.raises(UnsupportedError, match="others can write"):
-        build_library()
+        compiled_library(PROGRAM)
     own = verified_library(library)
     assert not own.is_relative_to(tmp_path)
     assert own.read_bytes() == library.read_bytes()
@@ -194,8 +195,8 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch, part) 
 def test_no_compiler(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -O1")
     with pytest.raises(UnsupportedError, match="no C compiler; found no-such-compiler"):
-        build_library(tmp_path)
+        compiled_library(PROGRAM, tmp_path)
     monkeypatch.setenv("CC", "false")
-    with pytest.raises(KronqError, match="does not compile"):
-        build_library(tmp_path)
+    with pytest.raises(UnsupportedError, match="does not compile"):
+        compiled_library(PROGRAM, tmp_path)
     assert not list(tmp_path.rglob("*.so"))

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from kronq.onnx.slots.kernel import build, shipped
+from kronq.compiled.find import compiled_library
+from kronq.compiled.library import PROGRAM as LOOPS
+from kronq.compiled.platforms import SHIPPED, library_name
+from kronq.compiled.shipped import RECORD
+from kronq.onnx.slots.kernel import PROGRAM
 
 WHEEL = os.environ.get("KRONQ_WHEEL")
-INSIDE = "kronq/onnx/slots/kernel/libraries/"
+INSIDE = "kronq/compiled/libraries/"
 DRIVER = Path(__file__).with_name("operator_driver.c")
 X86_64 = platform.machine() in ("x86_64", "AMD64") and sys.platform == "linux"
 ARM = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
@@ -47,8 +51,7 @@ def run(library: Path, compiler: list[str], folder: Path, emulator: list[str]) -
     if emulator == ARM and not Path(ARM[-1]).is_dir():
         pytest.skip("needs libc6-arm64-cross")
     driver = folder / ("driver.exe" if library.suffix == ".dll" else "driver")
-    header = Path(build.__file__).parent
-    command = [*compiler, "-O1", f"-I{header}", str(DRIVER), "-o", str(driver), "-lm"]
+    command = [*compiler, "-O1", f"-I{PROGRAM.folder}", str(DRIVER), "-o", str(driver), "-lm"]
     subprocess.run(command, check=True)
     command = [*emulator, str(driver), str(library)]
     env = os.environ | {"WINEPREFIX": str(folder / "wine"), "WINEDEBUG": "-all"}
@@ -65,15 +68,14 @@ def zig(target: str) -> list[str]:
 @pytest.mark.parametrize("emulator", [[], *(["qemu-x86_64", "-cpu", c] for c in ("qemu64", "max"))])
 def test_compiled_here(tmp_path, emulator) -> None:
     """A processor with SSE2 alone, one with AVX2, and this one."""
-    print(run(build.build_library(), ["cc"], tmp_path, emulator))
+    print(run(compiled_library(PROGRAM), ["cc"], tmp_path, emulator))
 
 
 @needs_wheel
 def test_the_wheel_has_all_platforms_and_their_hashes(libraries: Path) -> None:
-    lines = [line.split("  ") for line in (libraries / shipped.RECORD).read_text().splitlines()]
-    names = {f"{platform}/{name}" for platform, name in shipped.NAMES.items()}
-    found = {f.relative_to(libraries).as_posix() for f in libraries.rglob("*") if f.is_file()}
-    assert {name for _, name in lines} == names == found - {shipped.RECORD}
+    lines = [line.split("  ") for line in (libraries / RECORD).read_text().splitlines()]
+    names = {library_name(p.name, on) for p in (PROGRAM, LOOPS) for on in SHIPPED}
+    assert {name for _, name in lines} == names == {f.name for f in libraries.iterdir()} - {RECORD}
     for digest, name in lines:
         assert hashlib.sha256((libraries / name).read_bytes()).hexdigest() == digest
 
@@ -82,11 +84,12 @@ def test_the_wheel_has_all_platforms_and_their_hashes(libraries: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "target", "emulator"),
     [
-        ("linux-x86_64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "qemu64"]),
-        ("linux-x86_64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "max"]),
-        ("linux-aarch64", "aarch64-linux-gnu.2.28", ARM),
-        ("win-amd64", "x86_64-windows-gnu", WINE),
+        ("linux-x64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "qemu64"]),
+        ("linux-x64", "x86_64-linux-gnu.2.28", ["qemu-x86_64", "-cpu", "max"]),
+        ("linux-arm64", "aarch64-linux-gnu.2.28", ARM),
+        ("win-x64", "x86_64-windows-gnu", WINE),
     ],
 )
 def test_shipped(libraries: Path, tmp_path: Path, place, target, emulator) -> None:
-    print(run(libraries / place / shipped.NAMES[place], zig(target), tmp_path, emulator))
+    library = libraries / library_name(PROGRAM.name, place)
+    print(run(library, zig(target), tmp_path, emulator))

@@ -12,17 +12,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import kronq
-from kronq.errors import FormatError, MismatchError, UnsupportedError
+from kronq.errors import FormatError, KronqWarning, MismatchError, UnsupportedError
 from kronq.genai.session import Session
 from kronq.genai.token_inputs import make_token_inputs
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.delta import ONE, Delta, Product
 from kronq.onnx.forms import Slots
-from kronq.onnx.slots.kernel.build import NAME
+from kronq.onnx.sessions import find_kernel
 from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 from tests.adapters import dense, lora, matrix
+from tests.cli.command import Kronq
 from tests.evaluate.tiny import tiny_adapter
 
 IDS = np.arange(10, 40)[None]
@@ -161,8 +162,8 @@ def test_onnx_runtimes_own_lora_adapter(tmp_path: Path, folder: Path) -> None:
     adapter = tiny_adapter(seed=5)
     file = write_onnx_adapter(adapter, folder, tmp_path / "a.onnx_adapter")
     options = ort.SessionOptions()
-    if SlotSpec.read(folder).kernel:
-        options.register_custom_ops_library(str(folder / NAME))
+    if library := find_kernel(folder):
+        options.register_custom_ops_library(str(folder / library.name))
     model, provider = str(folder / "model.onnx"), ["CPUExecutionProvider"]
     session = ort.InferenceSession(model, options, providers=provider)
     loaded = ort.LoraAdapter()
@@ -193,12 +194,43 @@ def test_what_goes_in_is_the_normal_form(folder: Path) -> None:
 def test_language_models_get_slots_by_default(tmp_path: Path, tiny_base: Path) -> None:
     report = kronq.export_onnx(tiny_adapter(), tiny_base, tmp_path / "out", verify=False)
     assert report.form == "slots"
-    assert SlotSpec.read(tmp_path / "out").kernel is None
+    assert SlotSpec.read(tmp_path / "out").kernel == (tuple(report.kernel) or None)
+
+
+def test_compiled_where_it_can_be_had_else_open(tmp_path, tiny_base, monkeypatch, capsys) -> None:
+    """By default; one line says why they are open, and nobody who asks for compiled gets them."""
+    monkeypatch.setenv("CC", "no-such-compiler")
+    packed = tmp_path / "a.safetensors"
+    kronq.save(kronq.quantize(tiny_adapter(), bits=8), packed)
+    command = Kronq(capsys)
+    place = ["export", packed, "--base", tiny_base, "--no-verify", "-o"]
+    done = command(*place, tmp_path / "open")
+    assert done.code == 0
+    assert done.err.count("\n") <= 2  # two lines in 80 columns
+    because = "open slots, which take longer than the compiled operator: no C compiler"
+    assert f"kronq: note: {because}; found no-such-compiler" in " ".join(done.err.split())
+    assert "ONNX's own" in done.out
+    found = command(*place, tmp_path / "json", "--json")
+    assert found.json()["kernel"] == []
+    assert found.json()["open_because"] == "no C compiler; found no-such-compiler"
+    assert SlotSpec.read(tmp_path / "open").kernel is None
+    assert "no C compiler" in command.refuses(*place, tmp_path / "asked", "--kernel")
+    quiet = command(*place, tmp_path / "asked", "--no-kernel")
+    assert (quiet.code, quiet.err) == (0, "")
+    assert "for slots" in command.refuses(*place, tmp_path / "x", "--no-kernel", "--form", "branch")
+
+
+def test_slots_are_open_where_onnxruntime_runs_elsewhere(tmp_path, tiny_base, monkeypatch) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+    with pytest.warns(KronqWarning, match="runs models elsewhere; found CUDAExecutionProvider"):
+        report = kronq.export_onnx(tiny_adapter(), tiny_base, tmp_path / "out", verify=False)
+    assert report.kernel == []
 
 
 def test_a_compiled_operator_is_for_float32(tmp_path: Path, llama_bases: Path) -> None:
     half = llama_bases / "fp16"
-    with pytest.raises(UnsupportedError, match=r"float32.*without compiled"):
+    with pytest.raises(UnsupportedError, match=r"float32.*compiled=False"):
         kronq.export_onnx(tiny_adapter(), half, tmp_path / "out", Slots(compiled=True))
     assert not (tmp_path / "out").exists()
 

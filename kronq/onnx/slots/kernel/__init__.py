@@ -1,6 +1,21 @@
-"""The compiled operator of slots: its C source, and the library that is compiled from it."""
+"""The compiled operator of slots: its C source, and the libraries that are compiled from it."""
 
-from kronq.onnx.slots.kernel.build import build_library
-from kronq.onnx.slots.kernel.library import COMPILE, TRUST, find_library, verified_library
+from kronq.onnx.slots.kernel.build import PROGRAM
+from kronq.onnx.slots.kernel.library import (
+    ALL,
+    TRUST,
+    check_platforms,
+    find_libraries,
+    opened_library,
+    verified_library,
+)
 
-__all__ = ["COMPILE", "TRUST", "build_library", "find_library", "verified_library"]
+__all__ = [
+    "ALL",
+    "PROGRAM",
+    "TRUST",
+    "check_platforms",
+    "find_libraries",
+    "opened_library",
+    "verified_library",
+]

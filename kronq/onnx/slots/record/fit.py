@@ -39,7 +39,7 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
                 "the compiled operator takes no convolutions",
                 layer=stack.names[0],
                 path=adapter.origin.path,
-                hint="slots without {compiled} take them",
+                hint="slots with {compiled=False} take them",
             )
         fits = slots is None or {slots.get(name) for name in stack.names} == {stack.shape}
         if not (fits and stack.is_uncropped):
