@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import io
 import itertools
 import logging
@@ -19,6 +17,7 @@ from kronq.cli.command import verbosity
 from kronq.cli.messages import error_json, error_line
 from kronq.cli.output import note, show_error, stop_printing, warnings_as_notes
 from kronq.cli.stopping import CTRL_C, Stopped, exit_on_signals, stopped_line
+from kronq.cli.verbs import Verbs
 from kronq.errors import KronqError, Names
 
 VERBS = {
@@ -32,6 +31,7 @@ VERBS = {
     "export": "Graft an adapter into an ONNX model.",
     "run": "Generate text with an exported model.",
     "chat": "Talk with a model, with and without its adapters.",
+    "pool": "Keep thousands of adapters of one base in one file.",
     "web": "Serve a model and its adapters to a browser.",
     "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",
@@ -40,34 +40,10 @@ VERBS = {
 }
 
 
-class _Verbs(click.Group):
-    """Finds ``kronq/cli/<verb>.py`` when it is asked for, so that ``--help`` stays quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(f"kronq.cli.{cmd_name}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0].lower(), VERBS, 1)
-            hint = f"; did you mean 'kronq {near[0]}'?" if near else ""
-            raise click.UsageError(f"no such verb {args[0]!r}{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
 @click.group(
-    cls=_Verbs,
+    cls=Verbs,
+    verbs=VERBS,
+    package="kronq.cli",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="'kronq VERB --help' has the options of each, with examples.",
 )

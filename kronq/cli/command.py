@@ -63,7 +63,7 @@ class Command(click.Command):
                 formatter.write_dl(groups[group])
         if left_out:
             formatter.write_paragraph()
-            formatter.write_text(f"{left_out} more options: kronq {ctx.info_name} --help-all")
+            formatter.write_text(f"{left_out} more options: {ctx.command_path} --help-all")
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -87,8 +87,11 @@ def _flag(*names: str, help: str, **settings: Any) -> GroupedOption:
     )
 
 
+HELP_ALL = _flag(
+    "--help-all", help="Show all options.", is_eager=True, callback=_show_all, rare=True
+)
 _COMMON = [
     _flag("-q", "--quiet", help="Print nothing but errors.", callback=_set_verbosity(-1)),
     _flag("-v", "--verbose", help="Print every layer, and tracebacks.", callback=_set_verbosity(1)),
-    _flag("--help-all", help="Show all options.", is_eager=True, callback=_show_all, rare=True),
+    HELP_ALL,
 ]

@@ -8,13 +8,12 @@ in the cache never goes stale. The folder may be deleted at any time.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kronq.errors import (
     ArgumentError,
-    FormatError,
     KronqError,
     StrPath,
     UnsupportedError,
@@ -29,8 +28,8 @@ from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
 from kronq.readers.basis import fold_basis
+from kronq.readers.find_adapters import adapter_files
 from kronq.readers.load import load
-from kronq.readers.peft_config import CONFIG, WEIGHTS
 
 AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float] | Adapter
 """Path of an adapter, path → strength of those that are added up, or an adapter in memory."""
@@ -145,7 +144,10 @@ def _write_scratch(values: Sequence[InputStack], name: str, origin: Path | None)
 def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath | None) -> str:
     """Returns a digest of the adapters' bytes, their strengths, the graph's slots and the basis."""
     contents = [
-        part for path in strengths for name, data in _contents(path) for part in (name, data)
+        part
+        for path in strengths
+        for file in adapter_files(path)
+        for part in (file.name, file.read_bytes())
     ]
     numbers = [] if list(strengths.values()) == [1.0] else list(strengths.values())
     bases = [] if basis is None else _basis_stamp(find_input(basis, "base"))
@@ -163,13 +165,3 @@ def _basis_stamp(path: Path) -> list[str]:
     files = [file for file in sorted(inside or [path]) if file.is_file()]
     stats = {str(file.absolute()): file.stat() for file in files}
     return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()]
-
-
-def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    files = [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]
-    if path.is_file() and (path.parent / CONFIG).is_file():  # PEFT's tensors in a file alone
-        files.append(path.parent / CONFIG)
-    for file in files:
-        if not file.is_file():
-            raise FormatError("no adapter here", path=path, expected=file.name)
-        yield file.name, file.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from kronq.onnx.slots.record import adapter_record
 from kronq.pool.entry import Entry, check_name
 from kronq.pool.record import record_digest
 from kronq.pool.writing import NewRecord
+from kronq.readers.find_adapters import adapter_files
 from kronq.readers.load import load
-from kronq.readers.peft_config import CONFIG, WEIGHTS
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -45,7 +46,8 @@ def convert_adapter(
         adapter, stamp = source, ""
     else:
         path = find_input(source)
-        adapter, stamp = load(path, **(reading or {})), source_stamp(path, reading or {})
+        stamp = source_stamp(path, reading or {}, slots)
+        adapter = load(path, **(reading or {}))
     data = adapter_record(adapter, slots)
     recipe = adapter.recipe
     entry = Entry(
@@ -67,15 +69,25 @@ def convert_adapter(
     return NewRecord(entry, data)
 
 
-def source_stamp(path: Path, reading: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of an adapter's file, and what replaces values of it.
+def source_stamp(path: Path, reading: Mapping[str, Any], slots: Shapes | None = None) -> str:
+    """Returns the SHA-256 of an adapter's file, and what else the record's numbers depend on.
 
-    Of a PEFT folder, that of its config and its tensors, one after the other.
+    Of a PEFT folder, that of its config and its tensors, one after the other; of PEFT's tensors in
+    a file alone, that of the file and the config beside it.
     """
     state = hashlib.sha256()
-    for file in [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]:
+    for file in adapter_files(path):
         with file.open("rb") as stream:
             while chunk := stream.read(2**20):
                 state.update(chunk)
-    given = [f"{key}={value!r}" for key, value in sorted(reading.items()) if value]
+    usual = {name: each.default for name, each in signature(load).parameters.items()}
+    given = [
+        f"{name}={value!r}"
+        for name, value in sorted(reading.items())
+        if name != "verify" and value != usual[name]
+    ]
+    if slots is not None:
+        given.append(
+            f"slots={hashlib.sha256(repr(sorted(slots.items())).encode()).hexdigest()[:16]}"
+        )
     return " ".join([state.hexdigest(), *given])

@@ -28,8 +28,8 @@ class Entry:
         digest: SHA-256 of the record without its tag, as hexadecimal digits: adapters with the same
             numbers have the same one in every pool.
         source: SHA-256 of the file that it was read from (of a PEFT folder, of its config and then
-            its tensors), and behind a space what replaced values of the file, if anything did;
-            empty for an adapter from memory.
+            its tensors), and behind a space what else the record depends on: options of reading,
+            and the slots that it was made for; empty for an adapter from memory.
         base: Name of the base that it was trained for, as its file has it; empty if it does not.
         method: How it was quantized; empty if it is not.
         bits: Bits per trained weight in the record.

@@ -11,19 +11,17 @@ from typing import Any
 from kronq.errors import (
     ArgumentError,
     DiskFullError,
-    FormatError,
     KronqError,
     OutputExistsError,
     listing,
 )
 from kronq.io.files import check_output, write_file
 from kronq.io.processes import map_stream
-from kronq.model.layer_names import natural_key
 from kronq.packed.writer import SUFFIX, pack
 from kronq.quantization.configs import Config
 from kronq.quantization.quantize import quantize
+from kronq.readers.find_adapters import find_adapters
 from kronq.readers.load import load
-from kronq.readers.peft_config import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -67,17 +65,7 @@ def find_jobs(folder: Path, out: Path | None, *, force: bool) -> list[FileJob]:
         ArgumentError: It is no folder of adapters, or two of them would have one name.
         OutputExistsError: A packed file exists and ``force`` is not set.
     """
-    if not folder.is_dir() or (folder / WEIGHTS).exists():
-        raise ArgumentError("one adapter, not a folder of adapters", path=folder)
-    found = [
-        path
-        for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-        if not path.name.startswith(".")
-        and ((path.suffix == SUFFIX and path.is_file()) or (path / CONFIG).is_file())
-    ]
-    if not found:
-        expected = f"{SUFFIX} files, or PEFT folders"
-        raise FormatError("no adapters in this folder", path=folder, expected=expected)
+    found = find_adapters(folder)
     if out is None:
         return [FileJob(path, None) for path in found]
     targets = [out / f"{path.stem if path.is_file() else path.name}{SUFFIX}" for path in found]

@@ -54,6 +54,7 @@ NOWHERE = {
     "score": ["nowhere", "--base", "nowhere", "--tasks", "nowhere"],
     "base": ["nowhere", "-o", "out"],
     "basis": ["nowhere", "-o", "out.safetensors"],
+    "pool": ["ls", "nowhere"],
 }
 """Arguments of verbs that need more than one; no path is there."""
 

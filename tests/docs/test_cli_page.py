@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import click
 from click.testing import CliRunner
 
 from kronq.cli import VERBS, cli
+from kronq.cli.verbs import Verbs
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "cli.md"
@@ -25,7 +27,7 @@ or `kill`. A folder is only replaced if it is empty, or if kronq wrote it (it th
 
 def page() -> str:
     parts = [HEAD]
-    for words in ([], *([verb] for verb in VERBS)):
+    for words in ([], *(words for verb in VERBS for words in _words(verb))):
         result = CliRunner().invoke(
             cli,
             [*words, "--help-all" if words else "--help"],
@@ -35,6 +37,13 @@ def page() -> str:
         assert result.exit_code == 0
         parts.append(f"## {' '.join(['kronq', *words])}\n\n```\n{result.output.strip()}\n```\n")
     return "\n".join(parts)
+
+
+def _words(verb: str) -> list[list[str]]:
+    """A verb, and those below it."""
+    command = cli.get_command(click.Context(cli), verb)
+    below = command.verbs if isinstance(command, Verbs) else ()
+    return [[verb], *([verb, each] for each in below)]
 
 
 def page_of_its_own() -> str:
