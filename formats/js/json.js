@@ -2,7 +2,7 @@ import { check, FormatError } from "./errors.js";
 
 const DEEPEST = 32;
 
-/** Parses JSON in UTF-8 that is not deep, and in which no object has a name twice. */
+/** Parses JSON in UTF-8 that is not deep, whose text is Unicode, and in which no object has a name twice. */
 export function parseJson(bytes, what) {
   let text, value;
   try {
@@ -11,22 +11,24 @@ export function parseJson(bytes, what) {
   } catch (error) {
     throw new FormatError(`${what}: ${error.message}`);
   }
-  refuseRepeatedNames(text, what);
+  checkTokens(text, what);
   return value;
 }
 
 /** Walks the strings and brackets of valid JSON; a string before a colon is a name. */
-function refuseRepeatedNames(text, what) {
+function checkTokens(text, what) {
   const open = [];
-  for (const [token, name] of text.matchAll(/("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}[\]]/g)) {
+  for (const [token, string, colon] of text.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|[{}[\]]/g)) {
     if (token === "{" || token === "[") {
       open.push(new Set());
       check(open.length <= DEEPEST, `${what}: deeper than ${DEEPEST}`);
     } else if (token === "}" || token === "]") open.pop();
-    else if (name) {
+    else {
+      const unescaped = JSON.parse(string);
+      check(unescaped.isWellFormed(), `${what}: ${string} has half of a surrogate pair`);
+      if (!colon) continue;
       const names = open.at(-1);
-      const unescaped = JSON.parse(name);
-      check(!names.has(unescaped), `${what}: the name ${name} is there twice`);
+      check(!names.has(unescaped), `${what}: the name ${string} is there twice`);
       names.add(unescaped);
     }
   }

@@ -8,10 +8,10 @@ import { countNames } from "./templates.js";
 const LARGEST_VERSION = 4;
 const MOST_LAYERS = 100_000;
 
-/** Reads the manifest of an open container; fields that are null are left out. */
+/** Reads the manifest of an open container; fields that are null as good as absent are left out. */
 export function readManifest(metadata) {
   check(typeof metadata.kronq === "string", "no manifest of kronq in the header: not a packed adapter");
-  const manifest = withoutNulls(parseJson(new TextEncoder().encode(metadata.kronq), "manifest"));
+  const manifest = parseJson(new TextEncoder().encode(metadata.kronq), "manifest");
   const { version } = isObject(manifest) ? manifest : {};
   check(!(version > LARGEST_VERSION), `version ${version}: this reader knows 1 to ${LARGEST_VERSION}`);
   MANIFEST(manifest, "manifest");
@@ -27,13 +27,6 @@ export const ROLES = ["A", "A2", "B1", "B2"];
 
 /** Whether a matrix's levels are in the entropy-coded stream. */
 export const isCoded = (matrix) => !(matrix.dtype || matrix.bits || matrix.widths);
-
-function withoutNulls(value) {
-  if (Array.isArray(value)) return value.map(withoutNulls);
-  if (!isObject(value)) return value;
-  const entries = Object.entries(value).filter(([, each]) => each !== null);
-  return Object.fromEntries(entries.map(([name, each]) => [name, withoutNulls(each)]));
-}
 
 function requiredVersion({ groups, codes, recipe, carried = [] }) {
   if (carried.length || groups.some(({ kernel = [], magnitude, keys, core }) => kernel.length || magnitude || keys !== undefined || core)) return 4;
@@ -53,9 +46,11 @@ const list = (item, { least = 0, most = Infinity } = {}) => (value, where) => {
   check(Array.isArray(value) && value.length >= least && value.length <= most, `${where} is not a list of that length`);
   value.forEach((each, index) => item(each, `${where}.${index}`));
 };
-const record = (required, optional, extra = () => {}) => (value, where) => {
+/** An object with these fields. Optional ones may be null, which is taken out; those that have a default may not. */
+const record = ({ required = {}, optional = {}, defaulted = {}, extra = () => {} }) => (value, where) => {
   check(isObject(value), `${where} is not an object`);
-  const known = { ...required, ...optional };
+  for (const name of Object.keys(optional)) if (value[name] === null) delete value[name];
+  const known = { ...required, ...optional, ...defaulted };
   for (const name of Object.keys(value)) check(Object.hasOwn(known, name), `${where}.${name} is not a known field`);
   for (const name of Object.keys(required)) check(Object.hasOwn(value, name), `${where}.${name} is missing`);
   for (const [name, each] of Object.entries(value)) known[name](each, `${where}.${name}`);
@@ -67,42 +62,32 @@ const boolean = is((value) => typeof value === "boolean", "true or false");
 const finite = is(Number.isFinite, "a finite number");
 const positive = is((value) => Number.isFinite(value) && value > 0, "a finite number above 0");
 const float32 = is((value) => Number.isFinite(value) && Number.isFinite(Math.fround(value)), "a number that float32 holds");
-const share = is((value) => value >= 0 && value <= 1, "a number from 0 to 1");
+const share = is((value) => Number.isFinite(value) && value >= 0 && value <= 1, "a number from 0 to 1");
 const size = whole(1, 2 ** 31 - 1);
 const shape = list(size, { least: 2, most: 2 });
 const bits = oneOf(16, 8, 4, 3, 2);
 
-const MATRIX = record(
-  { shape },
-  {
-    dtype: oneOf("float32", "float16", "bfloat16"),
-    bits: oneOf(8, 4, 3, 2),
-    widths: boolean,
-    axis: oneOf(0, 1),
-    group_size: size,
-    scaled: boolean,
-  },
-  ({ dtype, bits, widths, axis, group_size, scaled = true }, where) => {
+const MATRIX = record({
+  required: { shape },
+  optional: { dtype: oneOf("float32", "float16", "bfloat16"), bits: oneOf(8, 4, 3, 2), axis: oneOf(0, 1), group_size: size },
+  defaulted: { widths: boolean, scaled: boolean },
+  extra({ dtype, bits, widths, axis, group_size, scaled = true }, where) {
     check(!!dtype + !!bits + !!widths <= 1, `${where} has more than one of dtype, bits and widths`);
     const integers = !!bits || !!widths;
     check(integers === (axis !== undefined), `${where} has codes without an axis, or an axis without codes`);
     check(group_size === undefined || (bits && scaled), `${where} has a group_size without codes and scales`);
     check(scaled || integers, `${where} is not of codes, and says that it has no scales`);
   },
-);
+});
 
-const GROUP = record(
-  { layers: list(text, { least: 1 }), shape, scale: (value, where) => (Array.isArray(value) ? list(float32) : float32)(value, where), B1: MATRIX },
-  {
-    A: MATRIX,
-    A2: MATRIX,
-    B2: MATRIX,
-    kernel: list(size, { most: 3 }),
-    magnitude: MATRIX,
-    keys: (value, where) => (Array.isArray(value) ? list(text) : text)(value, where),
-    core: shape,
-  },
-  (group, where) => {
+/** One value, or a list of them. */
+const oneOrList = (item) => (value, where) => (Array.isArray(value) ? list(item) : item)(value, where);
+
+const GROUP = record({
+  required: { layers: list(text, { least: 1 }), shape, scale: oneOrList(float32), B1: MATRIX },
+  optional: { A: MATRIX, A2: MATRIX, B2: MATRIX, magnitude: MATRIX, keys: oneOrList(text), core: shape },
+  defaulted: { kernel: list(size, { most: 3 }) },
+  extra(group, where) {
     if (group.core) checkCore(group, where);
     const { kernel = [], magnitude, shape: [rows, cols] } = group;
     const channels = cols / kernel.reduce((product, each) => product * each, 1);
@@ -117,7 +102,7 @@ const GROUP = record(
     check(group.A || !group.A2, `${where} has A2 without A`);
     checkProduct(group, where);
   },
-);
+});
 
 /** A core is one square matrix, no larger than the layer. */
 function checkCore({ core, shape: [rows, cols], A, B1, B2, kernel = [], magnitude }, where) {
@@ -137,43 +122,44 @@ function outer(left, right, where) {
   return [left.shape[0], (right ?? left).shape[1]];
 }
 
-const TASK = record(
-  { data: text, examples: size, max_loss_increase: finite, loss_increase: finite, interval: list(finite, { least: 2, most: 2 }) },
-  { accuracy: share, accuracy_before: share },
-);
+const TASK = record({
+  required: { data: text, examples: size, max_loss_increase: finite, loss_increase: finite, interval: list(finite, { least: 2, most: 2 }) },
+  optional: { accuracy: share, accuracy_before: share },
+});
 
-const RECIPE = record(
-  { method: text, bits: is((value) => value > 0 && value <= 16, "a number of bits") },
-  {
+const RECIPE = record({
+  required: { method: text, bits: is((value) => Number.isFinite(value) && value > 0 && value <= 16, "a number of bits") },
+  optional: { group_size: size, relative_error: is((value) => Number.isFinite(value) && value >= 0, "a number of at least 0"), task: TASK },
+  defaulted: {
     axis: oneOf("component", "row"),
-    group_size: size,
     a_bits: bits,
-    layer_bits: (value, where) => {
+    layer_bits(value, where) {
       check(isObject(value), `${where} is not an object`);
       for (const [name, each] of Object.entries(value)) bits(each, `${where}.${name}`);
     },
-    relative_error: is((value) => Number.isFinite(value) && value >= 0, "a number of at least 0"),
-    task: TASK,
     refit: oneOf("fit", "unbiased"),
   },
-);
+});
 
-const CODES = record(
-  { step: positive },
-  { shifts: list(whole(-255, 255), { least: 3, most: 3 }), layer_steps: boolean },
-);
+const CODES = record({
+  required: { step: positive },
+  defaulted: { shifts: list(whole(-255, 255), { least: 3, most: 3 }), layer_steps: boolean },
+});
 
-const BASES = record(
-  { digest: is((value) => typeof value === "string" && /^[0-9a-f]{32}$/.test(value), "32 hexadecimal digits") },
-  { n_iter: whole(0, 1000), seed: whole(0, 2 ** 32 - 1) },
-  ({ n_iter, seed }, where) => check((n_iter === undefined) === (seed === undefined), `${where} has one of n_iter and seed alone`),
-);
+const BASES = record({
+  required: { digest: is((value) => typeof value === "string" && /^[0-9a-f]{32}$/.test(value), "32 hexadecimal digits") },
+  optional: { n_iter: whole(0, 1000), seed: whole(0, 2 ** 32 - 1) },
+  extra({ n_iter, seed }, where) {
+    check((n_iter === undefined) === (seed === undefined), `${where} has one of n_iter and seed alone`);
+  },
+});
 
-const MANIFEST = record(
-  { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
-  { base_model: text, cropped_by_base: boolean, recipe: RECIPE, codes: CODES, carried: list(text), bases: BASES },
-  ({ groups, codes, bases }) => {
+const MANIFEST = record({
+  required: { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
+  optional: { base_model: text, recipe: RECIPE, codes: CODES, bases: BASES },
+  defaulted: { cropped_by_base: boolean, carried: list(text) },
+  extra({ groups, codes, bases }) {
     check(groups.some((group) => group.core) === !!bases, "cores and bases belong together");
     check(groups.some((group) => isCoded(group.B1)) === !!codes, "coded matrices and a step belong together");
   },
-);
+});

@@ -58,7 +58,7 @@ function readCodes(tensors, name, { shape: [rows, cols], bits, axis, group_size:
   const run = size ?? (axis === 1 ? rows : cols);
   const across = Math.ceil(cols / run);
   return Array.from({ length: n }, (_, layer) => {
-    const data = Float32Array.from(unpack(raw.subarray(layer * bytes, (layer + 1) * bytes), rows * cols, bits));
+    const data = new Float32Array(unpack(raw.subarray(layer * bytes, (layer + 1) * bytes), rows * cols, bits));
     if (!scales) return data;
     for (let i = 0, at = 0; i < rows; i++) {
       for (let j = 0; j < cols; j++, at++) {
@@ -97,7 +97,8 @@ function readMixedWidths(tensors, name, { shape: [rows, cols], axis, scaled = tr
       if (!width) return;
       const scale = scales ? scales[next++] : 1;
       const codes = unpack(raw.subarray(at, (at += Math.ceil((length * width) / 8))), length, width);
-      codes.forEach((code, i) => (data[axis === 1 ? i * cols + channel : channel * cols + i] = code * scale));
+      const [first, step] = axis === 1 ? [channel, cols] : [channel * cols, 1];
+      for (let i = 0; i < length; i++) data[first + i * step] = codes[i] * scale;
     });
     return data;
   });

@@ -3,58 +3,81 @@
 import { check } from "./errors.js";
 
 const PRECISION = 24;
-const WORD = 2 ** 32;
+const TOTAL = 2 ** PRECISION;
+const HALF = 2 ** 20;
+/** Of the point from `low` at the end of a stream. */
+const LARGEST_DISTANCE = 2 ** 33 - 1;
 
 /**
- * Keeps `range` and the distance of `point` from `low`, 64 bits each, in two halves: numbers of
- * JavaScript are exact up to 2^53, and BigInt is several times as slow.
+ * Keeps `range` and the distance of `point` from `low`, 64 bits each, as upper · 2^20 + lower: all
+ * products and sums below are then whole numbers under 2^53, which JavaScript has exactly.
  */
 export class RangeDecoder {
   #words;
   #next = 2;
-  #range = [WORD - 1, WORD - 1];
-  #distance;
+  /** Upper and lower part of the range, and of the distance. */
+  #state;
 
   constructor(bytes) {
     check(bytes.length % 4 === 0, "the stream of codes is not whole 32-bit words");
     this.#words = new Uint32Array(bytes.slice().buffer);
-    this.#distance = [this.#words[0] ?? 0, this.#words[1] ?? 0];
+    const [first = 0, second = 0] = this.#words;
+    this.#state = [2 ** 44 - 1, HALF - 1, first * 2 ** 12 + (second >>> 20), second % HALF];
   }
 
-  /** Reads one symbol: its index among `cumulative`, which has the sums of the frequencies before each, and 2^24. */
-  read(cumulative) {
-    const scale = this.#range[0] * 2 ** (32 - PRECISION) + (this.#range[1] >>> PRECISION);
-    const symbol = search(cumulative, this.#quantile(scale));
-    const before = cumulative[symbol];
-    this.#distance = subtract(this.#distance, multiply(scale, before));
-    this.#range = multiply(scale, cumulative[symbol + 1] - before);
-    if (this.#range[0] === 0) {
-      this.#range = [this.#range[1], 0];
-      this.#distance = [this.#distance[1], this.#words[this.#next++] ?? 0];
+  /**
+   * Reads a symbol for each place of `symbols`: its index among `cumulative`, which has the sums of
+   * the frequencies before each, and 2^24.
+   */
+  readInto(symbols, cumulative) {
+    let [rangeUpper, rangeLower, upper, lower] = this.#state;
+    for (let i = 0; i < symbols.length; i++) {
+      const scale = Math.floor(rangeUpper / 16);
+      const scaleUpper = Math.floor(scale / HALF);
+      const scaleLower = scale - scaleUpper * HALF;
+      // The quotient of floating point is off by one at most.
+      let quantile = Math.floor((upper * HALF + lower) / scale);
+      const rest = (upper - scaleUpper * quantile) * HALF + lower - scaleLower * quantile;
+      if (rest < 0) quantile--;
+      else if (rest >= scale) quantile++;
+      check(quantile < TOTAL, "the stream of codes is damaged");
+      const symbol = search(cumulative, quantile);
+      const before = cumulative[symbol];
+      const frequency = cumulative[symbol + 1] - before;
+      lower -= scaleLower * before;
+      const over = Math.floor(lower / HALF);
+      upper += over - scaleUpper * before;
+      lower -= over * HALF;
+      rangeLower = scaleLower * frequency;
+      const more = Math.floor(rangeLower / HALF);
+      rangeUpper = scaleUpper * frequency + more;
+      rangeLower -= more * HALF;
+      if (rangeUpper < 2 ** 12) {
+        const word = this.#words[this.#next++] ?? 0;
+        upper = (upper * HALF + lower) * 2 ** 12 + (word >>> 20);
+        lower = word % HALF;
+        rangeUpper = (rangeUpper * HALF + rangeLower) * 2 ** 12;
+        rangeLower = 0;
+      }
+      symbols[i] = symbol;
     }
-    return symbol;
+    this.#state = [rangeUpper, rangeLower, upper, lower];
   }
 
   /** Reads one of n symbols that are equally likely. */
   readUniform(n) {
-    const each = Math.floor(2 ** PRECISION / n);
-    return this.read(Int32Array.from({ length: n + 1 }, (_, i) => (i < n ? i * each : 2 ** PRECISION)));
+    const each = Math.floor(TOTAL / n);
+    const symbols = [0];
+    this.readInto(symbols, Int32Array.from({ length: n + 1 }, (_, i) => (i < n ? i * each : TOTAL)));
+    return symbols[0];
   }
 
-  /** Throws unless only zeros follow. */
+  /** Throws unless the stream ends here: only zeros follow, and the point is one that a writer chooses. */
   checkEnd() {
     const rest = this.#words.subarray(this.#next);
-    check(rest.every((word) => word === 0), "the stream of codes is longer than its codes");
-  }
-
-  /** ⌊distance / scale⌋: the quotient of floating point is off by one at most. */
-  #quantile(scale) {
-    let quotient = Math.floor((this.#distance[0] * WORD + this.#distance[1]) / scale);
-    check(quotient <= 2 ** PRECISION, "the stream of codes is damaged");
-    if (less(this.#distance, multiply(scale, quotient))) quotient--;
-    else if (!less(this.#distance, multiply(scale, quotient + 1))) quotient++;
-    check(quotient < 2 ** PRECISION, "the stream of codes is damaged");
-    return quotient;
+    const [, , upper, lower] = this.#state;
+    const ends = rest.every((word) => word === 0) && upper * HALF + lower < LARGEST_DISTANCE;
+    check(ends, "the stream of codes is longer than its codes");
   }
 }
 
@@ -67,21 +90,4 @@ function search(cumulative, quantile) {
     else high = middle;
   }
   return low;
-}
-
-// Numbers of 64 bits as [upper, lower] halves.
-
-/** Of a factor of 40 bits and one of 25. */
-function multiply(scale, factor) {
-  const upper = Math.floor(scale / 2 ** 20) * factor;
-  const lower = (upper % 2 ** 12) * 2 ** 20 + (scale % 2 ** 20) * factor;
-  return [Math.floor(upper / 2 ** 12) + Math.floor(lower / WORD), lower % WORD];
-}
-
-function subtract([a, b], [c, d]) {
-  return b >= d ? [a - c, b - d] : [a - c - 1, b - d + WORD];
-}
-
-function less([a, b], [c, d]) {
-  return a < c || (a === c && b < d);
 }

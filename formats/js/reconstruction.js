@@ -43,11 +43,14 @@ function productNormClass(normClasses) {
 
 function scaled(levels, { shapes }, side, scales, shifts) {
   const cols = shapes[side][1];
-  return Float32Array.from(levels, (level, at) => {
-    if (!level) return 0;
-    const magnitude = Math.min(Math.floor((Math.abs(level) + 1) / 2), 3);
+  const values = new Float32Array(levels.length);
+  for (let at = 0; at < levels.length; at++) {
+    const level = levels[at];
+    if (!level) continue;
+    const magnitude = Math.min((Math.abs(level) + 1) >> 1, 3);
     const point = Math.fround(level - Math.sign(level) * (shifts[magnitude - 1] / 256));
     const channel = shapes.length === 1 ? 0 : side === 0 ? at % cols : Math.floor(at / cols);
-    return point * scales[channel];
-  });
+    values[at] = point * scales[channel];
+  }
+  return values;
 }

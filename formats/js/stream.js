@@ -41,7 +41,8 @@ const lengthsOf = ([left, right]) => (right ? [left[0], right[1]] : [left[0] * l
 function readBlock(decoder, counts, length) {
   const { cumulative, largest } = counts;
   const codes = new Int32Array(length);
-  for (let i = 0; i < length; i++) counts.add((codes[i] = decoder.read(cumulative) - largest));
+  decoder.readInto(codes, cumulative);
+  for (let i = 0; i < length; i++) counts.add((codes[i] -= largest));
   for (let i = 0; i < length; i++) {
     if (Math.abs(codes[i]) === largest) codes[i] += Math.sign(codes[i]) * readEscape(decoder);
   }

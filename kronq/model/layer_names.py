@@ -11,7 +11,8 @@ from kronq import limits
 _NUMBER = re.compile(r"\d+")
 _DIGITS = re.compile(r"(\d+)")
 _PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-_RANGES = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
+_RUN = r"(?:0|[1-9][0-9]*)(?:-(?:0|[1-9][0-9]*))?"
+_RANGES = re.compile(rf"\{{({_RUN}(?:,{_RUN})*)\}}")
 
 MAX_NAME = 500
 """Characters of a template around its numbers, so that a short one cannot become gigabytes."""

@@ -45,13 +45,19 @@ def decode_runs(
     """
     if len(data) % 4:
         raise ValueError("a stream of codes is whole 32-bit words")
-    words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
+    words = _without_zeros(np.frombuffer(data, dtype="<u4").astype(np.uint32))
     decoder: Decoder = CompiledDecoder.create(words) or PythonDecoder(words)
     numbers = [decoder.numbers(n) for n in counts]
     levels = decoder.lanes(runs_of(numbers))
-    if not decoder.is_exhausted() and words[-1]:  # zeros may fill it up
+    if not decoder.is_exhausted():
         raise ValueError("the stream of codes is longer than its codes")
     return levels
+
+
+def _without_zeros(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Returns the words without the zeros that fill up the end; after the last word come zeros."""
+    used = words[::-1] != 0
+    return words[: len(words) - int(used.argmax())] if used.any() else words[:0]
 
 
 class PythonDecoder:

@@ -100,6 +100,19 @@ def test_scales_that_are_not_finite(tmp_path: Path, step: float, own: int) -> No
     assert_refused_when_decoded(path, "a scale is not finite")
 
 
+@pytest.mark.parametrize("end", [bytes(11) + b"\1", bytes(8) + b"\1" + bytes(15), b"\xff" * 400])
+def test_streams_that_go_on_after_the_last_code(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(packed_file(stream([0] * 9, levels=True) + end))
+    assert_refused_when_decoded(path, "longer than its codes")
+
+
+def test_streams_that_zeros_fill_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(packed_file(stream([0] * 9, levels=True) + bytes(400)))
+    assert all(not delta.dense().any() for delta in kronq.load(path).values())
+
+
 def in_version_2(manifest: dict[str, Any]) -> None:
     manifest["version"] = 2
     del manifest["codes"]["layer_steps"], manifest["recipe"]["task"]

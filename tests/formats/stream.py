@@ -52,6 +52,7 @@ def decode(
     for (shapes, _), (_, left, right) in zip(layers, offsets, strict=True):
         added += [(0, 0)] * (len(shapes) - 1) + [(left, right)]
     levels = runs(coder, products, norm_classes, added)
+    coder.check_end()
     return values(layers, norm_classes, levels, step, shifts, [own[0] for own in offsets])
 
 
@@ -94,6 +95,10 @@ class RangeDecoder:
     def uniform(self, n: int) -> int:
         each = 2**24 // n
         return self.read([each] * (n - 1) + [2**24 - each * (n - 1)])
+
+    def check_end(self) -> None:
+        assert not any(self.words)
+        assert (self.point - self.low) % 2**64 < 2**33 - 1
 
 
 def length_class(n: int) -> int:

@@ -4,31 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kronq
+from kronq.errors import KronqError
 from kronq.model.delta import ONE
 from kronq.quantization.config_names import config_for
 from tests import adapters
+from tests.attacks import test_manifests, test_streams, test_tensor_files, test_widths
+from tests.attacks.mutations import change_tensors
 from tests.paths import ROOT
 
 READER = ROOT / "formats/js"
+GOLDEN = sorted((ROOT / "formats/golden").glob("*.safetensors"))
+REFUSED = "refused"
+PYTHON_ONLY = "recipe with a bad expression"
+"""A regular expression of Python's, which no other program can check."""
 
 
-def node(*arguments: object) -> str:
-    program = shutil.which("node")
+def run(name: str, *arguments: object, folder: Path = READER, given: str = "") -> str:
+    """Runs node or npm; returns what it prints."""
+    program = shutil.which(name)
     if program is None:
-        pytest.skip("needs node")
+        pytest.skip(f"needs {name}")
     done = subprocess.run(
-        [program, *map(str, arguments)], cwd=READER, capture_output=True, text=True, timeout=120
+        [program, *map(str, arguments)],
+        cwd=folder,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def read_by_node(paths: Iterable[Path]) -> list[str]:
+    """Returns the digest of each file, or ``REFUSED``."""
+    listed = "\n".join(map(str, paths))
+    return run("node", ROOT / "tests/formats/dump_factors.mjs", given=listed).split()
+
+
+def read_by_kronq(path: Path) -> str:
+    try:
+        with np.errstate(all="ignore"):
+            return digest(kronq.load(path))
+    except KronqError:
+        return REFUSED
 
 
 def digest(adapter: kronq.Adapter) -> str:
@@ -39,12 +68,20 @@ def digest(adapter: kronq.Adapter) -> str:
         found.update(np.array([delta.scale, *delta.shape], dtype=np.float64).tobytes())
         for product in (delta.a, delta.b):
             for matrix in () if product is ONE else product.matrices:
-                found.update(np.ascontiguousarray(matrix.float32()).tobytes())
+                values = matrix.float32()
+                found.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
     return found.hexdigest()
 
 
+def write_each(contents: dict[str, bytes], folder: Path) -> dict[str, Path]:
+    paths = {name: folder / f"{i}.safetensors" for i, name in enumerate(contents)}
+    for name, path in paths.items():
+        path.write_bytes(contents[name])
+    return paths
+
+
 def test_its_own_tests_pass() -> None:
-    node("--test", "test/")
+    run("node", "--test", "test/")
 
 
 def test_it_reads_the_factors_that_kronq_reads(tmp_path: Path) -> None:
@@ -59,18 +96,52 @@ def test_it_reads_the_factors_that_kronq_reads(tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in configs]
     for config, path in zip(configs.values(), paths, strict=True):
         kronq.save(kronq.quantize(adapter, config), path)
-    paths += sorted((ROOT / "formats/golden").glob("*.safetensors"))
-    found = node(ROOT / "tests/formats/dump_factors.mjs", *paths).split()
-    assert found == [digest(kronq.load(path)) for path in paths]
+    paths += GOLDEN
+    assert read_by_node(paths) == [digest(kronq.load(path)) for path in paths]
 
 
-def test_it_packs_what_it_imports() -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs npm")
-    done = subprocess.run(
-        [npm, "pack", "--dry-run", "--json"], cwd=READER, capture_output=True, check=True
-    )
-    packed = {file["path"] for file in json.loads(done.stdout)[0]["files"]}
+@pytest.mark.parametrize(
+    "attacks",
+    [test_manifests, test_streams, test_tensor_files, test_widths],
+    ids=lambda m: m.__name__,
+)
+def test_it_refuses_the_attacks_that_kronq_refuses(attacks, tmp_path: Path) -> None:
+    paths = write_each(attacks.ATTACKS, tmp_path)
+    found = dict(zip(paths, read_by_node(paths.values()), strict=True))
+    assert {name for name, told in found.items() if told != REFUSED} <= {PYTHON_ONLY}
+
+
+def test_it_reads_and_refuses_changed_files_as_kronq_does(tmp_path: Path) -> None:
+    changed = {
+        f"{path.stem}, seed {seed}": change_tensors(random.Random(seed), path.read_bytes())  # noqa: S311
+        for path in GOLDEN
+        for seed in range(60)
+    }
+    # A whole number of pydantic's is 0 and 0.0 but not -0.0; JavaScript does not tell them apart.
+    changed = {name: data for name, data in changed.items() if b"-0.0" not in data}
+    paths = write_each(changed, tmp_path)
+    found = dict(zip(paths, read_by_node(paths.values()), strict=True))
+    expected = {name: read_by_kronq(path) for name, path in paths.items()}
+    assert found == expected
+    assert 0.05 < sum(told != REFUSED for told in found.values()) / len(found) < 0.95
+
+
+def test_its_package_reads_the_golden_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installs what ``npm pack`` makes into an empty folder, and runs ``test/`` on it."""
+    (name,) = json.loads(run("npm", "pack", "--json", "--pack-destination", tmp_path))
+    packed = {file["path"] for file in name["files"]}
     sources = {path.name for path in READER.iterdir() if path.suffix in (".js", ".ts")}
     assert packed == sources | {"package.json", "README.md"}
+    work = tmp_path / "project/js"
+    shutil.copytree(READER / "test", work / "test")
+    shutil.copytree(ROOT / "formats/golden", work.parent / "golden")
+    for test in (work / "test").iterdir():
+        text = test.read_text("utf-8")
+        assert '"../index.js"' in text
+        test.write_text(text.replace('"../index.js"', '"kronq-packed"'), "utf-8")
+    (work / "package.json").write_text('{"type": "module"}')
+    run("npm", "install", "--offline", "--no-audit", tmp_path / name["filename"], folder=work)
+    monkeypatch.setenv("KRONQ_MUTATIONS", "50")
+    run("node", "--test", "test/", folder=work)

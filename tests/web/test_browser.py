@@ -25,6 +25,7 @@ from tests.conftest import once_per_machine
 from tests.evaluate.tiny import tiny_adapter
 from tests.web.chromium import Page, browser
 from tests.web.model import cpu_logits
+from tests.web.programs import CHROMIUM, program
 
 BASE = "no adapter"
 ADAPTERS = {
@@ -41,13 +42,6 @@ ADAPTERS = {
 BITS = {"fp16": 16, "compact": 8}
 CUT = "a file that is cut short"
 IDS = [5, 60, 7, 81, 9]
-
-
-def program(*names: str) -> str:
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"needs {names[0]}")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +107,7 @@ def file_of(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def page(site, tmp_path_factory):
-    chromium = program("chromium", "chromium-browser", "google-chrome")
+    chromium = program(*CHROMIUM)
     profile = tmp_path_factory.mktemp("profile")
     with serve_folder(site) as server, browser(chromium, profile) as page:
         threading.Thread(target=server.serve_forever, daemon=True).start()

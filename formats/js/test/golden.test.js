@@ -7,6 +7,8 @@ import { denseUpdate, FormatError, readPacked } from "../index.js";
 
 const GOLDEN = new URL("../../golden/", import.meta.url);
 const names = readdirSync(GOLDEN, { recursive: true }).filter((name) => name.endsWith(".safetensors"));
+/** Of ΔW of coded matrices, whose scales are roots, seven digits are told; all other ΔW are exact. */
+const tolerance = (name) => (/coded|layer_steps/.test(name) ? 1e-6 : 0);
 const read = (name) => new Uint8Array(readFileSync(new URL(name, GOLDEN)));
 
 for (const name of names) {
@@ -24,7 +26,7 @@ for (const name of names) {
       const found = denseUpdate({ ...layers.get(layer), core: undefined });
       const expected = delta.flat();
       const largest = Math.max(...expected.map(Math.abs));
-      expected.forEach((value, i) => assert.ok(Math.abs(found[i] - value) <= 1e-6 * largest, `${layer} ${i}`));
+      expected.forEach((value, i) => assert.ok(Math.abs(found[i] - value) <= tolerance(name) * largest, `${layer} ${i}`));
     }
   });
 
