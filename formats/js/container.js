@@ -23,6 +23,7 @@ export function openContainer(file) {
   check(isObject(header), "the header is not an object");
   const { __metadata__: metadata = {}, ...entries } = header;
   check(isObject(metadata), "the metadata is not an object");
+  check(Object.values(metadata).every((text) => typeof text === "string"), "the metadata is not all text");
   const payload = file.subarray(8 + length);
   const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, openTensor(name, entry, payload)]));
   checkCoverage(Object.entries(entries), payload.length);

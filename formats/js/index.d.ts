@@ -64,9 +64,10 @@ export function isPacked(bytes: Uint8Array): boolean;
 
 /**
  * Reads a packed adapter from the bytes of the whole file.
+ * @param options verify: whether the file's checksum is compared, before anything is used; true by default
  * @throws FormatError
  */
-export function readPacked(bytes: Uint8Array): PackedAdapter;
+export function readPacked(bytes: Uint8Array, options?: { verify?: boolean }): PackedAdapter;
 
 /**
  * ΔW of a layer, [d_out · d_in], row-major: for tests, and for small layers.

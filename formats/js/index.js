@@ -7,6 +7,7 @@
  * const { scale, A, B1, B2 } = layers.get("model.layers.0.self_attn.q_proj");
  */
 
+import { verifyChecksum } from "./checksum.js";
 import { openContainer } from "./container.js";
 import { check, FormatError } from "./errors.js";
 import { isCoded, readManifest, ROLES } from "./manifest.js";
@@ -17,6 +18,8 @@ import { expand } from "./templates.js";
 
 export { FormatError };
 
+/** The first version whose files have a checksum. */
+const FIRST_SEALED = 4;
 const LEVELS_PER_BYTE = 256;
 const PRODUCTS = [["A", "A2"], ["B1", "B2"]];
 
@@ -30,9 +33,12 @@ export function isPacked(bytes) {
 }
 
 /** Reads a packed adapter from the bytes of the whole file. Throws a FormatError. */
-export function readPacked(bytes) {
+export function readPacked(bytes, { verify = true } = {}) {
   const { metadata, tensors: opened } = openContainer(bytes);
+  const sealed = Object.hasOwn(metadata, "checksum");
+  if (verify && sealed) verifyChecksum(bytes);
   const manifest = readManifest(metadata);
+  if (verify && !sealed && manifest.version >= FIRST_SEALED) verifyChecksum(bytes);
   const tensors = new Tensors(opened);
   const groups = manifest.groups.map((group) => openGroup(group));
   const coded = readCoded(tensors, manifest, groups.filter(({ group }) => isCoded(group.B1)));

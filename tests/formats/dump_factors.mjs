@@ -1,6 +1,6 @@
 /**
  * Prints a line a packed file: a digest of all its factors, or "refused". Any other error ends the
- * program, and so does a file that takes over a second.
+ * program, and so does a file that takes over a second. With --no-verify checksums do not count.
  */
 
 import { createHash } from "node:crypto";
@@ -8,9 +8,11 @@ import { readFileSync } from "node:fs";
 import { FormatError, readPacked } from "../../formats/js/index.js";
 import { factorParts } from "./factor_parts.js";
 
+const verify = !process.argv.includes("--no-verify");
+
 function digest(bytes) {
   const hash = createHash("sha256");
-  for (const part of factorParts(readPacked(bytes).layers)) hash.update(part);
+  for (const part of factorParts(readPacked(bytes, { verify }).layers)) hash.update(part);
   return hash.digest("hex");
 }
 

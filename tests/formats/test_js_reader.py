@@ -23,7 +23,7 @@ from tests.attacks.mutations import change_tensors
 from tests.paths import ROOT
 
 READER = ROOT / "formats/js"
-GOLDEN = sorted((ROOT / "formats/golden").glob("*.safetensors"))
+GOLDEN = sorted((ROOT / "formats/golden").rglob("*.safetensors"))
 REFUSED = "refused"
 PYTHON_ONLY = "recipe with a bad expression"
 """A regular expression of Python's, which no other program can check."""
@@ -46,16 +46,16 @@ def run(name: str, *arguments: object, folder: Path = READER, given: str = "") -
     return done.stdout
 
 
-def read_by_node(paths: Iterable[Path]) -> list[str]:
+def read_by_node(paths: Iterable[Path], *options: str) -> list[str]:
     """Returns the digest of each file, or ``REFUSED``."""
-    listed = "\n".join(map(str, paths))
-    return run("node", ROOT / "tests/formats/dump_factors.mjs", given=listed).split()
+    program = ROOT / "tests/formats/dump_factors.mjs"
+    return run("node", program, *options, given="\n".join(map(str, paths))).split()
 
 
 def read_by_kronq(path: Path) -> str:
     try:
         with np.errstate(all="ignore"):
-            return digest(kronq.load(path))
+            return digest(kronq.load(path, verify=False))
     except KronqError:
         return REFUSED
 
@@ -112,15 +112,17 @@ def test_it_refuses_the_attacks_that_kronq_refuses(attacks, tmp_path: Path) -> N
 
 
 def test_it_reads_and_refuses_changed_files_as_kronq_does(tmp_path: Path) -> None:
+    """Compares no checksums, which would notice every change."""
     changed = {
-        f"{path.stem}, seed {seed}": change_tensors(random.Random(seed), path.read_bytes())  # noqa: S311
+        f"{path}, seed {seed}": change_tensors(random.Random(seed), path.read_bytes())  # noqa: S311
         for path in GOLDEN
         for seed in range(60)
     }
     # A whole number of pydantic's is 0 and 0.0 but not -0.0; JavaScript does not tell them apart.
     changed = {name: data for name, data in changed.items() if b"-0.0" not in data}
     paths = write_each(changed, tmp_path)
-    found = dict(zip(paths, read_by_node(paths.values()), strict=True))
+    read = read_by_node(paths.values(), "--no-verify")
+    found = dict(zip(paths, read, strict=True))
     expected = {name: read_by_kronq(path) for name, path in paths.items()}
     assert found == expected
     assert 0.05 < sum(told != REFUSED for told in found.values()) / len(found) < 0.95

@@ -32,7 +32,7 @@ def test_chromium_reads_the_factors_that_kronq_reads(tmp_path: Path) -> None:
     shutil.copyfile(ROOT / "tests/formats/factor_parts.js", site / "factor_parts.js")
     (site / "index.html").write_text("<!doctype html>")
     for path in GOLDEN:
-        shutil.copyfile(path, site / path.name)
+        shutil.copyfile(path, site / f"{path.parent.name}-{path.name}")
     small = kronq.quantize(adapters.adapter(layers=6), kronq.Compact(size=3000))
     kronq.save(small, site / "compact.safetensors")
     with (
