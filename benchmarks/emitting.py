@@ -18,10 +18,11 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from kronq.compiled.find import own_library
-from kronq.model.matrix import F32
-from kronq.onnx.slots.group_factors import GroupFactors, LazyStack
+from kronq.model.adapter import Adapter
+from kronq.model.delta import Delta, Product
+from kronq.model.matrix import F32, Float
 from kronq.onnx.slots.kernel import PROGRAM
-from kronq.onnx.slots.packed_input import packed_input_chunks
+from kronq.onnx.slots.record import adapter_record, layer_id
 
 WIDTHS, TOKENS = (576, 1536, 4096), (1, 64, 512)
 CUT, RANK, LAYERS = 4, 8, 3
@@ -123,12 +124,16 @@ def compiled(g: Graph, factors: Factors, bases: list[str]) -> list[str]:
     """One compiled operator: what kronq writes with --kernel."""
     widths = [len(a) * len(b1) for a, b1, _ in factors]
     b_in = factors[0][2].shape[1]
-    members = [tuple(LazyStack.of(x[None]) for x in (a, b1.T, b2.T)) for a, b1, b2 in factors]
-    filling = GroupFactors([0], CUT, b_in, members)
-    packed = g.constant(np.concatenate(list(packed_input_chunks([filling]))))
-    told = {"group": 0, "d_in": CUT * b_in, "d_out": widths}
+    names = [str(number) for number in range(len(factors))]
+    layers = {
+        name: Delta.uncropped(Product(Float(a)), Product(Float(b1), Float(b2)), 1.0)
+        for name, (a, b1, b2) in zip(names, factors, strict=True)
+    }
+    packed = g.constant(adapter_record(Adapter(layers)))
+    ids = np.array([layer_id(name) for name in names], np.uint64).view(np.int64).tolist()
+    told = {"layer": ids, "d_in": CUT * b_in, "d_out": widths}
     places = {"target": list(range(len(bases))), "start": [0] * len(bases)}
-    kind, count = f"PackedSlots_{len(bases)}", len(bases)
+    kind, count = f"RecordSlots_{len(bases)}", len(bases)
     return g.op(kind, "x", *bases, packed, count=count, domain="kronq", **told, **places)
 
 

@@ -34,7 +34,7 @@ from kronq.readers.load import load
 AdapterSource = StrPath | Mapping[str, float] | Mapping[Path, float] | Adapter
 """Path of an adapter, path → strength of those that are added up, or an adapter in memory."""
 
-FORMAT = "3"
+FORMAT = "4"
 """Version of the expanded numbers, part of the hash."""
 _BASIS_FILES = ("*.safetensors", "*.json")
 LARGEST_CACHE = 2**30

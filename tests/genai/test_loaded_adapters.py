@@ -252,10 +252,12 @@ def test_onnx_adapters_of_strangers_are_refused(session, files, tmp_path):
     name = next(name for name, array in good.items() if array.dtype != np.int64)
     bad = {name: np.array(array) for name, array in good.items()}
     values = bad[name].reshape(-1)
-    at = -68 if values.dtype == np.uint8 else 0  # of bytes: before the padding
+    at = 0
+    if values.dtype == np.uint8:  # a scale: behind the head of the first layer's part
+        at = int(values[72:80].view("<u8")[0]) + 32
     values[at : at + 4 // values.itemsize] = np.float32([np.nan]).view(values.dtype)
     write(bad)
-    with pytest.raises(FormatError, match="values that are not finite; found"):
+    with pytest.raises(FormatError, match="values that are not finite"):
         session.load("nan", path)
     if len(good) > 1:
         write({other: array for other, array in good.items() if other != name})

@@ -13,13 +13,13 @@ from functools import partial
 
 import numpy as np
 
-from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
 from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
+from kronq.onnx.slots.record.fit import fit_layer
 from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
 from kronq.onnx.slots.regroup import regroup_layers
 from kronq.onnx.slots.slot_spec import SlotGroup, SlotKernel, SlotSpec
@@ -92,7 +92,7 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
         s.is_uncropped and {spec.layers.get(n) for n in s.names} == {s.shape} for s in stacks
     ]
     cropped = {
-        name: _fit_to_slot(adapter, name, spec.layers)
+        name: fit_layer(adapter, name, spec.layers)
         for stack, fits in zip(stacks, uncropped, strict=True)
         for name in stack.names
         if not fits
@@ -141,19 +141,6 @@ def _alike_groups(
         own = tuple(position[m.layer][0] if m.layer in position else -m.d_out for m in members)
         alike.setdefault((group.d_in, own, group.lead, group.conv), []).append(number)
     return alike
-
-
-def _fit_to_slot(adapter: Adapter, name: str, slots: Mapping[str, tuple[int, int]]) -> Delta:
-    fitted = adapter.fit_layer(name, slots[name]) if name in slots else None
-    if fitted is None:
-        raise MismatchError(
-            "the layer has no slot" if name not in slots else "the slot has another shape",
-            layer=name,
-            found=list(adapter[name].shape),
-            expected=list(slots[name]) if name in slots else None,
-            hint="slots are opened for the layers of the adapter given to {export_onnx}",
-        )
-    return fitted
 
 
 def _empty_factors(groups: int, a_in: int, b_in: int, d_out: int) -> SlotFactors:

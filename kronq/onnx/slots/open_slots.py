@@ -18,14 +18,20 @@ from kronq.onnx.branch.add_branches import opset_of
 from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
-from kronq.onnx.slots.packed_input import EMPTY_ADAPTER
+from kronq.onnx.slots.record.layout import NO_ADAPTER, layer_id
 from kronq.onnx.slots.slot_function import SlotSignature, add_slot_function
 from kronq.onnx.slots.slot_groups import OpenGroup, group_layers
 from kronq.onnx.slots.slot_inputs import empty_inputs
-from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotSpec
+from kronq.onnx.slots.slot_spec import COMPILED, PACKED, SlotGroup, SlotSpec
 
 MOST_NODES = 4
 """Nodes to whose outputs one compiled operator adds at most."""
+_SUFFIXES = {
+    ir.DataType.FLOAT: "",
+    ir.DataType.FLOAT16: "_float16",
+    ir.DataType.BFLOAT16: "_bfloat16",
+}
+"""What the names of operators end in, by the type of activations."""
 
 
 def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> SlotSpec:
@@ -42,7 +48,7 @@ def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> Slo
 
     Raises:
         UnsupportedError: A layer is used twice, or its activations are of unknown rank or, with a
-            compiled operator, not float32.
+            compiled operator, of a type that it does not take.
     """
     model, opset = base.model, opset_of(base.model)
     opening = group_layers(base, MOST_NODES if platforms else None)
@@ -52,13 +58,13 @@ def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> Slo
         if packed is None:
             _add_function_node(model, opened, opset)
         else:
-            _add_compiled_node(packed, opened, len(groups))
+            _add_compiled_node([packed], opened)
         groups.append(opened.group)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
     # A node is inserted after the last of its layers, but must come before readers of the first.
     model.graph.sort()
-    version = 2 if any(group.conv for group in groups) else 1
+    version = COMPILED if platforms else 2 if any(group.conv for group in groups) else 1
     kernel = tuple(platforms) if platforms else None
     return SlotSpec(version=version, groups=tuple(groups), kernel=kernel)
 
@@ -71,7 +77,8 @@ def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
     _insert_node(opened, name, inputs, _function_attributes(opened))
 
 
-def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
+def _add_compiled_node(adapters: Sequence[ir.Value], opened: OpenGroup) -> None:
+    """Adds one compiled operator, whose last inputs say which adapters it computes with."""
     group = opened.group
     if group.conv is not None:
         raise UnsupportedError(
@@ -79,24 +86,27 @@ def _add_compiled_node(packed: ir.Value, opened: OpenGroup, index: int) -> None:
             layer=group.name,
             hint="slots with {compiled=False} take them",
         )
-    if opened.dtype != ir.DataType.FLOAT:
+    if opened.dtype not in _SUFFIXES:
         raise UnsupportedError(
-            "the compiled operator computes in float32",
+            "the compiled operator does not compute in this type",
             layer=group.name,
             found=opened.dtype.name.lower(),
+            expected=", ".join(dtype.name.lower() for dtype in _SUFFIXES),
             hint="slots with {compiled=False} compute in the base's own type",
         )
     widths = [member.d_out for member in group.members]
     starts = [site.rows(d_out)[0] for site, d_out in zip(opened.sites, widths, strict=True)]
+    ids = np.array([layer_id(member.layer) for member in group.members], dtype=np.uint64)
     # kronq/onnx/slots/kernel/slots.c describes the attributes.
     attributes = [
-        ir.AttrInt64("group", index),
         ir.AttrInt64("d_in", group.d_in),
+        ir.AttrInt64s("layer", ids.view(np.int64).tolist()),
         ir.AttrInt64s("target", opened.targets),
         ir.AttrInt64s("start", starts),
         ir.AttrInt64s("d_out", widths),
     ]
-    _insert_node(opened, f"PackedSlots_{len(opened.nodes)}", [packed], attributes)
+    name = f"RecordSlots_{len(opened.nodes)}{_SUFFIXES[opened.dtype]}"
+    _insert_node(opened, name, adapters, attributes)
 
 
 def _insert_node(
@@ -137,7 +147,7 @@ def _function_attributes(opened: OpenGroup) -> list[ir.Attr]:
 
 def _add_packed_input(model: ir.Model) -> ir.Value:
     """Adds the input that holds a whole adapter; its default is none."""
-    value = add_initializer(model.graph, PACKED, ir.Tensor(EMPTY_ADAPTER), [f"{PACKED}:0"])
+    value = add_initializer(model.graph, PACKED, ir.Tensor(NO_ADAPTER), [f"{PACKED}:0"])
     model.graph.inputs.append(value)
     return value
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError, MismatchError, NotFoundError, StrPath
-from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.record import check_record
+from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
 
 
 def read_onnx_adapter(path: StrPath) -> dict[str, NDArray[Any]]:
@@ -35,8 +36,9 @@ def refuse_unfit(path: StrPath, slots: SlotSpec) -> None:
     """Refuses an ``.onnx_adapter`` that a graph cannot run with, or would run as something else.
 
     Raises:
-        MismatchError: It has inputs that the graph has not, or lacks some.
-        FormatError: It has values that are not finite, or is not such a file.
+        MismatchError: It has inputs or layers that the graph has not, or lacks some inputs.
+        FormatError: It has values that are not finite, or is not such a file, or one of another
+            version of kronq.
     """
     values = read_onnx_adapter(path)
     strange, lacking = values.keys() - slots.input_names, slots.input_names - values.keys()
@@ -50,9 +52,9 @@ def refuse_unfit(path: StrPath, slots: SlotSpec) -> None:
             hint="{write_onnx_adapter} makes one for this model",
         )
     for name, array in values.items():
-        if array.dtype == np.uint8:  # its integers, too, are finite as floats
-            array = array.reshape(-1)[: array.size // 4 * 4].view("<f4")
-        if not np.isfinite(array).all():
+        if name == PACKED:
+            check_record(array.reshape(-1), slots.layers, path)
+        elif not np.isfinite(array).all():
             raise FormatError(
                 "the adapter has values that are not finite",
                 path=path,

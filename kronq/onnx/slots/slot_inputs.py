@@ -23,7 +23,7 @@ from kronq.onnx.slots.group_factors import (
     empty_group_factors,
     group_factors,
 )
-from kronq.onnx.slots.packed_input import packed_input_chunks, packed_input_size
+from kronq.onnx.slots.record import plan_record
 from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotSpec, a_name, b1_name
 
 
@@ -35,7 +35,7 @@ def slot_inputs(adapter: Adapter, spec: SlotSpec) -> dict[str, NDArray[Any]]:
         spec: The graph's slots, ``SlotSpec.read(folder)``.
 
     Returns:
-        Input → array, for all inputs of the slots: factors, or the packed adapter where the graph
+        Input → array, for all inputs of the slots: factors, or the adapter's record where the graph
         has compiled operators.
 
     Raises:
@@ -51,16 +51,15 @@ def lazy_slot_inputs(adapter: Adapter, spec: SlotSpec) -> list[InputStack]:
         FormatError: A layer has values that are not finite.
         MismatchError: A layer has no slot, or another shape than its slot.
     """
-    check_finite(adapter)
     if not spec.kernel:
+        check_finite(adapter)
         return list(_factor_inputs(adapter, spec))
-    groups = list(group_factors(adapter, spec))
-    shape = (packed_input_size(groups),)
-    return [InputStack([PACKED], shape, np.dtype(np.uint8), lambda: packed_input_chunks(groups))]
+    record = plan_record(adapter, spec.layers)
+    return [InputStack([PACKED], (record.size,), np.dtype(np.uint8), record.chunks)]
 
 
 def factor_inputs(adapter: Adapter, spec: SlotSpec) -> dict[str, NDArray[Any]]:
-    """Returns an adapter's factors by input name, also where the graph takes them packed.
+    """Returns an adapter's factors by input name, also where the graph takes a record.
 
     Raises:
         MismatchError: A layer has no slot, or another shape than its slot.

@@ -33,6 +33,9 @@ SPEC = "kronq_slots.json"
 PACKED = "kronq.adapter"
 """Name of the one input of a graph with compiled operators."""
 
+COMPILED = 3
+"""Version of a description of compiled operators; earlier ones took adapters in another layout."""
+
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Platform = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
@@ -141,7 +144,8 @@ class SlotSpec(BaseModel):
     """The slots of a graph, as ``kronq_slots.json`` in its folder describes them.
 
     Attributes:
-        version: Version of this description: 2 where there are convolutions, else 1.
+        version: Version of this description: 2 where there are convolutions, 3 where there are
+            compiled operators, else 1.
         groups: In the order of the graph.
         kernel: Platforms whose library of the graph's compiled operators is in the folder; None for
             ONNX's own operators.
@@ -183,9 +187,17 @@ class SlotSpec(BaseModel):
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
         read_json(file)  # for what pydantic allows: names that occur twice
-        if spec.version not in (1, 2):
+        if spec.version not in (1, 2, COMPILED):
             raise UnsupportedError(
-                "unknown version", path=file, found=spec.version, expected="1, 2"
+                "unknown version", path=file, found=spec.version, expected="1, 2, 3"
+            )
+        if (spec.kernel is not None) != (spec.version == COMPILED):
+            raise UnsupportedError(
+                "the model's compiled operators are those of an earlier kronq",
+                path=file,
+                found=f"version {spec.version}",
+                expected=f"version {COMPILED}",
+                hint="export it again",
             )
         for group in spec.groups:
             limits.DIMENSIONS.check(group.lead, file, group.name)

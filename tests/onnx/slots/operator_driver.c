@@ -1,6 +1,7 @@
-/* Runs the operator without ONNX Runtime and without Python: for processors that have neither here.
+/* Runs the operators without ONNX Runtime and without Python: for processors that have neither here.
  *
- *   operator_driver LIBRARY    the library, by its one function, on one group of layers
+ *   operator_driver LIBRARY          the library, by its one function, on one layer, in every type of numbers
+ *   operator_driver LIBRARY CHANGES  the same with so many damaged records and pools, for sanitizers
  *
  * The sums are compared with float64's, and two runs with each other. Exit status 0: all is well.
  */
@@ -25,20 +26,25 @@ static void* symbol(const char* library, const char* name) {
 }
 #endif
 
-enum { A_OUT = 6, A_IN = 4, B_OUT = 11, B_IN = 13, RANK = 5, WIDE = 8, TOKENS = 37 };
-enum { D_IN = A_IN * B_IN, D_OUT = A_OUT * B_OUT, HEAD = 64, RECORD = 64 };
-enum { B2 = B_IN * WIDE, A = A_OUT * A_IN, B1 = RANK * B_OUT, BYTES = HEAD + RECORD + 4 * (B2 + A + B1) };
+enum { A_OUT = 6, A_IN = 4, B_OUT = 11, B_IN = 13, RANK = 5, WIDE = 8, COLUMNS = 16, TOKENS = 37 };
+enum { D_IN = A_IN * B_IN, D_OUT = A_OUT * B_OUT, FRONT = 128, SCALE = FRONT + 32, A_AT = SCALE + 4 * WIDE };
+enum { B2_AT = A_AT + 96, LARGEST = (B2_AT + 4 * B_IN * WIDE + 4 * RANK * COLUMNS + 63) / 64 * 64 };
+static const int types[] = {2, 3, 4, 5, 6, 7, 8, 16, 17, 32};
 
 static float x[TOKENS * D_IN], y[TOKENS * D_OUT], z[TOKENS * D_OUT], first[TOKENS * D_OUT];
-static _Alignas(64) unsigned char packed[BYTES];
-static const OrtCustomOp* operator_1;
+static float a[A_OUT * A_IN], scale[RANK], b1[RANK * B_OUT], b2[B_IN * RANK];
+static const OrtCustomOp *of_record, *of_pool;
 static OrtApi api;
+static int64_t rows[TOKENS], tags[TOKENS];
+static const char* message; /* of an error */
 
-static struct {
+typedef struct {
   void* data;
   int64_t shape[2];
   size_t rank;
-} values[] = {{x, {TOKENS, D_IN}, 2}, {y, {TOKENS, D_OUT}, 2}, {packed, {BYTES}, 1}, {z, {TOKENS, D_OUT}, 2}};
+} Value;
+static Value values[] = {{x, {TOKENS, D_IN}, 2}, {y, {TOKENS, D_OUT}, 2}, {NULL, {0}, 1},
+                         {rows, {TOKENS}, 1},    {tags, {TOKENS}, 1},     {z, {TOKENS, D_OUT}, 2}};
 
 static float draw(void) {
   static uint32_t state = 1;
@@ -49,14 +55,16 @@ static float draw(void) {
 static int index_of(const void* value) { return (int)(intptr_t)value - 1; }
 static void* handle(size_t index) { return (void*)(intptr_t)(index + 1); }
 
-static OrtStatus* create_status(int code, const char* message) {
-  fprintf(stderr, "error %d: %s\n", code, message);
-  exit(1);
+static OrtStatus* create_status(int code, const char* text) {
+  static char kept[200];
+  (void)code, snprintf(kept, sizeof kept, "%s", text);
+  return message = kept, handle(0);
 }
 static OrtStatus* make_domain(const char* name, OrtCustomOpDomain** out) { return (void)name, *out = handle(0), NULL; }
 static OrtStatus* add_operator(OrtCustomOpDomain* domain, const OrtCustomOp* op) {
   (void)domain;
-  if (op->GetInputTypeCount(op) == 3) operator_1 = op;
+  if (!strcmp(op->GetName(op), "RecordSlots_1")) of_record = op;
+  if (!strcmp(op->GetName(op), "PoolSlots_1")) of_pool = op;
   return NULL;
 }
 static OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
@@ -77,14 +85,14 @@ static OrtStatus* get_number(const OrtKernelInfo* info, const char* name, int64_
   return (void)info, *out = strcmp(name, "d_in") ? 0 : D_IN, NULL;
 }
 static OrtStatus* get_numbers(const OrtKernelInfo* info, const char* name, int64_t* out, size_t* size) {
-  return (void)info, *out = strcmp(name, "d_out") ? 0 : D_OUT, *size = 1, NULL;
+  return (void)info, *out = strcmp(name, "d_out") ? !strcmp(name, "layer") : D_OUT, *size = 1, NULL;
 }
 static OrtStatus* get_input(const OrtKernelContext* context, size_t index, const OrtValue** out) {
   return (void)context, *out = handle(index), NULL;
 }
 static OrtStatus* get_output(OrtKernelContext* context, size_t index, const int64_t* shape, size_t rank,
                              OrtValue** out) {
-  return (void)context, (void)index, (void)shape, (void)rank, *out = handle(3), NULL;
+  return (void)context, (void)index, (void)shape, (void)rank, *out = handle(5), NULL;
 }
 static void release_info(OrtTensorTypeAndShapeInfo* info) { (void)info; }
 static OrtStatus* each(const OrtKernelContext* context, void (*call)(void*, size_t), size_t total, size_t batches,
@@ -95,16 +103,52 @@ static OrtStatus* each(const OrtKernelContext* context, void (*call)(void*, size
 }
 static const OrtApi* get_api(uint32_t version) { return (void)version, &api; }
 
-static float *b2, *a, *b1;
+static void put(unsigned char* at, const void* from, size_t size) { memcpy(at, from, size); }
 
-static void fill(void) {
-  const int64_t head[] = {1, HEAD}, record[] = {A_IN, B_IN, A_OUT, B_OUT, RANK};
-  memcpy(packed, head, sizeof head), memcpy(packed + HEAD, record, sizeof record);
-  b2 = (float*)(packed + HEAD + RECORD), a = b2 + B2, b1 = a + A;
-  for (int i = 0; i < B2; i++) b2[i] = i % WIDE < RANK ? draw() : 0;
-  for (int i = 0; i < A + B1; i++) a[i] = draw();
-  for (int i = 0; i < TOKENS * D_IN; i++) x[i] = draw();
-  for (int i = 0; i < TOKENS * D_OUT; i++) y[i] = draw();
+/* Puts a matrix [rows, cols] as words of a type, and rounds it to that type's numbers; codes are whole. */
+static unsigned char* put_words(unsigned char* at, int type, float* matrix, int count, int cols, int columns) {
+  const int per = type == 17 ? 2 : 32 / type, bits = 32 / per == 32 ? 32 : type == 17 ? 16 : type;
+  for (int r = 0; r < count; r += per, at += 4 * columns)
+    for (int c = 0; c < cols; c++) {
+      uint32_t word = 0;
+      for (int n = 0; n < per && r + n < count; n++) {
+        float* value = matrix + (r + n) * cols + c;
+        uint32_t field;
+        if (type <= 8) {
+          *value = floorf(*value * (float)(1 << (type - 1))), field = (uint32_t)(int32_t)*value;
+        } else if (type == 16) { /* of 1.5 · 2^e, exactly */
+          const int exponent = (int)floorf(*value * 3);
+          *value = ldexpf(*value < 0 ? -1.5f : 1.5f, exponent);
+          field = (uint32_t)(*value < 0) << 15 | (uint32_t)(exponent + 15) << 10 | 0x200;
+        } else {
+          memcpy(&field, value, 4);
+          if (type == 17) field &= 0xffff0000, memcpy(value, &field, 4), field >>= 16;
+        }
+        word |= (bits < 32 ? field & ((1u << bits) - 1) : field) << (bits * n);
+      }
+      put(at + 4 * c, &word, 4);
+    }
+  return at;
+}
+
+static void fill(float* some, int count) {
+  for (int i = 0; i < count; i++) some[i] = draw();
+}
+
+/* Writes a record of layer 1 with B1 and B2 of two types; returns its size. */
+static int64_t write_record(unsigned char* at, int type_1, int type_2, uint64_t tag) {
+  const uint32_t head[] = {1, 1}, sizes[] = {A_OUT, A_IN, B_OUT, B_IN, RANK};
+  const uint64_t entry[] = {1, FRONT};
+  memset(at, 0, LARGEST);
+  fill(a, A_OUT * A_IN), fill(scale, RANK), fill(b1, RANK * B_OUT), fill(b2, B_IN * RANK);
+  put(at, "kronqrec", 8), put(at + 8, head, 8), put(at + 24, &tag, 8), put(at + 64, entry, 16);
+  put(at + FRONT, sizes, 20), at[FRONT + 20] = (unsigned char)type_1, at[FRONT + 21] = (unsigned char)type_2;
+  put(at + SCALE, scale, sizeof scale), put(at + A_AT, a, sizeof a);
+  unsigned char* end = put_words(at + B2_AT, type_2, b2, B_IN, RANK, WIDE);
+  end = put_words(end, type_1, b1, RANK, B_OUT, COLUMNS);
+  const uint64_t size = (uint64_t)(end - at + 63) / 64 * 64;
+  put(at + 16, &size, 8);
+  return (int64_t)size;
 }
 
 /* Returns the largest difference from float64's sums, as a part of the sum of the terms' sizes. */
@@ -118,8 +162,8 @@ static double error(void) {
         for (int i = 0; i < A_IN; i++)
           for (int k = 0; k < RANK; k++)
             for (int j = 0; j < B_IN; j++) {
-              const double term = (double)a[o * A_IN + i] * x[t * D_IN + i * B_IN + j] * b2[j * WIDE + k] *
-                                  b1[k * B_OUT + n];
+              const double term = (double)a[o * A_IN + i] * x[t * D_IN + i * B_IN + j] * b2[j * RANK + k] *
+                                  scale[k] * b1[k * B_OUT + n];
               sum += term, size += fabs(term);
             }
         const double part = fabs(z[at] - sum) / size;
@@ -128,27 +172,80 @@ static double error(void) {
   return most;
 }
 
+static void* made(const OrtCustomOp* op) {
+  void* kernel;
+  if (op->CreateKernelV2(op, &api, NULL, &kernel)) fprintf(stderr, "%s\n", message), exit(1);
+  return kernel;
+}
+
 static double run_twice(void* kernel) {
   for (int i = 0; i < 2; i++) {
     memset(z, 0x7f, sizeof z);
-    if (operator_1->KernelComputeV2(kernel, NULL)) exit(1);
+    if (of_record->KernelComputeV2(kernel, NULL)) fprintf(stderr, "%s\n", message), exit(1);
     if (i && memcmp(first, z, sizeof z)) puts("two runs differ"), exit(1);
     memcpy(first, z, sizeof z);
   }
   return error();
 }
 
-/* Returns a digest of the outputs' bits, to compare processors by (FNV-1a). */
-static uint64_t bits(void) {
-  uint64_t found = 0xcbf29ce484222325u;
+/* Adds the outputs' bits to a digest, to compare processors by (FNV-1a). */
+static uint64_t bits(uint64_t found) {
   for (size_t i = 0; i < sizeof z; i++) found = (found ^ ((const unsigned char*)z)[i]) * 0x100000001b3u;
   return found;
 }
 
+static int run_all(void) {
+  static unsigned char packed[LARGEST];
+  uint64_t digest = 0xcbf29ce484222325u;
+  double worst = 0;
+  void* kernel = made(of_record);
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    values[2] = (Value){packed, {write_record(packed, types[i], types[sizeof types / sizeof *types - 1 - i], 0)}, 1};
+    const double found = run_twice(kernel);
+    if (!(found <= worst)) worst = found;
+    digest = bits(digest);
+  }
+  of_record->KernelDestroy(kernel);
+  printf("error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)digest);
+  return worst < 1e-6 ? 0 : 1;
+}
+
+static uint32_t below(uint32_t n) { return (uint32_t)((draw() + 1) / 2 * (float)n) % n; }
+
+/* Changes a few bytes of a pool of two records, mostly of their heads, and cuts it. */
+static int run_damaged(long changes) {
+  long refused = 0;
+  void *record = made(of_record), *pool = made(of_pool);
+  for (long i = 0; i < changes; i++) {
+    static unsigned char whole[2 * LARGEST];
+    const int64_t second = write_record(whole, types[below(10)], types[below(10)], 0);
+    int64_t size = second + write_record(whole + second, types[below(10)], types[below(10)], i % 3 ? 1 : 0);
+    for (uint32_t n = below(4); n-- > 0;) {
+      const uint32_t at = below(3) ? below(FRONT + 22) : below((uint32_t)second);
+      whole[(below(2) ? second : 0) + at] = (unsigned char)(below(3) ? below(4) * 85 : below(256));
+    }
+    if (!below(4)) size -= below((uint32_t)size);
+    unsigned char* exact = malloc((size_t)size); /* so that a sanitizer sees its end */
+    memcpy(exact, whole, (size_t)size);
+    values[2] = (Value){exact, {size}, 1};
+    for (int r = 0; r < TOKENS; r++) {
+      rows[r] = below(8) ? (int64_t)below(2) * second : (int64_t)below((uint32_t)size + 64) - 32;
+      tags[r] = rows[r] == second && i % 3;
+      if (!below(6)) rows[r] = -1;
+    }
+    refused += of_record->KernelComputeV2(record, NULL) != NULL;
+    refused += of_pool->KernelComputeV2(pool, NULL) != NULL;
+    free(exact);
+  }
+  of_record->KernelDestroy(record), of_pool->KernelDestroy(pool);
+  printf("%ld of %ld refused\n", refused, 2 * changes);
+  return refused > changes / 4 && refused < 2 * changes ? 0 : 1;
+}
+
 int main(int count, char** arguments) {
   OrtStatus* (*registers)(OrtSessionOptions*, const OrtApiBase*);
-  void* found = count == 2 ? symbol(arguments[1], "RegisterCustomOps") : NULL;
-  if (!found) return fprintf(stderr, "usage: operator_driver LIBRARY\n"), 2;
+  void* found = count > 1 ? symbol(arguments[1], "RegisterCustomOps") : NULL;
+  if (!found) return fprintf(stderr, "usage: operator_driver LIBRARY [CHANGES]\n"), 2;
   memcpy(&registers, &found, sizeof found);
   api = (OrtApi){
       .CreateStatus = create_status, .CreateCustomOpDomain = make_domain, .CustomOpDomain_Add = add_operator,
@@ -159,11 +256,7 @@ int main(int count, char** arguments) {
       .KernelContext_ParallelFor = each,
   };
   const OrtApiBase base = {.GetApi = get_api};
-  void* kernel;
-  fill();
-  if (registers(NULL, &base) || operator_1->CreateKernelV2(operator_1, &api, NULL, &kernel)) return 1;
-  const double worst = run_twice(kernel);
-  operator_1->KernelDestroy(kernel);
-  printf("error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)bits());
-  return worst < 1e-6 ? 0 : 1;
+  if (registers(NULL, &base)) return 1;
+  fill(x, TOKENS * D_IN), fill(y, TOKENS * D_OUT);
+  return count > 2 ? run_damaged(atol(arguments[2])) : run_all();
 }

@@ -71,6 +71,28 @@ def test_compiled_here(tmp_path, emulator) -> None:
     print(run(compiled_library(PROGRAM), ["cc"], tmp_path, emulator))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the library by ELF's rules")
+def test_sanitizers(tmp_path: Path) -> None:
+    """Damaged records and pools, and sound ones, under address and undefined sanitizers."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("needs GCC or Clang")
+    program, (library, driver) = PROGRAM, (tmp_path / "kronq.so", tmp_path / "driver")
+    sources = [program.folder / name for name in program.sources]
+    checked = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    for command in (
+        [compiler, *program.flags, "-Wno-psabi", *checked, *sources, "-o", library],
+        [compiler, *checked, f"-I{program.folder}", DRIVER, "-o", driver, "-lm"],
+    ):
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the sanitizers' libraries")
+    env = os.environ | {"ASAN_OPTIONS": "allocator_may_return_null=1"}
+    for changes in ([], ["20000"]):
+        command = [driver, library, *changes]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @needs_wheel
 def test_the_wheel_has_all_platforms_and_their_hashes(libraries: Path) -> None:
     lines = [line.split("  ") for line in (libraries / RECORD).read_text().splitlines()]

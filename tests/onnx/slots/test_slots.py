@@ -228,11 +228,17 @@ def test_slots_are_open_where_onnxruntime_runs_elsewhere(tmp_path, tiny_base, mo
     assert report.kernel == []
 
 
-def test_a_compiled_operator_is_for_float32(tmp_path: Path, llama_bases: Path) -> None:
-    half = llama_bases / "fp16"
-    with pytest.raises(UnsupportedError, match=r"float32.*compiled=False"):
-        kronq.export_onnx(tiny_adapter(), half, tmp_path / "out", Slots(compiled=True))
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("precision", ["fp16", "fp16 fused"])
+def test_a_compiled_operator_in_half_precision(
+    tmp_path: Path, llama_bases: Path, precision: str
+) -> None:
+    half, adapter = llama_bases / precision, kronq.quantize(tiny_adapter(size=0.05), bits=8)
+    for compiled in (False, True):  # each is compared with the merged form, too
+        kronq.export_onnx(adapter, half, tmp_path / str(compiled), Slots(compiled=compiled))
+    base = Session(half).logits(IDS)
+    found, expected = (logits(tmp_path / name, adapter) for name in ("True", "False"))
+    assert np.array_equal(logits(tmp_path / "True", None), base)
+    assert np.abs(found - expected).max() <= 0.05 * np.abs(expected - base).max()
 
 
 def test_strangers_are_refused(tmp_path: Path, folder: Path, tiny_base: Path) -> None:
@@ -245,6 +251,10 @@ def test_strangers_are_refused(tmp_path: Path, folder: Path, tiny_base: Path) ->
         slot_inputs(replace(adapter, layers={"model.layers.0.self_attn.v_proj": delta}), slots)
     with pytest.raises(UnsupportedError, match='form="slots"'):
         SlotSpec.read(tiny_base)
+    old = slots.model_copy(update={"version": 1, "kernel": ("linux-x64",)})
+    (tmp_path / SPEC).write_text(old.model_dump_json())
+    with pytest.raises(UnsupportedError, match=r"earlier kronq.*export it again"):
+        SlotSpec.read(tmp_path)
     (tmp_path / SPEC).write_text('{"version": 1}')
     with pytest.raises(FormatError, match="groups"):
         SlotSpec.read(tmp_path)

@@ -22,7 +22,7 @@ typedef struct OrtShapeInferContext OrtShapeInferContext;
 typedef struct OrtCustomOp OrtCustomOp;
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum { ORT_FLOAT = 1, ORT_UINT8 = 2 }; /* ONNXTensorElementDataType */
+enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT64 = 7, ORT_FLOAT16 = 10, ORT_BFLOAT16 = 16 }; /* ONNXTensorElementDataType */
 enum { ORT_REQUIRED = 0 };             /* OrtCustomOpInputOutputCharacteristic */
 enum { ORT_DEFAULT_MEMORY = 0 };       /* OrtMemType */
 

@@ -7,24 +7,33 @@
 #ifndef KRONQ_PROCESSORS_H
 #define KRONQ_PROCESSORS_H
 
-#include <stdint.h>
-#include <string.h>
+#include "record.h"
 
 #define LANES 8
-#define UNROLLED _Pragma("GCC unroll 8")
+#define CHAINS 4 /* partial sums of a dot product, for every number of rows: so many hide an addition's time */
+#define PANEL 240 /* rows that are decoded at once: whole words of every type */
+#define UNROLLED _Pragma("GCC unroll 16")
 #define JOINED_(name, processor) name##_##processor
 #define JOINED(name, processor) JOINED_(name, processor)
 #define FOR_PROCESSOR(name) JOINED(name, PROCESSOR)
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 
 typedef struct {
-  void (*right)(const float* x, const float* b2, float* h, int64_t m, int64_t k, int64_t width);
-  void (*middle)(const float* a, const float* h, float* g, int64_t m, int64_t a_out, int64_t a_in, int64_t wide,
-                 int64_t width);
-  void (*left)(const float* g, const float* b1, float* z, int64_t m, int64_t rank, int64_t wide, int64_t n);
+  void (*right)(const float* x, const Matrix* b2, float* h, int64_t m);
+  void (*middle)(const Layer* t, const float* h, float* g, int64_t m);
+  void (*left)(const Layer* t, const float* g, float* z, int64_t tokens, int64_t m, int64_t apart, int64_t width);
+  void (*widen)(int type, const void* from, float* to, int64_t count);
+  void (*narrow)(int type, const float* from, void* to, int64_t count);
 } Products;
 
+#if defined(__aarch64__)
+#define TILE_ROWS 4 /* rows whose sums the registers hold */
+#else
+#define TILE_ROWS 2
+#endif
 #define PROCESSOR any
 #define TARGET
 #include "product.h"
@@ -33,10 +42,12 @@ typedef struct {
 #include <cpuid.h>
 
 #define PROCESSOR avx2
+#define TILE_ROWS 2
 #define TARGET __attribute__((target("avx2,fma")))
 #include "product.h"
 
 #define PROCESSOR avx512
+#define TILE_ROWS 4
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
 #include "product.h"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +114,7 @@ def read_record(record: U8, path: StrPath | None = None) -> dict[int, LayerRecor
 def check_record(
     record: U8, slots: Mapping[str, tuple[int, int]], path: StrPath | None = None
 ) -> None:
-    """Refuses a record of other layers than a graph has slots for.
+    """Refuses a record of other layers than a graph has slots for, or with bad numbers.
 
     Args:
         record: uint8, one whole record.
@@ -121,11 +122,11 @@ def check_record(
         path: Where it came from, for errors.
 
     Raises:
-        FormatError: It is no record, or a damaged one.
+        FormatError: It is no record, a damaged one, or has values that are not finite.
         MismatchError: It has a layer that the graph has not, or one of another shape.
     """
     known = {layer_id(name): (name, shape) for name, shape in slots.items()}
-    for layer, (_, layout) in read_layouts(record, path).items():
+    for layer, (offset, layout) in read_layouts(record, path).items():
         found = [a * b for a, b in zip(layout.a, layout.b, strict=True)]
         if layer not in known:
             raise MismatchError(
@@ -142,22 +143,45 @@ def check_record(
                 found=found,
                 expected=list(shape),
             )
+        if not _is_finite(record[offset : offset + layout.size], layout):
+            raise FormatError(
+                "the adapter has values that are not finite",
+                path=path,
+                layer=name,
+                hint="training diverged, or float16 overflowed",
+            )
+
+
+def _numbers(part: U8, at: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return part[at : at + 4 * math.prod(shape)].view(dtype).reshape(shape)
 
 
 def _read_layer(part: U8, layout: PartLayout) -> LayerRecord:
-    def numbers(at: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        return part[at : at + 4 * int(np.prod(shape))].view(dtype).reshape(shape)
+    b1, b2 = _factors(part, layout, {*range(2, 9), BFLOAT16, *FLOATS})
+    assert b1 is not None and b2 is not None  # noqa: PT018, S101
+    a = _numbers(part, layout.a_at, layout.a, "<f4")
+    scale = _numbers(part, PART.itemsize, (layout.rank,), "<f4")
+    return LayerRecord(layout, a, scale, b1, b2)
 
-    scale = numbers(PART.itemsize, (layout.rank,), "<f4")
-    b2 = numbers(layout.b2_at, layout.b2_words, "<u4")
-    b1 = numbers(layout.b1_at, layout.b1_words, "<u4")
-    return LayerRecord(
-        layout,
-        numbers(layout.a_at, layout.a, "<f4"),
-        scale,
-        unpack_words(b1, layout.b1, layout.rank, layout.b[0]),
-        unpack_words(b2, layout.b2, layout.b[1], layout.rank),
-    )
+
+def _factors(
+    part: U8, layout: PartLayout, types: Container[int]
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Returns B1ᵀ and B2ᵀ, those that are of the types."""
+    b1 = b2 = None
+    if layout.b1 in types:
+        words = _numbers(part, layout.b1_at, layout.b1_words, "<u4")
+        b1 = unpack_words(words, layout.b1, layout.rank, layout.b[0])
+    if layout.b2 in types:
+        words = _numbers(part, layout.b2_at, layout.b2_words, "<u4")
+        b2 = unpack_words(words, layout.b2, layout.b[1], layout.rank)
+    return b1, b2
+
+
+def _is_finite(part: U8, layout: PartLayout) -> bool:
+    front = _numbers(part, PART.itemsize, ((layout.b2_at - PART.itemsize) // 4,), "<f4")
+    floats = _factors(part, layout, FLOATS)
+    return all(bool(np.isfinite(x).all()) for x in (front, *floats) if x is not None)
 
 
 def _damaged(path: StrPath | None, found: str, expected: str) -> FormatError:
