@@ -296,7 +296,7 @@ def test_a_row_never_gets_another_adapter() -> None:
     assert "other rows" in refusal([0, 0], [5, 5])
     assert "one number for each row" in refusal([0, 0, 0], [5, 5])
     short = {"pool": pool[: size - 64], "rows": np.array([0, 0, 0]), "tags": np.array([5, 5, 5])}
-    with pytest.raises(Exception, match="row 0, byte 0 of the pool: the adapter.s record is"):
+    with pytest.raises(Exception, match=r"row 0, byte 0 of the pool: the adapter.s record is"):
         run(None, {**feeds, **short})
 
 
