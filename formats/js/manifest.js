@@ -28,8 +28,8 @@ export const ROLES = ["A", "A2", "B1", "B2"];
 /** Whether a matrix's levels are in the entropy-coded stream. */
 export const isCoded = (matrix) => !(matrix.dtype || matrix.bits || matrix.widths);
 
-function requiredVersion({ groups, codes, recipe, carried = [] }) {
-  if (carried.length || groups.some(({ kernel = [], magnitude, keys, core }) => kernel.length || magnitude || keys !== undefined || core)) return 4;
+function requiredVersion({ groups, codes, recipe, carried = [], provenance, base_weights }) {
+  if (carried.length || provenance || base_weights || groups.some(({ kernel = [], magnitude, keys, core }) => kernel.length || magnitude || keys !== undefined || core)) return 4;
   const matrices = groups.flatMap((group) => ROLES.filter((role) => group[role]).map((role) => group[role]));
   if (matrices.some((matrix) => matrix.widths || matrix.scaled === false)) return 3;
   if (recipe?.task || (recipe?.refit ?? "fit") !== "fit") return 3;
@@ -154,9 +154,22 @@ const BASES = record({
   },
 });
 
+const shortText = is((value) => typeof value === "string" && [...value].length <= 40, "a text of at most 40 characters");
+const shortDigest = is((value) => typeof value === "string" && /^[A-Za-z0-9_-]{16}$/.test(value), "12 bytes in base64 for URLs");
+
+const PROVENANCE = record({
+  required: { format: shortText },
+  optional: { source: shortDigest, scale_rule: shortText, calibration: shortDigest, kronq: shortText },
+});
+
+const BASE_WEIGHTS = record({
+  required: { digest: shortDigest, sketch: shortDigest },
+  defaulted: { rounded: boolean },
+});
+
 const MANIFEST = record({
   required: { version: whole(1, LARGEST_VERSION), groups: list(GROUP) },
-  optional: { base_model: text, recipe: RECIPE, codes: CODES, bases: BASES },
+  optional: { base_model: text, recipe: RECIPE, codes: CODES, bases: BASES, provenance: PROVENANCE, base_weights: BASE_WEIGHTS },
   defaulted: { cropped_by_base: boolean, carried: list(text) },
   extra({ groups, codes, bases }) {
     check(groups.some((group) => group.core) === !!bases, "cores and bases belong together");

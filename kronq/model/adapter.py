@@ -34,6 +34,8 @@ class Origin:
         system: What trained it, where its tensors tell: ``LoRA-XS``.
         checksum: Of a packed file, as the file states it; None where it has none.
         verified: Whether the checksum was compared.
+        tensors: The file that has the tensors; None in memory.
+        scale_rule: Rule by which α became the scales; None where there is none.
     """
 
     format: str
@@ -45,6 +47,8 @@ class Origin:
     system: str | None = None
     checksum: str | None = None
     verified: bool = False
+    tensors: Path | None = None
+    scale_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,27 @@ class Recipe:
         return NameMatcher()
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Source of a packed adapter, as its file tells it.
+
+    Attributes:
+        format: Of the source: ``peft``, ``lycoris``, ``factors`` or ``memory``.
+        source: The first 24 hexadecimal digits of the SHA-256 of the source's tensor file, as
+            ``sha256sum`` prints it; None in memory.
+        scale_rule: Rule by which α became the scales; None where there is none.
+        calibration: 24 hexadecimal digits of what second moments depend on, the base's files and
+            the tokens of the data; None without calibration.
+        kronq: Version of kronq that made it.
+    """
+
+    format: str
+    source: str | None = None
+    scale_rule: str | None = None
+    calibration: str | None = None
+    kronq: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter(Mapping[str, Delta]):
     """Mapping of module paths of the base (``model.layers.0.self_attn.q_proj``) to their ΔW.
@@ -125,6 +150,7 @@ class Adapter(Mapping[str, Delta]):
         carried: Name in the source file → tensor of any shape: trained parts that are no ΔW, such
             as biases, norms and whole modules, which stay as they came.
         bases: LoRA-XS's R alone: the bases that its layers need and do not hold; else None.
+        provenance: Where a quantized adapter, or a packed file, comes from.
     """
 
     layers: Mapping[str, Delta]
@@ -132,6 +158,7 @@ class Adapter(Mapping[str, Delta]):
     recipe: Recipe | None = None
     carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     bases: FrozenBases | None = None
+    provenance: Provenance | None = None
 
     @classmethod
     def from_state_dict(

@@ -40,11 +40,14 @@ class SecondMoments(Mapping[str, LayerMoments]):
         layers: By the adapter's names of layers.
         tokens: Number of token positions.
         source: Name of the data file, for reports.
+        digest: Of what the numbers depend on, the base's files and the tokens, in hexadecimal;
+            None where nobody tells it.
     """
 
     layers: Mapping[str, LayerMoments]
     tokens: int
     source: str | None = None
+    digest: str | None = None
 
     def __getitem__(self, name: str) -> LayerMoments:
         return self.layers[name]

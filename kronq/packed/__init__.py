@@ -2,6 +2,7 @@
 
 from kronq.packed.groups import group_layers, matrices_by_role
 from kronq.packed.locate import Location, locate
+from kronq.packed.provenance import provenance_of
 from kronq.packed.reader import open_packed, read_packed
 from kronq.packed.writer import (
     SizeByWidths,
@@ -23,6 +24,7 @@ __all__ = [
     "pack",
     "pack_adapter",
     "packed_size",
+    "provenance_of",
     "read_packed",
     "save",
 ]

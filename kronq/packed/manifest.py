@@ -32,6 +32,8 @@ Scale = Annotated[float, Field(allow_inf_nan=False)]
 Shift = Annotated[int, Field(ge=-255, le=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Bits = Literal[16, 8, 4, 3, 2]
+ShortText = Annotated[str, Field(max_length=40)]
+ShortDigest = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{16}$")]
 KeyFront = Annotated[str, Field(max_length=MAX_NAME)]
 """Stands before the name of every layer, so a long one would become gigabytes."""
 
@@ -193,6 +195,20 @@ class BasesSpec(_Strict):
         return self
 
 
+class ProvenanceSpec(_Strict):
+    """Where the adapter comes from; digests are 12 bytes in base64 for URLs.
+
+    ``source`` is the beginning of the SHA-256 of the source's tensor file, ``calibration`` of what
+    the second moments depend on, ``kronq`` the version that made it.
+    """
+
+    format: ShortText
+    source: ShortDigest | None = None
+    scale_rule: ShortText | None = None
+    calibration: ShortDigest | None = None
+    kronq: ShortText | None = None
+
+
 class Manifest(_Strict):
     """Description of a packed adapter: everything but its numbers."""
 
@@ -204,6 +220,7 @@ class Manifest(_Strict):
     groups: Annotated[list[Group], FailFast()]
     carried: Annotated[list[str], FailFast()] = Field(default_factory=list)
     bases: BasesSpec | None = None
+    provenance: ProvenanceSpec | None = None
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -214,20 +231,18 @@ class Manifest(_Strict):
             raise ValueError("coded matrices and a step belong together")
         if any(group.core for group in self.groups) != (self.bases is not None):
             raise ValueError("cores and bases belong together")
-        needed = _first_version(self.groups, self.codes, self.recipe, self.carried)
+        needed = _first_version(self)
         if self.version not in (needed, VERSION):
             raise ValueError(f"its contents are of version {needed}, not of the one it states")
         return self
 
 
-def _first_version(
-    groups: list[Group],
-    codes: CodesSpec | None,
-    recipe: RecipeSpec | None,
-    carried: list[str],
-) -> int:
+def _first_version(manifest: Manifest) -> int:
     """Returns the first version that has all of this, which files before version 4 state."""
-    if carried or any(g.kernel or g.magnitude or g.core or g.keys is not None for g in groups):
+    groups, codes, recipe = manifest.groups, manifest.codes, manifest.recipe
+    if manifest.carried or manifest.provenance is not None:
+        return 4
+    if any(g.kernel or g.magnitude or g.core or g.keys is not None for g in groups):
         return 4
     specs = [spec for group in groups for spec in group.specs().values()]
     if any(spec.widths or not spec.scaled for spec in specs):

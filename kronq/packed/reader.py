@@ -29,6 +29,7 @@ from kronq.packed.manifest import (
     read_manifest,
 )
 from kronq.packed.mixed_widths import read_mixed_stack, read_scales
+from kronq.packed.provenance import from_spec
 from kronq.packed.tensor_check import CARRIED, check_tensors
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import LayerShape
@@ -80,10 +81,17 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
     base, cropped = manifest.base_model, manifest.cropped_by_base
     keys = _source_keys(file, manifest, stacks)
     checksum = file.metadata.get(KEY)
-    origin = Origin("kronq", file.path, file.size, base, cropped, keys, None, checksum, verify)
+    origin = Origin(
+        "kronq",
+        *(file.path, file.size, base, cropped, keys),
+        checksum=checksum,
+        verified=verify,
+        tensors=file.path,
+    )
     carried = {name: file.any_array(CARRIED + name) for name in manifest.carried}
     bases = read_bases(file, manifest, stacks)
-    return Adapter(StackedLayers(stacks), origin, recipe, carried, bases)
+    provenance = from_spec(manifest.provenance)
+    return Adapter(StackedLayers(stacks), origin, recipe, carried, bases, provenance)
 
 
 def _source_keys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from kronq.packed.bases import core_shape, describe_bases, pack_bases
 from kronq.packed.checksum import KEY, UNSET, write_sealed
 from kronq.packed.groups import describe_group, group_layers, matrices_by_role
 from kronq.packed.manifest import VERSION, CodesSpec, Group, Manifest, RecipeSpec
+from kronq.packed.provenance import provenance_of, to_spec
 from kronq.packed.tensor_check import CARRIED
 from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
@@ -49,6 +50,7 @@ def save(adapter: Adapter, path: StrPath, *, force: bool = False) -> Path:
     check_type("adapter", adapter, Adapter)
     check_packed_name(path)
     check_finite(adapter)
+    adapter = replace(adapter, provenance=provenance_of(adapter))
     contents = _contents(adapter, _stream(adapter, None))
     with new_file(path, force=force) as work, work.open("wb") as stream:
         write_sealed(tensor_bytes(*contents), stream)
@@ -70,7 +72,7 @@ def pack(adapter: Adapter) -> bytes:
     """
     check_type("adapter", adapter, Adapter)
     check_finite(adapter)
-    return pack_adapter(adapter)
+    return pack_adapter(replace(adapter, provenance=provenance_of(adapter)))
 
 
 def check_packed_name(path: StrPath) -> None:
@@ -190,4 +192,5 @@ def _manifest(
         groups=groups,
         carried=carried,
         bases=describe_bases(adapter),
+        provenance=to_spec(adapter.provenance),
     )

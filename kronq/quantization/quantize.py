@@ -11,6 +11,7 @@ from kronq.io.blas import small_matrices
 from kronq.io.progress import Progress
 from kronq.model.adapter import Adapter, Recipe, check_finite, check_norms
 from kronq.model.second_moments import SecondMoments
+from kronq.packed import provenance_of
 from kronq.quantization.compact.size_budget import fill_size
 from kronq.quantization.compact.unbiased import make_unbiased
 from kronq.quantization.config_checks import FLOAT_BITS, MAX_BPW
@@ -84,6 +85,8 @@ def quantize_unmeasured(
     check_type("adapter", adapter, Adapter)
     refuse_quantized(adapter)
     check_finite(adapter)
+    calibration = None if second_moments is None else second_moments.digest
+    adapter = replace(adapter, provenance=provenance_of(adapter, calibration))
     if isinstance(config, Float16 | Uniform):
         if second_moments is not None:
             raise ArgumentError(

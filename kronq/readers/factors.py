@@ -67,7 +67,13 @@ def read(path: Path, options: Options) -> Adapter:
             )
         layers[name] = replace(whole, shape=shape)
     base = file.metadata.get("base_model")
-    return Adapter(layers, Origin("factors", path, file.size, base, cropped_by_base=not shapes))
+    origin = Origin(
+        *("factors", path, file.size, base),
+        cropped_by_base=not shapes,
+        tensors=file.path,
+        scale_rule=options.scale_rule or "peft",
+    )
+    return Adapter(layers, origin)
 
 
 def _group_factors(file: Tensors) -> dict[str, dict[str, Float]]:

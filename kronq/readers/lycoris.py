@@ -28,7 +28,7 @@ from kronq.readers.layer_factors import LayerFactors, Parts
 from kronq.readers.lycoris_keys import LayerKeys, is_lycoris, module_path, split_keys
 from kronq.readers.magnitudes import read_magnitude
 from kronq.readers.options import Options
-from kronq.readers.scale_rule import LARGEST_SCALE, scale_of
+from kronq.readers.scale_rule import LARGEST_SCALE, ScaleRule, scale_of
 
 __all__ = ["detect", "module_path", "read"]
 
@@ -81,8 +81,18 @@ def read(path: Path, options: Options) -> Adapter:
         magnitude = read_magnitude(Parts(file, name, groups[name].parts), "dora_scale", delta)
         layers[name] = replace(delta, magnitude=magnitude)
     keys = {name: groups[name].key for name in layers if groups[name].key != name}
-    origin = Origin("lycoris", path, file.size, base, keys=keys)
+    rule = options.scale_rule or _rule(groups, settings)
+    origin = Origin(
+        *("lycoris", path, file.size, base), keys=keys, tensors=file.path, scale_rule=rule
+    )
     return Adapter(layers, origin, carried={tensor: file.any_array(tensor) for tensor in carried})
+
+
+def _rule(groups: Mapping[str, LayerKeys], settings: SavedSettings) -> ScaleRule:
+    """Returns the rule of the file's scales: the saved settings' where no layer has an α."""
+    if any("alpha" in keys.parts for keys in groups.values()):
+        return "lycoris"
+    return next((settings.alpha(keys.key)[1] for keys in groups.values()), "lycoris")
 
 
 def _check_base(file: Tensors, names: Iterable[str], base: BaseWeights) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, StrPath, UnsupportedError, check_text, check_type
-from kronq.io.safetensors_file import open_tensors
+from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.io.tensors import Tensors, copy_tensors
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.frozen_bases import LORA_XS
@@ -24,9 +24,12 @@ from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
 from kronq.readers.peft_tuners import reader_of
 from kronq.readers.peft_tuners.lora_xs import find_mappings
+from kronq.readers.scale_rule import ScaleRule
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
 
+_LORA = ("LORA", "LORAGA")
+_WITH_ALPHA = ("ADALORA", "GRALORA", "LOHA", "LOKR")
 _INDEX = f"{WEIGHTS}.index.json"
 
 
@@ -61,16 +64,18 @@ def read(path: Path, options: Options) -> Adapter:
         )
     pickled = not (folder / WEIGHTS).exists() and (folder / _PICKLED_WEIGHTS).exists()
     file = open_tensors(folder / (_PICKLED_WEIGHTS if pickled else WEIGHTS))
-    origin = Origin("peft", path, file.size, config.base_model)
-    return _read_adapter(file, config, options, origin)
+    return _read_adapter(file, config, options, _origin(path, file, config))
 
 
 def _read_bare(path: Path, options: Options) -> Adapter:
     file = open_tensors(path)
     config = bare_config(file, options)
     config.check_supported()
-    origin = Origin("peft", path, file.size, config.base_model)
-    return _read_adapter(file, config, options, origin)
+    return _read_adapter(file, config, options, _origin(path, file, config))
+
+
+def _origin(path: Path, file: TensorFile, config: PeftConfig) -> Origin:
+    return Origin("peft", path, file.size, config.base_model, tensors=file.path)
 
 
 def read_state_dict(
@@ -99,6 +104,7 @@ def _read_adapter(
     tensors: Tensors, config: PeftConfig, options: Options, origin: Origin
 ) -> Adapter:
     read_layers = reader_of(config)
+    origin = replace(origin, scale_rule=_scale_rule(config, options))
     if find_mappings(tensors):
         origin = replace(origin, system=LORA_XS)
     rest, carried = split_carried(tensors, config)
@@ -108,3 +114,12 @@ def _read_adapter(
     refuse_missing_layers(config, layers, tensors.path)
     ordered = {name: layers[name] for name in sorted(layers, key=natural_key)}
     return Adapter(ordered, origin, carried=carried)
+
+
+def _scale_rule(config: PeftConfig, options: Options) -> ScaleRule | None:
+    """Returns the rule by which the tuner's α becomes a scale; None for tuners without one."""
+    if options.scale_rule is not None:
+        return options.scale_rule
+    if config.kind in _LORA:
+        return "rslora" if config.settings.get("use_rslora") else "peft"
+    return "peft" if config.kind in _WITH_ALPHA else None

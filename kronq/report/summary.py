@@ -60,6 +60,10 @@ class Summary(Displayed):
     )
     checksum: str | None = Field(description="Of a packed file; null where it has none.")
     verified: bool = Field(description="Whether the checksum was compared with the contents.")
+    provenance: dict[str, str | None] | None = Field(
+        description="Where a packed file comes from: format and SHA-256 of its source, scale rule, "
+        "digest of the calibration, kronq's version; null where the file does not tell."
+    )
     layers: int
     parameters: int
     bytes: int = Field(description="The file on disk, header included.")
@@ -88,6 +92,7 @@ def summarize(adapter: Adapter) -> Summary:
         bases=adapter.bases.described if adapter.bases is not None else None,
         checksum=adapter.origin.checksum,
         verified=adapter.origin.verified and adapter.origin.checksum is not None,
+        provenance=asdict(adapter.provenance) if adapter.provenance else None,
         layers=len(adapter),
         parameters=adapter.parameters,
         bytes=size,

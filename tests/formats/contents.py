@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
+from kronq.model.adapter import Adapter, Origin, Provenance, Recipe, TaskCheck
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.frozen_bases import (
     SHORT_DIGEST,
@@ -44,6 +44,7 @@ from tests.paths import ROOT
 
 INEXACT = ("coded", "layer_steps")
 """Golden files whose scales are roots, so that sums of products depend on their order."""
+PROVENANCE = Provenance("lycoris", "00" * 11 + "ff", "lycoris", "fb" * 12, "0.1.0")
 FORMATS = ROOT / "formats"
 
 
@@ -86,7 +87,9 @@ def golden() -> dict[str, Adapter]:
     }
     return {
         "kron-int4": Adapter(two, Origin("memory"), Recipe("rtn", 4)),
-        "lora-int8": Adapter(lora, Origin("memory", base_model="maker/base")),
+        "lora-int8": Adapter(
+            lora, Origin("memory", base_model="maker/base"), provenance=PROVENANCE
+        ),
         "mixed": Adapter(mixed, Origin("memory", cropped_by_base=True)),
         "coded": coded(),
         "layer_steps": layer_steps(),

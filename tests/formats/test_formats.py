@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,8 @@ def test_files_of_earlier_versions_stay_readable(name: str) -> None:
     assert reader.read(path) == reader.read(today)
     adapter = kronq.load(path)
     assert (adapter.origin.checksum, adapter.origin.verified) == (None, True)
-    assert pack_adapter(adapter) == today.read_bytes()
+    again = replace(adapter, provenance=golden()[path.stem].provenance)
+    assert pack_adapter(again) == today.read_bytes()
 
 
 def test_new_files_are_of_the_latest_version() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kronq.report.display.numbers import format_shape
@@ -88,10 +89,23 @@ def _heading(summary: Summary) -> list[str]:
         recipe = (summary.recipe.get(key) for key in ("method", "refit", "relative_error"))
         if note := error_note(*recipe):
             lines.append(note)
+    if summary.provenance:
+        lines.append(_provenance_line(summary.provenance))
     if summary.checksum:
         told = "is of these contents" if summary.verified else "was not compared (--verify)"
         lines.append(f"checksum {summary.checksum} {told}")
     return lines + summary.other_parts.lines()
+
+
+def _provenance_line(told: Mapping[str, str | None]) -> str:
+    parts = {
+        "SHA-256 {}…": told["source"],
+        "scale rule {}": told["scale_rule"],
+        "calibration {}": told["calibration"],
+        "by kronq {}": told["kronq"],
+    }
+    texts = [text.format(value) for text, value in parts.items() if value]
+    return ", ".join([f"made of: {told['format']}", *texts])
 
 
 def _task_line(task: dict[str, Any]) -> str:
