@@ -15,6 +15,7 @@ from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.genai.bench.bench_report import BenchReport, VariantReport
+    from kronq.genai.bench.beside_llama_cpp import LlamaCppReport
     from kronq.genai.bench.timing import Spread
     from kronq.report.display.table_view import TableView
 
@@ -23,6 +24,7 @@ Examples:
   kronq bench out/ --base base/ --threads 1
   kronq bench slots/ --adapter small.safetensors --rounds 15
   kronq bench out/ --base base/ --provider openvino --json
+  kronq bench app/ --adapter small.safetensors --llama-cpp model.gguf --threads 1
 """
 
 
@@ -41,6 +43,11 @@ Examples:
     help="The adapter for the model's slots.",
 )
 @shared.basis_option
+@click.option(
+    "--llama-cpp",
+    metavar="GGUF",
+    help="Time llama.cpp as well, on this file, with the adapter as a LoRA and without.",
+)
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option("--new-tokens", type=int, default=32, show_default=True, metavar="N")
 @click.option("--rounds", type=int, default=7, show_default=True, metavar="N")
@@ -54,8 +61,11 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
     rounds; loading times and peak memory are those of fresh processes.
     """
     execution = shared.pop_execution(options)
-    shared.check_inputs(folder, options["base"], options["adapter"], options["basis"])
+    paths = (options[name] for name in ("base", "adapter", "basis", "llama_cpp"))
+    shared.check_inputs(folder, *paths)
     require("genai", "timing text")
+    if options["llama_cpp"] is not None:
+        require("llama-cpp", "--llama-cpp")
     from kronq.genai.bench.bench import bench
 
     with shared.progress_bar("timing") as progress:
@@ -64,6 +74,8 @@ def command(folder: str, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(asdict(report), indent=2))
         return
     shared.show(bench_table(report))
+    if report.llama_cpp is not None:
+        shared.show("", llama_cpp_table(report.llama_cpp))
 
 
 ROWS: dict[str, tuple[Callable[[VariantReport], Spread | None], str]] = {
@@ -99,6 +111,30 @@ def bench_table(report: BenchReport) -> TableView:
         ["", "with the adapter", "without", "time with ÷ without"],
         rows,
         after=describe_bench(report),
+    )
+
+
+def llama_cpp_table(report: LlamaCppReport) -> TableView:
+    """Returns a table of llama.cpp's speeds, and of its time ÷ that of the model that is timed."""
+    from kronq.report.display.table_view import TableView
+
+    figures = {
+        "prefill, tokens/s": ("prefill_tokens_per_second", report.prefill_ratio),
+        "decode, tokens/s": ("decode_tokens_per_second", report.decode_ratio),
+    }
+    rows = [
+        [
+            title,
+            _format_spread(getattr(report.with_adapter, name), ",.1f"),
+            _format_spread(getattr(report.without, name), ",.1f"),
+            _format_spread(ratio, ".3f"),
+        ]
+        for title, (name, ratio) in figures.items()
+    ]
+    return TableView(
+        ["llama.cpp", "with the adapter", "without", "its time ÷ ours, with"],
+        rows,
+        after=[f"{report.gguf}, {report.program}"],
     )
 
 

@@ -13,6 +13,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
     "torch": ("torch", "transformers"),
     "hub": ("huggingface_hub",),
+    "llama-cpp": ("gguf", "xllamacpp"),
 }
 """Extra of kronq → import names of what it is for."""
 

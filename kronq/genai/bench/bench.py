@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Unpack
 from kronq.errors import ArgumentError, StrPath
 from kronq.genai.adapter_cache import AdapterFile, prepare_adapter
 from kronq.genai.bench.bench_report import BenchReport, VariantReport
+from kronq.genai.bench.beside_llama_cpp import Runs, open_llama_cpp, report_llama_cpp
 from kronq.genai.bench.fresh_process import measure_in_fresh_process
 from kronq.genai.bench.machine import describe_machine
 from kronq.genai.bench.timed_model import (
@@ -83,6 +85,7 @@ def bench(
     base: StrPath | None = None,
     adapter: StrPath | None = None,
     basis: StrPath | None = None,
+    llama_cpp: StrPath | None = None,
     prompt_tokens: int = 128,
     new_tokens: int = 32,
     rounds: int = 7,
@@ -98,6 +101,8 @@ def bench(
         adapter: For a model with slots: anything that ``kronq.load`` reads, or an
             ``.onnx_adapter``.
         basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
+        llama_cpp: A GGUF file that llama.cpp runs in the same turns, with the same adapter as a
+            LoRA and without it.
         prompt_tokens: Tokens of the prompt; which ones does not matter.
         new_tokens: Tokens to generate after it.
         rounds: Samples of each variant.
@@ -107,6 +112,7 @@ def bench(
 
     Raises:
         UnsupportedError: The folder holds no text model.
+        MissingDependencyError: llama.cpp is asked for, and xllamacpp is not installed.
         KronqError: There is nothing to compare with, or the model cannot be run.
     """
     if rounds < 1:
@@ -114,7 +120,14 @@ def bench(
     target = choose_target(**execution)
     workload = Workload(prompt_tokens, new_tokens)
     variants = _find_variants(folder, base, adapter, basis)
-    timings = _time_variants(variants, target, workload, rounds, progress)
+    others: AbstractContextManager[Runs] = nullcontext({})
+    if llama_cpp is not None:
+        if adapter is None:
+            raise ArgumentError("which adapter is llama.cpp to run?", hint="give {adapter}")
+        words = variants[WITH].files.model_count("vocab_size")
+        others = open_llama_cpp(llama_cpp, adapter, basis, workload, words, target.threads)
+    with others as runs:
+        timings = _time_variants(variants, runs, target, workload, rounds, progress)
     if timings.provider != target.provider:
         target = ExecutionTarget(timings.provider, threads=target.threads)
     fresh = _measure_fresh(variants, target, workload)
@@ -138,6 +151,9 @@ def bench(
         with_adapter=with_adapter,
         without=without,
         machine=describe_machine(),
+        llama_cpp=None
+        if llama_cpp is None
+        else report_llama_cpp(llama_cpp, timings.rounds, WITH, workload),
     )
 
 
@@ -161,12 +177,13 @@ def _find_variants(
 
 def _time_variants(
     variants: Variants,
+    others: Runs,
     target: ExecutionTarget,
     workload: Workload,
     rounds: int,
     progress: Progress | None,
 ) -> Timings:
-    """Times every round and every swap; the models are closed when it returns.
+    """Times every round, of the others as well, and every swap; closes the models.
 
     A model that both variants share is opened once: two copies would not share a processor's cache.
     """
@@ -182,7 +199,7 @@ def _time_variants(
     adapted = variants[WITH]
     plain = opened[adapted.files.model]
     swaps = [] if adapted.file is None else time_swaps(plain, adapted.file, SWAPS)
-    runs = {name: partial(model.run, workload) for name, model in models.items()}
+    runs = {name: partial(model.run, workload) for name, model in models.items()} | dict(others)
     return Timings(run_in_turns(runs, rounds, progress), swaps, models[WITH].text_model.provider)
 
 

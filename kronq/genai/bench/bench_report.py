@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kronq.genai.bench.beside_llama_cpp import LlamaCppReport
 from kronq.genai.bench.machine import Machine
 from kronq.genai.bench.timing import Spread
 
@@ -56,6 +57,7 @@ class BenchReport:
         with_adapter: Figures of the exported model.
         without: Figures of its base.
         machine: The machine that was measured.
+        llama_cpp: llama.cpp in the same turns, if it was asked for.
     """
 
     decode_ratio: Spread
@@ -72,3 +74,4 @@ class BenchReport:
     with_adapter: VariantReport
     without: VariantReport
     machine: Machine
+    llama_cpp: LlamaCppReport | None = None

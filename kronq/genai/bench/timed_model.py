@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, KronqError
 from kronq.genai.bench.timing import Sample
@@ -88,7 +89,7 @@ class TimedModel:
         # A windowed KV cache is never shorter than the window; the loop below ends before it.
         total = max(workload.prompt_tokens + workload.new_tokens, cache_window(files.genai))
         tokens = files.model_count("vocab_size")
-        ids = np.random.default_rng(0).integers(0, tokens, workload.prompt_tokens)
+        ids = prompt_of(workload, tokens)
         try:
             params = genai.GeneratorParams(self.text_model.genai)
             options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "batch_size": 1}
@@ -105,6 +106,11 @@ class TimedModel:
             raise KronqError("generation failed", path=files.model, found=str(error)) from error
         prefill, *steps = (b - a for a, b in pairwise(times))
         return Sample(prefill, tuple(steps))
+
+
+def prompt_of(workload: Workload, vocabulary: int) -> NDArray[np.int64]:
+    """Returns the prompt's token ids, the same for everything that is timed."""
+    return np.random.default_rng(0).integers(0, vocabulary, workload.prompt_tokens)
 
 
 def open_timed_model(files: ModelFiles, target: ExecutionTarget) -> TimedModel:
