@@ -30,7 +30,9 @@ __all__ = [
 register_profiles()
 
 EXTRA = re.compile(
-    r"^(?:import|from) (diffusers|gguf|lycoris|peft|torch|transformers|xllamacpp)\b", re.MULTILINE
+    r"^(?:import|from) "
+    r"(diffusers|gguf|lycoris|openai|peft|starlette|torch|transformers|xllamacpp)\b",
+    re.MULTILINE,
 )
 CACHE = ROOT / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -32,6 +32,7 @@ VERBS = {
     "run": "Generate text with an exported model.",
     "chat": "Talk with a model, with and without its adapters.",
     "pool": "Keep thousands of adapters of one base in one file.",
+    "serve": "Serve a model by OpenAI's protocol.",
     "web": "Serve a model and its adapters to a browser.",
     "bench": "Time a model with and without its adapter.",
     "score": "Score adapters on questions with known answers.",

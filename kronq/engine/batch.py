@@ -59,6 +59,7 @@ class Batch:
         self._waiting: deque[Job] = deque()
         self._writing: list[Job] = []
         self._reading: Job | None = None
+        self._ended: KronqError | None = None
         self._work = threading.Condition()
         self._runs = self._prompt_tokens = self._new_tokens = 0
 
@@ -71,8 +72,11 @@ class Batch:
     def put(self, job: Job) -> None:
         """Puts a job at the end of the queue."""
         with self._work:
-            self._waiting.append(job)
-            self._work.notify_all()
+            if self._ended is None:
+                self._waiting.append(job)
+                self._work.notify_all()
+                return
+        job.finish(self._ended)
 
     def wait(self, timeout: float) -> bool:
         """Waits until there is something to do; returns whether there is."""
@@ -85,6 +89,17 @@ class Batch:
         self._read_chunk()
         self._decode()
         return self._has_work()
+
+    def end_all(self, error: KronqError) -> None:
+        """Ends all jobs with an error, those that come later too."""
+        with self._work:
+            self._ended = error
+            jobs = [*self._waiting, *self._writing]
+            self._waiting.clear()
+        jobs += [] if self._reading is None else [self._reading]
+        self._writing, self._reading = [], None
+        for job in jobs:
+            job.finish(error)
 
     def _has_work(self) -> bool:
         return bool(self._waiting or self._writing or self._reading)

@@ -9,8 +9,8 @@ from typing import Unpack
 from kronq.engine.batch import Batch, EngineCounts
 from kronq.engine.batch_decoder import BatchDecoder
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import NoAdapters, RowAdapters
-from kronq.errors import ArgumentError, StrPath, check_type
+from kronq.engine.row_adapters import NoAdapters, RowAdapter, RowAdapters
+from kronq.errors import ArgumentError, KronqError, StrPath, check_type
 from kronq.genai.generation import Generation
 from kronq.genai.prompts import Prompt, encode_prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
@@ -94,7 +94,7 @@ class Engine:
         self,
         prompt: Prompt | Sequence[int],
         *,
-        adapter: str | None = None,
+        adapter: str | RowAdapter | None = None,
         max_tokens: int = 128,
         stop: Stop = (),
         chat: bool = False,
@@ -107,7 +107,8 @@ class Engine:
 
         Args:
             prompt: A text, the messages of a conversation, or tokens.
-            adapter: Name of an adapter; None for the base alone.
+            adapter: Name of an adapter; None for the base alone. Or what ``adapters.find`` has
+                returned, which the caller releases when the text is done.
             max_tokens: New tokens at most.
             stop: The text ends before any of these strings.
             chat: Whether a text is put into the folder's chat template.
@@ -120,7 +121,6 @@ class Engine:
         """
         stops = [stop] if isinstance(stop, str) else list(stop)
         settings = GenerationSettings(max_tokens, self._complete(Sampling(**sampling)), stops)
-        found = None if adapter is None else self.adapters.find(adapter)
         tokens = self.encode(prompt, chat=chat)
         if len(tokens) >= self.context:
             raise ArgumentError(
@@ -128,7 +128,11 @@ class Engine:
                 found=f"{len(tokens)} tokens",
                 expected=f"under {self.context}",
             )
-        job = Job(tokens, found, settings, self.tokenizer, listener or Listener())
+        listener = listener or Listener()
+        if isinstance(adapter, str):
+            adapter = self.adapters.find(adapter)
+            listener = self._releasing(adapter, listener)
+        job = Job(tokens, adapter, settings, self.tokenizer, listener)
         self._batch.put(job)
         return job
 
@@ -175,6 +179,17 @@ class Engine:
     def step(self) -> bool:
         """Reads a chunk of a prompt and a token of every row; returns whether more is to do."""
         return self._batch.step()
+
+    def end_all(self, error: KronqError) -> None:
+        """Ends all texts with an error, those that come later too; between two steps."""
+        self._batch.end_all(error)
+
+    def _releasing(self, adapter: RowAdapter, listener: Listener) -> Listener:
+        def done(job: Job) -> None:
+            self.adapters.release(adapter)
+            listener.done(job)
+
+        return Listener(listener.text, done)
 
     def _complete(self, sampling: Sampling) -> Sampling:
         """Fills what was not given from the folder's genai_config.json."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,14 +29,20 @@ class RowAdapter:
 
 
 class RowAdapters(Protocol):
-    """Where an engine finds the adapters of its rows."""
+    """Where an engine finds the adapters of its rows; for several threads."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of all adapters."""
 
     def find(self, name: str) -> RowAdapter:
-        """Returns the adapter that a name stands for now.
+        """Returns the adapter that a name stands for now; it stays until it is released.
 
         Raises:
             NotFoundError: There is none of this name.
         """
+
+    def release(self, adapter: RowAdapter) -> None:
+        """Lets go of an adapter that ``find`` has returned."""
 
     def inputs(self, rows: Sequence[RowAdapter | None], /) -> Mapping[str, NDArray[Any]]:
         """Returns the graph's further inputs for a run of these rows; None is the base alone."""
@@ -44,6 +50,12 @@ class RowAdapters(Protocol):
 
 class NoAdapters:
     """The base alone."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def release(self, _adapter: RowAdapter) -> None:
+        pass
 
     def find(self, name: str) -> RowAdapter:
         raise NotFoundError("no such adapter", found=name, expected="none: the base runs alone")

@@ -14,6 +14,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch", "transformers"),
     "hub": ("huggingface_hub",),
     "llama-cpp": ("gguf", "xllamacpp"),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
 }
 """Extra of kronq → import names of what it is for."""
 

@@ -28,10 +28,16 @@ USES = {
         ["quantize", "my-lokr", "-o", "a.safetensors", *TEXT, "--hf-model", "base",
          "--method", "tuned", "--size", "4KB"],
     ],
+    "starlette": [["serve", "base"]],
     "matplotlib": [["compare", "my-lokr", "--plot", "a.svg"]],
 }  # fmt: skip
 """Missing package → commands that need it, in a folder where nothing else is right."""
-EXTRAS = {"onnxruntime_genai": "genai", "torch": "torch", "matplotlib": "plot"}
+EXTRAS = {
+    "onnxruntime_genai": "genai",
+    "torch": "torch",
+    "matplotlib": "plot",
+    "starlette": "serve",
+}
 
 
 @pytest.mark.parametrize(

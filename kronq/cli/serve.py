@@ -1,0 +1,156 @@
+"""``kronq serve``: a server of a base and its adapters, which speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kronq.cli import shared
+from kronq.cli.command import Command, option
+from kronq.io.extras import require
+
+if TYPE_CHECKING:
+    from kronq.serve.service import ServerOptions, Service
+
+KEY = "KRONQ_API_KEY"
+BATCH = "Batch"
+ACCESS = "Access"
+
+EXAMPLES = """\b
+Examples:
+  kronq serve base/
+  kronq serve app/ --rows 16 --threads 8 --port 8080
+  KRONQ_API_KEY=secret kronq serve app/ --host 0.0.0.0
+  curl localhost:8000/v1/completions -H 'Content-Type: application/json' \\
+      -d '{"model": "base", "prompt": "Bees make", "max_tokens": 8}'
+"""
+
+
+@click.command(
+    "serve", cls=Command, short_help="Serve a model by OpenAI's protocol.", epilog=EXAMPLES
+)
+@click.argument("path")
+@click.option("--name", metavar="NAME", help="Name of the base; that of PATH's folder by default.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N")
+@option(
+    *("--rows", "rows"),
+    group=BATCH,
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Texts that are written side by side.",
+)
+@option(
+    "--context",
+    group=BATCH,
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Tokens of prompt and text together; never more than the model's own.",
+)
+@option(
+    "--chunk",
+    group=BATCH,
+    rare=True,
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Tokens of a prompt that are read between two tokens of the other texts.",
+)
+@option(
+    "--queue",
+    group=BATCH,
+    type=click.IntRange(min=0),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Texts that wait for a row; more are refused (429).",
+)
+@option(
+    "--threads",
+    group=BATCH,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads; one a core if not given.",
+)
+@option(
+    "--drain",
+    group=BATCH,
+    rare=True,
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="S",
+    help="Seconds that texts have to end after SIGTERM.",
+)
+@option(
+    "--host",
+    group=ACCESS,
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen at; the default is this machine alone.",
+)
+@option(
+    "--api-key",
+    "api_keys",
+    group=ACCESS,
+    multiple=True,
+    metavar="KEY",
+    help=f"Key that requests must have; may be given again, or be in {KEY}.",
+)
+def command(
+    path: str,
+    name: str | None,
+    port: int,
+    host: str,
+    drain: int,
+    queue: int,
+    api_keys: tuple[str, ...],
+    **batch: Any,
+) -> None:
+    """Serve the model in PATH by OpenAI's protocol, many texts side by side.
+
+    Paths: /v1/completions, /v1/chat/completions, /v1/models, /health, /ready, /metrics.
+    SIGTERM and Ctrl-C end it when the texts that have begun are written.
+    """
+    shared.check_inputs(path)
+    require("serve", "a server")
+    require("genai", "text")
+    from kronq.serve.run import LOOPBACK, run_server
+    from kronq.serve.service import ServerOptions
+
+    keys = (*api_keys, *filter(None, [os.environ.get(KEY)]))
+    local = host in LOOPBACK
+    options = ServerOptions(
+        name=name or Path(path).resolve().name,
+        queue=queue,
+        api_keys=keys,
+        hosts=(*LOOPBACK, "[::1]") if local and not keys else ("*",),
+    )
+    service = _open(path, options, batch)
+    engine = service.engine
+    shared.inform(f"{options.name}: {engine.rows} rows of up to {engine.context:,} tokens")
+    if not (local or keys):
+        shared.note(
+            "kronq: note: whoever reaches this address may use it; --api-key asks for a key"
+        )
+    run_server(
+        service, host, port, drain, lambda url: shared.inform(f"{url}/v1   (Ctrl-C ends it)")
+    )
+
+
+def _open(path: str, options: ServerOptions, batch: Mapping[str, Any]) -> Service:
+    from kronq.engine.engine import Engine
+    from kronq.serve.catalog import Catalog
+    from kronq.serve.service import Service
+
+    engine = Engine(path, **batch)
+    return Service(engine, Catalog(options.name, engine.adapters), options)

@@ -1,0 +1,1 @@
+"""A server of a base and its adapters, which speaks OpenAI's protocol."""

@@ -1,0 +1,33 @@
+"""Bodies of requests, read up to a limit."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.requests import Request
+
+from kronq import limits
+from kronq.serve.refusal import RefusedError
+
+
+async def read_json(request: Request) -> object:
+    """Reads a body of JSON.
+
+    A body of another type is refused: a page in a browser can send such a one to this machine
+    without being asked whether it may.
+
+    Raises:
+        RefusedError: It is no JSON, or larger than ``limits.REQUEST``.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusedError(415, "the body has to be application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limits.REQUEST.value:
+            raise RefusedError(413, f"the body is larger than {limits.REQUEST.value:,} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"the body is no JSON: {error}") from None
