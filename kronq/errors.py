@@ -167,6 +167,8 @@ def check_text(name: str, text: str, path: StrPath | None = None) -> None:
 
 def printable(text: str) -> str:
     """Escapes control characters, so that no name from a file can steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -20,10 +20,10 @@ from kronq.errors import FormatError, KronqError, StrPath, listing
 from kronq.io.files import named_disk_errors, sync_path
 from kronq.io.progress import Progress
 from kronq.io.unfinished import unfinished
-from kronq.pool.entry import Entry
+from kronq.pool.entry import Entry, room
 from kronq.pool.folder import next_records, open_records, sweep
 from kronq.pool.index import Changes, Index
-from kronq.pool.record import ALIGNMENT, verify_record
+from kronq.pool.record import verify_record
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class _Copy:
                 return None
             raise
         offset = self.end
-        self._target.write(data + bytes(-len(data) % ALIGNMENT))
-        self.end += len(data) + -len(data) % ALIGNMENT
+        self._target.write(data + bytes(room(len(data)) - len(data)))
+        self.end += room(len(data))
         return offset
 
 

@@ -10,6 +10,8 @@ from kronq.errors import ArgumentError
 
 LONGEST_NAME = 200
 """Characters of an adapter's name."""
+_ALIGNMENT = 4096
+"""Bytes that records begin on a multiple of: a page of most machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,8 @@ def check_name(name: str) -> str:
 def normal_name(name: str) -> str:
     """Returns a name in Unicode's composed form, as the index has it."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def room(size: int) -> int:
+    """Returns the bytes that a record takes in the file, so that the next begins on a page."""
+    return size + -size % _ALIGNMENT

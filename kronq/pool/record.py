@@ -14,8 +14,6 @@ from kronq.onnx.slots.record.read import read_layouts, record_tag
 
 U8 = NDArray[np.uint8]
 
-ALIGNMENT = 4096
-"""Bytes that records begin on a multiple of: a page of most machines."""
 _TAG = slice(HEAD.fields["tag"][1], HEAD.fields["tag"][1] + 8)  # type: ignore[index]
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from kronq.errors import NotFoundError, OutputExistsError, StrPath, listing
 from kronq.io.files import named_disk_errors
-from kronq.pool.entry import Entry
+from kronq.pool.entry import Entry, room
 from kronq.pool.folder import check_size, make_pool, open_records, sweep
 from kronq.pool.index import Head, Index
-from kronq.pool.record import ALIGNMENT, U8, new_tag, set_tag
+from kronq.pool.record import U8, new_tag, set_tag
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def append(path: StrPath, records: Sequence[NewRecord], *, force: bool = False) 
         placed = _place(head, [each for each in records if each.entry.name not in same])
         if placed:
             last = placed[-1].entry
-            end = last.offset + _round_up(last.size)
+            end = last.offset + room(last.size)
             with _appending(folder, head) as file:
                 for each in placed:
                     set_tag(each.data, each.entry.tag)
@@ -121,7 +121,7 @@ def _place(head: Head, records: Sequence[NewRecord]) -> list[NewRecord]:
     for number, each in enumerate(records, head.generation + 1):
         entry = replace(each.entry, generation=number, offset=offset, tag=new_tag(), added=added)
         placed.append(NewRecord(entry, each.data))
-        offset += _round_up(entry.size)
+        offset += room(entry.size)
     return placed
 
 
@@ -148,7 +148,3 @@ def _write_all(file: int, data: bytes | memoryview, offset: int) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
-
-
-def _round_up(size: int) -> int:
-    return size + -size % ALIGNMENT

@@ -116,7 +116,8 @@ def command(
 
 
 def _report(pool: str, results: Sequence[Imported], seconds: float) -> AddReport:
-    from kronq.pool.report import AddReport, added_row, totals
+    from kronq.pool.listing import totals
+    from kronq.pool.report import AddReport, added_row
 
     return AddReport(
         pool=pool,

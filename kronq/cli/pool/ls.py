@@ -11,7 +11,7 @@ from kronq.cli import shared
 from kronq.cli.command import Command, verbosity
 
 if TYPE_CHECKING:
-    from kronq.pool.report import Listing, Row
+    from kronq.pool.listing import Listing, Row
     from kronq.report.display.table_view import TableView
 
 EXAMPLES = """\b
@@ -33,7 +33,7 @@ def command(pool: str, patterns: tuple[str, ...], as_json: bool) -> None:
     more columns.
     """
     shared.check_inputs(pool)
-    from kronq.pool.report import listing
+    from kronq.pool.listing import listing
 
     found = listing(pool)
     if patterns:

@@ -28,7 +28,7 @@ def command(pool: str, names: tuple[str, ...], as_json: bool) -> None:
     """
     shared.check_inputs(pool)
     from kronq.pool.entry import normal_name
-    from kronq.pool.report import listing, totals
+    from kronq.pool.listing import listing, totals
     from kronq.pool.writing import remove
 
     try:
