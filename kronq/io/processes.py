@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,7 +33,8 @@ def map_stream(function: Callable[[T], R], items: Iterable[T], workers: int) -> 
         yield from map(function, items)
         return
     waiting: deque[Future[R]] = deque()
-    with _one_thread(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
@@ -42,6 +45,18 @@ def map_stream(function: Callable[[T], R], items: Iterable[T], workers: int) -> 
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Makes this process end when the one that began it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

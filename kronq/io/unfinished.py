@@ -30,7 +30,7 @@ def unfinished(target: Path, *, folder: bool) -> Iterator[Path]:
         folder: Whether the output is a folder.
     """
     parent = target.absolute().parent
-    _sweep(parent, target.name)
+    sweep_unfinished(parent, target.name)
     work, lock = _make(parent, f".{target.name}{_INFIX}", folder)
     try:
         yield work
@@ -69,7 +69,7 @@ def _make(parent: Path, prefix: str, folder: bool) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _sweep(parent: Path, name: str) -> None:
+def sweep_unfinished(parent: Path, name: str) -> None:
     """Deletes what killed processes left beside an output."""
     if sys.platform == "win32":
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kronq.errors import FormatError, OutputExistsError, StrPath
 from kronq.io.files import new_file
+from kronq.io.unfinished import sweep_unfinished
 from kronq.pool.index import INDEX, write_index
 
 FIRST = "records-1"
@@ -50,12 +51,14 @@ def next_records(name: str) -> str:
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Deletes files of records that the index does not name: of a program killed in between.
+    """Deletes what killed programs left: files of records that the index does not name, and parts.
 
     Args:
         folder: The pool's folder, which is locked for a change.
         name: The file that the index names.
     """
+    for target in (INDEX, next_records(name)):
+        sweep_unfinished(folder, target)
     for entry in folder.iterdir():
         if _RECORDS.fullmatch(entry.name) and entry.name != name:
             with contextlib.suppress(OSError):

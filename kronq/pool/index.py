@@ -291,7 +291,7 @@ def write_index(path: Path, file: str) -> None:
         file: Name of its file of records.
     """
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA journal_mode = MEMORY")  # no file beside it that would be left
         database.execute("BEGIN")
         for table in _TABLES:
             database.execute(table)

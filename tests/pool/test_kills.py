@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronq import Pool
+from kronq import Native, Pool, quantize, save
+from kronq.pool.check import check
 from kronq.pool.compaction import compact
+from kronq.pool.convert import convert_adapter
 from kronq.pool.writing import append, remove
+from tests.adapters import adapter
 from tests.pool.records import is_right, record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
@@ -110,3 +114,31 @@ def test_a_writer_that_is_killed_many_times(tmp_path: Path) -> None:
     compact(tmp_path / "pool")
     left = sorted(path.name.partition("-")[0] for path in (tmp_path / "pool").iterdir())
     assert left == ["index.sqlite", "records"]
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_again_and_again_ends(tmp_path: Path) -> None:
+    for i in range(80):
+        source = quantize(adapter(i, layers=1, kinds=("kron",)), Native(bits=4))
+        save(source, tmp_path / f"many/m{i}.safetensors")
+    command = [sys.executable, "-m", "kronq", "pool", "add", "pool", "many", "--workers", "2"]
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 1 + 2 * rng.random()
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        folder = tmp_path / "pool"
+        counts.append(len(Pool.open(folder)) if (folder / "index.sqlite").exists() else 0)
+    assert counts == sorted(counts)  # nothing that was there is lost
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with Pool.open(folder) as pool:
+        assert len(pool) == 80
+        for i in (0, 40, 79):
+            again = convert_adapter("again", tmp_path / f"many/m{i}.safetensors")
+            assert pool.find(f"m{i}").digest == again.entry.digest
+    assert check(folder).problems == {}
+    assert sorted(path.name for path in folder.iterdir()) == ["index.sqlite", "records-1"]
