@@ -24,8 +24,14 @@ SWITCH = "KRONQ_COMPILED"
 PROGRAM = Program(
     name="kronq_loops",
     folder=Path(__file__).parent,
-    sources=("range_decoder.c", "range_encoder.c", "viterbi.c"),
-    headers=("library.h", "contexts.h"),
+    sources=("range_decoder.c", "range_encoder.c", "viterbi.c", "scales.c", "factor_pairs.c"),
+    headers=(
+        "library.h",
+        "contexts.h",
+        "processors.h",
+        "scales_loops.h",
+        "factor_pairs_loops.h",
+    ),
     flags=("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     title="kronq's library",
     hint=f"{SWITCH}=0 needs none",

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.compiled import call, library
 from kronq.model.matrix import F32, Quantized
 
 Fit = Literal["max", "mse"]
@@ -29,6 +30,8 @@ _TRIALS: dict[int, tuple[float, ...]] = {
 }
 
 
+_LANES = 16
+"""Sums of a row that are added up side by side."""
 _FLOAT16_MAX = np.float32(np.finfo(np.float16).max)
 
 
@@ -61,8 +64,8 @@ def quantize_matrices(
         low = -high
         scale = _round_to_float16(np.abs(groups).max(axis=1) / np.float32(high))
     else:
-        scale = _fit_float16_scales(groups, bits)
-    codes = _round(groups, scale, low, high).astype(np.int8)
+        scale, _ = fit_float16_scales(groups, bits)
+    codes = _round_to_codes(groups, scale, low, high)
     codes = codes.reshape(matrices, count, -1)[:, :, :length]
     scales = scale.astype(np.float16).reshape(matrices, count, -1)
     grouped = group_size is not None and scales.shape[2] > 1
@@ -95,37 +98,78 @@ def fit_scales(rows: F32, bits: int) -> F32:
         rows: [n, size].
         bits: Width of a code, 8 to 2.
     """
-    top = np.abs(rows).max(axis=1)
-    unit = np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0)
-    scale: F32 = top * _fit_float16_scales(unit, bits)
+    unit, top = normalize_rows(rows)
+    scale: F32 = top * fit_float16_scales(unit, bits)[0]
     return scale
 
 
-def _fit_float16_scales(rows: F32, bits: int) -> F32:
-    """Returns the scales of least squared error that float16 can hold."""
+def normalize_rows(rows: F32) -> tuple[F32, F32]:
+    """Returns rows [n, size] divided by the largest magnitude of each, and that, [n]."""
+    top = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    return np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0), top
+
+
+def fit_float16_scales(rows: F32, bits: int) -> tuple[F32, F32]:
+    """Returns the scales of least squared error that float16 can hold, and these errors, [n].
+
+    Args:
+        rows: [n, size].
+        bits: Width of a code, 8 to 2.
+    """
+    filled = rows if rows.shape[1] % _LANES == 0 else _fill_up(rows)
+    parts = np.array(_TRIALS[bits], dtype=np.float32)
+    functions = library()
+    if functions is None:
+        return _search_scales(filled, bits, parts)
+    scales, errors = np.empty((2, len(rows)), dtype=np.float32)
+    sizes = *filled.shape, np.ascontiguousarray(filled), bits, len(parts), parts
+    call(functions, "kronq_fit_scales", *sizes, scales, errors)
+    return scales, errors
+
+
+def _search_scales(rows: F32, bits: int, parts: F32) -> tuple[F32, F32]:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     top = np.abs(rows).max(axis=1) / np.float32(high)
     best_scale = np.zeros(len(rows), dtype=np.float32)
     best_gain = np.full(len(rows), -1.0, dtype=np.float32)
     best_refit = best_scale
-    for trial in _TRIALS[bits]:
-        scale = _round_to_float16(top * np.float32(trial))
+    for part in (*parts, None):
+        scale = _round_to_float16(best_refit if part is None else top * part)
         gain, refit = _gain_and_refit(rows, scale, low, high)
         better = gain > best_gain
         best_gain = np.where(better, gain, best_gain)
         best_scale = np.where(better, scale, best_scale)
         best_refit = np.where(better, refit, best_refit)
-    scale = _round_to_float16(best_refit)
-    gain, _ = _gain_and_refit(rows, scale, low, high)
-    return np.where(gain > best_gain, scale, best_scale)
+    error = rows - _round(rows, best_scale, low, high) * best_scale[:, None]
+    return best_scale, _sum_rows(error * error)
 
 
 def _gain_and_refit(rows: F32, scale: F32, low: int, high: int) -> tuple[F32, F32]:
     """Returns ‖x‖² − ‖x − scale·q‖² of each row, and the least-squares scale for its codes q."""
     q = _round(rows, scale, low, high)
-    xq = np.einsum("ij,ij->i", rows, q)
-    qq = np.einsum("ij,ij->i", q, q)
+    xq = _sum_rows(rows * q)
+    qq = _sum_rows(q * q)
     return scale * (2 * xq - scale * qq), xq / np.maximum(qq, 1)
+
+
+def _sum_rows(rows: F32) -> F32:
+    """Adds up each row [n, size] in the order of the loops in C: by lanes, and those by halves."""
+    lanes = np.ascontiguousarray(rows.T).reshape(-1, _LANES, len(rows))
+    sums = np.zeros((_LANES, len(rows)), dtype=np.float32)
+    for each in lanes:
+        sums += each
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = sums[:half] + sums[half:]
+    total: F32 = sums[0]
+    return total
+
+
+def _fill_up(rows: F32) -> F32:
+    """Fills rows up with zeros, which add no error at any scale."""
+    filled = np.zeros((len(rows), -(-rows.shape[1] // _LANES) * _LANES), dtype=np.float32)
+    filled[:, : rows.shape[1]] = rows
+    return filled
 
 
 def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
@@ -134,6 +178,15 @@ def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
     np.rint(q, out=q)
     np.clip(q, low, high, out=q)
     return q
+
+
+def _round_to_codes(rows: F32, scale: F32, low: int, high: int) -> NDArray[np.int8]:
+    functions = library()
+    if functions is None:
+        return _round(rows, scale, low, high).astype(np.int8)
+    codes = np.empty(rows.shape, dtype=np.int8)
+    call(functions, "kronq_round_rows", *rows.shape, rows, scale, low, high, codes)
+    return codes
 
 
 def _count_clipped(rows: F32, scale: F32, low: int, high: int) -> NDArray[np.int64]:

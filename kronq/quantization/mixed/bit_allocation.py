@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from kronq.model.bit_packing import WIDTHS, packed_size
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.grid import fit_scales
-from kronq.quantization.mixed.gptq import code_range, round_to_codes
+from kronq.quantization.grid import fit_float16_scales, normalize_rows
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -95,13 +94,11 @@ def measure_channel_errors(
     """
     layers, count, length = channels.shape
     sample = channels[:, :, :: -(-length // _SAMPLE)]
-    rows = np.ascontiguousarray(sample).reshape(layers * count, -1)
+    rows, top = normalize_rows(np.ascontiguousarray(sample).reshape(layers * count, -1))
     errors = np.empty((len(rows), len(CODE_WIDTHS)))
     for i, bits in enumerate(CODE_WIDTHS):
-        scale = fit_scales(rows, int(bits))[:, None]
-        limits = code_range(np.array([bits], dtype=np.uint8))
-        residual = rows - round_to_codes(rows, scale, limits) * scale
-        errors[:, i] = np.einsum("ij,ij->i", residual, residual)
+        errors[:, i] = fit_float16_scales(rows, int(bits))[1]
+    errors *= np.square(top, dtype=np.float64)[:, None]
     weight = error_weight * length / sample.shape[2]
     errors = errors.reshape(layers, count, -1) * weight[..., None]
     nbytes = np.array([packed_size(length, bits) for bits in WIDTHS[1:]])

@@ -17,9 +17,15 @@ from kronq.quantization.mixed.gptq import (
     CodeRange,
     clip_codes,
     code_range,
-    coordinate_descent,
     round_unclipped,
     round_with_feedback,
+)
+from kronq.quantization.mixed.integer_descent import (
+    I16,
+    FixedPoint,
+    coordinate_descent,
+    fill_up,
+    inner_products,
 )
 
 _SWEEPS = 8
@@ -30,27 +36,84 @@ _RIDGE = 1e-7
 
 @dataclass
 class RoundedMatrix:
-    """A matrix of a batch of layers, with its current codes.
+    """A matrix of a batch of layers, every channel rounded by itself.
 
     Attributes:
-        target: Values to be coded, [layers, channels, length].
-        metric: Weight of its errors.
         limits: Range of the codes.
         scale: [layers, channels, 1].
         codes: [layers, channels, length].
-        clipped: [layers]: values, error feedback included, beyond the outermost codes.
+        clipped: [layers]: values beyond the outermost codes.
     """
 
-    target: F32
-    metric: ErrorMetric
     limits: CodeRange
     scale: F32
     codes: F32
     clipped: I64
 
+
+@dataclass
+class FittedFactor:
+    """A factor of a batch of layers, whose codes are fitted to those of the other.
+
+    Attributes:
+        target: Values to be coded, [layers, channels, length].
+        fixed: The same in fixed point; None with second moments, whose sums are not of codes alone.
+        metric: Weight of its errors.
+        limits: Range of the codes.
+        scale: [layers, channels, 1].
+        codes: [layers, channels, length], filled up.
+        clipped: [layers]: values, error feedback included, beyond the outermost codes.
+    """
+
+    target: F32
+    fixed: FixedPoint | None
+    metric: ErrorMetric
+    limits: CodeRange
+    scale: F32
+    codes: I16
+    clipped: I64
+
+    def __post_init__(self) -> None:
+        self.replace_codes(self.codes, self.clipped)
+
+    @classmethod
+    def rounded(cls, target: F32, widths: U8, metric: ErrorMetric) -> FittedFactor:
+        """Rounds every channel by itself."""
+        first = round_channels(target, widths)
+        fixed = FixedPoint.of(target) if metric.moments is None else None
+        codes = fill_up(first.codes)
+        return cls(target, fixed, metric, first.limits, first.scale, codes, first.clipped)
+
+    def replace_codes(self, codes: I16, clipped: I64) -> None:
+        self.codes, self.clipped = codes, clipped
+        if self.fixed is not None:
+            self._own = inner_products(codes, codes)
+            self._with_target = inner_products(codes, self.fixed.numbers)
+
+    def own_products(self) -> F64:
+        """Returns the inner products of values with themselves, [layers, channels, channels].
+
+        BLAS adds up a matrix times its own transpose in an order of its own; with a copy it takes
+        the one that files were always made with.
+        """
+        if self.fixed is None:
+            return self.metric.inner(self._values, self._values)
+        return self._own * self._scales * self._scales.swapaxes(1, 2)
+
+    def target_products(self) -> F64:
+        """Returns the inner products of values with targets, [layers, channels, channels]."""
+        if self.fixed is None:
+            return self.metric.inner(self._values, self.target)
+        return self._with_target * self._scales * self.fixed.steps[:, None]
+
     @property
-    def values(self) -> F32:
-        return self.codes * self.scale
+    def _values(self) -> F32:
+        values: F32 = self.codes[..., : self.target.shape[2]] * self.scale
+        return values
+
+    @property
+    def _scales(self) -> F64:
+        return self.scale.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +121,17 @@ class BatchCodes:
     """Codes of a batch of layers.
 
     Attributes:
-        codes: [layers, channels, length] for each matrix.
+        codes: Whole numbers [layers, channels, length] for each matrix.
         scale: [layers, channels], of the product of both.
         clipped: [layers] for each matrix: values beyond the outermost codes.
     """
 
-    codes: tuple[F32, ...]
+    codes: tuple[F32 | I16, ...]
     scale: F64
     clipped: tuple[I64, ...]
 
 
-def round_channels(target: F32, widths: U8, metric: ErrorMetric) -> RoundedMatrix:
+def round_channels(target: F32, widths: U8) -> RoundedMatrix:
     """Rounds every channel by itself, at its scale of least squared error."""
     scale = np.zeros((*widths.shape, 1), dtype=np.float32)
     for bits in np.unique(widths[widths > 0]):
@@ -76,7 +139,7 @@ def round_channels(target: F32, widths: U8, metric: ErrorMetric) -> RoundedMatri
         scale[channels, 0] = fit_scales(target[channels], int(bits))
     limits = code_range(widths)
     codes, clipped = clip_codes(round_unclipped(target, scale), limits)
-    return RoundedMatrix(target, metric, limits, scale, codes, clipped)
+    return RoundedMatrix(limits, scale, codes, clipped)
 
 
 def quantize_factor_pairs(
@@ -90,8 +153,8 @@ def quantize_factor_pairs(
         left: Weight of errors of the left factor.
         right: Weight of errors of the right factor.
     """
-    b1 = round_channels(pair.left, widths[0], left)
-    b2 = round_channels(pair.right, widths[1], right)
+    b1 = FittedFactor.rounded(pair.left, widths[0], left)
+    b2 = FittedFactor.rounded(pair.right, widths[1], right)
     best = _BestCodes(b1, b2)
     calibrated = left.factors is not None or right.factors is not None
     for _ in range(_CALIBRATED_SWEEPS if calibrated else _SWEEPS):
@@ -100,56 +163,44 @@ def quantize_factor_pairs(
         _refit_scales(b1, b2)
         best.update(b1, b2)
     scale = best.scales[0].astype(np.float64) * best.scales[1]
-    return BatchCodes(best.codes, scale[..., 0], best.clipped)
+    lengths = pair.left.shape[2], pair.right.shape[2]
+    codes = tuple(each[..., :length] for each, length in zip(best.codes, lengths, strict=True))
+    return BatchCodes(codes, scale[..., 0], best.clipped)
 
 
-def _refit_codes(matrix: RoundedMatrix, other: RoundedMatrix) -> None:
+def _refit_codes(matrix: FittedFactor, other: FittedFactor) -> None:
     """Replaces the codes of one factor, those of the other fixed."""
-    values = other.values
-    gram = _own_products(other, values)
-    cross = other.metric.inner(values, other.target) @ matrix.target
-    if matrix.metric.factors is None:
-        matrix.codes, matrix.clipped = coordinate_descent(
-            cross.astype(np.float32),
-            gram.astype(np.float32),
-            matrix.codes,
-            matrix.scale,
-            matrix.limits,
-            sweeps=1,
+    gram, cross = other.own_products(), other.target_products()
+    if matrix.fixed is not None:
+        matrix.replace_codes(
+            *coordinate_descent(
+                cross, gram, matrix.fixed, matrix.codes, matrix.scale, matrix.limits
+            )
         )
         return
-    target = np.linalg.solve(_regularized(gram), cross).astype(np.float32)
-    matrix.codes, matrix.clipped = round_with_feedback(
+    assert matrix.metric.factors is not None  # noqa: S101
+    target = np.linalg.solve(_regularized(gram), cross @ matrix.target).astype(np.float32)
+    codes, clipped = round_with_feedback(
         target,
         _regularized(gram).astype(np.float32),
         matrix.metric.factors,
         matrix.scale,
         matrix.limits,
     )
+    matrix.replace_codes(fill_up(codes), clipped)
 
 
-def _refit_scales(b1: RoundedMatrix, b2: RoundedMatrix) -> None:
+def _refit_scales(b1: FittedFactor, b2: FittedFactor) -> None:
     """Fits the scales of all components by least squares, and stores them with B1."""
     gram, cross = _component_products(b1, b2)
     factor = np.linalg.solve(_regularized(gram), cross.sum(axis=2)[..., None])
     b1.scale = b1.scale * np.clip(factor, 0.5, 2).astype(np.float32)
 
 
-def _component_products(b1: RoundedMatrix, b2: RoundedMatrix) -> tuple[F64, F64]:
+def _component_products(b1: FittedFactor, b2: FittedFactor) -> tuple[F64, F64]:
     """Inner products of coded components with coded and with target ones, [layers, rank, rank]."""
-    v1, v2 = b1.values, b2.values
-    gram = _own_products(b1, v1) * _own_products(b2, v2)
-    cross = b1.metric.inner(v1, b1.target) * b2.metric.inner(v2, b2.target)
-    return gram, cross
-
-
-def _own_products(matrix: RoundedMatrix, values: F32) -> F64:
-    """Returns the inner products of values with themselves, [layers, rank, rank].
-
-    BLAS adds up a matrix times its own transpose in an order of its own; with a copy it takes the
-    one that files were always made with.
-    """
-    return matrix.metric.inner(values, values.copy())
+    gram = b1.own_products() * b2.own_products()
+    return gram, b1.target_products() * b2.target_products()
 
 
 def _regularized(gram: F64) -> F64:
@@ -162,27 +213,35 @@ def _regularized(gram: F64) -> F64:
 class _BestCodes:
     """Codes of least error so far, layer by layer: a sweep of feedback may raise the error."""
 
-    def __init__(self, b1: RoundedMatrix, b2: RoundedMatrix) -> None:
-        self._target_norm = np.einsum(
-            "lij,lij->l",
-            b1.metric.inner(b1.target, b1.target),
-            b2.metric.inner(b2.target, b2.target),
-        )
+    def __init__(self, b1: FittedFactor, b2: FittedFactor) -> None:
         self._error = self._measure(b1, b2)
-        self.codes = (b1.codes.copy(), b2.codes.copy())
-        self.scales = (b1.scale.copy(), b2.scale.copy())
-        self.clipped = (b1.clipped.copy(), b2.clipped.copy())
+        self._take(b1, b2)
 
-    def update(self, b1: RoundedMatrix, b2: RoundedMatrix) -> None:
+    def _take(self, b1: FittedFactor, b2: FittedFactor) -> None:
+        self.codes = b1.codes, b2.codes
+        self.scales = b1.scale, b2.scale
+        self.clipped = b1.clipped, b2.clipped
+
+    def update(self, b1: FittedFactor, b2: FittedFactor) -> None:
         error = self._measure(b1, b2)
         better = error < self._error
         self._error = np.where(better, error, self._error)
-        for i, matrix in enumerate((b1, b2)):
-            self.codes[i][better] = matrix.codes[better]
-            self.scales[i][better] = matrix.scale[better]
-            self.clipped[i][better] = matrix.clipped[better]
+        if better.all():
+            self._take(b1, b2)
+            return
+        chosen = better[:, None, None]
+        self.codes = np.where(chosen, b1.codes, self.codes[0]), np.where(chosen, b2.codes, self.codes[1])
+        self.scales = (
+            np.where(chosen, b1.scale, self.scales[0]),
+            np.where(chosen, b2.scale, self.scales[1]),
+        )
+        self.clipped = (
+            np.where(better, b1.clipped, self.clipped[0]),
+            np.where(better, b2.clipped, self.clipped[1]),
+        )
 
-    def _measure(self, b1: RoundedMatrix, b2: RoundedMatrix) -> F64:
+    def _measure(self, b1: FittedFactor, b2: FittedFactor) -> F64:
+        """Returns the error of each layer, less the norm of its target."""
         gram, cross = _component_products(b1, b2)
-        error: F64 = self._target_norm + (gram - 2 * cross).sum(axis=(1, 2))
+        error: F64 = (gram - 2 * cross).sum(axis=(1, 2))
         return error

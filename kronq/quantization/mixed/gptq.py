@@ -4,7 +4,8 @@ A factor Z [channels, length] is rounded to codes of least tr(H·E·S·Eᵀ), E 
 channels] comes from the other factor, already coded; S [length, length] is a second moment or the
 identity. This is integer least squares with bounds, solved approximately in two ways:
 
-    ``coordinate_descent``: one channel at a time, all others fixed, for S = identity.
+    ``coordinate_descent`` (integer_descent.py): one channel at a time, all others fixed, for S =
+        identity.
     ``round_with_feedback``: with H = K·D·Kᵀ and S = L·D'·Lᵀ, K and L unit lower triangular, the
         error is a sum of squares weighted by D and D'; each entry is rounded in turn, its target
         shifted by all errors before it (Babai's nearest plane; along S alone it is GPTQ,
@@ -55,47 +56,6 @@ def clip_codes(codes: F32, limits: CodeRange) -> tuple[F32, I64]:
     low, high = limits
     clipped = np.count_nonzero((codes < low) | (codes > high), axis=(1, 2))
     return np.clip(codes, low, high, out=codes), clipped
-
-
-def coordinate_descent(
-    cross: F32, gram: F32, codes: F32, scale: F32, limits: CodeRange, sweeps: int
-) -> tuple[F32, I64]:
-    """Improves codes channel by channel; the error never grows.
-
-    Args:
-        cross: H·Z, [layers, channels, length].
-        gram: H, [layers, channels, channels].
-        codes: Initial codes, [layers, channels, length]; changed in place.
-        scale: [layers, channels, 1].
-        limits: Range of the codes.
-        sweeps: Passes over all channels.
-
-    Returns:
-        The codes, and the number clipped in each layer in the last pass.
-    """
-    values = codes * scale
-    low, high = limits
-    inverse_scale = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-    layers, channels, length = codes.shape
-    # Each step writes into the same memory: new arrays of this size cost as much as the sums.
-    residual, part = (np.empty((layers, 1, length), dtype=np.float32) for _ in range(2))
-    for _ in range(sweeps):
-        clipped = np.zeros(layers, dtype=np.int64)
-        for k in range(channels):
-            channel = slice(k, k + 1)
-            diagonal = gram[:, channel, channel]
-            np.matmul(gram[:, channel], values, out=part)
-            np.subtract(cross[:, channel], part, out=residual)
-            residual += np.multiply(diagonal, values[:, channel], out=part)
-            residual *= np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
-            residual *= inverse_scale[:, channel]
-            new, beyond = clip_codes(
-                np.rint(residual, out=residual), (low[:, channel], high[:, channel])
-            )
-            clipped += beyond
-            codes[:, channel] = new
-            np.multiply(new, scale[:, channel], out=values[:, channel])
-    return codes, clipped
 
 
 def round_with_feedback(

@@ -57,7 +57,7 @@ def quantize_whole_matrices(
         left: Weight of errors across rows.
         right: Weight of errors along rows.
     """
-    matrix = round_channels(rows, widths, right)
+    matrix = round_channels(rows, widths)
     if right.factors is not None:
         gram = None if left.moments is None else left.moments.astype(np.float32)
         matrix.codes, matrix.clipped = round_with_feedback(

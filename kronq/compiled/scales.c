@@ -1,0 +1,79 @@
+/* Scales of least squared error and codes, as kronq/quantization/grid.py finds them, bit for bit.
+ *
+ * Sums have a defined order: LANES of them side by side, added up by halves. So they do not depend
+ * on how many numbers a processor takes at once. */
+#include "library.h"
+#include "processors.h"
+
+#define LANES 16
+#define INTEGER 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number, half to even */
+
+/* Returns the float16 that is nearest to a number of 0 to 65504. */
+static float nearest_half(float x) {
+    union {
+        float number;
+        uint32_t bits;
+    } rounded = {x};
+    if (x < 0x1p-14f) return (x + 0.5f) - 0.5f; /* multiples of 2^-24 */
+    rounded.bits += 0xfff + (rounded.bits >> 13 & 1);
+    rounded.bits &= ~(uint32_t)0x1fff;
+    return rounded.number;
+}
+
+static inline float sum_of(float *lanes) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+typedef struct {
+    int64_t length; /* a multiple of LANES */
+    float low, high;
+    int64_t trials;
+    const float *parts; /* of the scale at which the largest magnitude gets the largest code */
+} Search;
+
+#define WIDTH 4
+#define FOR_PROCESSOR
+#define NAME(name) name##_4
+#include "scales_loops.h"
+#undef WIDTH
+#undef FOR_PROCESSOR
+#undef NAME
+
+#ifdef FOR_AVX2
+#define WIDTH 8
+#define FOR_PROCESSOR FOR_AVX2
+#define NAME(name) name##_8
+#include "scales_loops.h"
+#endif
+
+/* Finds the scale of each row [rows, length], and the squared error that it leaves. */
+EXPORT int kronq_fit_scales(int64_t rows, int64_t length, const float *values, int64_t bits,
+                            int64_t trials, const float *parts, float *scales, float *errors) {
+    float low = -(float)(1 << (bits - 1));
+    Search search = {length, low, -low - 1, trials, parts};
+#ifdef FOR_AVX2
+    if (HAS_AVX2) {
+        fit_8(&search, rows, values, scales, errors);
+        return OK;
+    }
+#endif
+    fit_4(&search, rows, values, scales, errors);
+    return OK;
+}
+
+/* Rounds rows [rows, length] to codes at the scale of each. */
+EXPORT int kronq_round_rows(int64_t rows, int64_t length, const float *values, const float *scales,
+                            int64_t low, int64_t high, int8_t *codes) {
+    for (int64_t row = 0; row < rows; row++) {
+        float inverse = scales[row] > 0 ? 1 / scales[row] : 0;
+        for (int64_t i = row * length; i < (row + 1) * length; i++) {
+            float code = values[i] * inverse;
+            code = code > (float)low ? code : (float)low;
+            code = code < (float)high ? code : (float)high;
+            codes[i] = (int8_t)(int32_t)((code + INTEGER) - INTEGER);
+        }
+    }
+    return OK;
+}

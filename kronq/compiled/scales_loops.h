@@ -1,0 +1,87 @@
+/* The search of scales with WIDTH numbers at once, in functions of NAME FOR_PROCESSOR. */
+#define VECTORS (LANES / WIDTH)
+typedef float NAME(Floats) __attribute__((vector_size(4 * WIDTH)));
+typedef float NAME(Stored) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int32_t NAME(Ints) __attribute__((vector_size(4 * WIDTH)));
+
+FOR_PROCESSOR static inline NAME(Floats) NAME(least)(NAME(Floats) one, NAME(Floats) two) {
+#if defined(__x86_64__) && WIDTH == 8
+    return _mm256_min_ps(one, two);
+#elif defined(__x86_64__)
+    return _mm_min_ps(one, two);
+#else
+    NAME(Ints) mask = one < two;
+    return (NAME(Floats))((mask & (NAME(Ints))one) | (~mask & (NAME(Ints))two));
+#endif
+}
+
+/* The codes of some values, as numbers. */
+FOR_PROCESSOR static inline NAME(Floats)
+    NAME(codes_of)(const Search *search, NAME(Floats) values, float inverse) {
+    NAME(Floats) none = {0}, codes = values * inverse;
+    codes = NAME(least)(codes, none + search->high);
+    codes = -NAME(least)(-codes, none - search->low);
+    return (codes + INTEGER) - INTEGER;
+}
+
+/* |x|^2 - |x - scale * codes|^2, and the scale of least squares for the codes. */
+FOR_PROCESSOR static float NAME(gain_of)(const Search *search, const NAME(Stored) * row,
+                                         float scale, float *refit) {
+    union {
+        NAME(Floats) vectors[VECTORS];
+        float lanes[LANES];
+    } cross = {0}, norm = {0};
+    float inverse = scale > 0 ? 1 / scale : 0;
+    for (int64_t i = 0; i < search->length / WIDTH; i += VECTORS)
+        for (int v = 0; v < VECTORS; v++) {
+            NAME(Floats) codes = NAME(codes_of)(search, row[i + v], inverse);
+            cross.vectors[v] += row[i + v] * codes;
+            norm.vectors[v] += codes * codes;
+        }
+    float xq = sum_of(cross.lanes), qq = sum_of(norm.lanes);
+    *refit = xq / (qq > 1 ? qq : 1);
+    return scale * (2 * xq - scale * qq);
+}
+
+FOR_PROCESSOR static float NAME(error_of)(const Search *search, const NAME(Stored) * row,
+                                          float scale) {
+    union {
+        NAME(Floats) vectors[VECTORS];
+        float lanes[LANES];
+    } sums = {0};
+    float inverse = scale > 0 ? 1 / scale : 0;
+    for (int64_t i = 0; i < search->length / WIDTH; i += VECTORS)
+        for (int v = 0; v < VECTORS; v++) {
+            NAME(Floats) error = row[i + v] - NAME(codes_of)(search, row[i + v], inverse) * scale;
+            sums.vectors[v] += error * error;
+        }
+    return sum_of(sums.lanes);
+}
+
+FOR_PROCESSOR static float NAME(top_of)(const Search *search, const float *row) {
+    float top = 0;
+    for (int64_t i = 0; i < search->length; i++) {
+        float size = row[i] < 0 ? -row[i] : row[i];
+        top = size > top ? size : top;
+    }
+    return top;
+}
+
+FOR_PROCESSOR static void NAME(fit)(const Search *search, int64_t rows, const float *values,
+                                    float *scales, float *errors) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float *numbers = values + row * search->length;
+        const NAME(Stored) *vectors = (const NAME(Stored) *)numbers;
+        float top = NAME(top_of)(search, numbers) / search->high;
+        float best_scale = 0, best_gain = -1, best_refit = 0, refit;
+        for (int64_t i = 0; i <= search->trials; i++) {
+            float scale = i < search->trials ? top * search->parts[i] : best_refit;
+            scale = nearest_half(scale < 65504 ? scale : 65504);
+            float gain = NAME(gain_of)(search, vectors, scale, &refit);
+            if (gain > best_gain) best_gain = gain, best_scale = scale, best_refit = refit;
+        }
+        scales[row] = best_scale;
+        errors[row] = NAME(error_of)(search, vectors, best_scale);
+    }
+}
+#undef VECTORS
