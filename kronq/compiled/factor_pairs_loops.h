@@ -2,6 +2,7 @@
 #define VECTORS (BLOCK / WIDTH)
 typedef double NAME(Doubles) __attribute__((vector_size(8 * WIDTH)));
 typedef double NAME(Stored) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
+typedef int64_t NAME(Masks) __attribute__((vector_size(8 * WIDTH)));
 
 FOR_PROCESSOR static void NAME(products)(int64_t rows_a, int64_t rows_b, int64_t length,
                                          const int16_t *a, const int16_t *b, double *products) {
@@ -17,6 +18,21 @@ FOR_PROCESSOR static inline NAME(Doubles)
 #endif
 }
 
+/* Numbers brought between two others. */
+FOR_PROCESSOR static inline NAME(Doubles)
+    NAME(within)(NAME(Doubles) numbers, NAME(Doubles) low, NAME(Doubles) high) {
+#if defined(__x86_64__) && WIDTH == 4
+    return _mm256_min_pd(_mm256_max_pd(numbers, low), high);
+#elif defined(__x86_64__)
+    return _mm_min_pd(_mm_max_pd(numbers, low), high);
+#else
+    NAME(Masks) above = numbers > low;
+    numbers = (NAME(Doubles))((above & (NAME(Masks))numbers) | (~above & (NAME(Masks))low));
+    NAME(Masks) below = numbers < high;
+    return (NAME(Doubles))((below & (NAME(Masks))numbers) | (~below & (NAME(Masks))high));
+#endif
+}
+
 FOR_PROCESSOR static inline void NAME(load)(const Layer *layer, int64_t at) {
     for (int64_t k = 0; k < layer->channels; k++) {
         const int16_t *targets = layer->targets + k * layer->length + at;
@@ -26,36 +42,40 @@ FOR_PROCESSOR static inline void NAME(load)(const Layer *layer, int64_t at) {
     }
 }
 
+FOR_PROCESSOR static inline void NAME(store)(const Layer *layer, int64_t at) {
+    for (int64_t k = 0; k < layer->channels; k++) {
+        int16_t *made = layer->made + k * layer->length + at;
+        const double *codes = layer->numbers + (layer->channels + k) * BLOCK;
+        for (int i = 0; i < BLOCK; i++) made[i] = (int16_t)(int32_t)(codes[i] * (1.0 / UNITS));
+    }
+}
+
 FOR_PROCESSOR static int64_t NAME(descend)(const Layer *layer) {
-    int64_t clipped = 0, channels = layer->channels;
+    int64_t channels = layer->channels, clipped = 0;
+    NAME(Doubles) none = {0};
     for (int64_t at = 0; at < layer->length; at += BLOCK) {
+        NAME(Masks) beyond = {0};
         NAME(load)(layer, at);
         for (int64_t k = 0; k < channels; k++) {
-            union {
-                NAME(Doubles) vectors[VECTORS];
-                double each[BLOCK];
-            } sums = {0};
+            NAME(Doubles) sums[VECTORS];
+            for (int v = 0; v < VECTORS; v++) sums[v] = none;
             const double *weights = layer->weights + 2 * k * channels;
             for (int64_t j = 0; j < 2 * channels; j++) {
                 const NAME(Stored) *row = (const NAME(Stored) *)(layer->numbers + j * BLOCK);
                 for (int v = 0; v < VECTORS; v++)
-                    sums.vectors[v] = NAME(add_product)(sums.vectors[v], weights[j], row[v]);
+                    sums[v] = NAME(add_product)(sums[v], weights[j], row[v]);
             }
-            double low = layer->low[k], high = layer->high[k], unit = layer->units[k];
-            double *own = layer->numbers + (channels + k) * BLOCK;
-            int16_t *made = layer->made + k * layer->length + at;
-            for (int i = 0; i < BLOCK; i++) {
-                double code = sums.each[i] * unit;
-                code = code > low - 1 ? code : low - 1;
-                code = code < high + 1 ? code : high + 1;
+            NAME(Doubles) low = none + layer->low[k], high = none + layer->high[k];
+            NAME(Stored) *own = (NAME(Stored) *)(layer->numbers + (channels + k) * BLOCK);
+            for (int v = 0; v < VECTORS; v++) {
+                NAME(Doubles) code = NAME(within)(sums[v] * layer->units[k], low - 1, high + 1);
                 code = (code + INTEGER) - INTEGER;
-                clipped += code < low || code > high;
-                code = code > low ? code : low;
-                code = code < high ? code : high;
-                made[i] = (int16_t)(int32_t)code;
-                own[i] = UNITS * code;
+                beyond -= (code < low) | (code > high);
+                own[v] = UNITS * NAME(within)(code, low, high);
             }
         }
+        NAME(store)(layer, at);
+        for (int i = 0; i < WIDTH; i++) clipped += beyond[i];
     }
     return clipped;
 }

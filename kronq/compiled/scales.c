@@ -29,9 +29,14 @@ static inline float sum_of(float *lanes) {
 typedef struct {
     int64_t length; /* a multiple of LANES */
     float low, high;
-    int64_t trials;
+    int64_t every, trials;
     const float *parts; /* of the scale at which the largest magnitude gets the largest code */
 } Search;
+
+typedef struct {
+    float gain, scale, refit;
+    int64_t part;
+} Best;
 
 #define WIDTH 4
 #define FOR_PROCESSOR
@@ -50,9 +55,10 @@ typedef struct {
 
 /* Finds the scale of each row [rows, length], and the squared error that it leaves. */
 EXPORT int kronq_fit_scales(int64_t rows, int64_t length, const float *values, int64_t bits,
-                            int64_t trials, const float *parts, float *scales, float *errors) {
+                            int64_t every, int64_t trials, const float *parts, float *scales,
+                            float *errors) {
     float low = -(float)(1 << (bits - 1));
-    Search search = {length, low, -low - 1, trials, parts};
+    Search search = {length, low, -low - 1, every, trials, parts};
 #ifdef FOR_AVX2
     if (HAS_AVX2) {
         fit_8(&search, rows, values, scales, errors);

@@ -4,23 +4,26 @@ typedef float NAME(Floats) __attribute__((vector_size(4 * WIDTH)));
 typedef float NAME(Stored) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t NAME(Ints) __attribute__((vector_size(4 * WIDTH)));
 
-FOR_PROCESSOR static inline NAME(Floats) NAME(least)(NAME(Floats) one, NAME(Floats) two) {
+/* Numbers brought between two others. */
+FOR_PROCESSOR static inline NAME(Floats)
+    NAME(within)(NAME(Floats) numbers, NAME(Floats) low, NAME(Floats) high) {
 #if defined(__x86_64__) && WIDTH == 8
-    return _mm256_min_ps(one, two);
+    return _mm256_min_ps(_mm256_max_ps(numbers, low), high);
 #elif defined(__x86_64__)
-    return _mm_min_ps(one, two);
+    return _mm_min_ps(_mm_max_ps(numbers, low), high);
 #else
-    NAME(Ints) mask = one < two;
-    return (NAME(Floats))((mask & (NAME(Ints))one) | (~mask & (NAME(Ints))two));
+    NAME(Ints) above = numbers > low;
+    numbers = (NAME(Floats))((above & (NAME(Ints))numbers) | (~above & (NAME(Ints))low));
+    NAME(Ints) below = numbers < high;
+    return (NAME(Floats))((below & (NAME(Ints))numbers) | (~below & (NAME(Ints))high));
 #endif
 }
 
 /* The codes of some values, as numbers. */
 FOR_PROCESSOR static inline NAME(Floats)
     NAME(codes_of)(const Search *search, NAME(Floats) values, float inverse) {
-    NAME(Floats) none = {0}, codes = values * inverse;
-    codes = NAME(least)(codes, none + search->high);
-    codes = -NAME(least)(-codes, none - search->low);
+    NAME(Floats) none = {0};
+    NAME(Floats) codes = NAME(within)(values * inverse, none + search->low, none + search->high);
     return (codes + INTEGER) - INTEGER;
 }
 
@@ -58,6 +61,13 @@ FOR_PROCESSOR static float NAME(error_of)(const Search *search, const NAME(Store
     return sum_of(sums.lanes);
 }
 
+FOR_PROCESSOR static inline void NAME(attempt)(const Search *search, const NAME(Stored) * row,
+                                               float scale, int64_t part, Best *best) {
+    float refit, tried = nearest_half(scale < 65504 ? scale : 65504);
+    float gain = NAME(gain_of)(search, row, tried, &refit);
+    if (gain > best->gain) *best = (Best){gain, tried, refit, part};
+}
+
 FOR_PROCESSOR static float NAME(top_of)(const Search *search, const float *row) {
     float top = 0;
     for (int64_t i = 0; i < search->length; i++) {
@@ -73,15 +83,18 @@ FOR_PROCESSOR static void NAME(fit)(const Search *search, int64_t rows, const fl
         const float *numbers = values + row * search->length;
         const NAME(Stored) *vectors = (const NAME(Stored) *)numbers;
         float top = NAME(top_of)(search, numbers) / search->high;
-        float best_scale = 0, best_gain = -1, best_refit = 0, refit;
-        for (int64_t i = 0; i <= search->trials; i++) {
-            float scale = i < search->trials ? top * search->parts[i] : best_refit;
-            scale = nearest_half(scale < 65504 ? scale : 65504);
-            float gain = NAME(gain_of)(search, vectors, scale, &refit);
-            if (gain > best_gain) best_gain = gain, best_scale = scale, best_refit = refit;
+        Best best = {-1, 0, 0, 0};
+        for (int64_t i = search->every / 2; i < search->trials; i += search->every)
+            NAME(attempt)(search, vectors, top * search->parts[i], i, &best);
+        if (search->every > 1) {
+            int64_t last = search->trials - 1, middle = best.part;
+            int64_t before = middle ? middle - 1 : 0, after = middle < last ? middle + 1 : last;
+            NAME(attempt)(search, vectors, top * search->parts[before], before, &best);
+            NAME(attempt)(search, vectors, top * search->parts[after], after, &best);
         }
-        scales[row] = best_scale;
-        errors[row] = NAME(error_of)(search, vectors, best_scale);
+        NAME(attempt)(search, vectors, best.refit, 0, &best);
+        scales[row] = best.scale;
+        errors[row] = NAME(error_of)(search, vectors, best.scale);
     }
 }
 #undef VECTORS

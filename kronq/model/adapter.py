@@ -16,6 +16,7 @@ from kronq.errors import FormatError, StrPath
 from kronq.model.delta import ONE, Delta
 from kronq.model.frozen_bases import FrozenBases
 from kronq.model.layer_expressions import NameMatcher
+from kronq.model.matrix import F32
 from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
 
 
@@ -267,7 +268,7 @@ def check_norms(adapter: Adapter) -> None:
         FormatError: A layer has such values.
     """
     for name, delta in adapter.items():
-        norms = [float(np.linalg.norm(m.float32().astype(np.float64))) for m in delta.matrices]
+        norms = [_norm(m.float32()) for m in delta.matrices]
         largest = max(*norms, abs(delta.scale) * math.prod(norms))
         if not largest <= LARGEST_NORM:
             raise FormatError(
@@ -278,6 +279,12 @@ def check_norms(adapter: Adapter) -> None:
                 expected=f"at most {LARGEST_NORM:g}",
                 hint="is the file damaged?",
             )
+
+
+def _norm(values: F32) -> float:
+    flat = values.reshape(-1)
+    square = float(np.dot(flat, flat))  # in float32; beyond it, and for the message, in float64
+    return math.sqrt(square) if square < LARGEST_NORM**2 else float(np.linalg.norm(flat.astype(np.float64)))
 
 
 def check_finite(adapter: Adapter) -> None:

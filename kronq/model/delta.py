@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -40,7 +41,7 @@ class Product:
         # A plain LoRA is known by this very object, in other processes too.
         return "ONE" if self is ONE else super().__reduce_ex__(protocol)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         return self.left.shape[0], (self.right or self.left).shape[1]
 
@@ -186,7 +187,7 @@ class Delta:
 
 
 def _kron_shape(a: Product, b: Product) -> tuple[int, int]:
-    return a.shape[0] * b.shape[0], a.shape[1] * b.shape[1]
+    return b.shape if a is ONE else (a.shape[0] * b.shape[0], a.shape[1] * b.shape[1])
 
 
 def _runs(size: int, block: int) -> Iterator[tuple[slice, slice]]:

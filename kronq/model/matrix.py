@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,12 @@ from kronq.model.bit_packing import WIDTH_BITS, channels_size, packed_size
 from kronq.model.mapped_pages import is_mapped, release_pages
 
 F32 = NDArray[np.float32]
+
+_EXPONENTS = {
+    np.dtype(np.float16): np.uint16(0x7C00),
+    np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F80),
+}
+"""Bits of the exponent, which all are set in what is not finite."""
 
 
 class Matrix(Protocol):
@@ -77,7 +84,7 @@ class Float:
     @cached_property
     def is_finite(self) -> bool:
         """Whether no value is NaN or infinite; a memory map is read for it once."""
-        finite = bool(np.isfinite(self.array).all())
+        finite = _all_finite(self.array)
         release_pages(self.array)
         return finite
 
@@ -166,6 +173,14 @@ class Quantized:
         return dequantize_codes(np.asarray(self.codes), self.scale, self.axis, self.group_size)
 
 
+def _all_finite(array: NDArray[Any]) -> bool:
+    exponent = _EXPONENTS.get(array.dtype)
+    if exponent is None:
+        return bool(np.isfinite(array).all())
+    bits = array.view(np.uint16) & exponent  # several times as quick as isfinite of bfloat16
+    return not (bits == exponent).any()
+
+
 def dequantize_codes(
     codes: NDArray[np.int8], scale: NDArray[np.float16] | None, axis: int, group_size: int | None
 ) -> F32:
@@ -219,7 +234,7 @@ def with_widths(
     clipped: int | None = None,
 ) -> Quantized:
     """Returns a matrix of codes whose channels have widths of their own."""
-    mean = float(widths.mean()) if len(widths) else 0.0
+    mean = sum(widths.tolist()) / max(1, len(widths))
     return Quantized(codes, scale, round(mean), axis, None, widths, clipped)
 
 

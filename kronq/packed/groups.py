@@ -10,7 +10,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
-from kronq.model.matrix import Matrix, Quantized
+from kronq.model.matrix import Float, Matrix, Quantized
 from kronq.packed.bases import core_shape
 from kronq.packed.manifest import Group, MatrixSpec
 from kronq.trellis.coded_matrix import EntropyCoded
@@ -67,9 +67,19 @@ def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
 
 
 def _group_key(delta: Delta) -> tuple[object, ...]:
-    specs = ((role, _fields(m)) for role, m in matrices_by_role(delta).items())
-    magnitude = None if delta.magnitude is None else _fields(delta.magnitude)
-    return (delta.shape, delta.kernel, magnitude, *specs)
+    a = None if delta.a is ONE else tuple(map(_kind, delta.a.matrices))
+    magnitude = None if delta.magnitude is None else _kind(delta.magnitude)
+    return delta.shape, delta.kernel, magnitude, a, tuple(map(_kind, delta.b.matrices))
+
+
+def _kind(matrix: Matrix) -> tuple[object, ...]:
+    """Returns what matrices of one group share: all that ``_fields`` tells of them."""
+    if isinstance(matrix, Quantized):
+        width = matrix.bits if matrix.widths is None else 0
+        return matrix.codes.shape, matrix.axis, matrix.group_size, width, matrix.scale is not None
+    if isinstance(matrix, Float):
+        return matrix.array.shape, matrix.array.dtype
+    return (matrix.shape,)
 
 
 def _fields(matrix: Matrix) -> Fields:

@@ -23,6 +23,7 @@ from kronq.packed.manifest import VERSION, CodesSpec, Group, Manifest, RecipeSpe
 from kronq.packed.provenance import provenance_of, to_spec
 from kronq.packed.tensor_check import CARRIED
 from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
+from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
 SUFFIX = ".safetensors"
@@ -119,10 +120,14 @@ class SizeByWidths:
 
     Args:
         adapter: One with native codes, of any values.
+
+    Attributes:
+        nbytes: Bytes of its own file.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self._tensors, self._metadata = _contents(adapter, None)
+        self.nbytes = tensors_size(self._tensors, self._metadata)
         self._mixed: list[tuple[str, str, list[str], Quantized]] = []
         for index, names in enumerate(group_layers(adapter)):
             for role, matrix in matrices_by_role(adapter[names[0]]).items():
@@ -142,9 +147,14 @@ class SizeByWidths:
 
 
 def _stream(adapter: Adapter, stream: EncodedStream | None) -> EncodedStream | None:
-    if stream is not None:
+    if stream is not None or not _has_codes(adapter):
         return stream
     return encode_layers([adapter[name] for names in group_layers(adapter) for name in names])
+
+
+def _has_codes(adapter: Adapter) -> bool:
+    """Returns whether any layer is entropy-coded."""
+    return any(isinstance(delta.b.left, EntropyCoded) for delta in adapter.values())
 
 
 def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, dict[str, str]]:

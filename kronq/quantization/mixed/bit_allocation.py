@@ -8,6 +8,7 @@ water-filling on measured errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ I64 = NDArray[np.int64]
 
 CODE_WIDTHS = np.array(WIDTHS[1:], dtype=np.uint8)
 """Widths of channels that are stored; a channel of width 0 is left out."""
+_TRIED = {bits: 3 if bits <= 5 else 1 for bits in WIDTHS[1:]}
+"""Width → 3 where every third scale, and those beside the best, tell the error well enough."""
 _SAMPLE = 192
 """Entries of a channel that its error is measured on."""
 _BISECTIONS = 60
@@ -97,7 +100,7 @@ def measure_channel_errors(
     rows, top = normalize_rows(np.ascontiguousarray(sample).reshape(layers * count, -1))
     errors = np.empty((len(rows), len(CODE_WIDTHS)))
     for i, bits in enumerate(CODE_WIDTHS):
-        errors[:, i] = fit_float16_scales(rows, int(bits))[1]
+        errors[:, i] = fit_float16_scales(rows, int(bits), every=_TRIED[int(bits)])[1]
     errors *= np.square(top, dtype=np.float64)[:, None]
     weight = error_weight * length / sample.shape[2]
     errors = errors.reshape(layers, count, -1) * weight[..., None]
@@ -119,8 +122,13 @@ def allocate_bits(
         The allocation of each batch.
     """
     sizes = SizesByPrice(batches) if sizes is None else sizes
-    low, high = -400.0, 400.0  # log2 of the price of a byte
+    low, high = sizes.prices
+    sizes.measure(high, low, high)
+    if sizes.measure(low, low, high) <= nbytes:
+        high = low
     for _ in range(_BISECTIONS):
+        if sizes.unequal_layers(low, high) <= 1:
+            break
         middle = (low + high) / 2
         if sizes.measure(middle, low, high) > nbytes:
             low = middle
@@ -141,11 +149,21 @@ class SizesByPrice:
 
     Args:
         batches: Gauge options of each batch of layers.
+
+    Attributes:
+        prices: Log2 of a price at which all layers take all they can, and of one at which none
+            takes anything.
     """
 
     def __init__(self, batches: Sequence[Sequence[GaugeOption]]) -> None:
         self._batches = batches
         self._by_layer: dict[float, list[I64]] = {}
+        self.prices = _price_range(batches)
+
+    def unequal_layers(self, low: float, high: float) -> int:
+        """Returns how many layers may take other bytes at one price than at another."""
+        ends = zip(self._by_layer[low], self._by_layer[high], strict=True)
+        return sum(int(np.count_nonzero(a != b)) for a, b in ends)
 
     def measure(self, price: float, low: float, high: float) -> int:
         """Returns the bytes at a price between two others; each is the log2 of one."""
@@ -157,6 +175,18 @@ class SizesByPrice:
                 for options, *at_ends in zip(self._batches, *ends, strict=True)
             ]
         return sum(int(layers.sum()) for layers in self._by_layer[price])
+
+
+def _price_range(batches: Sequence[Sequence[GaugeOption]]) -> tuple[float, float]:
+    least, most = math.inf, 0.0
+    for option in (option for options in batches for option in options):
+        for matrix in option.matrices:
+            saved = (matrix.errors[..., :-1] - matrix.errors[..., 1:]) / np.diff(matrix.nbytes)
+            least = min(least, float(saved.min(where=saved > 0, initial=math.inf)))
+            most = max(most, float(option.absent.max(initial=0.0)) / float(matrix.nbytes[0]))
+    lowest = math.log2(least) - 1 if 0 < least < math.inf else -400.0
+    highest = math.log2(most) + 1 if 0 < most < math.inf else 400.0
+    return lowest, max(lowest, highest) + 1
 
 
 def _layer_sizes(

@@ -110,8 +110,8 @@ class NativeCoder:
     def quantize(self, progress: Progress | None) -> Adapter:
         """Allocates the budget, and codes all layers in it."""
         empty = self.build(placeholder_codes(self.batches))
-        budget = byte_budget(self.adapter, empty, self.recipe.bits, self.size)
         sizes = file_size_by_widths(empty)
+        budget = byte_budget(self.adapter, empty, sizes.nbytes, self.recipe.bits, self.size)
         measured = [self.measure_batch(batch) for batch in self.batches]
         options = [each.options for each in measured]
         target = budget

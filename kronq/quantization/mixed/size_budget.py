@@ -13,7 +13,6 @@ from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import CODES_PER_BYTE
 from kronq.model.delta import Product
 from kronq.model.matrix import Quantized
-from kronq.quantization.file_size import file_size
 from kronq.quantization.mixed.bit_allocation import (
     U8,
     Allocation,
@@ -33,7 +32,8 @@ from kronq.quantization.mixed.nominal_size import (
 
 _TRIES = 8
 _NEAR = 16
-"""Bytes below a file's limit that need not be filled."""
+_NEAR_SHARE = 2**-14
+"""Bytes below a file's limit that need not be filled, and as a share of it."""
 _SCALE = 1e-9
 """Placeholder for a scale that is not known yet."""
 _STEP = 0.001234
@@ -56,7 +56,9 @@ class ByteBudget:
     file: float
 
 
-def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None) -> ByteBudget:
+def byte_budget(
+    adapter: Adapter, empty: Adapter, empty_size: int, bits: float, size: int | None
+) -> ByteBudget:
     """Returns the budget of ``size`` bytes, or of the file that ``bits`` stand for (nominal_size).
 
     Where a header weighs more than that file leaves, the codes still have their ``bits``.
@@ -64,11 +66,12 @@ def byte_budget(adapter: Adapter, empty: Adapter, bits: float, size: int | None)
     Args:
         adapter: As it was trained.
         empty: The adapter with placeholder codes of width 0.
+        empty_size: Bytes of its file.
         bits: Bits of a code.
         size: Bytes of the file; None for the size that ``bits`` gives.
     """
     file = nominal_file_size(adapter, bits) if size is None else size
-    codes = file - (file_size(empty) - _padding(empty))
+    codes = file - (empty_size - _padding(empty))
     at_least = nominal_codes_size(adapter, bits)
     if size is None and codes < at_least:
         return ByteBudget(at_least, math.inf)
@@ -103,7 +106,7 @@ def fill_budget(
         excess = measure_size(allocations) - budget.file
         if excess <= 0:
             best = allocations
-            if excess > -_NEAR:
+            if excess > -max(_NEAR, budget.file * _NEAR_SHARE):
                 break
         if math.isinf(budget.file):
             break

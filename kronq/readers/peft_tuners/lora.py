@@ -69,7 +69,7 @@ def read_factors(tensors: Tensors, config: PeftConfig, options: Options) -> dict
         scale /= math.sqrt(2) if rule == "rslora" and _fork_doubled_alpha(config) else 1
         delta = Delta.uncropped(layer.a, layer.b, scale, kernels[name])
         magnitude = read_magnitude(groups[name], _MAGNITUDE, delta, by_output=True)
-        layers[name] = replace(delta, magnitude=magnitude)
+        layers[name] = delta if magnitude is None else replace(delta, magnitude=magnitude)
     return fold_mappings(tensors, layers, mappings)
 
 
