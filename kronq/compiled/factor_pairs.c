@@ -10,7 +10,9 @@
 #define BLOCK 32   /* positions at once: rows have a multiple of it */
 #define FLUSH 512  /* products, each at most 128 * 32767, that an int32 holds */
 #define UNITS 256  /* of a code, so that it is as large as a target */
-#define INTEGER 6755399441055744.0 /* 1.5 * 2^52: adding it rounds to a whole number */
+#define LARGEST 32767.0f /* target */
+#define INTEGER_FLOAT 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
+#define INTEGER 6755399441055744.0 /* 1.5 * 2^52, for double */
 
 typedef struct {
     int64_t channels, length;
@@ -71,6 +73,50 @@ EXPORT int kronq_inner_products(int64_t layers, int64_t rows_a, int64_t rows_b, 
         }
 #endif
         products_2(rows_a, rows_b, length, left, right, own);
+    }
+    return OK;
+}
+
+/* Rounds rows [rows, length] at the inverse scale of each to codes [rows, filled], the rest of which
+ * are zeros; counts the values of each row beyond the outermost codes. */
+EXPORT int kronq_round_channels(int64_t rows, int64_t length, int64_t filled, const float *values,
+                                const float *inverses, const float *low, const float *high,
+                                int16_t *codes, int64_t *clipped) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float *own = values + row * length;
+        float least = low[row], most = high[row];
+        int32_t beyond = 0;
+        for (int64_t i = 0; i < length; i++) {
+            float code = own[i] * inverses[row];
+            code = code > least - 1 ? code : least - 1;
+            code = code < most + 1 ? code : most + 1;
+            code = (code + INTEGER_FLOAT) - INTEGER_FLOAT;
+            beyond += (code < least) | (code > most);
+            code = code > least ? code : least;
+            code = code < most ? code : most;
+            codes[row * filled + i] = (int16_t)(int32_t)code;
+        }
+        for (int64_t i = length; i < filled; i++) codes[row * filled + i] = 0;
+        clipped[row] = beyond;
+    }
+    return OK;
+}
+
+/* Rounds rows [rows, length] to whole numbers [rows, filled] of which the largest is LARGEST, the
+ * rest zeros; returns the largest value of each row. */
+EXPORT int kronq_fix_points(int64_t rows, int64_t length, int64_t filled, const float *values,
+                            int16_t *numbers, float *tops) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float *own = values + row * length;
+        float top = largest_of(own, length);
+        float divisor = top > 0 ? top : 1;
+        int16_t *made = numbers + row * filled;
+        for (int64_t i = 0; i < length; i++) {
+            float number = own[i] / divisor * LARGEST;
+            made[i] = (int16_t)(int32_t)((number + INTEGER_FLOAT) - INTEGER_FLOAT);
+        }
+        for (int64_t i = length; i < filled; i++) made[i] = 0;
+        tops[row] = top;
     }
     return OK;
 }

@@ -68,21 +68,12 @@ FOR_PROCESSOR static inline void NAME(attempt)(const Search *search, const NAME(
     if (gain > best->gain) *best = (Best){gain, tried, refit, part};
 }
 
-FOR_PROCESSOR static float NAME(top_of)(const Search *search, const float *row) {
-    float top = 0;
-    for (int64_t i = 0; i < search->length; i++) {
-        float size = row[i] < 0 ? -row[i] : row[i];
-        top = size > top ? size : top;
-    }
-    return top;
-}
-
 FOR_PROCESSOR static void NAME(fit)(const Search *search, int64_t rows, const float *values,
                                     float *scales, float *errors) {
     for (int64_t row = 0; row < rows; row++) {
         const float *numbers = values + row * search->length;
         const NAME(Stored) *vectors = (const NAME(Stored) *)numbers;
-        float top = NAME(top_of)(search, numbers) / search->high;
+        float top = largest_of(numbers, search->length) / search->high;
         Best best = {-1, 0, 0, 0};
         for (int64_t i = search->every / 2; i < search->trials; i += search->every)
             NAME(attempt)(search, vectors, top * search->parts[i], i, &best);

@@ -106,7 +106,7 @@ def fit_scales(rows: F32, bits: int) -> F32:
 def normalize_rows(rows: F32) -> tuple[F32, F32]:
     """Returns rows [n, size] divided by the largest magnitude of each, and that, [n]."""
     top = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-    return np.divide(rows, top[:, None], out=np.zeros_like(rows), where=top[:, None] > 0), top
+    return rows / np.where(top > 0, top, np.float32(1))[:, None], top
 
 
 def fit_float16_scales(rows: F32, bits: int, *, every: int = 1) -> tuple[F32, F32]:

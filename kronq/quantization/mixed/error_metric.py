@@ -60,5 +60,5 @@ class ErrorMetric:
 
     def squared_norms(self, x: F32) -> F64:
         """Returns the squared norm of every channel, [layers, channels]."""
-        norms: F64 = np.einsum("lii->li", self.inner(x, x))
-        return norms
+        weighted: NDArray[Any] = x if self.moments is None else self.apply(x)
+        return np.einsum("lij,lij->li", weighted, x).astype(np.float64)

@@ -26,6 +26,7 @@ from kronq.quantization.mixed.integer_descent import (
     coordinate_descent,
     fill_up,
     inner_products,
+    round_to_integers,
 )
 
 _SWEEPS = 8
@@ -79,10 +80,10 @@ class FittedFactor:
     @classmethod
     def rounded(cls, target: F32, widths: U8, metric: ErrorMetric) -> FittedFactor:
         """Rounds every channel by itself."""
-        first = round_channels(target, widths)
+        scale, limits = channel_scales(target, widths), code_range(widths)
         fixed = FixedPoint.of(target) if metric.moments is None else None
-        codes = fill_up(first.codes)
-        return cls(target, fixed, metric, first.limits, first.scale, codes, first.clipped)
+        codes, clipped = round_to_integers(target, scale, limits)
+        return cls(target, fixed, metric, limits, scale, codes, clipped)
 
     def replace_codes(self, codes: I16, clipped: I64) -> None:
         self.codes, self.clipped = codes, clipped
@@ -133,13 +134,18 @@ class BatchCodes:
 
 def round_channels(target: F32, widths: U8) -> RoundedMatrix:
     """Rounds every channel by itself, at its scale of least squared error."""
+    scale, limits = channel_scales(target, widths), code_range(widths)
+    codes, clipped = clip_codes(round_unclipped(target, scale), limits)
+    return RoundedMatrix(limits, scale, codes, clipped)
+
+
+def channel_scales(target: F32, widths: U8) -> F32:
+    """Returns every channel's scale of least squared error, [layers, channels, 1]."""
     scale = np.zeros((*widths.shape, 1), dtype=np.float32)
     for bits in np.unique(widths[widths > 0]):
         channels = widths == bits
         scale[channels, 0] = fit_scales(target[channels], int(bits))
-    limits = code_range(widths)
-    codes, clipped = clip_codes(round_unclipped(target, scale), limits)
-    return RoundedMatrix(limits, scale, codes, clipped)
+    return scale
 
 
 def quantize_factor_pairs(

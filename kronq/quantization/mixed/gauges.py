@@ -14,6 +14,10 @@ from kronq.quantization.mixed.bit_allocation import GaugeOption, measure_channel
 from kronq.quantization.mixed.error_metric import ErrorMetric
 
 
+_TOGETHER = 2**16
+"""Values of a factor that are multiplied at once."""
+
+
 @dataclass(frozen=True, eq=False)
 class FactorPair:
     """Factors of a batch of layers in one gauge, channel by channel.
@@ -34,11 +38,11 @@ def select_gauge(gauges: Sequence[FactorPair], gauge: NDArray[np.intp]) -> Facto
         gauges: The layers in each gauge.
         gauge: [layers]: index of each layer's gauge.
     """
-    index = np.arange(len(gauge))
-    return FactorPair(
-        np.stack([pair.left for pair in gauges])[gauge, index],
-        np.stack([pair.right for pair in gauges])[gauge, index],
-    )
+    left, right = gauges[0].left.copy(), gauges[0].right.copy()
+    for number, pair in enumerate(gauges[1:], 1):
+        chosen = gauge == number
+        left[chosen], right[chosen] = pair.left[chosen], pair.right[chosen]
+    return FactorPair(left, right)
 
 
 def gauges_of(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> list[FactorPair]:
@@ -72,10 +76,8 @@ def balance_components(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) 
     left_norms, right_norms = left.squared_norms(pair.left), right.squared_norms(pair.right)
     nonzero = (left_norms > 0) & (right_norms > 0)
     ratio = np.divide(right_norms, left_norms, out=np.ones_like(left_norms), where=nonzero)
-    factor = ratio[..., None] ** 0.25
-    return FactorPair(
-        (pair.left * factor).astype(np.float32), (pair.right / factor).astype(np.float32)
-    )
+    factor = (ratio[..., None] ** 0.25).astype(np.float32)
+    return FactorPair(pair.left * factor, pair.right / factor)
 
 
 def principal_gauge(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> FactorPair:
@@ -89,9 +91,17 @@ def principal_gauge(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> 
     root_s = np.sqrt(s)[:, :, None]
     to_left = root_s * (left_inverse @ u).transpose(0, 2, 1)
     to_right = root_s * (vt @ right_inverse.transpose(0, 2, 1))
-    return FactorPair(
-        (to_left @ pair.left).astype(np.float32), (to_right @ pair.right).astype(np.float32)
-    )
+    return FactorPair(_multiply(to_left, pair.left), _multiply(to_right, pair.right))
+
+
+def _multiply(gauge: F64, factor: F32) -> F32:
+    """Returns gauge · factor of every layer, a few at a time: what a processor's cache holds."""
+    product = np.empty_like(factor)
+    step = max(1, _TOGETHER // (factor.shape[1] * factor.shape[2]))
+    for start in range(0, len(factor), step):
+        some = slice(start, start + step)
+        product[some] = gauge[some] @ factor[some]
+    return product
 
 
 def _root_and_inverse(gram: F64) -> tuple[F64, F64]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kronq.compiled import call, library
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.mixed.gptq import I64, CodeRange
+from kronq.quantization.mixed.gptq import I64, CodeRange, clip_codes, round_unclipped
 
 I16 = NDArray[np.int16]
 
@@ -43,8 +43,15 @@ class FixedPoint:
     @classmethod
     def of(cls, values: F32) -> FixedPoint:
         """Rounds values [layers, channels, length]."""
+        functions, (layers, channels, length) = library(), values.shape
+        if functions is not None:
+            numbers = np.empty((layers, channels, _filled(length)), dtype=np.int16)
+            tops = np.empty((layers, channels), dtype=np.float32)
+            sizes = layers * channels, length, _filled(length)
+            call(functions, "kronq_fix_points", *sizes, np.ascontiguousarray(values), numbers, tops)
+            return cls(numbers, tops.astype(np.float64) / _LARGEST)
         top = np.maximum(values.max(axis=2), -values.min(axis=2))[..., None]
-        unit = np.divide(values, top, out=np.zeros_like(values), where=top > 0)
+        unit = values / np.where(top > 0, top, np.float32(1))
         unit *= np.float32(_LARGEST)
         steps = top[..., 0].astype(np.float64) / _LARGEST
         return cls(fill_up(np.rint(unit, out=unit)), steps)
@@ -53,9 +60,33 @@ class FixedPoint:
 def fill_up(codes: NDArray[np.float32]) -> I16:
     """Returns whole numbers [layers, channels, length] as int16, filled up with zeros."""
     length = codes.shape[2]
-    filled = np.zeros((*codes.shape[:2], -(-length // _BLOCK) * _BLOCK), dtype=np.int16)
+    filled = np.zeros((*codes.shape[:2], _filled(length)), dtype=np.int16)
     filled[..., :length] = codes
     return filled
+
+
+def _filled(length: int) -> int:
+    return -(-length // _BLOCK) * _BLOCK
+
+
+def round_to_integers(values: F32, scale: F32, limits: CodeRange) -> tuple[I16, I64]:
+    """Rounds values [layers, channels, length] at ``scale`` to the nearest codes, filled up.
+
+    Returns:
+        The codes, and the number clipped in each layer.
+    """
+    functions, (layers, channels, length) = library(), values.shape
+    if functions is None:
+        codes, clipped = clip_codes(round_unclipped(values, scale), limits)
+        return fill_up(codes), clipped
+    made = np.empty((layers, channels, _filled(length)), dtype=np.int16)
+    beyond = np.empty((layers, channels), dtype=np.int64)
+    inverses = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    low, high = (np.ascontiguousarray(limit, dtype=np.float32) for limit in limits)
+    sizes = layers * channels, length, _filled(length)
+    given = np.ascontiguousarray(values), inverses, low, high, made, beyond
+    call(functions, "kronq_round_channels", *sizes, *given)
+    return made, beyond.sum(axis=1)
 
 
 def inner_products(codes: I16, numbers: I16) -> F64:
