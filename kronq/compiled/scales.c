@@ -20,12 +20,6 @@ static float nearest_half(float x) {
     return rounded.number;
 }
 
-static inline float sum_of(float *lanes) {
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
 typedef struct {
     int64_t length; /* a multiple of LANES */
     float low, high;

@@ -19,6 +19,27 @@ FOR_PROCESSOR static inline NAME(Floats)
 #endif
 }
 
+/* Adds up lanes by halves: the first half and the second, until one is left. */
+FOR_PROCESSOR static inline float NAME(sum_of)(NAME(Floats) lanes[VECTORS]) {
+    for (int half = VECTORS / 2; half; half /= 2)
+        for (int v = 0; v < half; v++) lanes[v] += lanes[v + half];
+#if defined(__x86_64__)
+#if WIDTH == 8
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes[0]), _mm256_extractf128_ps(lanes[0], 1));
+#else
+    __m128 four = lanes[0];
+#endif
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+#else
+    float left[WIDTH];
+    memcpy(left, lanes, sizeof left);
+    for (int half = WIDTH / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) left[i] += left[i + half];
+    return left[0];
+#endif
+}
+
 /* The codes of some values, as numbers. */
 FOR_PROCESSOR static inline NAME(Floats)
     NAME(codes_of)(const Search *search, NAME(Floats) values, float inverse) {
@@ -30,35 +51,29 @@ FOR_PROCESSOR static inline NAME(Floats)
 /* |x|^2 - |x - scale * codes|^2, and the scale of least squares for the codes. */
 FOR_PROCESSOR static float NAME(gain_of)(const Search *search, const NAME(Stored) * row,
                                          float scale, float *refit) {
-    union {
-        NAME(Floats) vectors[VECTORS];
-        float lanes[LANES];
-    } cross = {0}, norm = {0};
+    NAME(Floats) cross[VECTORS] = {0}, norm[VECTORS] = {0};
     float inverse = scale > 0 ? 1 / scale : 0;
     for (int64_t i = 0; i < search->length / WIDTH; i += VECTORS)
         for (int v = 0; v < VECTORS; v++) {
             NAME(Floats) codes = NAME(codes_of)(search, row[i + v], inverse);
-            cross.vectors[v] += row[i + v] * codes;
-            norm.vectors[v] += codes * codes;
+            cross[v] += row[i + v] * codes;
+            norm[v] += codes * codes;
         }
-    float xq = sum_of(cross.lanes), qq = sum_of(norm.lanes);
+    float xq = NAME(sum_of)(cross), qq = NAME(sum_of)(norm);
     *refit = xq / (qq > 1 ? qq : 1);
     return scale * (2 * xq - scale * qq);
 }
 
 FOR_PROCESSOR static float NAME(error_of)(const Search *search, const NAME(Stored) * row,
                                           float scale) {
-    union {
-        NAME(Floats) vectors[VECTORS];
-        float lanes[LANES];
-    } sums = {0};
+    NAME(Floats) sums[VECTORS] = {0};
     float inverse = scale > 0 ? 1 / scale : 0;
     for (int64_t i = 0; i < search->length / WIDTH; i += VECTORS)
         for (int v = 0; v < VECTORS; v++) {
             NAME(Floats) error = row[i + v] - NAME(codes_of)(search, row[i + v], inverse) * scale;
-            sums.vectors[v] += error * error;
+            sums[v] += error * error;
         }
-    return sum_of(sums.lanes);
+    return NAME(sum_of)(sums);
 }
 
 FOR_PROCESSOR static inline void NAME(attempt)(const Search *search, const NAME(Stored) * row,

@@ -203,6 +203,9 @@ def dequantize_codes(
 
 def stack_float32(matrices: Sequence[Matrix]) -> F32:
     """Returns the values of matrices of one shape [matrices, rows, cols]."""
+    arrays = [m.array for m in matrices if isinstance(m, Float) and not is_mapped(m.array)]
+    if len(arrays) == len(matrices) and len({array.dtype for array in arrays}) == 1:
+        return np.stack(arrays).astype(np.float32, copy=False)
     quantized = [m for m in matrices if isinstance(m, Quantized)]
     kinds = {(m.axis, m.group_size, m.scale is None) for m in quantized}
     if len(quantized) < len(matrices) or len(kinds) != 1:

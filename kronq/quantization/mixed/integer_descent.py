@@ -139,10 +139,16 @@ def _whole_weights(cross: F64, gram: F64, steps: F64, scale: F64) -> tuple[F64, 
     """
     own = np.einsum("lii->li", gram) * scale
     inverse = np.divide(1, own, out=np.zeros_like(own), where=own > 0)[..., None]
-    others = gram * (1 - np.eye(gram.shape[1])) * (scale[:, None] / -_UNITS)
-    weights = np.concatenate([cross * steps[:, None], others], axis=2) * inverse
-    exponents = _WEIGHT_BITS - np.frexp(np.abs(weights).max(axis=2))[1]
-    return np.rint(np.ldexp(weights, exponents[..., None])), np.ldexp(1.0, -exponents)
+    layers, channels, _ = gram.shape
+    weights = np.empty((layers, channels, 2, channels))
+    np.multiply(cross, steps[:, None], out=weights[:, :, 0])
+    np.multiply(gram, scale[:, None] / -_UNITS, out=weights[:, :, 1])
+    np.einsum("lii->li", weights[:, :, 1])[...] = 0
+    weights = weights.reshape(layers, channels, -1)
+    weights *= inverse
+    exponents = _WEIGHT_BITS - np.frexp(np.maximum(weights.max(axis=2), -weights.min(axis=2)))[1]
+    np.ldexp(weights, exponents[..., None], out=weights)
+    return np.rint(weights, out=weights), np.ldexp(1.0, -exponents)
 
 
 def _descend(
