@@ -63,17 +63,25 @@ EXPORT int kronq_fit_scales(int64_t rows, int64_t length, const float *values, i
     return OK;
 }
 
-/* Rounds rows [rows, length] to codes at the scale of each. */
+/* Rounds rows [rows, length] to codes at the scale of each, and counts the values of each that lie
+ * beyond the cells of the outermost codes. */
 EXPORT int kronq_round_rows(int64_t rows, int64_t length, const float *values, const float *scales,
-                            int64_t low, int64_t high, int8_t *codes) {
+                            int64_t low, int64_t high, int8_t *codes, int64_t *clipped) {
+    float least = (float)low, most = (float)high;
     for (int64_t row = 0; row < rows; row++) {
-        float inverse = scales[row] > 0 ? 1 / scales[row] : 0;
-        for (int64_t i = row * length; i < (row + 1) * length; i++) {
-            float code = values[i] * inverse;
-            code = code > (float)low ? code : (float)low;
-            code = code < (float)high ? code : (float)high;
-            codes[i] = (int8_t)(int32_t)((code + INTEGER) - INTEGER);
+        float scale = scales[row], inverse = scale > 0 ? 1 / scale : 0;
+        float above = scale * (most + 0.5f), below = scale * (least - 0.5f);
+        const float *own = values + row * length;
+        int8_t *made = codes + row * length;
+        int32_t beyond = 0;
+        for (int64_t i = 0; i < length; i++) {
+            beyond += (own[i] > above) | (own[i] < below);
+            float code = own[i] * inverse;
+            code = code > least ? code : least;
+            code = code < most ? code : most;
+            made[i] = (int8_t)(int32_t)((code + INTEGER) - INTEGER);
         }
+        clipped[row] = scale > 0 ? beyond : 0;
     }
     return OK;
 }

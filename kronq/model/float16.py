@@ -6,6 +6,8 @@ a power of two, and the layer's scale by the inverse, is exact.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from kronq.model.matrix import F32, Float
@@ -16,13 +18,14 @@ _MAX_EXPONENT = 6
 
 def scale_near_one(x: F32) -> tuple[F32, int]:
     """Returns (x · 2^-e, e) with the largest magnitude near 1; e = 0 where it was near enough."""
-    top = float(np.abs(x).max(initial=0.0))
-    if top == 0.0:
-        return x, 0
-    exponent = int(np.frexp(top)[1])
-    if abs(exponent) <= _MAX_EXPONENT:
-        return x, 0
-    return np.ldexp(x, -exponent), exponent
+    exponent = exponent_near_one(float(np.abs(x).max(initial=0.0)))
+    return (np.ldexp(x, -exponent), exponent) if exponent else (x, 0)
+
+
+def exponent_near_one(top: float) -> int:
+    """Returns the exponent of a largest magnitude; 0 where it is near enough to 1, or 0."""
+    exponent = math.frexp(top)[1]
+    return exponent if abs(exponent) > _MAX_EXPONENT else 0
 
 
 def to_float16(x: F32) -> Float:

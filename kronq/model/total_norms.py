@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kronq.model.delta import F64, ONE, Delta
-from kronq.model.matrix import stack_float32
+from kronq.model.matrix import Matrix, stack_float32
 from kronq.model.squared_norms import SquaredNorms, squared_norms
 
 _CANCELS = 1e-6
@@ -59,9 +59,11 @@ def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
     b = pairs[0][0].b
     step = max(1, _TOGETHER // (max(b.shape) * 2 * b.rank))
     norms, bound = np.zeros(3), 0.0
+    largest = max(m.shape[0] * m.shape[1] for delta in pairs[0] for m in delta.b.matrices)
+    memory = np.empty(4 * min(step, len(pairs)) * largest)
     for start in range(0, len(pairs), step):
         some = pairs[start : start + step]
-        blocks = _grams(some, 0), _grams(some, 1)
+        blocks = _grams(some, 0, memory), _grams(some, 1, memory)
         weights = np.array([_inner_products_of_a(*pair) for pair in some]).T
         products = np.array([np.einsum("lij,lij->l", *each) for each in zip(*blocks, strict=True)])
         norms += (weights * products).sum(axis=1)
@@ -77,21 +79,33 @@ def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
     return SquaredNorms(exact, approximated, error)
 
 
-def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int) -> tuple[F64, F64, F64]:
+def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int, memory: F64) -> tuple[F64, F64, F64]:
     """Returns the blocks of LᵀL for side 0, or RᵀR for side 1, of every layer.
+
+    Args:
+        pairs: The layers, of one shape.
+        side: Of the product.
+        memory: Numbers to write to, at least four times those of the matrices: new arrays of this
+            size take as long as the products.
 
     Returns:
         Those of B with itself [layers, r, r], of B̂ with itself, and of both.
     """
-    exact, approximated = (
-        stack_float32([pair[i].b.matrices[side] for pair in pairs]).astype(np.float64)
-        for i in (0, 1)
-    )
-    if side:
-        exact, approximated = exact.swapaxes(1, 2), approximated.swapaxes(1, 2)
-    columns, others = exact.swapaxes(1, 2), approximated.swapaxes(1, 2)
-    # BLAS is quicker with a copy than with a matrix and its own transpose.
-    return columns @ exact.copy(), others @ approximated.copy(), columns @ approximated
+    reference, approximation = memory.reshape(2, -1)
+    # BLAS multiplies a matrix with a copy of itself sooner than with itself.
+    exact, same = _write_twice([pair[0].b.matrices[side] for pair in pairs], side, reference)
+    near, alike = _write_twice([pair[1].b.matrices[side] for pair in pairs], side, approximation)
+    columns = exact.swapaxes(1, 2)
+    return columns @ same, near.swapaxes(1, 2) @ alike, columns @ near
+
+
+def _write_twice(matrices: Sequence[Matrix], side: int, memory: F64) -> tuple[F64, F64]:
+    """Returns two copies of the matrices in float64, those of side 1 transposed."""
+    values = stack_float32(matrices)
+    copies = memory[: 2 * values.size].reshape(2, *values.shape)
+    copies[...] = values
+    one, two = copies.swapaxes(2, 3) if side else copies
+    return one, two
 
 
 def _inner_products_of_a(reference: Delta, approximation: Delta) -> tuple[float, float, float]:

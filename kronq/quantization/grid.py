@@ -62,10 +62,10 @@ def quantize_matrices(
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if fit == "max":
         low = -high
-        scale = _round_to_float16(np.abs(groups).max(axis=1) / np.float32(high))
+        scale = _round_to_float16(largest_of_rows(groups) / np.float32(high))
     else:
         scale, _ = fit_float16_scales(groups, bits)
-    codes = _round_to_codes(groups, scale, low, high)
+    codes, clipped = _round_to_codes(groups, scale, low, high)
     codes = codes.reshape(matrices, count, -1)[:, :, :length]
     scales = scale.astype(np.float16).reshape(matrices, count, -1)
     grouped = group_size is not None and scales.shape[2] > 1
@@ -73,7 +73,7 @@ def quantize_matrices(
         codes, scales = codes.swapaxes(1, 2), scales.swapaxes(1, 2)
     codes = np.ascontiguousarray(codes)
     scales = np.ascontiguousarray(scales) if grouped else scales.reshape(matrices, -1)
-    clipped = _count_clipped(groups, scale, low, high).reshape(matrices, -1).sum(axis=1)
+    clipped = clipped.reshape(matrices, -1).sum(axis=1)
     return [
         Quantized(*each[:2], bits, axis, size if grouped else None, clipped=each[2])
         for each in zip(codes, scales, clipped.tolist(), strict=True)
@@ -86,6 +86,8 @@ def _split_into_groups(channels: F32, size: int) -> F32:
     Padding adds no error: 0 has code 0 at any scale.
     """
     count, length = channels.shape
+    if length % size == 0:
+        return channels.reshape(-1, size)
     rows = np.zeros((count, -(-length // size) * size), dtype=np.float32)
     rows[:, :length] = channels
     return rows.reshape(-1, size)
@@ -105,8 +107,13 @@ def fit_scales(rows: F32, bits: int) -> F32:
 
 def normalize_rows(rows: F32) -> tuple[F32, F32]:
     """Returns rows [n, size] divided by the largest magnitude of each, and that, [n]."""
-    top = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    top = largest_of_rows(rows)
     return rows / np.where(top > 0, top, np.float32(1))[:, None], top
+
+
+def largest_of_rows(rows: F32) -> F32:
+    """Returns the largest magnitude of each row, [n]."""
+    return np.maximum(rows.max(axis=1), -rows.min(axis=1))
 
 
 def fit_float16_scales(rows: F32, bits: int, *, every: int = 1) -> tuple[F32, F32]:
@@ -131,7 +138,7 @@ def fit_float16_scales(rows: F32, bits: int, *, every: int = 1) -> tuple[F32, F3
 
 def _search_scales(rows: F32, bits: int, parts: F32, every: int) -> tuple[F32, F32]:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    top = np.abs(rows).max(axis=1) / np.float32(high)
+    top = largest_of_rows(rows) / np.float32(high)
     best_scale, best_refit = np.zeros((2, len(rows)), dtype=np.float32)
     best_gain = np.full(len(rows), -1.0, dtype=np.float32)
     best_part = np.zeros(len(rows), dtype=np.intp)
@@ -191,13 +198,17 @@ def _round(rows: F32, scale: F32, low: int, high: int) -> F32:
     return q
 
 
-def _round_to_codes(rows: F32, scale: F32, low: int, high: int) -> NDArray[np.int8]:
+def _round_to_codes(
+    rows: F32, scale: F32, low: int, high: int
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Returns the codes of each row, and how many values are clipped."""
     functions = library()
     if functions is None:
-        return _round(rows, scale, low, high).astype(np.int8)
-    codes = np.empty(rows.shape, dtype=np.int8)
-    call(functions, "kronq_round_rows", *rows.shape, rows, scale, low, high, codes)
-    return codes
+        codes = _round(rows, scale, low, high).astype(np.int8)
+        return codes, _count_clipped(rows, scale, low, high)
+    codes, clipped = np.empty(rows.shape, dtype=np.int8), np.empty(len(rows), dtype=np.int64)
+    call(functions, "kronq_round_rows", *rows.shape, rows, scale, low, high, codes, clipped)
+    return codes, clipped
 
 
 def _count_clipped(rows: F32, scale: F32, low: int, high: int) -> NDArray[np.int64]:

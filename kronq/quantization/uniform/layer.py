@@ -10,9 +10,9 @@ import numpy as np
 from kronq.io.progress import Progress
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.float16 import scale_near_one
-from kronq.model.matrix import F32, Float
-from kronq.quantization.grid import Fit, quantize_matrices
+from kronq.model.float16 import exponent_near_one, scale_near_one
+from kronq.model.matrix import F32, Float, stack_float32
+from kronq.quantization.grid import Fit, largest_of_rows, quantize_matrices
 from kronq.quantization.uniform.gauge import balance_gauge
 
 _TOGETHER = 2**17
@@ -89,7 +89,7 @@ def _quantize_products(products: Sequence[Product], bits: int, recipe: Recipe) -
     """Quantizes products of one shape."""
     sides = zip(*(product.matrices for product in products), strict=True)
     factors, exponents = zip(
-        *(_near_one(np.stack([m.float32() for m in side])) for side in sides), strict=True
+        *(_near_one(stack_float32(side)) for side in sides), strict=True
     )
     exponent: list[int] = np.sum(exponents, axis=0).tolist()
     float16_bytes = 2 * products[0].parameters
@@ -127,9 +127,11 @@ def _better_gauge(
 
 def _near_one(stack: F32) -> tuple[F32, list[int]]:
     """Brings each matrix of a stack near one, as ``scale_near_one`` does."""
-    settled = [scale_near_one(x) for x in stack]
-    exponents = [exponent for _, exponent in settled]
-    return np.stack([x for x, _ in settled]) if any(exponents) else stack, exponents
+    tops = largest_of_rows(stack.reshape(len(stack), -1))
+    exponents = [exponent_near_one(top) for top in tops.tolist()]
+    if any(exponents):
+        stack = np.ldexp(stack, -np.array(exponents)[:, None, None])
+    return stack, exponents
 
 
 def _round_factors(factors: Sequence[F32], bits: int, recipe: Recipe) -> list[Product]:
