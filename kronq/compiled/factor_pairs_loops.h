@@ -11,7 +11,7 @@ FOR_PROCESSOR static void NAME(products)(int64_t rows_a, int64_t rows_b, int64_t
 
 FOR_PROCESSOR static inline NAME(Doubles)
     NAME(add_product)(NAME(Doubles) sum, double weight, NAME(Stored) number) {
-#if defined(__x86_64__) && WIDTH == 4
+#if defined(X86) && WIDTH == 4
     return _mm256_fmadd_pd(_mm256_set1_pd(weight), number, sum);
 #else
     return sum + weight * number;
@@ -21,9 +21,9 @@ FOR_PROCESSOR static inline NAME(Doubles)
 /* Numbers brought between two others. */
 FOR_PROCESSOR static inline NAME(Doubles)
     NAME(within)(NAME(Doubles) numbers, NAME(Doubles) low, NAME(Doubles) high) {
-#if defined(__x86_64__) && WIDTH == 4
+#if defined(X86) && WIDTH == 4
     return _mm256_min_pd(_mm256_max_pd(numbers, low), high);
-#elif defined(__x86_64__)
+#elif defined(X86)
     return _mm_min_pd(_mm_max_pd(numbers, low), high);
 #else
     NAME(Masks) above = numbers > low;

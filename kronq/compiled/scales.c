@@ -1,4 +1,5 @@
-/* Scales of least squared error and codes, as kronq/quantization/grid.py finds them, bit for bit.
+/* Scales of least squared error and codes, as kronq/quantization/scale_search.py and
+ * grid.py find them, bit for bit.
  *
  * Sums have a defined order: LANES of them side by side, added up by halves. So they do not depend
  * on how many numbers a processor takes at once. */

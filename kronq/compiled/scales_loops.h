@@ -7,9 +7,9 @@ typedef int32_t NAME(Ints) __attribute__((vector_size(4 * WIDTH)));
 /* Numbers brought between two others. */
 FOR_PROCESSOR static inline NAME(Floats)
     NAME(within)(NAME(Floats) numbers, NAME(Floats) low, NAME(Floats) high) {
-#if defined(__x86_64__) && WIDTH == 8
+#if defined(X86) && WIDTH == 8
     return _mm256_min_ps(_mm256_max_ps(numbers, low), high);
-#elif defined(__x86_64__)
+#elif defined(X86)
     return _mm_min_ps(_mm_max_ps(numbers, low), high);
 #else
     NAME(Ints) above = numbers > low;
@@ -23,7 +23,7 @@ FOR_PROCESSOR static inline NAME(Floats)
 FOR_PROCESSOR static inline float NAME(sum_of)(NAME(Floats) lanes[VECTORS]) {
     for (int half = VECTORS / 2; half; half /= 2)
         for (int v = 0; v < half; v++) lanes[v] += lanes[v + half];
-#if defined(__x86_64__)
+#if defined(X86)
 #if WIDTH == 8
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes[0]), _mm256_extractf128_ps(lanes[0], 1));
 #else

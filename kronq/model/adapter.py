@@ -283,8 +283,10 @@ def check_norms(adapter: Adapter) -> None:
 
 def _norm(values: F32) -> float:
     flat = values.reshape(-1)
-    square = float(np.dot(flat, flat))  # in float32; beyond it, and for the message, in float64
-    return math.sqrt(square) if square < LARGEST_NORM**2 else float(np.linalg.norm(flat.astype(np.float64)))
+    square = float(np.dot(flat, flat))  # float32 holds it, if it is allowed
+    if square < LARGEST_NORM**2:
+        return math.sqrt(square)
+    return float(np.linalg.norm(flat.astype(np.float64)))
 
 
 def check_finite(adapter: Adapter) -> None:

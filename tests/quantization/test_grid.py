@@ -8,11 +8,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kronq.quantization.grid import quantize_matrix
+from kronq.compiled import library
+from kronq.compiled.library import SWITCH
+from kronq.quantization.grid import Fit, quantize_matrices, quantize_matrix
+from kronq.quantization.scale_search import fit_float16_scales, fit_scales
 from tests import onnx_dequantize as onnx
 from tests.fuzzing import max_examples
 
 ALL_BITS = [8, 4, 3, 2]
+FITS: tuple[Fit, ...] = ("max", "mse")
+
+needs_compiler = pytest.mark.skipif(library() is None, reason="needs a C compiler")
 
 
 def normal(rows: int, cols: int, seed: int = 0) -> NDArray[np.float32]:
@@ -139,3 +145,39 @@ def test_exact_values_are_kept_exactly() -> None:
     x = (codes * 0.25).astype(np.float32)
     assert np.array_equal(quantize_matrix(x, 4, axis=0, fit="max").float32(), x)
     assert np.array_equal(quantize_matrix(x, 4, axis=0, fit="mse").float32(), x)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of squares beyond float32
+@max_examples(60)
+@given(
+    rows=st.integers(1, 20),
+    length=st.integers(1, 200),
+    bits=st.integers(2, 8),
+    every=st.sampled_from([1, 3]),
+    size=st.sampled_from([0.0, 1e-42, 1e-6, 1.0, 1e6, 1e30]),
+    ties=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_c_and_numpy_alike(
+    rows: int, length: int, bits: int, every: int, size: float, ties: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, length)) * size * rng.integers(0, 2, (rows, 1))
+    x = (np.rint(x * 4) / 4 if ties else x).astype(np.float32)
+
+    def everything() -> list[NDArray[np.generic]]:
+        quantized = [quantize_matrices(x[None], bits, axis=0, fit=fit)[0] for fit in FITS]
+        codes = [np.asarray(each.codes) for each in quantized]
+        scales = [each.scale for each in quantized if each.scale is not None]
+        counts = [np.array(each.clipped) for each in quantized]
+        fitted = fit_float16_scales(x, bits, every=every)
+        return [*codes, *scales, *counts, *fitted, fit_scales(x, bits)]
+
+    by_c = everything()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "0")
+        by_numpy = everything()
+    for one, two in zip(by_c, by_numpy, strict=True):
+        assert one.dtype == two.dtype
+        assert np.array_equal(one, two, equal_nan=True)

@@ -1,5 +1,5 @@
-/* Decodes random and random-like streams, encodes what came out, and searches random lanes, with
- * buffers of just the right size, for sanitizers. */
+/* Decodes random and random-like streams, encodes what came out, searches random lanes and
+ * rounds, with buffers of just the right size, for sanitizers. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +20,17 @@ int kronq_encode_lanes(uint32_t *, Position *, int64_t, const int64_t *, int64_t
 int kronq_close_stream(uint32_t *, Position *);
 int kronq_search_levels(int64_t, const float *, const float *, const int32_t *, const float *,
                         int64_t, int32_t *, int8_t *);
+int kronq_fit_scales(int64_t, int64_t, const float *, int64_t, int64_t, int64_t, const float *,
+                     float *, float *);
+int kronq_round_rows(int64_t, int64_t, const float *, const float *, int64_t, int64_t, int8_t *,
+                     int64_t *);
+int kronq_round_channels(int64_t, int64_t, int64_t, const float *, const float *, const float *,
+                         const float *, int16_t *, int64_t *);
+int kronq_fix_points(int64_t, int64_t, int64_t, const float *, int16_t *, float *);
+int kronq_descend(int64_t, int64_t, int64_t, const double *, const double *, const double *,
+                  const double *, const int16_t *, const int16_t *, int16_t *, int64_t *);
+int kronq_inner_products(int64_t, int64_t, int64_t, int64_t, const int16_t *, const int16_t *,
+                         double *);
 
 static uint64_t seed = 1;
 
@@ -50,7 +61,42 @@ static int search_some(void) {
     return failed;
 }
 
+/* Searches scales, rounds, and fits codes of a few layers of any sizes. */
+static void round_some(void) {
+    int64_t layers = (int64_t)draw(3), channels = 1 + (int64_t)draw(5), rows = layers * channels;
+    int64_t length = 1 + (int64_t)draw(1500), filled = (length + 31) / 32 * 32;
+    float *values = malloc(rows * filled * sizeof *values), *scales = malloc(rows * sizeof *scales);
+    float *errors = malloc(rows * sizeof *errors), *low = malloc(rows * sizeof *low);
+    float *high = malloc(rows * sizeof *high), parts[] = {0.3f, 0.5f, 0.7f, 0.9f};
+    double *least = malloc(rows * sizeof *least), *most = malloc(rows * sizeof *most);
+    double *units = malloc(rows * sizeof *units), *sums = malloc(rows * channels * sizeof *sums);
+    double *weights = malloc(2 * rows * channels * sizeof *weights);
+    int16_t *codes = malloc(rows * filled * sizeof *codes), *made = malloc(rows * filled * sizeof *made);
+    int16_t *numbers = malloc(rows * filled * sizeof *numbers);
+    int8_t *bytes = malloc(rows * filled);
+    int64_t *clipped = malloc(rows * sizeof *clipped), bits = 2 + (int64_t)draw(7);
+    float size = (float[]){1, 1e-40f, 6e4f, 1e30f}[draw(4)];
+    for (int64_t i = 0; i < rows * filled; i++) values[i] = number(size);
+    for (int64_t i = 0; i < 2 * rows * channels; i++) weights[i] = (double)draw(1 << 24) - (1 << 23);
+    kronq_fit_scales(rows, filled, values, bits, draw(2) ? 3 : 1, 4, parts, scales, errors);
+    kronq_round_rows(rows, filled, values, scales, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, bytes,
+                     clipped);
+    for (int64_t i = 0; i < rows; i++) {
+        least[i] = low[i] = (float)-(1 << (bits - 1)), most[i] = high[i] = -low[i] - 1;
+        units[i] = (double[]){1e-9, 1, 1e-300, 1e300}[draw(4)], scales[i] = number(100) + 101;
+    }
+    kronq_round_channels(rows, length, filled, values, scales, low, high, codes, clipped);
+    kronq_fix_points(rows, length, filled, values, numbers, errors);
+    kronq_descend(layers, channels, filled, weights, units, least, most, numbers, codes, made, clipped);
+    kronq_inner_products(layers, channels, channels, filled, made, numbers, sums);
+    kronq_inner_products(layers, channels, channels, filled, made, made, sums);
+    free(values), free(scales), free(errors), free(low), free(high), free(least), free(most);
+    free(units), free(sums), free(weights), free(codes), free(made), free(numbers), free(bytes);
+    free(clipped);
+}
+
 int main(void) {
+    for (int round = 0; round < 200; round++) round_some();
     int far = 0;
     for (int round = 0; round < 100; round++) far += search_some() == OUT_OF_RANGE;
     if (far < 10 || far > 90) return 1;

@@ -154,8 +154,9 @@ def uncached_library() -> object:
     return _library.__wrapped__()
 
 
-def test_sanitizers(tmp_path: Path) -> None:
-    """Decodes hostile streams, encodes, and searches under address and undefined sanitizers."""
+@pytest.mark.parametrize("plain", [[], ["-DKRONQ_PLAIN"]])
+def test_sanitizers(tmp_path: Path, plain: list[str]) -> None:
+    """Runs all functions, on hostile streams too, under address and undefined sanitizers."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs GCC or Clang")
@@ -164,7 +165,8 @@ def test_sanitizers(tmp_path: Path) -> None:
     source = Path(__file__).with_name("hostile_streams.c")
     sources = [source, *(PROGRAM.folder / name for name in PROGRAM.sources)]
     built = subprocess.run(
-        [compiler, *flags, "-I", PROGRAM.folder, *sources, "-o", program], capture_output=True
+        [compiler, *flags, *plain, "-I", PROGRAM.folder, *sources, "-o", program],
+        capture_output=True,
     )
     if built.returncode:
         pytest.skip("needs the sanitizers' libraries")

@@ -15,34 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.model.bit_packing import WIDTHS, packed_size
+from kronq.model.bit_packing import WIDTHS
 from kronq.model.delta import F64
-from kronq.model.matrix import F32
-from kronq.quantization.grid import fit_float16_scales, normalize_rows
+from kronq.quantization.mixed.channel_errors import CODE_WIDTHS, ChannelErrors
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
-CODE_WIDTHS = np.array(WIDTHS[1:], dtype=np.uint8)
-"""Widths of channels that are stored; a channel of width 0 is left out."""
-_TRIED = {bits: 3 if bits <= 5 else 1 for bits in WIDTHS[1:]}
-"""Width → 3 where every third scale, and those beside the best, tell the error well enough."""
-_SAMPLE = 192
-"""Entries of a channel that its error is measured on."""
-_BISECTIONS = 60
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelErrors:
-    """Errors of one matrix of a batch of layers, by channel and width.
-
-    Attributes:
-        errors: [layers, channels, widths]: weighted squared error at each of ``CODE_WIDTHS``.
-        nbytes: [widths]: bytes of one channel, including its scale if it stores one.
-    """
-
-    errors: F64
-    nbytes: I64
+_BISECTIONS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,29 +65,6 @@ def concatenate_options(parts: Sequence[GaugeOption]) -> GaugeOption:
     return GaugeOption(matrices, np.concatenate([part.absent for part in parts]))
 
 
-def measure_channel_errors(
-    channels: F32, error_weight: F64, *, stores_scale: bool
-) -> ChannelErrors:
-    """Measures the rounding error of every channel at every width.
-
-    Args:
-        channels: [layers, channels, length].
-        error_weight: [layers, channels]: weight of a squared error of one entry.
-        stores_scale: Whether a float16 scale is stored with each channel.
-    """
-    layers, count, length = channels.shape
-    sample = channels[:, :, :: -(-length // _SAMPLE)]
-    rows, top = normalize_rows(np.ascontiguousarray(sample).reshape(layers * count, -1))
-    errors = np.empty((len(rows), len(CODE_WIDTHS)))
-    for i, bits in enumerate(CODE_WIDTHS):
-        errors[:, i] = fit_float16_scales(rows, int(bits), every=_TRIED[int(bits)])[1]
-    errors *= np.square(top, dtype=np.float64)[:, None]
-    weight = error_weight * length / sample.shape[2]
-    errors = errors.reshape(layers, count, -1) * weight[..., None]
-    nbytes = np.array([packed_size(length, bits) for bits in WIDTHS[1:]])
-    return ChannelErrors(errors, nbytes + 2 * stores_scale)
-
-
 def allocate_bits(
     batches: Sequence[Sequence[GaugeOption]], nbytes: int, sizes: SizesByPrice | None = None
 ) -> list[Allocation]:
@@ -127,7 +84,7 @@ def allocate_bits(
     if sizes.measure(low, low, high) <= nbytes:
         high = low
     for _ in range(_BISECTIONS):
-        if sizes.unequal_layers(low, high) <= 1:
+        if not sizes.unequal_layers(low, high):
             break
         middle = (low + high) / 2
         if sizes.measure(middle, low, high) > nbytes:
@@ -181,9 +138,10 @@ def _price_range(batches: Sequence[Sequence[GaugeOption]]) -> tuple[float, float
     least, most = math.inf, 0.0
     for option in (option for options in batches for option in options):
         for matrix in option.matrices:
-            saved = (matrix.errors[..., :-1] - matrix.errors[..., 1:]) / np.diff(matrix.nbytes)
+            saved = matrix.errors[..., :-1] - matrix.errors[..., 1:]
+            saved /= np.maximum(np.diff(matrix.nbytes), 1)
             least = min(least, float(saved.min(where=saved > 0, initial=math.inf)))
-            most = max(most, float(option.absent.max(initial=0.0)) / float(matrix.nbytes[0]))
+            most = max(most, float(option.absent.max(initial=0.0)) / max(1, int(matrix.nbytes[0])))
     lowest = math.log2(least) - 1 if 0 < least < math.inf else -400.0
     highest = math.log2(most) + 1 if 0 < most < math.inf else 400.0
     return lowest, max(lowest, highest) + 1

@@ -61,4 +61,5 @@ class ErrorMetric:
     def squared_norms(self, x: F32) -> F64:
         """Returns the squared norm of every channel, [layers, channels]."""
         weighted: NDArray[Any] = x if self.moments is None else self.apply(x)
-        return np.einsum("lij,lij->li", weighted, x).astype(np.float64)
+        norms: F64 = np.einsum("lij,lij->li", weighted, x).astype(np.float64)
+        return norms

@@ -8,113 +8,17 @@ import numpy as np
 
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
 from kronq.quantization.mixed.error_metric import ErrorMetric
+from kronq.quantization.mixed.fitted_factor import FittedFactor
 from kronq.quantization.mixed.gauges import FactorPair
-from kronq.quantization.mixed.gptq import (
-    I64,
-    CodeRange,
-    clip_codes,
-    code_range,
-    round_unclipped,
-    round_with_feedback,
-)
-from kronq.quantization.mixed.integer_descent import (
-    I16,
-    FixedPoint,
-    coordinate_descent,
-    fill_up,
-    inner_products,
-    round_to_integers,
-)
+from kronq.quantization.mixed.gptq import I64, round_with_feedback
+from kronq.quantization.mixed.integer_descent import I16, coordinate_descent, fill_up
 
 _SWEEPS = 8
 _CALIBRATED_SWEEPS = 4
 """With second moments each sweep costs more and gains less."""
 _RIDGE = 1e-7
-
-
-@dataclass
-class RoundedMatrix:
-    """A matrix of a batch of layers, every channel rounded by itself.
-
-    Attributes:
-        limits: Range of the codes.
-        scale: [layers, channels, 1].
-        codes: [layers, channels, length].
-        clipped: [layers]: values beyond the outermost codes.
-    """
-
-    limits: CodeRange
-    scale: F32
-    codes: F32
-    clipped: I64
-
-
-@dataclass
-class FittedFactor:
-    """A factor of a batch of layers, whose codes are fitted to those of the other.
-
-    Attributes:
-        target: Values to be coded, [layers, channels, length].
-        fixed: The same in fixed point; None with second moments, whose sums are not of codes alone.
-        metric: Weight of its errors.
-        limits: Range of the codes.
-        scale: [layers, channels, 1].
-        codes: [layers, channels, length], filled up.
-        clipped: [layers]: values, error feedback included, beyond the outermost codes.
-    """
-
-    target: F32
-    fixed: FixedPoint | None
-    metric: ErrorMetric
-    limits: CodeRange
-    scale: F32
-    codes: I16
-    clipped: I64
-
-    def __post_init__(self) -> None:
-        self.replace_codes(self.codes, self.clipped)
-
-    @classmethod
-    def rounded(cls, target: F32, widths: U8, metric: ErrorMetric) -> FittedFactor:
-        """Rounds every channel by itself."""
-        scale, limits = channel_scales(target, widths), code_range(widths)
-        fixed = FixedPoint.of(target) if metric.moments is None else None
-        codes, clipped = round_to_integers(target, scale, limits)
-        return cls(target, fixed, metric, limits, scale, codes, clipped)
-
-    def replace_codes(self, codes: I16, clipped: I64) -> None:
-        self.codes, self.clipped = codes, clipped
-        if self.fixed is not None:
-            self._own = inner_products(codes, codes)
-            self._with_target = inner_products(codes, self.fixed.numbers)
-
-    def own_products(self) -> F64:
-        """Returns the inner products of values with themselves, [layers, channels, channels].
-
-        BLAS adds up a matrix times its own transpose in an order of its own; with a copy it takes
-        the one that files were always made with.
-        """
-        if self.fixed is None:
-            return self.metric.inner(self._values, self._values)
-        return self._own * self._scales * self._scales.swapaxes(1, 2)
-
-    def target_products(self) -> F64:
-        """Returns the inner products of values with targets, [layers, channels, channels]."""
-        if self.fixed is None:
-            return self.metric.inner(self._values, self.target)
-        return self._with_target * self._scales * self.fixed.steps[:, None]
-
-    @property
-    def _values(self) -> F32:
-        values: F32 = self.codes[..., : self.target.shape[2]] * self.scale
-        return values
-
-    @property
-    def _scales(self) -> F64:
-        return self.scale.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,22 +34,6 @@ class BatchCodes:
     codes: tuple[F32 | I16, ...]
     scale: F64
     clipped: tuple[I64, ...]
-
-
-def round_channels(target: F32, widths: U8) -> RoundedMatrix:
-    """Rounds every channel by itself, at its scale of least squared error."""
-    scale, limits = channel_scales(target, widths), code_range(widths)
-    codes, clipped = clip_codes(round_unclipped(target, scale), limits)
-    return RoundedMatrix(limits, scale, codes, clipped)
-
-
-def channel_scales(target: F32, widths: U8) -> F32:
-    """Returns every channel's scale of least squared error, [layers, channels, 1]."""
-    scale = np.zeros((*widths.shape, 1), dtype=np.float32)
-    for bits in np.unique(widths[widths > 0]):
-        channels = widths == bits
-        scale[channels, 0] = fit_scales(target[channels], int(bits))
-    return scale
 
 
 def quantize_factor_pairs(
@@ -171,7 +59,7 @@ def quantize_factor_pairs(
     scale = best.scales[0].astype(np.float64) * best.scales[1]
     lengths = pair.left.shape[2], pair.right.shape[2]
     codes = tuple(each[..., :length] for each, length in zip(best.codes, lengths, strict=True))
-    return BatchCodes(codes, scale[..., 0], best.clipped)
+    return BatchCodes(codes, scale[..., 0], tuple(best.clipped))
 
 
 def _refit_codes(matrix: FittedFactor, other: FittedFactor) -> None:
@@ -224,9 +112,9 @@ class _BestCodes:
         self._take(b1, b2)
 
     def _take(self, b1: FittedFactor, b2: FittedFactor) -> None:
-        self.codes = b1.codes, b2.codes
-        self.scales = b1.scale, b2.scale
-        self.clipped = b1.clipped, b2.clipped
+        self.codes = [b1.codes, b2.codes]
+        self.scales = [b1.scale, b2.scale]
+        self.clipped = [b1.clipped, b2.clipped]
 
     def update(self, b1: FittedFactor, b2: FittedFactor) -> None:
         error = self._measure(b1, b2)
@@ -235,16 +123,10 @@ class _BestCodes:
         if better.all():
             self._take(b1, b2)
             return
-        chosen = better[:, None, None]
-        self.codes = np.where(chosen, b1.codes, self.codes[0]), np.where(chosen, b2.codes, self.codes[1])
-        self.scales = (
-            np.where(chosen, b1.scale, self.scales[0]),
-            np.where(chosen, b2.scale, self.scales[1]),
-        )
-        self.clipped = (
-            np.where(better, b1.clipped, self.clipped[0]),
-            np.where(better, b2.clipped, self.clipped[1]),
-        )
+        for i, matrix in enumerate((b1, b2)):
+            self.codes[i] = np.where(better[:, None, None], matrix.codes, self.codes[i])
+            self.scales[i] = np.where(better[:, None, None], matrix.scale, self.scales[i])
+            self.clipped[i] = np.where(better, matrix.clipped, self.clipped[i])
 
     def _measure(self, b1: FittedFactor, b2: FittedFactor) -> F64:
         """Returns the error of each layer, less the norm of its target."""

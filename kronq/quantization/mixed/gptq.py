@@ -30,6 +30,7 @@ I64 = NDArray[np.int64]
 _DAMPING = 0.01
 """Share of each moment that is added to it, for directions that the sample missed."""
 _TINY = 1e-7
+_LARGEST = np.finfo(np.float32).max
 
 
 def code_range(widths: NDArray[np.uint8]) -> CodeRange:
@@ -47,8 +48,17 @@ def round_to_codes(values: F32, scale: F32, limits: CodeRange) -> F32:
 
 def round_unclipped(values: F32, scale: F32) -> F32:
     """Rounds to the nearest integers at ``scale``, of any magnitude."""
-    codes = values * np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    with np.errstate(over="ignore"):
+        codes: F32 = values * inverse_scales(scale)
     return np.rint(codes, out=codes)
+
+
+def inverse_scales(scale: F32) -> F32:
+    """Returns 1 / scale; 0 of 0, and the largest number of what is beyond it."""
+    with np.errstate(over="ignore"):
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    capped: F32 = np.minimum(inverse, _LARGEST, out=inverse)
+    return capped
 
 
 def clip_codes(codes: F32, limits: CodeRange) -> tuple[F32, I64]:

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from kronq.compiled import call, library
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.mixed.gptq import I64, CodeRange, clip_codes, round_unclipped
+from kronq.quantization.mixed.gptq import (
+    I64,
+    CodeRange,
+    clip_codes,
+    inverse_scales,
+    round_unclipped,
+)
 
 I16 = NDArray[np.int16]
 
@@ -81,7 +87,7 @@ def round_to_integers(values: F32, scale: F32, limits: CodeRange) -> tuple[I16, 
         return fill_up(codes), clipped
     made = np.empty((layers, channels, _filled(length)), dtype=np.int16)
     beyond = np.empty((layers, channels), dtype=np.int64)
-    inverses = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    inverses = inverse_scales(scale)
     low, high = (np.ascontiguousarray(limit, dtype=np.float32) for limit in limits)
     sizes = layers * channels, length, _filled(length)
     given = np.ascontiguousarray(values), inverses, low, high, made, beyond
@@ -140,11 +146,10 @@ def _whole_weights(cross: F64, gram: F64, steps: F64, scale: F64) -> tuple[F64, 
     own = np.einsum("lii->li", gram) * scale
     inverse = np.divide(1, own, out=np.zeros_like(own), where=own > 0)[..., None]
     layers, channels, _ = gram.shape
-    weights = np.empty((layers, channels, 2, channels))
-    np.multiply(cross, steps[:, None], out=weights[:, :, 0])
-    np.multiply(gram, scale[:, None] / -_UNITS, out=weights[:, :, 1])
-    np.einsum("lii->li", weights[:, :, 1])[...] = 0
-    weights = weights.reshape(layers, channels, -1)
+    weights = np.empty((layers, channels, 2 * channels))
+    np.multiply(cross, steps[:, None], out=weights[..., :channels])
+    np.multiply(gram, scale[:, None] / -_UNITS, out=weights[..., channels:])
+    np.einsum("lii->li", weights[..., channels:])[...] = 0
     weights *= inverse
     exponents = _WEIGHT_BITS - np.frexp(np.maximum(weights.max(axis=2), -weights.min(axis=2)))[1]
     np.ldexp(weights, exponents[..., None], out=weights)

@@ -17,8 +17,8 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.float16 import scale_near_one, to_float16
 from kronq.model.matrix import Quantized, with_widths
-from kronq.quantization.grid import fit_scales
 from kronq.quantization.mixed.bit_allocation import U8
+from kronq.quantization.scale_search import fit_scales
 
 FINE = 5.5
 """Bits per weight above which int8 of a small A would show, and one step for short rows pays off no

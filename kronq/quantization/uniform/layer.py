@@ -12,7 +12,8 @@ from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.float16 import exponent_near_one, scale_near_one
 from kronq.model.matrix import F32, Float, stack_float32
-from kronq.quantization.grid import Fit, largest_of_rows, quantize_matrices
+from kronq.quantization.grid import Fit, quantize_matrices
+from kronq.quantization.scale_search import largest_of_rows
 from kronq.quantization.uniform.gauge import balance_gauge
 
 _TOGETHER = 2**17
@@ -88,9 +89,7 @@ def _quantize_alike(
 def _quantize_products(products: Sequence[Product], bits: int, recipe: Recipe) -> list[Rounded]:
     """Quantizes products of one shape."""
     sides = zip(*(product.matrices for product in products), strict=True)
-    factors, exponents = zip(
-        *(_near_one(stack_float32(side)) for side in sides), strict=True
-    )
+    factors, exponents = zip(*(_near_one(stack_float32(side)) for side in sides), strict=True)
     exponent: list[int] = np.sum(exponents, axis=0).tolist()
     float16_bytes = 2 * products[0].parameters
     codes: list[Product] = []
