@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kronq.model.second_moments import LayerMoments, SecondMoments
     from kronq.model.weighted_sum import weighted_sum
     from kronq.onnx.export import export_onnx
-    from kronq.onnx.forms import Branch, Merged, Slots
+    from kronq.onnx.forms import Branch, Merged, Pooled, Slots
     from kronq.onnx.graph.match_table import match_table
     from kronq.onnx.pipeline.adapt_pipeline import adapt_pipeline
     from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
@@ -88,6 +88,7 @@ __all__ = [
     "NotFoundError",
     "OutputExistsError",
     "Pool",
+    "Pooled",
     "Scorer",
     "SearchOptions",
     "SecondMoments",
@@ -116,6 +117,7 @@ __all__ = [
     "model_card",
     "pack",
     "plan",
+    "pool_inputs",
     "quantize",
     "quantize_many",
     "read_examples",
@@ -151,6 +153,7 @@ _MODULES = {
     "NotFoundError": "kronq.errors",
     "OutputExistsError": "kronq.errors",
     "Pool": "kronq.pool.pool",
+    "Pooled": "kronq.onnx.forms",
     "Scorer": "kronq.evaluate.cache",
     "SearchOptions": "kronq.evaluate.search",
     "SecondMoments": "kronq.model.second_moments",
@@ -179,6 +182,7 @@ _MODULES = {
     "model_card": "kronq.writers.model_card",
     "pack": "kronq.packed.writer",
     "plan": "kronq.planning.plan_adapters",
+    "pool_inputs": "kronq.onnx.slots.pool_inputs",
     "quantize": "kronq.quantization.quantize",
     "quantize_many": "kronq.quantization.many",
     "read_examples": "kronq.io.examples",

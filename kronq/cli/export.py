@@ -12,7 +12,7 @@ from kronq.cli import shared
 from kronq.cli.command import Command
 from kronq.compiled.platforms import SHIPPED
 from kronq.errors import ArgumentError, MismatchError
-from kronq.onnx.forms import Form, FormName, Merged, Slots
+from kronq.onnx.forms import Form, FormName, Merged, Pooled, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ Examples:
 @click.option(
     "--form",
     type=click.Choice(get_args(FormName)),
-    help="slots: open factors, for adapters that are swapped at run time; branch: factors beside "
-    "the base's layers; merged: W + ΔW in the base's weights. By default slots for a language "
-    "model (a folder with genai_config.json), else branch.",
+    help="slots: open factors, for adapters that are swapped at run time; pool: the same, and each "
+    "row of a batch names its own adapter; branch: factors beside the base's layers; merged: "
+    "W + ΔW in the base's weights. By default slots for a language model (a folder with "
+    "genai_config.json), else branch.",
 )
 @click.option(
     "--kernel/--no-kernel",
@@ -148,7 +149,11 @@ def _form(options: Mapping[str, Any]) -> Form | FormName | None:
     name: FormName | None = options["form"]
     kernel, allow_loss, keep_zeros = (options[n] for n in ("kernel", "allow_loss", "keep_zeros"))
     platforms = [text.strip() for text in (options["platform"] or "").split(",") if text.strip()]
+    if name == "pool" and kernel is not False:
+        return Pooled(platforms)
     asked = kernel is not None or bool(platforms)
+    if asked and name == "pool":
+        raise ArgumentError("the form pool has no other than the compiled operator")
     if asked and name not in (None, "slots"):
         raise ArgumentError("the compiled operator is for slots", found=f"the form {name}")
     if allow_loss and name != "merged":
@@ -210,7 +215,7 @@ def _summary_view(report: ExportReport) -> TableView:
 
     matched = ", ".join(f"{count:,} by {how}" for how, count in report.matched.items())
     rows = [("form", report.form), ("layers matched", matched)]
-    if report.form == "slots":
+    if report.form in ("slots", "pool"):
         own = ", ".join(report.kernel)
         rows.append(("operator", f"compiled, for {own}" if own else "ONNX's own"))
     if report.cropped:
@@ -243,7 +248,7 @@ def _check_rows(report: ExportReport) -> list[tuple[str, str]]:
 
 def _next_steps(report: ExportReport, adapter: str, basis: str | None) -> list[str]:
     lines = [f"wrote {report.output}, {report.nbytes:,} bytes"]
-    if report.form == "slots" and GENAI_CONFIG in report.files:
+    if report.form in ("slots", "pool") and GENAI_CONFIG in report.files:
         bases = "" if basis is None else f" --basis {basis}"
         lines.append(f"run it: kronq chat {report.output} --adapter {adapter}{bases}")
     return lines

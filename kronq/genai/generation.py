@@ -62,7 +62,7 @@ def generate(
     settings: GenerationSettings,
     *,
     stream: Callable[[str], None] | None = None,
-    activate: Callable[[og.Generator], None] | None = None,
+    activate: Callable[[og.Generator], object] | None = None,
 ) -> list[Generation]:
     """Continues prompts side by side until the model ends each or ``max_tokens`` are reached.
 
@@ -72,7 +72,8 @@ def generate(
         prompts: Token ids. Several prompts are padded on the right, as onnxruntime-genai does it.
         settings: Length, sampling and stop strings.
         stream: Called with each piece of the first text as it comes.
-        activate: Called with the generator before it reads its prompts, to activate an adapter.
+        activate: Called with the generator before it reads its prompts, to activate an adapter;
+            what it returns is kept to the end.
 
     Raises:
         KronqError: A prompt leaves no room, or onnxruntime-genai fails.
@@ -85,8 +86,7 @@ def generate(
     begin = first = time.perf_counter()
     generator = _start_generator(model, prompts, settings)
     try:
-        if activate is not None:
-            activate(generator)
+        kept = None if activate is None else activate(generator)
         generator.append_tokens(pad_prompts(prompts, tokenizer.pad_token_id))
         for _ in range(settings.max_tokens):
             if generator.is_done() or all(text.stopped for text in texts):
@@ -98,6 +98,7 @@ def generate(
             if first == begin:
                 first = time.perf_counter()
         end = time.perf_counter()
+        del kept
     except RuntimeError as error:
         raise KronqError("generation failed", found=str(error)) from error
     for text in texts:

@@ -8,6 +8,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kronq.errors import (
     ArgumentError,
     FormatError,
@@ -19,8 +22,9 @@ from kronq.errors import (
 )
 from kronq.genai.adapter_cache import AdapterFile, AdapterSource, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
-from kronq.onnx.slots.read_onnx_adapter import refuse_unfit
-from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
+from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter, refuse_unfit
+from kronq.onnx.slots.slot_spec import PACKED, SPEC, SlotSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -44,6 +48,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         self._open_model = open_model
         self._files: dict[str, AdapterFile] = {}
         self._mapped: dict[str, ort.LoraAdapter] = {}
+        self._records: dict[str, NDArray[np.uint8]] = {}
         self._in_genai: set[str] = set()
         self._lock = threading.RLock()
 
@@ -71,6 +76,11 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             UnsupportedError: It has none.
         """
         return SlotSpec.read(self.folder)
+
+    @cached_property
+    def is_pool(self) -> bool:
+        """Whether the rows of a batch name their adapters."""
+        return (self.folder / SPEC).is_file() and self.slots.pool
 
     @cached_property
     def _genai(self) -> og.Adapters:
@@ -107,6 +117,8 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             mapped = map_file(adapter.file)
         with self._lock:
             self._refuse_loaded(name)
+            if self.is_pool:
+                self._records[name] = read_onnx_adapter(adapter.file)[PACKED]
             self._files[name], self._mapped[name] = adapter, mapped
         return adapter
 
@@ -129,13 +141,14 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
                     raise KronqError("the adapter is in use", found=name) from error
                 self._in_genai.discard(name)
             del self._files[name], self._mapped[name]
+            self._records.pop(name, None)
 
     def run_options(self, name: str | None) -> ort.RunOptions | None:
         """Returns onnxruntime's options for a run with an adapter; None for the base alone.
 
         The options keep the adapter, which onnxruntime itself does not.
         """
-        if name is None:
+        if name is None or self.is_pool:
             return None
         with self._lock:
             _ = self[name]
@@ -145,16 +158,44 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         options.add_active_adapter(adapter)
         return options
 
-    def activate(self, generator: og.Generator, name: str | None) -> None:
-        """Makes a generator run with an adapter from its first token on."""
+    def row_inputs(self, name: str | None, rows: int) -> dict[str, NDArray[Any]]:
+        """Returns the further inputs of a graph whose rows name their adapters, all the same one.
+
+        Args:
+            name: The adapter; None for the base alone.
+            rows: Rows of the batch.
+        """
+        if not self.is_pool:
+            return {}
         if name is None:
-            return
+            return dict(pool_inputs(NO_POOL, [None] * rows))
+        with self._lock:
+            _ = self[name]
+            return dict(pool_inputs(self._records[name], [(0, 0)] * rows))
+
+    def activate(self, generator: og.Generator, name: str | None, rows: int) -> object:
+        """Makes a generator run with an adapter from its first token on.
+
+        Args:
+            generator: Before it has read anything.
+            name: The adapter; None for the base alone.
+            rows: Texts that it continues side by side.
+
+        Returns:
+            What has to be kept for as long as the generator.
+        """
+        inputs = self.row_inputs(name, rows)
+        for key, array in inputs.items():
+            generator.set_model_input(key, array)
+        if name is None or inputs:
+            return inputs
         with self._lock:
             adapter = self[name]
             if name not in self._in_genai:
                 self._genai.load(str(adapter.file.absolute()), name)
                 self._in_genai.add(name)
             generator.set_active_adapter(self._genai, name)
+        return None
 
 
 @cache

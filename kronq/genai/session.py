@@ -17,11 +17,12 @@ from kronq.genai.loaded_adapters import LoadedAdapters
 from kronq.genai.prompts import Prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_runner import TextRunner
-from kronq.genai.token_inputs import IntArray
+from kronq.genai.token_inputs import IntArray, as_batch
 from kronq.model.adapter import Adapter
 from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.model_files import find_model
 from kronq.onnx.providers import choose_target
+from kronq.onnx.slots.pool_inputs import ROWS
 from kronq.readers.basis import fold_basis
 
 Stop = str | Sequence[str]
@@ -153,6 +154,9 @@ class Session:
         Raises:
             KronqError: A name is missing or unknown, or an array has a wrong shape or type.
         """
+        if self.adapters.is_pool and ROWS not in inputs:
+            rows = next((len(array) for array in inputs.values() if array.ndim > 1), 1)
+            inputs = {**inputs, **self.adapters.row_inputs(adapter, rows)}
         return self._arrays.run(inputs, outputs, self.adapters.run_options(adapter))
 
     def logits(
@@ -177,8 +181,10 @@ class Session:
         Raises:
             UnsupportedError: The model takes no tokens, gives no logits or needs more inputs.
         """
-        options = self.adapters.run_options(adapter)
-        return self._arrays.logits(input_ids, attention_mask, extra or {}, options)
+        options, given = self.adapters.run_options(adapter), dict(extra or {})
+        if ROWS not in given:
+            given |= self.adapters.row_inputs(adapter, len(as_batch(input_ids)))
+        return self._arrays.logits(input_ids, attention_mask, given, options)
 
     def tokenize(self, text: str) -> list[int]:
         """Returns the token ids of a text."""
@@ -256,7 +262,7 @@ class Session:
             settings,
             chat=chat,
             stream=stream,
-            activate=lambda generator: self.adapters.activate(generator, adapter),
+            activate=lambda generator: self.adapters.activate(generator, adapter, len(prompts)),
         )
 
 

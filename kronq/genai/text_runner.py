@@ -60,7 +60,7 @@ class TextRunner:
         *,
         chat: bool,
         stream: Callable[[str], None] | None,
-        activate: Callable[[og.Generator], None],
+        activate: Callable[[og.Generator], object],
     ) -> list[Generation]:
         """Continues prompts side by side; see ``Session.generate``."""
         ids = [encode_prompt(self.tokenizer, prompt, chat) for prompt in prompts]

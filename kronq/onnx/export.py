@@ -47,11 +47,11 @@ def export_onnx(
         adapter: As ``kronq.load`` returns it, quantized or not.
         base: An .onnx file, or a folder with one.
         out: The folder to write.
-        form: ``"slots"``, ``"branch"`` or ``"merged"``, or one of ``Slots``, ``Branch`` and
-            ``Merged`` with settings. None is slots for a language model (a folder with
-            genai_config.json), else branches. For slots the adapter only names the layers that get
-            them. Slots are one compiled operator a group where that runs, else, with a
-            ``KronqWarning``, ONNX's own operators: see ``Slots``.
+        form: ``"slots"``, ``"pool"``, ``"branch"`` or ``"merged"``, or one of ``Slots``,
+            ``Pooled``, ``Branch`` and ``Merged`` with settings. None is slots for a language model
+            (a folder with genai_config.json), else branches. For slots and pools the adapter only
+            names the layers that get them. Slots are one compiled operator a group where that
+            runs, else, with a ``KronqWarning``, ONNX's own operators: see ``Slots``.
         mapping: Layer → the base's node or weight, or several of a fused layer, in the order of its
             rows, for layers that names do not match.
         verify: Whether every layer is checked against ΔW, and the whole model against another

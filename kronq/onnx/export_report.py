@@ -57,7 +57,7 @@ class ExportReport(BaseModel):
     """The result of an export.
 
     Attributes:
-        form: ``branch``, ``merged`` or ``slots``.
+        form: ``branch``, ``merged``, ``pool`` or ``slots``.
         output: The folder.
         files: File → its bytes.
         adapter_bytes: Bytes of the adapter's own file in the folder; 0 without one.

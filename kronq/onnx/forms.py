@@ -1,4 +1,4 @@
-"""Forms of an exported model: open slots, branches in the graph, or merged weights."""
+"""Forms of an exported model: open slots, rows of a pool, branches in the graph, merged weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kronq.errors import ArgumentError
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.slots.kernel import check_platforms
 
-FormName = Literal["branch", "merged", "slots"]
+FormName = Literal["branch", "merged", "pool", "slots"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,28 @@ class Slots:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """Slots whose adapter each row of a batch names: by where its record begins in a pool.
+
+    The compiled operator alone does it, on the CPU of the platforms whose library is in the folder.
+
+    Attributes:
+        platforms: As of ``Slots``.
+
+    Raises:
+        ArgumentError: There is no such platform.
+    """
+
+    name: ClassVar[FormName] = "pool"
+    platforms: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.platforms, str):
+            object.__setattr__(self, "platforms", (self.platforms,))
+        check_platforms(self.platforms)
+
+
+@dataclass(frozen=True)
 class Branch:
     """Branches: the adapter's factors beside the base's layers, whose weights stay untouched."""
 
@@ -66,9 +88,9 @@ class Merged:
     keep_zeros: bool = False
 
 
-Form = Slots | Branch | Merged
+Form = Slots | Pooled | Branch | Merged
 
-_FORMS: dict[str, Form] = {form.name: form for form in (Slots(), Branch(), Merged())}
+_FORMS: dict[str, Form] = {form.name: form for form in (Slots(), Pooled(), Branch(), Merged())}
 
 
 def choose_form(form: FormName | Form | None, base: Path) -> Form:
@@ -83,7 +105,7 @@ def choose_form(form: FormName | Form | None, base: Path) -> Form:
     """
     if form is None:
         return Slots() if (base.parent / GENAI_CONFIG).is_file() else Branch()
-    if isinstance(form, Slots | Branch | Merged):
+    if isinstance(form, Form):
         return form
     if form not in _FORMS:
         raise ArgumentError("no such form", found=form, expected=" or ".join(get_args(FormName)))

@@ -22,6 +22,7 @@ _ROWS = 64
 """Stored rows that are read of each weight: random ones, as zeros may be in a periodic pattern."""
 _EFFECTS: Mapping[FormName, str] = {
     "slots": "slots add ΔW at these zeros too",
+    "pool": "slots add ΔW at these zeros too",
     "branch": "the branches add ΔW at these zeros too",
     "merged": "merging fills these zeros with ΔW",
 }

@@ -18,6 +18,7 @@ from kronq.onnx.branch.add_branches import opset_of
 from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.record.layout import NO_ADAPTER, layer_id
 from kronq.onnx.slots.slot_function import SlotSignature, add_slot_function
 from kronq.onnx.slots.slot_groups import OpenGroup, group_layers
@@ -34,7 +35,9 @@ _SUFFIXES = {
 """What the names of operators end in, by the type of activations."""
 
 
-def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> SlotSpec:
+def open_slots(
+    base: MatchedBase, platforms: Sequence[str] | None = None, *, pool: bool = False
+) -> SlotSpec:
     """Opens a slot at each layer of the base's adapter, in place.
 
     Args:
@@ -42,6 +45,7 @@ def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> Slo
             adapter's values are not used.
         platforms: Those that the compiled operator's library is there for; None for ONNX's own
             operators.
+        pool: Whether each row of a batch names its adapter; compiled operators alone can.
 
     Returns:
         The description of the slots.
@@ -52,13 +56,14 @@ def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> Slo
     """
     model, opset = base.model, opset_of(base.model)
     opening = group_layers(base, MOST_NODES if platforms else None)
-    packed = _add_packed_input(model) if platforms else None
+    kind = "PoolSlots" if pool else "RecordSlots"
+    given = (_add_pool_inputs if pool else _add_packed_input)(model) if platforms else None
     groups: list[SlotGroup] = []
     for opened in opening:
-        if packed is None:
+        if given is None:
             _add_function_node(model, opened, opset)
         else:
-            _add_compiled_node([packed], opened)
+            _add_compiled_node(kind, given, opened)
         groups.append(opened.group)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
@@ -66,7 +71,7 @@ def open_slots(base: MatchedBase, platforms: Sequence[str] | None = None) -> Slo
     model.graph.sort()
     version = COMPILED if platforms else 2 if any(group.conv for group in groups) else 1
     kernel = tuple(platforms) if platforms else None
-    return SlotSpec(version=version, groups=tuple(groups), kernel=kernel)
+    return SlotSpec(version=version, groups=tuple(groups), kernel=kernel, pool=pool)
 
 
 def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
@@ -77,7 +82,7 @@ def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
     _insert_node(opened, name, inputs, _function_attributes(opened))
 
 
-def _add_compiled_node(adapters: Sequence[ir.Value], opened: OpenGroup) -> None:
+def _add_compiled_node(kind: str, given: Sequence[ir.Value], opened: OpenGroup) -> None:
     """Adds one compiled operator, whose last inputs say which adapters it computes with."""
     group = opened.group
     if group.conv is not None:
@@ -105,8 +110,8 @@ def _add_compiled_node(adapters: Sequence[ir.Value], opened: OpenGroup) -> None:
         ir.AttrInt64s("start", starts),
         ir.AttrInt64s("d_out", widths),
     ]
-    name = f"RecordSlots_{len(opened.nodes)}{_SUFFIXES[opened.dtype]}"
-    _insert_node(opened, name, adapters, attributes)
+    name = f"{kind}_{len(opened.nodes)}{_SUFFIXES[opened.dtype]}"
+    _insert_node(opened, name, given, attributes)
 
 
 def _insert_node(
@@ -145,11 +150,28 @@ def _function_attributes(opened: OpenGroup) -> list[ir.Attr]:
     return [ir.AttrInt64s(key, value) for key, value in attributes.items()]
 
 
-def _add_packed_input(model: ir.Model) -> ir.Value:
+def _add_packed_input(model: ir.Model) -> list[ir.Value]:
     """Adds the input that holds a whole adapter; its default is none."""
     value = add_initializer(model.graph, PACKED, ir.Tensor(NO_ADAPTER), [f"{PACKED}:0"])
     model.graph.inputs.append(value)
-    return value
+    return [value]
+
+
+def _add_pool_inputs(model: ir.Model) -> list[ir.Value]:
+    """Adds the pool, and each row's place in it. They have no defaults.
+
+    onnxruntime-genai ignores what it is given for an input that has one, and would run the base.
+    """
+    values = []
+    for name, dtype in (
+        (POOL, ir.DataType.UINT8),
+        (ROWS, ir.DataType.INT64),
+        (TAGS, ir.DataType.INT64),
+    ):
+        free = ir.Shape([f"{POOL if name == POOL else ROWS}:0"])
+        values.append(ir.Value(name=name, type=ir.TensorType(dtype), shape=free))
+    model.graph.inputs.extend(values)
+    return values
 
 
 def _add_factor_inputs(model: ir.Model, group: SlotGroup) -> list[ir.Value]:

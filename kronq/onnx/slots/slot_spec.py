@@ -149,6 +149,8 @@ class SlotSpec(BaseModel):
         groups: In the order of the graph.
         kernel: Platforms whose library of the graph's compiled operators is in the folder; None for
             ONNX's own operators.
+        pool: Whether each row of a batch names its adapter, in a pool of records; see
+            ``kronq.onnx.slots.pool_inputs``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -156,6 +158,15 @@ class SlotSpec(BaseModel):
     version: int = 1
     groups: Annotated[tuple[SlotGroup, ...], FailFast()]
     kernel: Annotated[tuple[Platform, ...], Field(min_length=1, max_length=64)] | None = None
+    pool: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_pool(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves ``pool`` out where it is false: most descriptions are older than it."""
+        data: dict[str, Any] = serialize(self)
+        if not self.pool:
+            data.pop("pool", None)
+        return data
 
     @field_validator("kernel", mode="before")
     @classmethod
@@ -191,7 +202,7 @@ class SlotSpec(BaseModel):
             raise UnsupportedError(
                 "unknown version", path=file, found=spec.version, expected="1, 2, 3"
             )
-        if (spec.kernel is not None) != (spec.version == COMPILED):
+        if (spec.kernel is not None) != (spec.version == COMPILED) or spec.pool > bool(spec.kernel):
             raise UnsupportedError(
                 "the model's compiled operators are those of an earlier kronq",
                 path=file,
@@ -205,7 +216,7 @@ class SlotSpec(BaseModel):
 
     @cached_property
     def input_names(self) -> frozenset[str]:
-        """All inputs of the graph that an adapter fills."""
+        """All arrays of an ``.onnx_adapter``: inputs of the graph, or a record of the adapter."""
         if self.kernel:
             return frozenset([PACKED])
         return frozenset(name for group in self.groups for name in group.input_names)

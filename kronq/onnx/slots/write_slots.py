@@ -12,7 +12,7 @@ from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.errors import KronqError, KronqWarning, UnsupportedError
 from kronq.model.plain import refuse_magnitudes
 from kronq.onnx.base_folder import MODEL, copy_data
-from kronq.onnx.forms import Slots
+from kronq.onnx.forms import Pooled, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.provider_names import CPU
@@ -26,14 +26,15 @@ LIBRARIES = {library_name(PROGRAM.name, platform) for platform in {*SHIPPED, thi
 """Names that the operator's libraries may have in the folder."""
 
 
-def write_slots(base: MatchedBase, folder: Path, form: Slots) -> WrittenForm:
+def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> WrittenForm:
     """Writes the base with a slot for each layer of its adapter, which is not itself written.
 
     Args:
         base: The base, left as it is.
         folder: Gets model.onnx, the base's weights, kronq_slots.json and, for compiled slots,
             the operator's libraries.
-        form: Whether a group of slots is one compiled operator, and for which platforms.
+        form: Whether a group of slots is one compiled operator, for which platforms, and whether
+            the rows of a batch name their adapters.
 
     Raises:
         UnsupportedError: The base takes no slots, or not the compiled operator that was asked for,
@@ -43,7 +44,10 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots) -> WrittenForm:
     refuse_magnitudes(base.adapter, "a model with slots")
     opened, because = base.copy(), None
     libraries: dict[str, Path] = {}
-    if form.compiled is False:
+    if isinstance(form, Pooled):
+        libraries = find_libraries(form.platforms)
+        spec = open_slots(opened, tuple(libraries), pool=True)
+    elif form.compiled is False:
         spec = open_slots(opened)
     else:
         try:

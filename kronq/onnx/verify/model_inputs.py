@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +21,16 @@ class UnknownInputError(Exception):
     """An input of a type that is not made up."""
 
 
-def make_inputs(session: ort.InferenceSession, head_size: int, window: int = 0) -> Feeds:
+def make_inputs(
+    session: ort.InferenceSession, head_size: int, window: int = 0, given: Collection[str] = ()
+) -> Feeds:
     """Makes up inputs: small token ids, full attention, an empty past.
 
     Args:
         session: The model.
         head_size: Size of the dimensions whose names say head, size or width.
         window: Length of a windowed KV cache, which is never empty.
+        given: Names of inputs that are not to be made up.
 
     Raises:
         UnknownInputError: An input is of a type that is not made up.
@@ -35,6 +38,8 @@ def make_inputs(session: ort.InferenceSession, head_size: int, window: int = 0) 
     rng = np.random.default_rng(0)
     feeds: Feeds = {}
     for entry in session.get_inputs():
+        if entry.name in given:
+            continue
         if entry.type not in _MAKERS:
             raise UnknownInputError(f"input {entry.name!r} is {entry.type}")
         shape = [_dimension(dim, head_size, window) for dim in entry.shape]

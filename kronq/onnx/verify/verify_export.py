@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from kronq.io.unfinished import scratch_folder
 from kronq.onnx.base_folder import MODEL
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import Verification
-from kronq.onnx.forms import Branch, Form, FormName, Merged
+from kronq.onnx.forms import Branch, Form, FormName, Merged, Pooled, Slots
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.write_merged import write_merged
+from kronq.onnx.slots.pool_inputs import pool_inputs
 from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
-from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
 from kronq.onnx.verify.check_branches import check_branches
 from kronq.onnx.verify.check_slots import check_slots
 from kronq.onnx.verify.check_weights import check_weights
 from kronq.onnx.verify.check_zeros import check_zeros
+from kronq.onnx.verify.model_inputs import Feeds
 from kronq.onnx.verify.whole_model import ModelRuns, check_onnx, check_whole_model
 from kronq.onnx.written_form import WrittenForm
 
@@ -58,6 +58,8 @@ def verify_export(
     else:
         spec = SlotSpec.read(folder)
         given = slot_inputs(base.adapter, spec)
+        if spec.pool:  # of one record
+            given = dict(pool_inputs(given[PACKED], [(0, 0)]))
         layers = check_slots(base.adapter, spec, factor_inputs(base.adapter, spec))
     checker = check_onnx(folder / MODEL, base.file)
     reference = _reference_form(form, base)
@@ -84,7 +86,7 @@ def _run_models(
     base: MatchedBase,
     folder: Path,
     reference: FormName | None,
-    given: dict[str, NDArray[Any]] | None,
+    given: Feeds | None,
 ) -> ModelRuns:
     """Runs the export, the base and the same adapter in the reference form."""
     dtype = _coarsest_dtype(base)
@@ -105,7 +107,7 @@ def _reference_form(form: Form, base: MatchedBase) -> FormName | None:
     if isinstance(form, Merged) and form.keep_zeros:
         return None
     if base.quantized:
-        return "branch" if form.name == "slots" else None
+        return "branch" if isinstance(form, Slots | Pooled) else None
     return "branch" if isinstance(form, Merged) else "merged"
 
 

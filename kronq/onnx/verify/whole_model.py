@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from kronq.errors import KronqError
 from kronq.onnx.export_report import Difference
 from kronq.onnx.genai_config import cache_window, read_genai_config
 from kronq.onnx.sessions import open_session
+from kronq.onnx.slots.pool_inputs import ROWS, TAGS
 from kronq.onnx.verify.difference import (
     larger_difference,
     measure_difference,
@@ -78,7 +80,7 @@ def check_whole_model(
         return ModelRuns(skipped=f"ONNX Runtime: {_message(error).splitlines()[0][:300]}")
     try:
         outputs = run(export, adapter_inputs)
-        empty = before if adapter_inputs is None else run(export)
+        empty = before if adapter_inputs is None else run(export, _without(adapter_inputs))
         expected = None if reference is None else run(reference)
     except Exception as error:
         message = f"ONNX Runtime runs the base and not the export: {_message(error)}"
@@ -90,6 +92,11 @@ def check_whole_model(
         return ModelRuns(effect=effect)
     message = "the exported model differs from its reference"
     return ModelRuns(_check_outputs(outputs, expected, MODEL_TOLERANCES[dtype], message), effect)
+
+
+def _without(adapter: Feeds) -> Feeds:
+    """Returns what is given for no adapter: rows of a pool are −1, all else has a default."""
+    return {**adapter, ROWS: np.full_like(adapter[ROWS], -1)} if ROWS in adapter else {}
 
 
 def _check_outputs(outputs: Feeds, expected: Feeds, tolerance: float, message: str) -> Difference:
@@ -133,7 +140,10 @@ def _run(
     floats = [output for output in session.get_outputs() if "float" in output.type]
     names = [output.name for output in floats if "sliding" not in str(output.shape)]
     for head_size in HEAD_SIZES:
-        feeds = make_inputs(session, head_size, window) | (adapter or {})
+        feeds = make_inputs(session, head_size, window, adapter or {})
+        batch = max((len(array) for array in feeds.values() if array.ndim > 1), default=1)
+        for name, array in (adapter or {}).items():
+            feeds[name] = np.repeat(array, batch) if name in (ROWS, TAGS) else array
         try:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except Exception:
