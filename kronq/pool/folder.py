@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from kronq.errors import FormatError, OutputExistsError, StrPath
+from kronq.errors import FormatError, KronqError, OutputExistsError, StrPath
 from kronq.io.files import new_file
 from kronq.io.unfinished import sweep_unfinished
 from kronq.pool.index import INDEX, write_index
@@ -71,13 +71,18 @@ def open_records(folder: Path, name: str, *, writing: bool = False) -> int:
     Raises:
         FileNotFoundError: There is no such file.
         FormatError: It is no file, or is to be written and is a link to one.
+        KronqError: There is no right to do that.
     """
     path = folder / name
     binary = getattr(os, "O_BINARY", 0)
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) if writing else os.O_RDONLY
     if writing and path.is_symlink():
         raise FormatError("the file of records is a link, which is never written", path=path)
-    handle = os.open(path, flags | binary | getattr(os, "O_NONBLOCK", 0))
+    try:
+        handle = os.open(path, flags | binary | getattr(os, "O_NONBLOCK", 0))
+    except PermissionError:
+        word = "write" if writing else "read"
+        raise KronqError(f"no right to {word} this pool", path=folder, found=name) from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FormatError("the file of records is no file", path=path)

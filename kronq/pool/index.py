@@ -278,7 +278,16 @@ class Index:
                     path=self.path.parent,
                     found=f"no turn in {WAIT_SECONDS:.0f} s",
                 ) from error
-            if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANT")):
+            if code == "SQLITE_READONLY_ROLLBACK":
+                raise KronqError(
+                    "a program was killed while it wrote this pool",
+                    path=self.path.parent,
+                    found="no right to undo what it had begun",
+                    hint="'kronq pool ls' does it, where the folder may be written",
+                ) from error
+            if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+                raise KronqError("no right to write this pool", path=self.path.parent) from error
+            if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
                 raise KronqError(f"the index: {error}", path=self.path) from error
             raise FormatError(f"the index is damaged: {error}", path=self.path) from error
 
