@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +10,22 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command, option
+from kronq.errors import ArgumentError
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
-    from kronq.serve.service import ServerOptions, Service
+    from kronq.serve.service import Service
 
 KEY = "KRONQ_API_KEY"
+ADAPTERS = "Adapters"
 BATCH = "Batch"
 ACCESS = "Access"
 
 EXAMPLES = """\b
 Examples:
   kronq serve base/
-  kronq serve app/ --rows 16 --threads 8 --port 8080
+  kronq serve app/ --pool pool/ --rows 16 --threads 8
+  kronq serve app/ --pool pool/ --adapters runs/ --port 8080
   KRONQ_API_KEY=secret kronq serve app/ --host 0.0.0.0
   curl localhost:8000/v1/completions -H 'Content-Type: application/json' \\
       -d '{"model": "base", "prompt": "Bees make", "max_tokens": 8}'
@@ -34,6 +36,25 @@ Examples:
     "serve", cls=Command, short_help="Serve a model by OpenAI's protocol.", epilog=EXAMPLES
 )
 @click.argument("path")
+@option(
+    "--pool",
+    group=ADAPTERS,
+    metavar="POOL",
+    help="Adapters of 'kronq pool', each by its name; PATH then needs compiled slots.",
+)
+@option(
+    *("--adapters", "folder"),
+    group=ADAPTERS,
+    metavar="DIR",
+    help="Adapters that are added to POOL when they are first asked for, by the names of their "
+    "files or folders.",
+)
+@option(
+    "--allow-loading",
+    is_flag=True,
+    group=ADAPTERS,
+    help="Let requests add adapters of this machine's files and remove them.",
+)
 @click.option("--name", metavar="NAME", help="Name of the base; that of PATH's folder by default.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N")
 @option(
@@ -108,24 +129,26 @@ Examples:
 )
 def command(
     path: str,
+    pool: str | None,
+    folder: str | None,
     name: str | None,
-    port: int,
-    host: str,
-    drain: int,
-    queue: int,
     api_keys: tuple[str, ...],
-    **batch: Any,
+    **others: Any,
 ) -> None:
     """Serve the model in PATH by OpenAI's protocol, many texts side by side.
 
     Paths: /v1/completions, /v1/chat/completions, /v1/models, /health, /ready, /metrics.
     SIGTERM and Ctrl-C end it when the texts that have begun are written.
     """
-    shared.check_inputs(path)
+    shared.check_inputs(path, folder)
+    host, port, drain = (others.pop(option) for option in ("host", "port", "drain"))
+    loading, queue = others.pop("allow_loading"), others.pop("queue")
+    if pool is None and (folder or loading):
+        raise ArgumentError("adapters are added to a pool", hint="--pool POOL, a new folder or one")
     require("serve", "a server")
     require("genai", "text")
     from kronq.serve.run import LOOPBACK, run_server
-    from kronq.serve.service import ServerOptions
+    from kronq.serve.service import ServerOptions, open_service
 
     keys = (*api_keys, *filter(None, [os.environ.get(KEY)]))
     local = host in LOOPBACK
@@ -133,24 +156,22 @@ def command(
         name=name or Path(path).resolve().name,
         queue=queue,
         api_keys=keys,
+        runtime_loading=loading,
         hosts=(*LOOPBACK, "[::1]") if local and not keys else ("*",),
     )
-    service = _open(path, options, batch)
-    engine = service.engine
-    shared.inform(f"{options.name}: {engine.rows} rows of up to {engine.context:,} tokens")
-    if not (local or keys):
-        shared.note(
-            "kronq: note: whoever reaches this address may use it; --api-key asks for a key"
-        )
+    service = open_service(path, options, pool=pool, folder=folder, **others)
+    _tell(service, public=not (local or keys))
     run_server(
         service, host, port, drain, lambda url: shared.inform(f"{url}/v1   (Ctrl-C ends it)")
     )
 
 
-def _open(path: str, options: ServerOptions, batch: Mapping[str, Any]) -> Service:
-    from kronq.engine.engine import Engine
-    from kronq.serve.catalog import Catalog
-    from kronq.serve.service import Service
-
-    engine = Engine(path, **batch)
-    return Service(engine, Catalog(options.name, engine.adapters), options)
+def _tell(service: Service, *, public: bool) -> None:
+    """Says what is served, and whether to everyone."""
+    engine = service.engine
+    rows = f"{engine.rows} rows of up to {engine.context:,} tokens"
+    shared.inform(f"{service.options.name}: {rows}, {len(service.catalog):,} adapters")
+    if public:
+        shared.note(
+            "kronq: note: whoever reaches this address may use it; --api-key asks for a key"
+        )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kronq.engine.cache_buffers import PAST, CacheBuffers
 from kronq.engine.check_graph import LOGITS, MASK, POSITIONS, TOKENS, check_graph
+from kronq.engine.graph import POOL_INPUTS, engine_graph
 from kronq.errors import KronqError, UnsupportedError, listing
 from kronq.genai.token_inputs import DTYPES
 from kronq.onnx.model_files import ModelFiles
@@ -30,7 +31,7 @@ class BatchDecoder:
         rows: Rows of the KV cache.
         context: Tokens that a row has room for.
         threads: Threads within one operator; None leaves it to ONNX Runtime.
-        given: Names of inputs that every run is given beside the tokens.
+        pool: Whether every run is given ``POOL_INPUTS``.
 
     Raises:
         UnsupportedError: The model does not batch rows of different lengths.
@@ -42,14 +43,16 @@ class BatchDecoder:
         rows: int,
         context: int,
         threads: int | None,
-        given: Sequence[str] = (),
+        *,
+        pool: bool = False,
     ) -> None:
         check_graph(files)
         self._files = files
-        self._session = open_session(files.model, ExecutionTarget(threads=threads))
+        graph = engine_graph(files, pool=pool)
+        self._session = open_session(files.model, ExecutionTarget(threads=threads), model=graph)
         inputs = self._session.get_inputs()
         self._types = {node.name: DTYPES.get(node.type) for node in inputs}
-        known = {TOKENS, MASK, POSITIONS, *given}
+        known = {TOKENS, MASK, POSITIONS, *(POOL_INPUTS if pool else ())}
         strange = [n.name for n in inputs if n.name not in known and not n.name.startswith(PAST)]
         if strange or len(self._shape(POSITIONS)) > 2:
             raise UnsupportedError(
@@ -60,6 +63,7 @@ class BatchDecoder:
         logits = next(node for node in self._session.get_outputs() if node.name == LOGITS)
         self._logits_type = DTYPES[logits.type]
         self._vocabulary = int(logits.shape[-1])
+        self._last_only = logits.shape[1] == 1
         self.cache = CacheBuffers(inputs, files, rows, context)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
 
@@ -108,7 +112,9 @@ class BatchDecoder:
         for name, array in feed.items():
             place = ("cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
             binding.bind_input(name, *place)
-        logits = np.empty((count, width, self._vocabulary), self._logits_type)
+        logits = np.empty(
+            (count, 1 if self._last_only else width, self._vocabulary), self._logits_type
+        )
         place = ("cpu", 0, logits.dtype.type, list(logits.shape), logits.ctypes.data)
         binding.bind_output(LOGITS, *place)
         try:

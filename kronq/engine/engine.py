@@ -9,13 +9,16 @@ from typing import Unpack
 from kronq.engine.batch import Batch, EngineCounts
 from kronq.engine.batch_decoder import BatchDecoder
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import NoAdapters, RowAdapter, RowAdapters
+from kronq.engine.row_adapters import NoAdapters, PoolAdapters, RowAdapters
 from kronq.errors import ArgumentError, KronqError, StrPath, check_type
 from kronq.genai.generation import Generation
 from kronq.genai.prompts import Prompt, encode_prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_model import load_tokenizer
 from kronq.onnx.model_files import find_model
+from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.pool.entry import Entry
+from kronq.pool.pool import Pool
 
 Stop = str | Sequence[str]
 
@@ -31,24 +34,28 @@ class Engine:
 
     Args:
         path: A model folder, as ``kronq base`` and ``kronq export`` write it.
+        pool: A pool of adapters, or its folder; the model then needs compiled slots
+            (``kronq export --form slots``). None for the base alone.
         rows: Texts in the batch at most.
         context: Tokens of prompt and text together at most; never more than the model's own.
         chunk: Tokens of a prompt that are read between two runs of the batch.
         threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
 
     Raises:
-        UnsupportedError: The model does not batch rows of different lengths.
+        UnsupportedError: The model does not batch rows of different lengths, or has no slots for
+            the adapters of a pool.
 
     Example:
-        >>> engine = kronq.Engine("app/", rows=8)
-        >>> for generation in engine.generate(["One is", "Two is"], max_tokens=8):
-        ...     print(generation.text)
+        >>> engine = kronq.Engine("app/", pool="pool/", rows=8)
+        >>> texts = engine.generate(["One is", "Two is"], adapters=["arc", None], max_tokens=8)
+        >>> print([text.text for text in texts])
     """
 
     def __init__(
         self,
         path: StrPath,
         *,
+        pool: Pool | StrPath | None = None,
         rows: int = 8,
         context: int = 4096,
         chunk: int = 64,
@@ -63,7 +70,11 @@ class Engine:
         self.rows = rows
         self.context = min(context, self.files.model_count("context_length"))
         self.adapters: RowAdapters = NoAdapters()
-        decoder = BatchDecoder(self.files, rows, self.context, threads)
+        if pool is not None:
+            slots = SlotSpec.read(self.files.folder)
+            opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+            self.adapters = PoolAdapters(opened, slots)
+        decoder = BatchDecoder(self.files, rows, self.context, threads, pool=pool is not None)
         self._batch = Batch(decoder, self.adapters, rows, self.context, chunk)
 
     @property
@@ -94,7 +105,7 @@ class Engine:
         self,
         prompt: Prompt | Sequence[int],
         *,
-        adapter: str | RowAdapter | None = None,
+        adapter: str | Entry | None = None,
         max_tokens: int = 128,
         stop: Stop = (),
         chat: bool = False,
@@ -184,7 +195,7 @@ class Engine:
         """Ends all texts with an error, those that come later too; between two steps."""
         self._batch.end_all(error)
 
-    def _releasing(self, adapter: RowAdapter, listener: Listener) -> Listener:
+    def _releasing(self, adapter: Entry, listener: Listener) -> Listener:
         def done(job: Job) -> None:
             self.adapters.release(adapter)
             listener.done(job)

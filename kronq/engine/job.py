@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kronq.engine.row_adapters import RowAdapter
 from kronq.engine.sampler import choose_token
 from kronq.errors import KronqError
 from kronq.genai.generation import Generation
 from kronq.genai.sampling import GenerationSettings
 from kronq.genai.text_stream import TextStream
+from kronq.pool.entry import Entry
 
 if TYPE_CHECKING:
     import onnxruntime_genai as og
@@ -59,7 +59,7 @@ class Job:
     def __init__(
         self,
         tokens: Sequence[int],
-        adapter: RowAdapter | None,
+        adapter: Entry | None,
         settings: GenerationSettings,
         tokenizer: og.Tokenizer,
         listener: Listener,

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from kronq.engine.graph import POOL, ROWS, TAGS
 from kronq.errors import NotFoundError
-
-
-@dataclass(frozen=True)
-class RowAdapter:
-    """One adapter, as rows run with it.
-
-    Attributes:
-        name: Its name.
-        digest: SHA-256 of what is run, in hexadecimal digits.
-        offset: Where its record begins in the pool, in bytes.
-        tag: Number that the record begins with, which the operator compares.
-    """
-
-    name: str
-    digest: str
-    offset: int
-    tag: int
+from kronq.onnx.slots.record import check_record
+from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.pool.entry import Entry
+from kronq.pool.pool import Pool
 
 
 class RowAdapters(Protocol):
@@ -34,31 +22,91 @@ class RowAdapters(Protocol):
     def __iter__(self) -> Iterator[str]:
         """Yields the names of all adapters."""
 
-    def find(self, name: str) -> RowAdapter:
+    def __len__(self) -> int:
+        """Returns the number of adapters."""
+
+    def __contains__(self, name: object, /) -> bool:
+        """Returns whether there is an adapter of a name."""
+
+    def find(self, name: str, /) -> Entry:
         """Returns the adapter that a name stands for now; it stays until it is released.
 
         Raises:
             NotFoundError: There is none of this name.
         """
 
-    def release(self, adapter: RowAdapter) -> None:
+    def release(self, adapter: Entry, /) -> None:
         """Lets go of an adapter that ``find`` has returned."""
 
-    def inputs(self, rows: Sequence[RowAdapter | None], /) -> Mapping[str, NDArray[Any]]:
+    def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
         """Returns the graph's further inputs for a run of these rows; None is the base alone."""
 
 
-class NoAdapters:
+class NoAdapters(dict[str, Entry]):
     """The base alone."""
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def release(self, _adapter: RowAdapter) -> None:
-        pass
-
-    def find(self, name: str) -> RowAdapter:
+    def find(self, name: str, /) -> Entry:
         raise NotFoundError("no such adapter", found=name, expected="none: the base runs alone")
 
-    def inputs(self, _rows: Sequence[RowAdapter | None], /) -> Mapping[str, NDArray[Any]]:
+    def release(self, _adapter: Entry, /) -> None:
+        """Does nothing."""
+
+    def inputs(self, _rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
         return {}
+
+
+class PoolAdapters:
+    """The adapters of a pool.
+
+    Args:
+        pool: The pool.
+        slots: The graph's slots, which an adapter has to fit.
+    """
+
+    def __init__(self, pool: Pool, slots: SlotSpec) -> None:
+        self._pool = pool
+        self._layers = slots.layers
+        self._fitting: set[str] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        self._pool.refresh()
+        return iter(self._pool)
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def __contains__(self, name: object, /) -> bool:
+        self._pool.refresh()
+        return name in self._pool
+
+    def find(self, name: str, /) -> Entry:
+        """Returns the adapter that a name stands for now, and pins it.
+
+        Raises:
+            NotFoundError: There is none of this name.
+            MismatchError: It has other layers than the graph has slots for.
+            FormatError: Its record is damaged.
+        """
+        self._pool.refresh()
+        entry = self._pool.pin(name)
+        if entry.digest not in self._fitting:
+            record = self._pool.bytes[entry.offset : entry.offset + entry.size]
+            try:
+                check_record(record, self._layers, self._pool.path)
+            except BaseException:
+                self._pool.unpin(entry)
+                raise
+            self._fitting.add(entry.digest)
+        return entry
+
+    def release(self, adapter: Entry, /) -> None:
+        self._pool.unpin(adapter)
+
+    def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
+        places = [-1 if entry is None else entry.offset for entry in rows]
+        tags = [0 if entry is None else entry.tag for entry in rows]
+        return {
+            POOL: self._pool.bytes,
+            ROWS: np.array(places, np.int64),
+            TAGS: np.array(tags, np.uint64).view(np.int64),
+        }

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import RowAdapter
+from kronq.pool.entry import Entry
 
 
 class Answer:
@@ -26,8 +26,8 @@ class Answer:
 
     def __init__(
         self,
-        adapter: RowAdapter | None,
-        release: Callable[[RowAdapter], None],
+        adapter: Entry | None,
+        release: Callable[[Entry], None],
         *,
         stream: bool,
     ) -> None:

@@ -6,22 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from kronq.engine.row_adapters import RowAdapter, RowAdapters
+from kronq.engine.row_adapters import RowAdapters
 from kronq.errors import KronqError, NotFoundError, OutputExistsError
+from kronq.pool.entry import Entry
+from kronq.pool.pool import Pool
 from kronq.readers.peft_config import CONFIG
 from kronq.serve.refusal import RefusedError, no_such_model
-
-
-class Store(Protocol):
-    """Where adapters are added and removed."""
-
-    def add(self, name: str, source: Path, *, force: bool = False) -> object:
-        """Adds an adapter; an existing one of this name is replaced with ``force`` alone."""
-
-    def remove(self, name: str) -> None:
-        """Removes an adapter."""
 
 
 class Catalog:
@@ -30,8 +22,10 @@ class Catalog:
     Args:
         base: Name of the base.
         adapters: Where the engine finds adapters.
-        store: Where adapters are added; None where there is no such place.
+        pool: Where they lie and are added; None where there are none.
         folder: Folder whose adapters are added when they are first asked for.
+
+    Attributes:
         imported: Called for each adapter that was added from ``folder``.
     """
 
@@ -39,22 +33,21 @@ class Catalog:
         self,
         base: str,
         adapters: RowAdapters,
-        store: Store | None = None,
+        pool: Pool | None = None,
         folder: Path | None = None,
-        imported: Callable[[], None] = lambda: None,
     ) -> None:
         self.base = base
         self._adapters = adapters
-        self._store = store
+        self._pool = pool
         self._folder = folder
-        self._imported = imported
+        self.imported: Callable[[], None] = lambda: None
         self._imports: dict[str, asyncio.Task[None]] = {}
         self._created = int(time.time())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._adapters)
+        return len(self._adapters)
 
-    async def find(self, name: str) -> RowAdapter:
+    async def find(self, name: str) -> Entry:
         """Returns the adapter of a name, which the caller releases.
 
         Raises:
@@ -64,13 +57,13 @@ class Catalog:
             return self._adapters.find(name)
         except NotFoundError:
             source = self._source(name)
-            if source is None or self._store is None:
+            if source is None or self._pool is None:
                 raise no_such_model(name) from None
         except KronqError as error:
             raise _unusable(name, error) from None
         try:
             if name not in self._imports:
-                self._imports[name] = asyncio.create_task(self._import(self._store, name, source))
+                self._imports[name] = asyncio.create_task(self._import(self._pool, name, source))
             await asyncio.shield(self._imports[name])
             return self._adapters.find(name)
         except KronqError as error:
@@ -85,7 +78,7 @@ class Catalog:
         if name == self.base:
             raise RefusedError(400, f"The name '{name}' is the base's.", param="lora_name")
         try:
-            await asyncio.to_thread(self._needed_store().add, name, Path(path), force=replace)
+            await asyncio.to_thread(self._needed_pool().add, name, Path(path), force=replace)
         except OutputExistsError:
             message = f"The lora adapter '{name}' has already been loaded."
             raise RefusedError(400, message, param="lora_name") from None
@@ -102,7 +95,7 @@ class Catalog:
             RefusedError: There is none of this name.
         """
         try:
-            await asyncio.to_thread(self._needed_store().remove, name)
+            await asyncio.to_thread(self._needed_pool().remove, name)
         except NotFoundError:
             message = f"The lora adapter '{name}' cannot be found."
             raise RefusedError(404, message, param="lora_name") from None
@@ -121,14 +114,14 @@ class Catalog:
         """
         if name == self.base:
             return self._model(name, None)
-        if name not in set(self._adapters):
+        if name not in self._adapters:
             raise no_such_model(name)
         return self._model(name, self.base)
 
-    async def _import(self, store: Store, name: str, source: Path) -> None:
+    async def _import(self, pool: Pool, name: str, source: Path) -> None:
         try:
-            await asyncio.to_thread(store.add, name, source)
-            self._imported()
+            await asyncio.to_thread(pool.add, name, source)
+            self.imported()
         finally:
             del self._imports[name]
 
@@ -145,10 +138,10 @@ class Catalog:
         file = path.with_name(f"{path.name}.safetensors")
         return file if file.is_file() else None
 
-    def _needed_store(self) -> Store:
-        if self._store is None:
+    def _needed_pool(self) -> Pool:
+        if self._pool is None:
             raise RefusedError(400, "this server has no pool to which adapters could be added")
-        return self._store
+        return self._pool
 
     def _model(self, name: str, parent: str | None) -> dict[str, Any]:
         return {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from kronq.engine.engine import Engine
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import RowAdapter
-from kronq.errors import KronqError
+from kronq.errors import KronqError, StrPath
 from kronq.genai.prompts import Prompt
+from kronq.pool.entry import Entry
+from kronq.pool.folder import make_pool
+from kronq.pool.pool import Pool
 from kronq.serve.answer import Answer
 from kronq.serve.catalog import Catalog
 from kronq.serve.fields import TextFields
@@ -53,6 +57,7 @@ class Service:
         self.catalog = catalog
         self.options = options
         self.metrics = Metrics(lambda: engine.counts, lambda: len(catalog))
+        catalog.imported = self.metrics.count_import
         self.stepping = Stepping(engine)
         self.draining = False
 
@@ -99,7 +104,7 @@ class Service:
             whole = timed.prefill_seconds + timed.decode_seconds
             self.metrics.count_text(timed.prefill_seconds, whole)
 
-    async def _find(self, name: str) -> RowAdapter | None:
+    async def _find(self, name: str) -> Entry | None:
         if name == self.options.name:
             return None
         return await self.catalog.find(name)
@@ -109,7 +114,7 @@ class Service:
         fields: TextFields,
         tokens: list[int],
         copy: int,
-        adapter: RowAdapter | None,
+        adapter: Entry | None,
         limit: int | None,
     ) -> Callable[[Listener], Job]:
         return lambda listener: self.engine.submit(
@@ -141,3 +146,31 @@ class Service:
         counts = self.engine.counts
         if counts.running + counts.waiting + wanted > room:
             raise RefusedError(429, "The queue is full; try again", code="rate_limit_exceeded")
+
+
+def open_service(
+    path: StrPath,
+    options: ServerOptions,
+    *,
+    pool: StrPath | None = None,
+    folder: StrPath | None = None,
+    **batch: Any,
+) -> Service:
+    """Opens a model for a server.
+
+    Args:
+        path: The model folder.
+        options: Settings of the server.
+        pool: A pool of adapters, which is made if there is none.
+        folder: Folder whose adapters are added to the pool when they are first asked for.
+        batch: As ``Engine`` takes it.
+
+    Raises:
+        KronqError: The model or the pool cannot be opened.
+    """
+    if pool is not None and not Path(pool).exists():
+        make_pool(Path(pool))
+    opened = None if pool is None else Pool.open(pool)
+    engine = Engine(path, pool=opened, **batch)
+    source = None if folder is None else Path(folder)
+    return Service(engine, Catalog(options.name, engine.adapters, opened, source), options)
