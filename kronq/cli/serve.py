@@ -40,7 +40,7 @@ Examples:
     "--pool",
     group=ADAPTERS,
     metavar="POOL",
-    help="Adapters of 'kronq pool', each by its name; PATH then needs compiled slots.",
+    help="Adapters of 'kronq pool', each by its name; PATH is then of the form pool or slots.",
 )
 @option(
     *("--adapters", "folder"),

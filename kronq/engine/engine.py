@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
 from kronq.engine.batch import Batch, EngineCounts
@@ -16,7 +17,7 @@ from kronq.genai.prompts import Prompt, encode_prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_model import load_tokenizer
 from kronq.onnx.model_files import find_model
-from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
 
@@ -34,8 +35,8 @@ class Engine:
 
     Args:
         path: A model folder, as ``kronq base`` and ``kronq export`` write it.
-        pool: A pool of adapters, or its folder; the model then needs compiled slots
-            (``kronq export --form slots``). None for the base alone.
+        pool: A pool of adapters, or its folder; the model then needs compiled operators
+            (``kronq export`` with the form pool or slots). None for the base alone.
         rows: Texts in the batch at most.
         context: Tokens of prompt and text together at most; never more than the model's own.
         chunk: Tokens of a prompt that are read between two runs of the batch.
@@ -69,12 +70,9 @@ class Engine:
         self.tokenizer = load_tokenizer(self.files)
         self.rows = rows
         self.context = min(context, self.files.model_count("context_length"))
-        self.adapters: RowAdapters = NoAdapters()
-        if pool is not None:
-            slots = SlotSpec.read(self.files.folder)
-            opened = pool if isinstance(pool, Pool) else Pool.open(pool)
-            self.adapters = PoolAdapters(opened, slots)
-        decoder = BatchDecoder(self.files, rows, self.context, threads, pool=pool is not None)
+        self.adapters = _find_adapters(self.files.folder, pool)
+        by_row = bool(self.adapters.inputs([None]))
+        decoder = BatchDecoder(self.files, rows, self.context, threads, pool=by_row)
         self._batch = Batch(decoder, self.adapters, rows, self.context, chunk)
 
     @property
@@ -212,3 +210,11 @@ class Engine:
             top_k=sampling.top_k or search.get("top_k") or None,
             top_p=sampling.top_p or search.get("top_p") or None,
         )
+
+
+def _find_adapters(folder: Path, pool: Pool | StrPath | None) -> RowAdapters:
+    """Returns the adapters of a pool that a model runs with; without a pool there are none."""
+    if pool is None:
+        return NoAdapters(pool=(folder / SPEC).is_file() and SlotSpec.read(folder).pool)
+    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+    return PoolAdapters(opened, SlotSpec.read(folder))

@@ -8,14 +8,10 @@ from kronq.engine.check_graph import LOGITS, MASK
 from kronq.errors import UnsupportedError
 from kronq.onnx.last_token import last_token_graph
 from kronq.onnx.model_files import ModelFiles
+from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
 
-POOL, ROWS, TAGS = POOL_INPUTS = ("kronq.pool", "kronq.rows", "kronq.tags")
-"""Inputs of a graph whose rows name their adapters.
-
-The pool's bytes; where in it the record of each row begins, −1 for the base alone; and its tag: a
-record with another one is an error.
-"""
+POOL_INPUTS = (POOL, ROWS, TAGS)
 _ONE, _EACH = "RecordSlots", "PoolSlots"
 
 
@@ -23,7 +19,8 @@ def engine_graph(files: ModelFiles, *, pool: bool) -> bytes | None:
     """Returns the graph to open in place of the file's own; None where that is opened as it is.
 
     Of a prompt the last token alone goes through the output layer. With ``pool``, operators that
-    take one adapter for all rows become those that take one for each.
+    take one adapter for all rows become those that take one for each: the form slots runs as the
+    form pool does.
 
     Args:
         files: The model.
@@ -37,10 +34,10 @@ def engine_graph(files: ModelFiles, *, pool: bool) -> bytes | None:
         return graph
     if SlotSpec.read(files.folder).kernel is None:
         raise UnsupportedError(
-            "rows with adapters of their own take compiled slots",
+            "rows with adapters of their own take compiled operators",
             path=files.folder,
             found="slots of ONNX's own operators",
-            hint="export it again, with {kernel}",
+            hint="export it again, with {form=pool}",
         )
     if graph is None:
         model = onnx.load(files.model, load_external_data=False)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from kronq.engine.graph import POOL, ROWS, TAGS
 from kronq.errors import NotFoundError
+from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
 from kronq.onnx.slots.record import check_record
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
@@ -43,7 +42,15 @@ class RowAdapters(Protocol):
 
 
 class NoAdapters(dict[str, Entry]):
-    """The base alone."""
+    """The base alone.
+
+    Args:
+        pool: Whether the graph has inputs for a pool all the same.
+    """
+
+    def __init__(self, *, pool: bool) -> None:
+        super().__init__()
+        self._pool = pool
 
     def find(self, name: str, /) -> Entry:
         raise NotFoundError("no such adapter", found=name, expected="none: the base runs alone")
@@ -51,8 +58,8 @@ class NoAdapters(dict[str, Entry]):
     def release(self, _adapter: Entry, /) -> None:
         """Does nothing."""
 
-    def inputs(self, _rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
-        return {}
+    def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
+        return pool_inputs(NO_POOL, [None] * len(rows)) if self._pool else {}
 
 
 class PoolAdapters:
@@ -103,10 +110,5 @@ class PoolAdapters:
         self._pool.unpin(adapter)
 
     def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
-        places = [-1 if entry is None else entry.offset for entry in rows]
-        tags = [0 if entry is None else entry.tag for entry in rows]
-        return {
-            POOL: self._pool.bytes,
-            ROWS: np.array(places, np.int64),
-            TAGS: np.array(tags, np.uint64).view(np.int64),
-        }
+        places = [None if entry is None else (entry.offset, entry.tag) for entry in rows]
+        return pool_inputs(self._pool.bytes, places)

@@ -27,6 +27,14 @@ def app(tiny_base, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def pooled(tiny_base, tmp_path_factory):
+    """The same in the form pool."""
+    out = tmp_path_factory.mktemp("pool-form") / "app"
+    export_onnx(make_adapter(0), tiny_base, out, "pool", verify=False)
+    return out
+
+
+@pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return save_adapters(tmp_path_factory.mktemp("pool-adapters") / "files")
 
@@ -60,6 +68,17 @@ def test_every_row_is_its_adapter_alone(app, files, pool, alone):
     assert [each.tokens for each in found] == expected
     assert len({each.tokens for each in found}) > len(pairs) / 2
     assert not pool._pinned
+
+
+def test_the_form_pool_runs_as_it_is(pooled, files, pool, alone):
+    """Also without a pool: the base alone."""
+    names = [*files, None]
+    for given, asked in ((pool, names), (None, [None])):
+        found = engine_of(pooled, given).generate(
+            ["abc"] * len(asked), adapters=asked, max_tokens=9
+        )
+        expected = [alone.generate("abc", adapter=name, max_tokens=9).tokens for name in asked]
+        assert [each.tokens for each in found] == expected
 
 
 def test_a_replaced_adapter_answers_to_the_end(app, files, pool, alone):
@@ -126,7 +145,7 @@ def test_a_model_without_compiled_slots_takes_no_pool(tiny_base, tmp_path, pool)
     with pytest.raises(UnsupportedError, match="no slots for adapters"):
         engine_of(tiny_base, pool)
     export_onnx(make_adapter(0), tiny_base, tmp_path / "app", Slots(compiled=False), verify=False)
-    with pytest.raises(UnsupportedError, match="compiled slots"):
+    with pytest.raises(UnsupportedError, match="compiled operators"):
         engine_of(tmp_path / "app", pool)
 
 
