@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kronq.onnx.graph.match_table import match_table
     from kronq.onnx.pipeline.adapt_pipeline import adapt_pipeline
     from kronq.onnx.pipeline.export_pipeline import export_pipeline, match_pipeline
+    from kronq.onnx.slots.pool_inputs import pool_inputs
     from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
     from kronq.packed.writer import pack, save
     from kronq.planning.families import AdapterShape
