@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from kronq.engine.record_fit import RecordFit
 from kronq.errors import NotFoundError
 from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
-from kronq.onnx.slots.record import check_record
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
@@ -72,7 +72,7 @@ class PoolAdapters:
 
     def __init__(self, pool: Pool, slots: SlotSpec) -> None:
         self._pool = pool
-        self._layers = slots.layers
+        self._fit = RecordFit(slots)
         self._fitting: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
@@ -99,7 +99,7 @@ class PoolAdapters:
         if entry.digest not in self._fitting:
             record = self._pool.bytes[entry.offset : entry.offset + entry.size]
             try:
-                check_record(record, self._layers, self._pool.path)
+                self._fit.check(record, self._pool.path)
             except BaseException:
                 self._pool.unpin(entry)
                 raise

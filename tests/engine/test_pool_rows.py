@@ -128,6 +128,21 @@ def test_an_adapter_of_another_model_is_refused(app, pool):
     assert not pool._pinned
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("model.layers.0.self_attn.q_proj", (8, 8), "another shape"),
+        ("model.layers.9.self_attn.q_proj", (16, 16), "no slot for"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(app, pool, name, shape, message):
+    """One of them among others that fit."""
+    more = {name: kron(np.random.default_rng(0), (4, 4), shape)}
+    pool.add("other", Adapter({**make_adapter(3), **more}, Origin("memory")))
+    with pytest.raises(MismatchError, match=message):
+        engine_of(app, pool).submit("abc", adapter="other")
+
+
 def test_a_damaged_record_is_refused(app, pool):
     entry = pool.find("kron-native")
     file = next(pool.path.glob("records-*"))
