@@ -11,6 +11,7 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import Command
+from kronq.errors import KronqError
 from kronq.io.extras import require
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Examples:
   kronq bench out/ --base base/ --threads 1
   kronq bench slots/ --adapter small.safetensors --rounds 15
   kronq bench out/ --base base/ --provider openvino --json
+  kronq bench app/ --pool pool/ --rows 1,8,32 --plot pool.svg
   kronq bench app/ --adapter small.safetensors --llama-cpp model.gguf --threads 1
 """
 
@@ -48,18 +50,45 @@ Examples:
     metavar="GGUF",
     help="Time llama.cpp as well, on this file, with the adapter as a LoRA and without.",
 )
+@click.option(
+    "--pool",
+    metavar="DIR",
+    help="Time batches whose rows take adapters at random from a pool: throughput and latency by "
+    "the number of adapters, the base alone beside them.",
+)
+@click.option(
+    "--rows",
+    default="1,8,32",
+    show_default=True,
+    metavar="N,N",
+    help="For --pool: rows of the batches.",
+)
+@click.option("--plot", metavar="FILE.svg|png", help="For --pool: draw both.")
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option("--new-tokens", type=int, default=32, show_default=True, metavar="N")
 @click.option("--rounds", type=int, default=7, show_default=True, metavar="N")
 @shared.execution_options
 @shared.json_option
+@shared.force_option
 def command(folder: str, as_json: bool, **options: Any) -> None:
     """Time the text model in OUT_DIR with its adapter and without it, in one run, in turns.
 
     A model with slots is its own base, unless one is given. Ratios are of times, paired within each
     round: 1.03 is 3 % slower with the adapter. Ranges are the 10th and 90th percentiles over the
     rounds; loading times and peak memory are those of fresh processes.
+
+    With --pool a step of a batch is timed instead, a token of every row. Every row takes another
+    adapter at every step, among 1, 10, 100, … of the pool's and all of them, in turns.
     """
+    if options["pool"] is not None:
+        from kronq.cli.bench_pool import bench_pool
+
+        bench_pool(folder, options, options["threads"], as_json=as_json)
+        return
+    if options["plot"] is not None:
+        raise KronqError("--plot is for --pool")
+    for name in ("pool", "rows", "plot", "force"):
+        del options[name]
     execution = shared.pop_execution(options)
     paths = (options[name] for name in ("base", "adapter", "basis", "llama_cpp"))
     shared.check_inputs(folder, *paths)

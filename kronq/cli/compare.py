@@ -144,7 +144,7 @@ def _check_options(options: Mapping[str, Any]) -> bool:
         require("genai", "--tasks")
     if plot is not None:
         require("plot", "--plot")
-        from kronq.report.plot import check_picture_format
+        from kronq.report.picture import check_picture_format
 
         check_picture_format(plot)
         check_output(plot, force=options["force"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kronq.errors import ArgumentError, MissingDependencyError, StrPath, printable
-from kronq.io.files import write_file
+from kronq.errors import StrPath, printable
 from kronq.report.comparison_models import Comparison, ComparisonRow
-from kronq.report.palette import BASELINE, BOUND, INK, LINE, PAGE, Colour, method_colour
+from kronq.report.palette import BASELINE, BOUND, method_colour
+from kronq.report.picture import draw_picture, shade
 from kronq.report.plot_labels import place_labels
 
 _EXACT = 0.01
@@ -38,59 +38,21 @@ def plot_comparison(
         MissingDependencyError: matplotlib is not installed.
         KronqError: The suffix is neither .svg nor .png.
     """
-    kind = check_picture_format(path)
-    try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter
-    except ImportError:
-        raise MissingDependencyError(
-            "drawing needs matplotlib", hint="pip install 'kronq[plot]'"
-        ) from None
-    # Without hashsalt and Date an SVG would differ from run to run.
-    with rc_context({"svg.hashsalt": "kronq", **_style(dark)}):
-        figure = Figure(figsize=(7.5, 5.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        figure.suptitle(_title(comparison), fontsize=12)
-        notes = _draw_curves(axes, comparison, dark)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(_minor_label))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        place_labels(axes, notes)
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-    return write_file(path, data.getvalue(), force=force)
-
-
-def check_picture_format(path: StrPath) -> str:
-    """Returns the format of a picture by its suffix.
-
-    Raises:
-        KronqError: The suffix is neither .svg nor .png.
-    """
-    kind = Path(path).suffix.lstrip(".").lower()
-    if kind not in ("svg", "png"):
-        raise ArgumentError("no such picture format", path=path, expected=".svg or .png")
-    return kind
-
-
-def _style(dark: bool) -> dict[Any, Any]:
-    """Returns matplotlib's settings for a light page or a dark one."""
-    page, ink, line = (_on(each, dark) for each in (PAGE, INK, LINE))
-    style: dict[Any, Any] = dict.fromkeys(
-        ("figure.facecolor", "axes.facecolor", "savefig.facecolor"), page
+    return draw_picture(
+        path, partial(_draw, comparison, dark), size=(7.5, 5.5), dark=dark, force=force
     )
-    style |= dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink
-    )
-    # Names may have a $ in them, which is no formula.
-    return style | {"grid.color": line, "text.parse_math": False}
 
 
-def _on(colour: Colour, dark: bool) -> str:
-    return colour.dark if dark else colour.light
+def _draw(comparison: Comparison, dark: bool, figure: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axes = figure.subplots()
+    figure.suptitle(_title(comparison), fontsize=12)
+    notes = _draw_curves(axes, comparison, dark)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(_minor_label))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    place_labels(axes, notes)
 
 
 def _title(comparison: Comparison) -> str:
@@ -109,7 +71,7 @@ def _draw_curves(
     for (adapter, method), rows in _group_curves(shown).items():
         index = adapters.index(adapter)
         ours = rows[0].source == "kronq"
-        colour = _on(method_colour(method) if ours else BASELINE, dark)
+        colour = shade(method_colour(method) if ours else BASELINE, dark)
         points = [(row.bytes / 1000, 100 * row.relative_error) for row in rows]
         style = {"marker": _MARKERS[index % len(_MARKERS)], "color": colour, "markersize": 5}
         style |= {"linestyle": _DASHES[index % len(_DASHES)] if ours else ":"}
@@ -128,7 +90,10 @@ def _draw_curves(
         if shown and visible:
             dashes = _DASHES[index % len(_DASHES)]
             (line,) = axes.plot(
-                *zip(*visible, strict=True), color=_on(BOUND, dark), linewidth=0.8, linestyle=dashes
+                *zip(*visible, strict=True),
+                color=shade(BOUND, dark),
+                linewidth=0.8,
+                linestyle=dashes,
             )
             handles[f"{adapter}, Gaussian bound"] = line
     axes.set(
