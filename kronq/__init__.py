@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from kronq.planning.plan_adapters import plan
     from kronq.pool.pool import Pool
     from kronq.quantization.configs import Compact, Float16, Native, Tuned, Uniform
-    from kronq.quantization.many import quantize_many
+    from kronq.quantization.many import pack_many, quantize_many
     from kronq.quantization.quantize import quantize
     from kronq.readers.basis import extract_cores
     from kronq.readers.load import load
@@ -117,6 +117,7 @@ __all__ = [
     "measure",
     "model_card",
     "pack",
+    "pack_many",
     "plan",
     "pool_inputs",
     "quantize",
@@ -185,6 +186,7 @@ _MODULES = {
     "plan": "kronq.planning.plan_adapters",
     "pool_inputs": "kronq.onnx.slots.pool_inputs",
     "quantize": "kronq.quantization.quantize",
+    "pack_many": "kronq.quantization.many",
     "quantize_many": "kronq.quantization.many",
     "read_examples": "kronq.io.examples",
     "save": "kronq.packed.writer",

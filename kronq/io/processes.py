@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -10,7 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from kronq.io.shared_items import Sender, SharedItem, receive
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,19 +35,35 @@ def map_stream(function: Callable[[T], R], items: Iterable[T], workers: int) -> 
     if workers == 1:
         yield from map(function, items)
         return
-    waiting: deque[Future[R]] = deque()
-    context = multiprocessing.get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+    waiting: deque[tuple[SharedItem, Future[R]]] = deque()
+    context, sender = multiprocessing.get_context("spawn"), Sender()
+
+    def next_result() -> R:
+        item, future = waiting.popleft()
+        result = future.result()
+        sender.received(item)
+        return result
+
+    with (
+        contextlib.closing(sender),
+        _one_thread(),
+        ProcessPoolExecutor(workers, context, _end_with_parent) as pool,
+    ):
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
+                sent = sender.send(item)
+                waiting.append((sent, pool.submit(_call, function, sent)))
                 if len(waiting) >= workers * _AHEAD:
-                    yield waiting.popleft().result()
+                    yield next_result()
             while waiting:
-                yield waiting.popleft().result()
+                yield next_result()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+def _call(function: Callable[[Any], R], item: SharedItem) -> R:
+    return function(receive(item))
 
 
 def _end_with_parent() -> None:

@@ -27,6 +27,14 @@ def test_each_is_quantized_as_alone(workers: int) -> None:
     assert made == [kronq.pack(kronq.quantize(each, config)) for each in islice(endless(), 5)]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_are_those_of_each(workers: int) -> None:
+    """More of them than are on their way at once, of several sizes."""
+    adapters = [adapter(seed, layers=1 + seed % 3, kinds=("lora", "kron")) for seed in range(9)]
+    packed = [*kronq.pack_many(adapters, bits=4, workers=workers)]
+    assert packed == [kronq.pack(kronq.quantize(each, bits=4)) for each in adapters]
+
+
 def test_packing_in_memory_gives_the_bytes_of_the_file(tmp_path) -> None:
     quantized = next(kronq.quantize_many(endless(), bits=4))
     path = kronq.save(quantized, tmp_path / "a.safetensors")
@@ -47,6 +55,8 @@ def test_mistakes() -> None:
         kronq.quantize_many(adapter())
     with pytest.raises(kronq.ArgumentError, match="workers"):
         kronq.quantize_many([], workers=0)
+    with pytest.raises(kronq.ArgumentError, match="workers"):
+        kronq.pack_many([], workers=0)
 
 
 def test_a_lora_that_was_pickled_is_one() -> None:
