@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from kronq.errors import KronqError
 from kronq.serve.adapters import load_adapter, unload_adapter
 from kronq.serve.refusal import RefusedError
 from kronq.serve.texts import chat, complete
@@ -56,7 +57,11 @@ def make_app(service: Service) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*service.options.hosts])],
-        exception_handlers={RefusedError: _refuse, HTTPException: _refuse_path},
+        exception_handlers={
+            RefusedError: _refuse,
+            KronqError: _tell_error,
+            HTTPException: _refuse_path,
+        },
     )
     app.state.service = service
     return app
@@ -112,6 +117,12 @@ async def _refuse(request: Request, error: Exception) -> Response:
     service: Service = request.app.state.service
     service.metrics.count_request(error.status)
     return error.response()
+
+
+async def _tell_error(_: Request, error: Exception) -> Response:
+    """Answers with an error of the server's own side, such as a pool that was damaged."""
+    assert isinstance(error, KronqError)  # noqa: S101  # Starlette calls it with no other
+    return RefusedError(500, error.message).response()
 
 
 async def _refuse_path(_: Request, error: Exception) -> Response:

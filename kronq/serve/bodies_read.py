@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from starlette.requests import Request
 
@@ -10,7 +11,7 @@ from kronq import limits
 from kronq.serve.refusal import RefusedError
 
 
-async def read_json(request: Request) -> object:
+async def read_json(request: Request) -> Any:
     """Reads a body of JSON.
 
     A body of another type is refused: a page in a browser can send such a one to this machine
@@ -28,6 +29,9 @@ async def read_json(request: Request) -> object:
         if len(body) > limits.REQUEST.value:
             raise RefusedError(413, f"the body is larger than {limits.REQUEST.value:,} bytes")
     try:
-        return json.loads(body)
+        data = json.loads(body)
+        if b"\\ud" in body.lower():  # escapes can name half of a surrogate pair, which is no text
+            json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is no JSON: {error}") from None
+    return data

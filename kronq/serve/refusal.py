@@ -63,7 +63,7 @@ class RefusedError(Exception):
 def no_such_model(name: str) -> RefusedError:
     return RefusedError(
         404,
-        f"The model `{name}` does not exist: neither the base nor an adapter",
+        f"The model `{name[:200]}` does not exist: neither the base nor an adapter",
         param="model",
         code="model_not_found",
     )

@@ -130,3 +130,15 @@ def test_another_program_adds_an_adapter(server, pool, files, alone):
     Pool.open(pool.path).add("elsewhere", pool.path.parent / "elsewhere.safetensors")
     expected = alone.generate("abc", adapter="lora-native", max_tokens=9).text
     assert ask(server.client(), "elsewhere")[0] == expected
+
+
+def test_a_pool_that_is_damaged_meanwhile(server, pool):
+    """Requests say so; the base goes on."""
+    server.client().completions.create(model="kron-float", prompt="abc")
+    index = pool.path / "index.sqlite"
+    index.write_bytes(b"no index" * 1000)
+    with pytest.raises(openai.InternalServerError):
+        server.client().completions.create(model="kron-float", prompt="abc")
+    with pytest.raises(openai.InternalServerError):
+        server.client().models.list()
+    assert server.client().completions.create(model="tiny", prompt="abc").choices

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -15,7 +16,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kronq import Session
-from kronq.engine.row_adapters import RowAdapter
 from kronq.errors import NotFoundError
 from tests.paths import ROOT
 from tests.serve.server import running, with_template
@@ -41,11 +41,17 @@ class Named:
     def __iter__(self):
         return iter(self.names)
 
+    def __len__(self):
+        return len(self.names)
+
+    def __contains__(self, name):
+        return name in self.names
+
     def find(self, name):
         if name not in self.names:
             raise NotFoundError("no such adapter", found=name)
         self.held.append(name)
-        return RowAdapter(name, f"{len(name):064x}", 0, 0)
+        return SimpleNamespace(name=name, digest=f"{len(name):064x}")
 
     def release(self, adapter):
         self.held.remove(adapter.name)
@@ -195,8 +201,9 @@ def test_bodies_that_are_refused(server):
     url = f"{server.url}/v1/completions"
     plain = httpx.post(url, content=b"{}", headers={"Content-Type": "text/plain"})
     assert plain.status_code == 415
-    damaged = httpx.post(url, content=b"{", headers={"Content-Type": "application/json"})
-    assert damaged.status_code == 400
+    for body in (b"{", b"[]", b'{"model": "tiny", "prompt": "\\uD800"}', b"[" * 100_000):
+        damaged = httpx.post(url, content=body, headers={"Content-Type": "application/json"})
+        assert damaged.status_code == 400, body[:40]
     assert server.post("/v1/load_lora_adapter", lora_name="a", lora_path="b").status_code == 404
     assert server.get("/v1/completions").status_code == 405
 
