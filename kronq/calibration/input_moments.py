@@ -93,7 +93,13 @@ def calibrate(
         store, widths, batches, partial(_start_pass, path, target), progress=progress
     )
     layers = {layer: LayerMoments(_layer_mean(moments, names)) for layer, names in values.items()}
-    return SecondMoments(layers, sum(batch.tokens for batch in batches), source, store.folder.name)
+    return SecondMoments(
+        layers,
+        sum(batch.tokens for batch in batches),
+        source,
+        store.folder.name,
+        matched.fingerprint,
+    )
 
 
 def _layer_mean(moments: Mapping[str, F32], names: Sequence[str]) -> F32:

@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from kronq.base.hf_folder import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
+from kronq.calibration.module_prints import fingerprint_modules
 from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
 from kronq.io.extras import require
 from kronq.io.input_path import find_input
 from kronq.io.json_file import refuse_damaged_json
 from kronq.model.adapter import Adapter
+from kronq.model.base_fingerprint import BaseFingerprint, refuse_other_base
 from kronq.model.fit import fit_adapter
 from kronq.model.plain import refuse_all_but_deltas, refuse_cores
 from kronq.onnx.graph.match_by_name import match_by_name
@@ -38,10 +40,12 @@ class AttachedAdapter:
         factors: Layer → factors of the next forward pass. Entries may be replaced; a layer that is
             removed runs as the base alone.
         modules: Layer → its module.
+        base: Fingerprint of the modules' weights.
     """
 
     factors: dict[str, TorchFactors]
     modules: Mapping[str, torch.nn.Module]
+    base: BaseFingerprint | None = None
 
 
 def load_model(
@@ -156,10 +160,13 @@ def attach(
         trainable: Whether the factors require gradients.
 
     Raises:
-        MismatchError: The adapter does not belong to this model.
+        MismatchError: The adapter does not belong to this model, or was calibrated with another.
     """
     modules = find_modules(model, adapter)
-    fitted = fit_adapter(adapter, _shapes(modules))
+    shapes = _shapes(modules)
+    base = fingerprint_modules(modules, shapes)
+    refuse_other_base(adapter.base, base, getattr(model, "name_or_path", None))
+    fitted = fit_adapter(adapter, shapes)
     device = model_device(model)
     factors = {n: to_torch_factors(d, device, trainable=trainable) for n, d in fitted.items()}
 
@@ -172,7 +179,7 @@ def attach(
 
     handles = [modules[layer].register_forward_hook(hook_of(layer)) for layer in factors]
     try:
-        yield AttachedAdapter(factors, modules)
+        yield AttachedAdapter(factors, modules, base)
     finally:
         for handle in handles:
             handle.remove()

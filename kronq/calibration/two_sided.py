@@ -101,7 +101,8 @@ def calibrate_two_sided(
             store, widths, batches, start_pass, finish=_scale_moment, progress=progress
         )
     layers = {n: LayerMoments(moments[f"in {n}"], moments[f"out {n}"]) for n in adapter}
-    return SecondMoments(layers, sum(batch.tokens for batch in batches), source, store.folder.name)
+    tokens = sum(batch.tokens for batch in batches)
+    return SecondMoments(layers, tokens, source, store.folder.name, attached.base)
 
 
 def _pass_starter(

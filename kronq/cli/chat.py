@@ -98,6 +98,7 @@ class Chat:
 @click.argument("path")
 @strength_options
 @shared.basis_option
+@shared.other_base_option
 @click.option("--system", metavar="TEXT", help="System message of the conversation.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N")
 @click.option("--temperature", type=float, default=0.0, show_default=True, metavar="T")
@@ -109,6 +110,7 @@ def command(
     adapters: tuple[str, ...],
     strength: float,
     basis: str | None,
+    other_base: bool,
     system: str | None,
     **options: Any,
 ) -> None:
@@ -124,7 +126,7 @@ def command(
 
     session = Session(path, **shared.pop_execution(options))
     for name, total in named.items():
-        session.load(name, total, basis=basis)
+        session.load(name, total, basis=basis, other_base=other_base)
 
     def notify(line: str) -> None:
         for part in line.splitlines():

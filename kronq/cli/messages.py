@@ -16,6 +16,7 @@ _OPTIONS = {
     "match_table": "--dry-run",
     "out": "-o",
     "platforms": "--platform",
+    "other_base=True": "--other-base",
     "verify=False": "'kronq convert --no-verify'",
     "write_onnx_adapter": "'kronq convert --to onnx_adapter --model FOLDER'",
 }

@@ -42,6 +42,7 @@ Examples:
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
 @strength_options
 @shared.basis_option
+@shared.other_base_option
 @click.option("--max-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -71,6 +72,7 @@ def command(
     adapters: tuple[str, ...],
     strength: float,
     basis: str | None,
+    other_base: bool,
     count_nodes: bool,
     as_json: bool,
     **options: Any,
@@ -89,7 +91,7 @@ def command(
 
     session = Session(path, **shared.pop_execution(options))
     if total:
-        session.load(ADAPTER, total, basis=basis)
+        session.load(ADAPTER, total, basis=basis, other_base=other_base)
     generation = session.generate(
         text,
         adapter=ADAPTER if total else None,

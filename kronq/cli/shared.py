@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 INPUT = "Input"
 _READING = (
     *("format_", "scale_rule", "alpha", "only", "conv_kernel", "base_weights", "initial"),
-    *("basis", "verify"),
+    *("basis", "verify", "other_base"),
 )
 _SHOWN = 4
 """Kinds of layers that a note names."""
@@ -99,10 +99,17 @@ def same_name(name: str) -> KronqError:
 
 
 def reading_options(command: F) -> F:
-    """What an adapter is read with, ``--no-verify`` among it."""
-    return _no_verify_option(header_options(command))
+    """What an adapter is read with, ``--no-verify`` and ``--other-base`` among it."""
+    return other_base_option(_no_verify_option(header_options(command)))
 
 
+other_base_option = option(
+    "--other-base",
+    is_flag=True,
+    group=INPUT,
+    rare=True,
+    help="Take the base though the adapter was calibrated or tested with another one.",
+)
 _no_verify_option = option(
     "--no-verify",
     "verify",

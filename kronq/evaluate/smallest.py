@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def smallest(
     examples = read_examples(tasks) if isinstance(tasks, str | PathLike) else tasks
     cache = TaskCache(cache_folder("tasks", options.cache))
     model = base if isinstance(base, TaskModel) else TaskModel(base)
+    adapter = replace(adapter, base=adapter.base or model.fingerprint(adapter))
     return search_candidates(
         adapter,
         Scorer(model, cache, options.progress),

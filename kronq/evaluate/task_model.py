@@ -22,6 +22,7 @@ from kronq.genai.session import Session
 from kronq.genai.token_inputs import IntArray, make_token_inputs
 from kronq.io.extras import require
 from kronq.model.adapter import Adapter, check_finite
+from kronq.model.base_fingerprint import BaseFingerprint, refuse_other_base
 from kronq.model.matrix import F32
 from kronq.model.plain import refuse_all_but_deltas, refuse_cores
 from kronq.onnx.base_folder import load_base
@@ -32,6 +33,7 @@ from kronq.onnx.guard_base import guard_base
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.providers import ExecutionOptions, choose_target
 from kronq.onnx.sessions import open_session, run_session
+from kronq.onnx.weight_prints import fingerprint, print_weights
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -59,6 +61,7 @@ class TaskModel:
         self._feeds: Feeds = {}
         self._session: ort.InferenceSession | None = None
         self._gathers_rows = False
+        self._known: set[BaseFingerprint] = set()
 
     @property
     def context(self) -> int | None:
@@ -92,10 +95,24 @@ class TaskModel:
         refuse_all_but_deltas(adapter, "a task")
         with guard_base(self.files.model):
             matches = match_layers(adapter, self._sites)
+            if adapter.base is not None and adapter.base not in self._known:
+                refuse_other_base(adapter.base, self.fingerprint(adapter), self.files.model)
+                self._known.add(adapter.base)
         fitted = absorb_scales(fit_to_base(adapter, matches))
         if self._session is None or branch_shapes(fitted) != self._shapes:
             self._open(fitted)
         self._feeds = branch_feeds(fitted)
+
+    def fingerprint(self, adapter: Adapter) -> BaseFingerprint | None:
+        """Returns the fingerprint of the weights that an adapter's layers have in this base.
+
+        Raises:
+            MismatchError: The adapter does not belong to this base.
+        """
+        with guard_base(self.files.model):
+            matches = match_layers(adapter, self._sites)
+            fitted = fit_to_base(adapter, matches)
+            return fingerprint(print_weights(matches, {n: d.shape for n, d in fitted.items()}))
 
     def predict(self, ids: IntArray, mask: IntArray, rows: IntArray) -> F32:
         """Computes the logits after some tokens.

@@ -23,6 +23,7 @@ from kronq.io.checksummed import add_trailer, verify_trailer
 from kronq.io.input_path import find_input
 from kronq.model.adapter import Adapter
 from kronq.model.weighted_sum import check_strength, weighted_sum
+from kronq.onnx.base_prints import BasePrints
 from kronq.onnx.slots.flatbuffer import InputStack
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
@@ -66,6 +67,7 @@ def prepare_adapter(
     cache: StrPath | None = None,
     *,
     basis: StrPath | None = None,
+    prints: BasePrints | None = None,
 ) -> AdapterFile:
     """Expands an adapter, or a sum of several, for one graph, or finds it in the cache.
 
@@ -75,6 +77,8 @@ def prepare_adapter(
         slots: The graph's slots.
         cache: Parent folder of the cache; None for ``kronq.io.cache.cache_folder``.
         basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
+        prints: Fingerprints of the graph's weights, which adapters that name their base must have;
+            None takes any base.
 
     Raises:
         FormatError: There is no readable adapter.
@@ -83,16 +87,20 @@ def prepare_adapter(
     """
     if isinstance(source, Adapter):
         whole = fold_basis(source, basis)
+        if prints is not None:
+            prints.check(source)
         fitted = weighted_sum([(whole, 1.0)], shapes=slots.layers)
         return _write_scratch(lazy_slot_inputs(fitted, slots), f"adapter{SUFFIX}", None)
     strengths = _strengths(source)
     origin = next(iter(strengths))
     if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
         return AdapterFile(origin, origin, cached=True)
-    target = cache_folder("adapters", cache) / f"{_cache_key(strengths, slots, basis)}{SUFFIX}"
+    key = _cache_key(strengths, slots, basis, prints)
+    target = cache_folder("adapters", cache) / f"{key}{SUFFIX}"
     if read_entry(target, verify_trailer) is not None:
         return AdapterFile(target, origin, cached=True)
-    return _write(lazy_slot_inputs(_load_sum(strengths, slots, basis), slots), target, origin)
+    total = _load_sum(strengths, slots, basis, prints)
+    return _write(lazy_slot_inputs(total, slots), target, origin)
 
 
 def _strengths(source: StrPath | Mapping[str, float] | Mapping[Path, float]) -> dict[Path, float]:
@@ -110,7 +118,12 @@ def _strengths(source: StrPath | Mapping[str, float] | Mapping[Path, float]) -> 
     return {find_input(path): float(strength) for path, strength in source.items()}
 
 
-def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath | None) -> Adapter:
+def _load_sum(
+    strengths: Mapping[Path, float],
+    slots: SlotSpec,
+    basis: StrPath | None,
+    prints: BasePrints | None,
+) -> Adapter:
     for path in strengths:
         if path.suffix == SUFFIX:
             raise UnsupportedError(
@@ -119,6 +132,9 @@ def _load_sum(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath |
                 hint="give the adapter that it was made from",
             )
     adapters = [(load(path, basis=basis), strength) for path, strength in strengths.items()]
+    if prints is not None:
+        for adapter, _ in adapters:
+            prints.check(adapter)
     return weighted_sum(adapters, shapes=slots.layers)
 
 
@@ -141,8 +157,13 @@ def _write_scratch(values: Sequence[InputStack], name: str, origin: Path | None)
     return AdapterFile(file, origin, cached=False, scratch=scratch)
 
 
-def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath | None) -> str:
-    """Returns a digest of the adapters' bytes, their strengths, the graph's slots and the basis."""
+def _cache_key(
+    strengths: Mapping[Path, float],
+    slots: SlotSpec,
+    basis: StrPath | None,
+    prints: BasePrints | None,
+) -> str:
+    """Returns a digest of the adapters' bytes, their strengths, the graph and the basis."""
     contents = [
         part
         for path in strengths
@@ -150,8 +171,9 @@ def _cache_key(strengths: Mapping[Path, float], slots: SlotSpec, basis: StrPath 
         for part in (file.name, file.read_bytes())
     ]
     numbers = [] if list(strengths.values()) == [1.0] else list(strengths.values())
+    weights = [] if prints is None else [prints.digest]
     bases = [] if basis is None else _basis_stamp(find_input(basis, "base"))
-    return digest(FORMAT, slots.digest, *contents, *map(repr, numbers), *bases)
+    return digest(FORMAT, slots.digest, *contents, *map(repr, numbers), *bases, *weights)
 
 
 def _basis_stamp(path: Path) -> list[str]:

@@ -22,6 +22,7 @@ from kronq.errors import (
 )
 from kronq.genai.adapter_cache import AdapterFile, AdapterSource, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
+from kronq.onnx.base_prints import BasePrints, read_prints
 from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
 from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter, refuse_unfit
 from kronq.onnx.slots.slot_spec import PACKED, SPEC, SlotSpec
@@ -83,11 +84,20 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         return (self.folder / SPEC).is_file() and self.slots.pool
 
     @cached_property
+    def _prints(self) -> BasePrints:
+        return read_prints(self.folder)
+
+    @cached_property
     def _genai(self) -> og.Adapters:
         return import_genai().Adapters(self._open_model().genai)
 
     def load(
-        self, name: str, source: AdapterSource, *, basis: StrPath | None = None
+        self,
+        name: str,
+        source: AdapterSource,
+        *,
+        basis: StrPath | None = None,
+        other_base: bool = False,
     ) -> AdapterFile:
         """Loads an adapter under a name.
 
@@ -96,6 +106,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             source: Anything that ``kronq.load`` reads, or an ``.onnx_adapter``; or path → strength
                 of adapters that are added up.
             basis: Where LoRA-XS's R alone finds its frozen bases.
+            other_base: Takes an adapter that was calibrated or tested with another base, too.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
@@ -104,7 +115,8 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         """
         check_type("name", name, str)
         self._refuse_loaded(name)
-        adapter = prepare_adapter(source, self.slots, basis=basis)
+        prints = None if other_base else self._prints
+        adapter = prepare_adapter(source, self.slots, basis=basis, prints=prints)
         if adapter.file == adapter.origin:
             refuse_unfit(adapter.file, self.slots)
         try:
@@ -113,7 +125,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             if adapter.file == adapter.origin:
                 raise
             adapter.file.unlink(missing_ok=True)  # a damaged file in the cache
-            adapter = prepare_adapter(source, self.slots, basis=basis)
+            adapter = prepare_adapter(source, self.slots, basis=basis, prints=prints)
             mapped = map_file(adapter.file)
         with self._lock:
             self._refuse_loaded(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -97,6 +98,7 @@ class Session:
         *,
         strength: float = 1.0,
         basis: StrPath | None = None,
+        other_base: bool = False,
     ) -> AdapterFile:
         """Makes an adapter, or several that are added up, ready for ``adapter=name``.
 
@@ -110,6 +112,7 @@ class Session:
             strength: Number that ΔW is multiplied with: 1 as trained, 0 none; beside the strengths
                 of several.
             basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
+            other_base: Takes an adapter that was calibrated or tested with another base, too.
 
         Raises:
             KronqError: The name is taken, or there is no readable adapter.
@@ -127,7 +130,7 @@ class Session:
             check_strength(strength)
             whole = fold_basis(path, basis) if isinstance(path, Adapter) else path
             path = _times(whole, strength)
-        return self.adapters.load(name, path, basis=basis)
+        return self.adapters.load(name, path, basis=basis, other_base=other_base)
 
     def unload(self, name: str) -> None:
         """Forgets an adapter; a run with it that has begun in another thread ends well.
@@ -269,7 +272,7 @@ class Session:
 def _times(source: AdapterSource, strength: float) -> AdapterSource:
     """Returns an adapter, or a sum of several, with ΔW times a number."""
     if isinstance(source, Adapter):
-        return weighted_sum([(source, strength)])
+        return replace(weighted_sum([(source, strength)]), base=source.base)
     parts: list[tuple[Any, Any]] = [(source, 1.0)]
     if isinstance(source, Mapping):
         parts = [*source.items()]

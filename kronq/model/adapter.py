@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError, StrPath
+from kronq.model.base_fingerprint import BaseFingerprint
 from kronq.model.delta import ONE, Delta
 from kronq.model.frozen_bases import FrozenBases
 from kronq.model.layer_expressions import NameMatcher
@@ -152,6 +153,8 @@ class Adapter(Mapping[str, Delta]):
             as biases, norms and whole modules, which stay as they came.
         bases: LoRA-XS's R alone: the bases that its layers need and do not hold; else None.
         provenance: Where a quantized adapter, or a packed file, comes from.
+        base: Fingerprint of the base that it was calibrated or tested with; None where nobody
+            knows.
     """
 
     layers: Mapping[str, Delta]
@@ -160,6 +163,7 @@ class Adapter(Mapping[str, Delta]):
     carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     bases: FrozenBases | None = None
     provenance: Provenance | None = None
+    base: BaseFingerprint | None = None
 
     @classmethod
     def from_state_dict(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from kronq.model.base_fingerprint import BaseFingerprint
 from kronq.model.matrix import F32
 
 
@@ -42,12 +43,14 @@ class SecondMoments(Mapping[str, LayerMoments]):
         source: Name of the data file, for reports.
         digest: Of what the numbers depend on, the base's files and the tokens, in hexadecimal;
             None where nobody tells it.
+        base: Fingerprint of the base's weights; None where nobody tells it.
     """
 
     layers: Mapping[str, LayerMoments]
     tokens: int
     source: str | None = None
     digest: str | None = None
+    base: BaseFingerprint | None = None
 
     def __getitem__(self, name: str) -> LayerMoments:
         return self.layers[name]

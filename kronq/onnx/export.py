@@ -11,6 +11,7 @@ from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.model.adapter import Adapter, check_finite
 from kronq.onnx.base_folder import MODEL, copy_sidecars, find_base
+from kronq.onnx.base_prints import PRINTS
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import ExportReport, Verification
 from kronq.onnx.external_data import refuse_reserved_names
@@ -99,7 +100,7 @@ def export_onnx(
 
 def _match(adapter: Adapter, file: Path, mapping: LayerMap | None) -> MatchedBase:
     matched = match_base(adapter, file, mapping)
-    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, *LIBRARIES})
+    refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, PRINTS, *LIBRARIES})
     return matched
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from kronq.errors import StrPath
 from kronq.model.adapter import Adapter
+from kronq.model.base_fingerprint import BaseFingerprint, WeightPrint, refuse_other_base
 from kronq.model.plain import refuse_carried, refuse_cores
 from kronq.onnx.base_folder import find_base, load_base
 from kronq.onnx.external_data import external_files
@@ -20,6 +21,7 @@ from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.graph.refuse_wrong_base import fit_to_base, refuse_unmatched
 from kronq.onnx.graph.sites import Site, find_sites, integer_node_types
 from kronq.onnx.guard_base import guard_base
+from kronq.onnx.weight_prints import fingerprint, print_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,16 @@ class MatchedBase:
             (layer, same) for layer in self.adapter for same in sites_by_weight(self.matches[layer])
         ]
 
+    @cached_property
+    def prints(self) -> dict[str, WeightPrint] | None:
+        """Fingerprint of every layer's weight; None where one is stored in an unknown way."""
+        return print_weights(self.matches, {n: d.shape for n, d in self.adapter.items()})
+
+    @cached_property
+    def fingerprint(self) -> BaseFingerprint | None:
+        """Fingerprint of the adapter's base."""
+        return fingerprint(self.prints)
+
     @property
     def quantized(self) -> bool:
         """Whether the base stores an adapted weight as codes."""
@@ -90,7 +102,7 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
         mapping: Layer → node or weight, for layers that names do not match.
 
     Raises:
-        MismatchError: The adapter does not belong to this base.
+        MismatchError: The adapter does not belong to this base, or was calibrated with another.
         FormatError: The base is not an ONNX model, or incomplete.
         UnsupportedError: The base's external data lies outside of its folder; or the adapter has
             carried tensors.
@@ -105,7 +117,7 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
         refuse_unmatched(found, sites, integer_node_types(model), adapter.origin.base_model)
         matches = {layer: match.sites for layer, match in found.items()}
         fitted = fit_to_base(adapter, matches)
-    return MatchedBase(
+    matched = MatchedBase(
         file=file,
         model=model,
         sites=tuple(sites),
@@ -114,3 +126,6 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
         adapter=fitted,
         cropped=tuple(name for name in adapter if fitted[name].shape != adapter[name].shape),
     )
+    if adapter.base is not None:
+        refuse_other_base(adapter.base, matched.fingerprint, file)
+    return matched

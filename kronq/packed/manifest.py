@@ -209,6 +209,14 @@ class ProvenanceSpec(_Strict):
     kronq: ShortText | None = None
 
 
+class BaseWeightsSpec(_Strict):
+    """Fingerprint of the base's adapted weights, of ``rounded`` ones where it stores codes."""
+
+    digest: ShortDigest
+    sketch: ShortDigest
+    rounded: bool = False
+
+
 class Manifest(_Strict):
     """Description of a packed adapter: everything but its numbers."""
 
@@ -221,6 +229,7 @@ class Manifest(_Strict):
     carried: Annotated[list[str], FailFast()] = Field(default_factory=list)
     bases: BasesSpec | None = None
     provenance: ProvenanceSpec | None = None
+    base_weights: BaseWeightsSpec | None = None
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -240,7 +249,7 @@ class Manifest(_Strict):
 def _first_version(manifest: Manifest) -> int:
     """Returns the first version that has all of this, which files before version 4 state."""
     groups, codes, recipe = manifest.groups, manifest.codes, manifest.recipe
-    if manifest.carried or manifest.provenance is not None:
+    if manifest.carried or manifest.provenance is not None or manifest.base_weights is not None:
         return 4
     if any(g.kernel or g.magnitude or g.core or g.keys is not None for g in groups):
         return 4

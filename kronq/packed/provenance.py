@@ -1,4 +1,4 @@
-"""Where a packed adapter comes from: its source's format and digest, the rule of its scales.
+"""Where a packed adapter comes from, and which base it was calibrated or tested with.
 
 Nothing in it depends on a path or on the time, so that the same adapter gives the same bytes.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from kronq import __version__
 from kronq.model.adapter import Adapter, Provenance
-from kronq.packed.manifest import ProvenanceSpec
+from kronq.model.base_fingerprint import BaseFingerprint
+from kronq.packed.manifest import BaseWeightsSpec, ProvenanceSpec
 
 FEWEST_PARAMETERS = 2**16
 """Trained weights below which an adapter's file, of 8 kB at a bit each, has none: 140 bytes."""
@@ -59,9 +60,9 @@ def to_spec(provenance: Provenance | None) -> ProvenanceSpec | None:
         return None
     return ProvenanceSpec(
         format=provenance.format,
-        source=_shorten(provenance.source),
+        source=provenance.source and _shorten(provenance.source),
         scale_rule=provenance.scale_rule,
-        calibration=_shorten(provenance.calibration),
+        calibration=provenance.calibration and _shorten(provenance.calibration),
         kronq=provenance.kronq,
     )
 
@@ -70,13 +71,34 @@ def from_spec(spec: ProvenanceSpec | None) -> Provenance | None:
     """Returns what a manifest tells."""
     if spec is None:
         return None
-    source, calibration = _lengthen(spec.source), _lengthen(spec.calibration)
-    return Provenance(spec.format, source, spec.scale_rule, calibration, spec.kronq)
+    return Provenance(
+        spec.format,
+        spec.source and _lengthen(spec.source),
+        spec.scale_rule,
+        spec.calibration and _lengthen(spec.calibration),
+        spec.kronq,
+    )
 
 
-def _shorten(digest: str | None) -> str | None:
-    return digest and base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()
+def describe_base(adapter: Adapter) -> BaseWeightsSpec | None:
+    """Returns the manifest's form of the base's fingerprint, if it is of all the layers."""
+    base = adapter.base
+    if base is None or base.layers != len(adapter):
+        return None
+    digest, sketch = _shorten(base.digest), _shorten(base.sketch)
+    return BaseWeightsSpec(digest=digest, sketch=sketch, rounded=base.rounded)
 
 
-def _lengthen(text: str | None) -> str | None:
-    return text and base64.urlsafe_b64decode(text).hex()
+def read_base(spec: BaseWeightsSpec | None, layers: int) -> BaseFingerprint | None:
+    """Returns the base's fingerprint that a manifest tells."""
+    if spec is None:
+        return None
+    return BaseFingerprint(_lengthen(spec.digest), _lengthen(spec.sketch), spec.rounded, layers)
+
+
+def _shorten(digest: str) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()
+
+
+def _lengthen(text: str) -> str:
+    return base64.urlsafe_b64decode(text).hex()

@@ -29,7 +29,7 @@ from kronq.packed.manifest import (
     read_manifest,
 )
 from kronq.packed.mixed_widths import read_mixed_stack, read_scales
-from kronq.packed.provenance import from_spec
+from kronq.packed.provenance import from_spec, read_base
 from kronq.packed.tensor_check import CARRIED, check_tensors
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import LayerShape
@@ -91,7 +91,8 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
     carried = {name: file.any_array(CARRIED + name) for name in manifest.carried}
     bases = read_bases(file, manifest, stacks)
     provenance = from_spec(manifest.provenance)
-    return Adapter(StackedLayers(stacks), origin, recipe, carried, bases, provenance)
+    base_weights = read_base(manifest.base_weights, len(names))
+    return Adapter(StackedLayers(stacks), origin, recipe, carried, bases, provenance, base_weights)
 
 
 def _source_keys(

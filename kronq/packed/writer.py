@@ -20,7 +20,7 @@ from kronq.packed.bases import core_shape, describe_bases, pack_bases
 from kronq.packed.checksum import KEY, UNSET, write_sealed
 from kronq.packed.groups import describe_group, group_layers, matrices_by_role
 from kronq.packed.manifest import VERSION, CodesSpec, Group, Manifest, RecipeSpec
-from kronq.packed.provenance import provenance_of, to_spec
+from kronq.packed.provenance import describe_base, provenance_of, to_spec
 from kronq.packed.tensor_check import CARRIED
 from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
 from kronq.trellis.coded_matrix import EntropyCoded
@@ -203,4 +203,5 @@ def _manifest(
         carried=carried,
         bases=describe_bases(adapter),
         provenance=to_spec(adapter.provenance),
+        base_weights=describe_base(adapter),
     )

@@ -86,7 +86,8 @@ def quantize_unmeasured(
     refuse_quantized(adapter)
     check_finite(adapter)
     calibration = None if second_moments is None else second_moments.digest
-    adapter = replace(adapter, provenance=provenance_of(adapter, calibration))
+    base = adapter.base or (None if second_moments is None else second_moments.base)
+    adapter = replace(adapter, provenance=provenance_of(adapter, calibration), base=base)
     if isinstance(config, Float16 | Uniform):
         if second_moments is not None:
             raise ArgumentError(

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def load(
     initial: StrPath | None = None,
     basis: StrPath | None = None,
     verify: bool = True,
+    other_base: bool = False,
 ) -> Adapter:
     """Reads an adapter: a PEFT folder, or a LyCORIS, kohya, raw-factor or packed file.
 
@@ -73,6 +75,8 @@ def load(
             measured, not run. Any other adapter needs none.
         verify: Compares a packed file's checksum before anything of it is used, for which all of
             it is read once. False also reads one that was damaged or changed.
+        other_base: Forgets with which base a packed adapter was calibrated or tested, so that any
+            base of the same shapes takes it.
 
     Returns:
         A mapping from the base's module paths to layers, in natural order.
@@ -101,6 +105,8 @@ def load(
         find_folder("initial", initial, "adapter"),
     )
     adapter = fold_basis(_read(find_input(path), format, options, verify), basis)
+    if other_base:
+        adapter = replace(adapter, base=None)
     return adapter if only is None else take_part(adapter, only)
 
 

@@ -60,6 +60,9 @@ class Summary(Displayed):
     )
     checksum: str | None = Field(description="Of a packed file; null where it has none.")
     verified: bool = Field(description="Whether the checksum was compared with the contents.")
+    base_weights: str | None = Field(
+        description="Digest of the base's weights that the adapter was calibrated or tested with."
+    )
     provenance: dict[str, str | None] | None = Field(
         description="Where a packed file comes from: format and SHA-256 of its source, scale rule, "
         "digest of the calibration, kronq's version; null where the file does not tell."
@@ -92,6 +95,7 @@ def summarize(adapter: Adapter) -> Summary:
         bases=adapter.bases.described if adapter.bases is not None else None,
         checksum=adapter.origin.checksum,
         verified=adapter.origin.verified and adapter.origin.checksum is not None,
+        base_weights=adapter.base.digest if adapter.base else None,
         provenance=asdict(adapter.provenance) if adapter.provenance else None,
         layers=len(adapter),
         parameters=adapter.parameters,

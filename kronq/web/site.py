@@ -13,6 +13,7 @@ import onnx_ir as ir
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.files import check_apart, new_folder
 from kronq.onnx.base_folder import copy_data, copy_sidecars, load_base
+from kronq.onnx.base_prints import BasePrints, read_prints
 from kronq.onnx.expand_blocks import block_products, expand_blocks, float_bytes
 from kronq.onnx.genai_config import library_name
 from kronq.onnx.model_files import ModelFiles, find_model
@@ -78,9 +79,9 @@ def write_site(
     found, paths = find_model(model), {name: Path(path) for name, path in adapters.items()}
     check_apart(out, found.folder, *paths.values())
     _check_model(found)
-    spec = SlotSpec.read(found.folder)
+    spec, prints = SlotSpec.read(found.folder), read_prints(found.folder)
     for path in paths.values():
-        _check_adapter(path, spec)
+        _check_adapter(path, spec, prints)
     with new_folder(out, "web", force=force, subfolders=SUBFOLDERS) as work:
         _copy_page(packages, work)
         target = work / "model"
@@ -106,7 +107,7 @@ def _check_model(found: ModelFiles) -> None:
         )
 
 
-def _check_adapter(path: Path, spec: SlotSpec) -> None:
+def _check_adapter(path: Path, spec: SlotSpec, prints: BasePrints) -> None:
     """Refuses what the page could not load."""
     if path.suffix == SUFFIX:
         refuse_unfit(path, spec)
@@ -119,7 +120,9 @@ def _check_adapter(path: Path, spec: SlotSpec) -> None:
             expected=f"a packed adapter, or an {SUFFIX}",
             hint="{quantize} packs it; bits=16 keeps floats",
         )
-    lazy_slot_inputs(read_packed(file), spec)
+    adapter = read_packed(file)
+    prints.check(adapter)
+    lazy_slot_inputs(adapter, spec)
 
 
 def _copy_page(packages: Path, folder: Path) -> None:

@@ -53,6 +53,43 @@ def read_blocks(site: Site) -> QuantizedBlocks:
     Raises:
         UnsupportedError: Its codes, blocks or order of columns are of an unknown kind.
     """
+    node, kind, codes, scale, zero = _read_inputs(site)
+    if node is site.node:
+        return _read_nbits(site, codes, scale, zero)
+    return _read_dequantize_linear(node, kind, codes, scale, zero)
+
+
+def read_rows(site: Site, rows: NDArray[np.intp]) -> F64:
+    """Returns some rows (outputs) of a site's quantized weight, dequantized: [rows, d_in].
+
+    Raises:
+        UnsupportedError: As ``read_blocks``.
+    """
+    node, kind, codes, scale, zero = _read_inputs(site)
+    if node is site.node:
+        few = replace(site, shape=(len(rows), site.shape[1]))
+        parts = (codes, scale, zero)
+        codes_of, scales, zeros = (
+            None if part is None else part.reshape(site.shape[0], -1)[rows] for part in parts
+        )
+        assert codes_of is not None  # noqa: S101
+        assert scales is not None  # noqa: S101
+        return _read_nbits(few, codes_of, scales, zeros).dense()
+    outputs = 0 if site.stored_transposed else 1
+    per_output = node.attributes.get_int("axis", 1) % 2 == outputs
+
+    def take(values: _Array) -> _Array:
+        if values.ndim == 2:
+            return values.take(rows, axis=outputs)
+        return values[rows] if values.size > 1 and per_output else values
+
+    few_zeros = None if zero is None else take(zero)
+    found = _read_dequantize_linear(node, kind, take(codes), take(scale), few_zeros).dense()
+    return found if site.stored_transposed else found.T
+
+
+def _read_inputs(site: Site) -> tuple[ir.Node, ir.DataType, _Array, _Array, _Array | None]:
+    """Returns the node that dequantizes a weight, the codes' type, and codes, scales and zeros."""
     if site.conv is not None:
         raise _unsupported(site, "codes of a convolution")
     node, first = dequantizer_of(site)
@@ -60,13 +97,11 @@ def read_blocks(site: Site) -> QuantizedBlocks:
     if codes is None or scale is None or site.codes is None or site.codes.const_value is None:
         raise _unsupported(site, "scales that are not constant")
     kind = site.codes.const_value.dtype
-    if first == 1:
-        if len(node.inputs) > 4 and node.inputs[4] is not None:
-            raise _unsupported(site, "MatMulNBits with g_idx")
-        return _read_nbits(site, codes, scale, zero)
-    if kind not in _RANGES or (scale.ndim > 2):
+    if first == 1 and len(node.inputs) > 4 and node.inputs[4] is not None:
+        raise _unsupported(site, "MatMulNBits with g_idx")
+    if first == 0 and (kind not in _RANGES or scale.ndim > 2):
         raise _unsupported(site, kind.name)
-    return _read_dequantize_linear(node, kind, codes, scale, zero)
+    return node, kind, codes, scale, zero
 
 
 def _read_nbits(site: Site, codes: _Array, scale: _Array, zero: _Array | None) -> QuantizedBlocks:

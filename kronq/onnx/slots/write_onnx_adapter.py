@@ -11,6 +11,7 @@ from pathlib import Path
 from kronq.errors import StrPath, check_type
 from kronq.io.files import check_apart, check_output, write_file
 from kronq.model.adapter import Adapter
+from kronq.onnx.base_prints import read_prints
 from kronq.onnx.slots.flatbuffer import InputStack, flatbuffer_chunks
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
@@ -45,6 +46,8 @@ def write_onnx_adapter(
     check_apart(out, adapter.origin.path)
     check_output(out, force=force)
     spec = model if isinstance(model, SlotSpec) else SlotSpec.read(model)
+    if not isinstance(model, SlotSpec):
+        read_prints(Path(model)).check(adapter)
     return write_file(out, flatbuffer_chunks(lazy_slot_inputs(adapter, spec)), force=force)
 
 

@@ -12,6 +12,7 @@ from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.errors import KronqError, KronqWarning, UnsupportedError
 from kronq.model.plain import refuse_magnitudes
 from kronq.onnx.base_folder import MODEL, copy_data
+from kronq.onnx.base_prints import write_prints
 from kronq.onnx.forms import Pooled, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.matched_base import MatchedBase
@@ -31,8 +32,8 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
 
     Args:
         base: The base, left as it is.
-        folder: Gets model.onnx, the base's weights, kronq_slots.json and, for compiled slots,
-            the operator's libraries.
+        folder: Gets model.onnx, the base's weights, kronq_slots.json, kronq_base.json and, for
+            compiled slots, the operator's libraries.
         form: Whether a group of slots is one compiled operator, for which platforms, and whether
             the rows of a batch name their adapters.
 
@@ -58,6 +59,8 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
             why = KronqError(error.message, layer=error.layer, found=error.found)
             opened, because = base.copy(), str(why)
             spec = open_slots(opened)
+    if base.prints is not None:
+        write_prints(base.prints, folder)
     copy_data(opened.model, opened.file, folder)
     for library in libraries.values():
         shutil.copyfile(library, folder / library.name)

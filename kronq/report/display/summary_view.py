@@ -91,6 +91,8 @@ def _heading(summary: Summary) -> list[str]:
             lines.append(note)
     if summary.provenance:
         lines.append(_provenance_line(summary.provenance))
+    if summary.base_weights:
+        lines.append(f"calibrated or tested with a base of weights {summary.base_weights}")
     if summary.checksum:
         told = "is of these contents" if summary.verified else "was not compared (--verify)"
         lines.append(f"checksum {summary.checksum} {told}")
