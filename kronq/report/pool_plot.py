@@ -36,6 +36,8 @@ def plot_pool(
 
 
 def _draw(report: PoolBenchReport, dark: bool, figure: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     left, right = figure.subplots(1, 2)
     colours = [shade(colour, dark) for colour in METHODS.values()]
     for number, rows in enumerate(dict.fromkeys(point.rows for point in report.points)):
@@ -51,6 +53,7 @@ def _draw(report: PoolBenchReport, dark: bool, figure: Any) -> None:
             axes.axhline(value, color=colour, linewidth=0.8, linestyle=":")
     for axes, label in ((left, "tokens/s of all rows"), (right, "ms a token of each row")):
         axes.set(xscale="log", ylim=(0, None), xlabel="adapters in the pool", ylabel=label)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.grid(visible=True, linewidth=0.6)
         axes.set_axisbelow(True)
     legend = left.legend(title="rows (dotted: the base)", frameon=False, fontsize=8)

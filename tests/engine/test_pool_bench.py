@@ -63,6 +63,7 @@ def test_a_table_and_a_plot(kronq: Kronq, desk: Path, tmp_path: Path) -> None:
     ]
     assert f"wrote {plot}" in text
     assert ET.parse(plot).getroot().tag.endswith("svg")  # noqa: S314 - our own
+    assert "mathdefault" not in plot.read_text()
     assert "exists" in kronq.refuses("bench", desk / "app", *options)
 
 
