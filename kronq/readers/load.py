@@ -182,6 +182,8 @@ def _folder_hint(folder: Path) -> str | None:
         return f"give {' or '.join(map(str, inside[:3]))}{rest}{each}"
     if (folder / "model_index.json").is_file() or (folder / "config.json").is_file():
         return "this is a model; the adapter is another folder or file"
+    if (folder / "index.sqlite").is_file():
+        return "this is a pool; 'kronq pool ls' lists its adapters"
     files = len([*folder.glob("*.safetensors")])
     if files > 1:
         return f"give one of its {files:,} files; 'kronq quantize --each' takes all of them"

@@ -162,6 +162,11 @@ def test_names_are_printed_without_control_characters(kronq: Kronq, desk: Path) 
     assert "no control characters" in line
 
 
+def test_a_pool_is_no_adapter(kronq: Kronq, desk: Path) -> None:
+    kronq("pool", "add", "pool", "packed")
+    assert "this is a pool; 'kronq pool ls'" in kronq.refuses("inspect", "pool")
+
+
 def test_what_is_no_pool(kronq: Kronq, desk: Path) -> None:
     assert "packed: not a pool" in kronq.refuses("pool", "add", "packed", "trained")
     for verb in (["ls"], ["rm"], ["check"], ["compact"]):
