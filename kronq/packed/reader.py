@@ -16,7 +16,7 @@ from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.bit_packing import unpack_codes
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
-from kronq.model.stacks import LayerStack, MatrixStack, SeparateMatrices, StackedLayers
+from kronq.model.stacks import LayerStack, MatrixStack, StackedLayers
 from kronq.packed.bases import read_bases
 from kronq.packed.checksum import KEY, missing_checksum, verify_checksum
 from kronq.packed.code_stacks import CodeStack, FloatStack, QuantizedStack
@@ -31,7 +31,7 @@ from kronq.packed.manifest import (
 from kronq.packed.mixed_widths import read_mixed_stack, read_scales
 from kronq.packed.provenance import from_spec, read_base
 from kronq.packed.tensor_check import CARRIED, check_tensors
-from kronq.trellis.coded_matrix import EntropyCoded
+from kronq.trellis.coded_matrix import CodedStack, EntropyCoded
 from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.stream import StreamParameters, open_stream
 
@@ -206,7 +206,7 @@ def _layer_stack(
     stacks: dict[str, MatrixStack]
     if group.B1.coded:
         layers = [next(coded) for _ in names]
-        stacks = {role: SeparateMatrices([layer[role] for layer in layers]) for role in specs}
+        stacks = {role: CodedStack([layer[role] for layer in layers]) for role in specs}
     else:
         stacks = {r: _matrix_stack(file, f"{index}.{r}", spec) for r, spec in specs.items()}
     magnitude = None

@@ -14,6 +14,7 @@ def floor_exp2(quarters: int, bits: int) -> int:
     return mantissa << (whole - 24) if whole >= 24 else mantissa >> (24 - whole)
 
 
+@functools.lru_cache(maxsize=4096)
 def doubled_log2(n: int) -> int:
     """Returns 2·log2(n), rounded to the nearest whole number."""
     return ((2 * n**4).bit_length() - 1) // 2

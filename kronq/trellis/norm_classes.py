@@ -6,6 +6,7 @@ channel's levels are coded, and its reconstruction scale.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -48,7 +49,11 @@ def least_norm_class(product: Sequence[Shape]) -> int:
 
 def product_norm_class(classes: I32) -> int:
     """Returns the norm class of a whole product: 2·log2 of its channels' summed squared norms."""
-    present: list[int] = [each for each in classes.tolist() if each != EMPTY_CHANNEL]
+    return _summed_class(tuple(each for each in classes.tolist() if each != EMPTY_CHANNEL))
+
+
+@functools.lru_cache(maxsize=4096)
+def _summed_class(present: tuple[int, ...]) -> int:
     if not present:
         return 0
     least = min(0, 2 * min(present))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,25 @@ Shifts = tuple[int, int, int]
 """Centroid shifts of code magnitudes 1, 2, and 3 and above: towards zero, in 1/256 of a level."""
 
 
+_LARGEST_IN_TABLE = 2**10
+"""Magnitude of levels up to which their points are looked up."""
+
+
 def shift_levels(levels: NDArray[np.int32], shifts: Shifts) -> F32:
     """Returns the reconstruction point of each level: moved towards zero by its shift."""
-    table = np.array((0, *shifts), dtype=np.float32) / np.float32(256)
+    largest = max(int(levels.max(initial=0)), -int(levels.min(initial=0)))
+    if largest > _LARGEST_IN_TABLE:
+        return _points(levels, shifts)
+    table = _points(np.arange(-largest, largest + 1, dtype=np.int32), shifts)
+    points: F32 = table[levels + np.int32(largest)]
+    return points
+
+
+def _points(levels: NDArray[np.int32], shifts: Shifts) -> F32:
+    by_code = np.array((0, *shifts), dtype=np.float32) / np.float32(256)
     code = np.minimum((np.abs(levels) + 1) // 2, 3)
-    points: F32 = levels.astype(np.float32) - np.sign(levels).astype(np.float32) * table[code]
+    moved = np.sign(levels).astype(np.float32) * by_code[code]
+    points: F32 = levels.astype(np.float32) - moved
     return points
 
 
@@ -47,6 +62,30 @@ def reconstruction_scales(
     Returns:
         By product, float32 [channels]; both matrices of a product share them.
     """
+    return scales_of_layers([shape], [norm_classes], step, [offsets])[0]
+
+
+def scales_of_layers(
+    shapes: Sequence[LayerShape],
+    norm_classes: Sequence[Sequence[I32]],
+    step: float,
+    offsets: Sequence[StepOffsets],
+) -> list[list[F32]]:
+    """Returns ``reconstruction_scales`` of every layer, which are rounded to float32 together."""
+    values = [
+        _layer_scales(shape, classes, step, own)
+        for shape, classes, own in zip(shapes, norm_classes, offsets, strict=True)
+    ]
+    with np.errstate(over="ignore"):  # a reader refuses what is not finite
+        flat = np.array([v for layer in values for each in layer for v in each], dtype=np.float32)
+    ends = [*accumulate((len(each) for layer in values for each in layer), initial=0)]
+    parts = (flat[start:end] for start, end in pairwise(ends))
+    return [[next(parts) for _ in layer] for layer in values]
+
+
+def _layer_scales(
+    shape: LayerShape, norm_classes: Sequence[I32], step: float, offsets: StepOffsets
+) -> list[list[float]]:
     scales = []
     for p, (product, classes) in enumerate(zip(shape.products, norm_classes, strict=True)):
         factor, eighths = step, 0
@@ -58,12 +97,17 @@ def reconstruction_scales(
             values = [factor * _exp2_eighths(eighths)] * len(classes)
         else:
             values = [
-                0.0 if c == EMPTY_CHANNEL else math.sqrt(factor * _exp2_eighths(eighths - 2 * c))
+                0.0 if c == EMPTY_CHANNEL else _root(factor, eighths - 2 * c)
                 for c in classes.tolist()
             ]
         scales.append(values)
-    with np.errstate(over="ignore"):  # a reader refuses what is not finite
-        return [np.array(values, dtype=np.float32) for values in scales]
+    return scales
+
+
+@functools.lru_cache(maxsize=4096)
+def _root(factor: float, eighths: int) -> float:
+    """Returns √(factor · 2^(eighths/8))."""
+    return math.sqrt(factor * _exp2_eighths(eighths))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -32,7 +32,7 @@ from kronq.trellis.layer_shape import (
 from kronq.trellis.norm_classes import NO_OFFSETS
 from kronq.trellis.range_coder import encode_runs
 from kronq.trellis.range_decoder import decode_runs
-from kronq.trellis.reconstruction import Shifts, reconstruction_scales
+from kronq.trellis.reconstruction import Shifts, scales_of_layers
 from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
 
 LEVELS_PER_BYTE = 256
@@ -182,7 +182,8 @@ def open_stream(
 
 def stream_shares(sizes: Sequence[int], nbytes: int) -> list[int]:
     """Returns whole bytes of a stream for matrices of some sizes: they add up to ``nbytes``."""
-    ends = [end * nbytes // max(sum(sizes), 1) for end in accumulate(sizes)]
+    total = max(sum(sizes), 1)
+    ends = [end * nbytes // total for end in accumulate(sizes)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -242,10 +243,7 @@ def decode_stream(
     levels = zero_levels(shapes)
     layout.scatter(runs, levels)
     step, shifts = parameters.step, parameters.shifts
-    scales = [
-        reconstruction_scales(shape, each, step, own)
-        for shape, each, own in zip(shapes, classes, offsets, strict=True)
-    ]
+    scales = scales_of_layers(shapes, classes, step, offsets)
     if not np.isfinite(np.concatenate([x for of_layer in scales for x in of_layer])).all():
         raise ValueError("the stream of codes is damaged: a scale is not finite")
     return [

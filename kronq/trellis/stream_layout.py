@@ -112,21 +112,32 @@ def lay_out_stream(
 
     Right factors are runs of their own, so that they can be fitted to coded left ones.
     """
-    found: dict[tuple[int, int], list[tuple[int, int, int, int, int]]] = {}
+    rows: list[tuple[int, int, int, int, int]] = []  # layer, product, side, length, 2·log2 less
+    classes: list[I32] = []
     for layer, (shape, layer_classes) in enumerate(zip(shapes, norm_classes, strict=True)):
-        for p, (product, classes) in enumerate(zip(shape.products, layer_classes, strict=True)):
+        for p, (product, each) in enumerate(zip(shape.products, layer_classes, strict=True)):
             own = offsets[layer] if p == len(shape.products) - 1 else NO_OFFSETS
             for side, length in enumerate(channel_lengths(product)):
-                less = doubled_log2(length) - own[1 + side]
-                for channel, norm_class in enumerate(classes.tolist()):
-                    if norm_class != EMPTY_CHANNEL:
-                        run = found.setdefault((side, norm_class - less), [])
-                        run.append((layer, p, side, channel, length))
-    runs: list[Run] = []
-    parts: list[ChannelPart] = []
-    for index, ((_, context_class), members) in enumerate(sorted(found.items())):
-        runs.append(Run(context_class, sum([member[-1] for member in members])))
-        parts += [ChannelPart(index, *member) for member in members]
+                rows.append((layer, p, side, length, doubled_log2(length) - own[1 + side]))
+                classes.append(each)
+    if not rows:
+        return StreamLayout(shapes, [], [])
+    counts = [len(each) for each in classes]
+    starts = np.cumsum([0, *counts[:-1]])
+    channel = np.arange(sum(counts)) - np.repeat(starts, counts)
+    layer, p, side, length, less = np.repeat(np.array(rows), counts, axis=0).T
+    norm_class = np.concatenate(classes)
+    context = norm_class - less
+    order = np.lexsort((context, side))  # stable: then by layer, product and channel
+    order = order[norm_class[order] != EMPTY_CHANNEL]
+    side, context, length = side[order], context[order], length[order]
+    begins = np.flatnonzero((np.diff(side, prepend=-1) != 0) | (np.diff(context, prepend=0) != 0))
+    run = np.zeros(len(order), dtype=np.int64)
+    run[begins[1:]] = 1
+    columns = (np.cumsum(run), layer[order], p[order], side, channel[order], length)
+    parts = [*map(ChannelPart._make, zip(*(each.tolist() for each in columns), strict=True))]
+    sizes = np.add.reduceat(length, begins).tolist() if len(begins) else []
+    runs = [*map(Run, context[begins].tolist(), sizes)]
     return StreamLayout(shapes, runs, parts)
 
 
