@@ -6,6 +6,7 @@ python -m benchmarks.decoding   SmolLM2 with and without adapters, beside torch 
 python -m benchmarks.large      185 and 218 million parameters (5 minutes)
 python -m benchmarks.soak       100,000 steps of an engine, every text compared (15 minutes)
 python -m benchmarks.training   KronLinear beside PEFT's LoKr (6 minutes)
+python -m benchmarks.llama_cpp  a GGUF file beside llama.cpp, speed and agreement (10 minutes)
 python -m benchmarks.wide       4-bit layers of a 7B model (2 minutes)
 """
 

@@ -133,7 +133,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
             write_onnx_adapter(one, folder, folder / f"{name}.onnx_adapter")
             for name, one in (
                 ("kron", adapter),
-                ("lora", _lora(adapter, 8)),
+                ("lora", random_lora(adapter, 8)),
                 ("other", kronq.quantize(adapter, bits=4)),
             )
         )
@@ -144,7 +144,7 @@ def _write(base: Path, adapter: Adapter, scratch: Path) -> Sides:
     return found
 
 
-def _lora(like: Adapter, rank: int) -> Adapter:
+def random_lora(like: Adapter, rank: int) -> Adapter:
     """Returns a random LoRA on the same layers."""
     rng = np.random.default_rng(0)
 

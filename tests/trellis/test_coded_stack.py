@@ -13,7 +13,7 @@ from tests import adapters
 
 
 def test_a_stack_equals_its_matrices():
-    adapter = quantize(adapters.adapter(), Compact(bpw=2))
+    adapter = quantize(adapters.adapter(), Compact(bpw=4))
     for stack in stack_layers(dict(adapter)):
         for apart in (*stack.a, *stack.b):
             together = CodedStack(apart.matrices)
