@@ -2,6 +2,7 @@
 
 python -m benchmarks            everything but these:
 python -m benchmarks.accuracy   120 questions at every width (about 20 minutes)
+python -m benchmarks.adding     an engine's steps while adapters are added to its pool (3 minutes)
 python -m benchmarks.decoding   SmolLM2 with and without adapters, beside torch (8 minutes)
 python -m benchmarks.large      185 and 218 million parameters (5 minutes)
 python -m benchmarks.soak       100,000 steps of an engine, every text compared (15 minutes)
