@@ -1,6 +1,7 @@
 """``make bench``: the figures in docs/, measured again. Nothing here is judged by the tests.
 
 python -m benchmarks            everything but these:
+python -m benchmarks.batches    rows that each have an adapter of their own, in a pool (6 minutes)
 python -m benchmarks.accuracy   120 questions at every width (about 20 minutes)
 python -m benchmarks.adding     an engine's steps while adapters are added to its pool (3 minutes)
 python -m benchmarks.decoding   SmolLM2 with and without adapters, beside torch (8 minutes)

@@ -60,8 +60,9 @@ def weighted_sum(
             refuse_carried(adapter, "a weighted sum")
     if len(adapters) == 1:
         adapter, strength = adapters[0]
-        layers = {name: _times(delta, strength) for name, delta in adapter.items()}
-        return replace(adapter, layers=layers) if strength != 1 else adapter
+        if strength == 1:  # its layers stay in their stacks, unbuilt
+            return adapter
+        return replace(adapter, layers={n: _times(d, strength) for n, d in adapter.items()})
     terms: dict[str, list[Delta]] = {}
     for adapter, strength in adapters:
         for name, delta in adapter.items():

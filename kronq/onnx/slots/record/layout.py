@@ -2,8 +2,8 @@
 
 A record holds one adapter for the compiled operators: as their one input (``kronq.adapter``), or
 anywhere in a pool of records. Layers are found by the hash of their name, so a record does not
-depend on the graph that reads it. Integer codes have the width that they had in the packed file;
-nothing is rounded again. Little-endian::
+depend on the graph that reads it. Integer codes have the width of the widest ones in the packed
+file, or a wider one where that takes no more words; nothing is rounded again. Little-endian::
 
     byte     8  "kronqrec"
     uint32      1, the version of this layout
@@ -147,6 +147,14 @@ def layer_id(name: str) -> int:
 def rows_in_word(number_type: int) -> int:
     """Returns how many rows of a column one word holds."""
     return 2 if number_type == BFLOAT16 else 32 // number_type
+
+
+def widest_type(number_type: int, rows: int) -> int:
+    """Returns the widest type of codes that takes as many words: bytes are quick to pack."""
+    if number_type in FLOATS or number_type == BFLOAT16:
+        return number_type
+    words = -(-rows // rows_in_word(number_type))
+    return max(t for t in range(number_type, 9) if -(-rows // rows_in_word(t)) == words)
 
 
 def round_up(size: int, multiple: int = LINE) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,7 @@ from kronq.onnx.slots.record.layout import (
     PartLayout,
     layer_id,
     round_up,
+    widest_type,
 )
 from kronq.onnx.slots.record.words import pack_words
 from kronq.onnx.slots.regroup import Shapes
@@ -164,6 +165,8 @@ def plan_record(adapter: Adapter, slots: Shapes | None = None) -> RecordPlan:
     stacks = []
     for layers in fitted.stacks:
         (b1, b2), first = stack_factors(layers), layers.first
+        b1 = replace(b1, type=widest_type(b1.type, first.b.rank))
+        b2 = replace(b2, type=widest_type(b2.type, first.b.shape[1]))
         layout = PartLayout(first.a.shape, first.b.shape, first.b.rank, b1.type, b2.type)
         stacks.append(_Stack(layers, b1, b2, layout))
     return RecordPlan(fitted, stacks)
