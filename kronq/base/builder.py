@@ -36,11 +36,13 @@ class BuildOptions:
         precision: ``as-is``, ``fp32``, ``fp16`` or ``int4``.
         fuse_qkv: Whether q, k and v are one MatMul.
         fast: Whether activations are rounded to int8 (accuracy_level 4).
+        for_cuda: Whether 4-bit weights have activations in float16, as CUDA's attention takes them.
     """
 
     precision: str
     fuse_qkv: bool = False
     fast: bool = False
+    for_cuda: bool = False
 
     @property
     def exact(self) -> bool:
@@ -120,7 +122,7 @@ def _builder_command(hf_folder: Path, out: Path, cache: Path, options: BuildOpti
     precision = "fp32" if options.precision == AS_IS else options.precision
     # For the CPU the builder takes attention apart in half precision, and the result does not run;
     # its output for CUDA runs on both.
-    provider = "cuda" if precision == "fp16" else "cpu"
+    provider = "cuda" if precision == "fp16" or options.for_cuda else "cpu"
     command = [sys.executable, "-P", builder_process.__file__, str(hf_folder.absolute())]
     command += [str(out.absolute()), precision, provider, str(cache)]
     # A cache as long as the window cannot be empty, so that no program but onnxruntime-genai's own

@@ -73,6 +73,7 @@ def import_constriction() -> Any:
         import constriction
     except ImportError:
         raise MissingDependencyError(
-            "compact codes need the package constriction", hint="pip install constriction"
+            "compact codes need the package constriction, or kronq's library in C",
+            hint="pip install constriction; or a C compiler, or a wheel made by 'make wheel'",
         ) from None
     return constriction

@@ -115,3 +115,28 @@ def test_the_wheel_has_all_platforms_and_their_hashes(libraries: Path) -> None:
 def test_shipped(libraries: Path, tmp_path: Path, place, target, emulator) -> None:
     library = libraries / library_name(PROGRAM.name, place)
     print(run(library, zig(target), tmp_path, emulator))
+
+
+@needs_wheel
+@pytest.mark.parametrize(
+    ("target", "emulator"),
+    [("aarch64-linux-gnu.2.28", ARM), ("x86_64-windows-gnu", WINE)],
+)
+def test_the_loops_decode_and_encode_what_they_do_here(tmp_path: Path, target, emulator) -> None:
+    """Of random streams as many are refused, and the others are encoded to the same words."""
+    source = Path(__file__).parents[2] / "trellis" / "hostile_streams.c"
+    flags = [flag for flag in LOOPS.flags if flag not in ("-shared", "-fPIC")]
+    sources = [str(source), *(str(LOOPS.folder / name) for name in LOOPS.sources)]
+    found = []
+    for name, compiler, before in (("here", ["cc"], []), ("there", zig(target), emulator)):
+        if before and not shutil.which(before[0]):
+            pytest.skip(f"needs {before[0]}")
+        program = tmp_path / (f"{name}.exe" if "windows" in target else name)
+        command = [*compiler, *flags, f"-I{LOOPS.folder}", *sources, "-o", str(program)]
+        subprocess.run([*command, "-lm"], check=True)
+        env = os.environ | {"WINEPREFIX": str(tmp_path / "wine"), "WINEDEBUG": "-all"}
+        run = [*before, str(program)]
+        found.append(
+            subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout
+        )
+    assert found[0].split() == found[1].split()
