@@ -11,6 +11,7 @@ import pytest
 import kronq
 from kronq.compiled import find, platforms, shipped
 from kronq.compiled.find import COMPILE, compiled_library
+from kronq.compiled.library import SWITCH
 from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
 from kronq.onnx.slots.kernel import PROGRAM, find_libraries, verified_library
@@ -46,6 +47,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(shipped, "FOLDER", folder)
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv(SWITCH, "0")  # the loops, of which this folder has no library
     return folder / library_name("kronq", HERE)
 
 
