@@ -29,7 +29,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)")
 def on_files(files: Files, config: Any) -> Files:
     """Adds the published files."""
     for pattern in PUBLISHED:
-        for path in sorted(ROOT.glob(pattern)):
+        for path in sorted(filter(Path.is_file, ROOT.glob(pattern))):
             uri = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
