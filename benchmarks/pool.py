@@ -1,10 +1,12 @@
 """A pool of thousands of adapters: what it takes in memory, and how long its parts take.
 
-    python -m benchmarks.pool [ADAPTERS] [FOLDER]
+    python -m benchmarks.pool [ADAPTERS] [FOLDER] [PLOT.svg]
 
-Makes a pool of 10,000 truly different 4-bit adapters of SmolLM2-135M in a temporary folder (3.5 GB,
-beside FOLDER if one is given). CPU time, user and system, of one thread, unless it says elapsed;
-medians with the 99th of 100 where there are many. Each part runs in a process of its own.
+Makes a pool of 10,000 truly different 4-bit adapters of SmolLM2-135M in a temporary folder, in
+FOLDER if one is given (11 GB while it is compacted). With a PLOT, batches of 1, 8 and 32 rows with
+adapters of the pool are timed on the demo's base, too, and drawn. CPU time, user and system, of one
+thread, unless it says elapsed; medians with the 99th of 100 where there are many. Each part runs in
+a process of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import kronq
+from benchmarks.decoding import DEMO
 from benchmarks.perturbed import fill_pool
 from benchmarks.sizes import ADAPTER
 from kronq.pool.check import check
@@ -34,8 +37,8 @@ from kronq.pool.importing import import_adapters
 TIMES = 500
 
 
-def main(count: int = 10_000, where: str | None = None) -> None:
-    need = count * 400_000 * 2
+def main(count: int = 10_000, where: str | None = None, plot: str | None = None) -> None:
+    need = count * 600_000 * 2
     if shutil.disk_usage(where or tempfile.gettempdir()).free < need:
         print(f"Pool: less than {need:,} bytes are free")
         return
@@ -65,17 +68,13 @@ def main(count: int = 10_000, where: str | None = None) -> None:
             (adding, (files,)),
             (listing, ()),
             (importing, (files, folder / "import")),
+            *([(batches, (files["native"], folder / "app", plot))] if plot else []),
             (whole, ()),
         ):
             process = multiprocessing.get_context("spawn").Process(target=part, args=(pool, *given))
             process.start()
             process.join()
             assert process.exitcode == 0
-
-
-def cpu() -> float:
-    times = os.times()
-    return times.user + times.system
 
 
 def timed(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
@@ -180,10 +179,20 @@ def importing(_: str, files: dict[str, Path], folder: Path) -> None:
         print(f"import, {kind}: {1e3 * used / len(sources):.1f} ms of CPU each")
 
 
+def batches(path: str, adapter: Path, app: Path, plot: str) -> None:
+    if not DEMO.is_dir():
+        print(f"Batches: no base at {DEMO}; 'make demo' builds one")
+        return
+    kronq.export_onnx(kronq.load(adapter), DEMO, app, form="pool", verify=False)
+    options = ["--pool", path, "--threads", "1", "--rounds", "7", "--plot", plot, "--force"]
+    command = [sys.executable, "-m", "kronq", "bench", str(app), *options]
+    subprocess.run(command, check=True)
+
+
 def whole(path: str) -> None:
     print(f"check: {timed(lambda: check(path)):.1f} s of CPU")
     print(f"compact: {timed(lambda: compact(path)):.1f} s of CPU")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:3])
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:4])
