@@ -185,7 +185,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             _ = self[name]
             return dict(pool_inputs(self._records[name], [(0, 0)] * rows))
 
-    def activate(self, generator: og.Generator, name: str | None, rows: int) -> object:
+    def activate(self, generator: og.Generator, name: str | None, rows: int = 1) -> object:
         """Makes a generator run with an adapter from its first token on.
 
         Args:
