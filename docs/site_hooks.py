@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = (
     "formats/SPEC.md",
     "formats/*.schema.json",
-    "formats/golden/*",
-    "formats/golden/*/*",
+    "formats/golden/*.*",
+    "formats/golden/*/*.*",
     "examples/README.md",
     "tests/formats/reader.py",
     "tests/formats/stream.py",
