@@ -45,12 +45,12 @@ def model(layers: int) -> Any:
 def adapted(side: str, layers: int) -> Any:
     import peft
 
-    import kronq
-    import kronq.torch
+    from kronq import AdapterShape
+    from kronq.torch import adapt_linears
 
     base = model(layers)
     if side == "KronLinear":
-        kronq.torch.adapt_linears(base, kronq.AdapterShape("lokr", 8))
+        adapt_linears(base, AdapterShape("lokr", 8))
         return base
     if side == "PEFT LoKr":
         config = peft.LoKrConfig(r=8, alpha=16, decompose_factor=4, target_modules="all-linear")

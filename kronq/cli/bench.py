@@ -26,7 +26,7 @@ Examples:
   kronq bench slots/ --adapter small.safetensors --rounds 15
   kronq bench out/ --base base/ --provider openvino --json
   kronq bench app/ --pool pool/ --rows 1,8,32 --plot pool.svg
-  kronq bench app/ --adapter small.safetensors --llama-cpp model.gguf --threads 1
+  kronq bench app/ --adapter small.safetensors --llama-cpp model.gguf
 """
 
 
