@@ -25,6 +25,7 @@ VERBS = {
     "inspect": "Show what an adapter or a packed file is.",
     "compare": "Compare adapters over bit widths, and at equal bytes.",
     "plan": "Count what adapters would cost on a model, before any is trained.",
+    "train": "Train an adapter on your own text.",
     "calibrate": "Run a base on your text, and show what layers see.",
     "convert": "Write an adapter as other programs load it.",
     "card": "Write an adapter's model card for the Hugging Face Hub.",

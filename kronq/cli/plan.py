@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -18,6 +19,53 @@ Examples:
 """
 FAMILIES = ("lora", "kron", "lokr", "lora-xs")
 KRON = "Kronecker shapes"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _refuse_zero(_: click.Context, __: click.Parameter, factor: int) -> int:
+    if factor == 0:
+        raise click.UsageError("--factor is -1, or at least 1")
+    return factor
+
+
+def kron_options(command: F) -> F:
+    """Adds the sizes of Kronecker factors, those of ``AdapterShape``."""
+    for add in (
+        option(
+            "--factor",
+            type=click.IntRange(-1),
+            callback=_refuse_zero,
+            default=4,
+            metavar="N",
+            group=KRON,
+            help="lokr: decompose_factor.  [default: 4]",
+        ),
+        option(
+            "--b-out",
+            type=click.IntRange(1),
+            default=200,
+            metavar="N",
+            group=KRON,
+            help="kron: B1's rows, about.  [default: 200]",
+        ),
+        option(
+            "--a-out",
+            type=click.IntRange(1),
+            metavar="N",
+            group=KRON,
+            help="kron: A's rows.  [default: by --b-out]",
+        ),
+        option(
+            "--a-in",
+            type=click.IntRange(1),
+            default=2,
+            metavar="N",
+            group=KRON,
+            help="kron: A's columns.  [default: 2]",
+        ),
+    ):
+        command = add(command)
+    return command
 
 
 @click.command(
@@ -37,37 +85,7 @@ KRON = "Kronecker shapes"
 @click.option("--rank", "ranks", default="8", metavar="R,R,…", help="Ranks.  [default: 8]")
 @click.option("--only", metavar="REGEX", help="The layers in whose names REGEX is found.")
 @click.option("--size", metavar="SIZE", help="Show the bits per parameter of such a file: 40KB.")
-@option(
-    "--a-in",
-    type=click.IntRange(1),
-    default=2,
-    metavar="N",
-    group=KRON,
-    help="kron: A's columns.  [default: 2]",
-)
-@option(
-    "--a-out",
-    type=click.IntRange(1),
-    metavar="N",
-    group=KRON,
-    help="kron: A's rows.  [default: by --b-out]",
-)
-@option(
-    "--b-out",
-    type=click.IntRange(1),
-    default=200,
-    metavar="N",
-    group=KRON,
-    help="kron: B1's rows, about.  [default: 200]",
-)
-@option(
-    "--factor",
-    type=click.IntRange(-1),
-    default=4,
-    metavar="N",
-    group=KRON,
-    help="lokr: decompose_factor.  [default: 4]",
-)
+@kron_options
 @shared.json_option
 def command(
     config: str,
@@ -85,8 +103,6 @@ def command(
     Kron-LoRA as its paper shapes it (a_in 1 where d_out is 16,384 or more and no --a-out is given),
     'lokr' the same as PEFT and LyCORIS shape it.
     """
-    if sizes["factor"] == 0:
-        raise click.UsageError("--factor is -1, or at least 1")
     parsed = _parse_ranks(ranks)
     shared.check_inputs(config)
     from kronq.planning.families import AdapterShape

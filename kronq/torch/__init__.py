@@ -5,5 +5,17 @@ Unlike the rest of kronq this package imports torch.
 
 from kronq.torch.adapted_model import adapt_linears, read_factors, read_trained
 from kronq.torch.kron_linear import KronLinear
+from kronq.torch.training.settings import TrainingSettings
+from kronq.torch.training.train import Place, train
+from kronq.torch.training.trained import Trained
 
-__all__ = ["KronLinear", "adapt_linears", "read_factors", "read_trained"]
+__all__ = [
+    "KronLinear",
+    "Place",
+    "Trained",
+    "TrainingSettings",
+    "adapt_linears",
+    "read_factors",
+    "read_trained",
+    "train",
+]

@@ -1,0 +1,106 @@
+"""``kronq train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kronq.cli import shared
+from kronq.cli.command import OUTPUT, Command, option
+from kronq.cli.plan import kron_options
+from kronq.io.extras import require
+from kronq.io.files import check_output
+
+EXAMPLES = """\b
+Examples:
+  kronq train SmolLM2/ questions.jsonl -o my-lokr
+  kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16 --steps 500
+  kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
+"""
+FAMILIES = ("lora", "rslora", "kron", "lokr")
+RECIPE = "Recipe"
+
+
+@click.command("train", cls=Command, epilog=EXAMPLES, short_help="Train an adapter on your text.")
+@click.argument("base")
+@click.argument("data")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
+@click.option("--family", type=click.Choice(FAMILIES), default="lokr", show_default=True)
+@click.option("--rank", type=click.IntRange(1), default=8, show_default=True, metavar="R")
+@click.option("--only", metavar="REGEX", help="Layers in whose names REGEX is found.")
+@option("--steps", type=int, default=140, group=RECIPE, show_default=True, help="Batches.")
+@option("--batch", type=int, default=8, group=RECIPE, show_default=True, help="Examples in each.")
+@option(
+    "--rate",
+    type=float,
+    group=RECIPE,
+    metavar="X",
+    help="Learning rate.  [default: 0.0015; LoRA 0.0004]",
+)
+@option("--seed", type=int, default=0, group=RECIPE, show_default=True)
+@option("--alpha", type=float, group=RECIPE, help="α.  [default: 2·rank; rslora 2·√8]")
+@option("--end", is_flag=True, group=RECIPE, help="Learn to end the text behind an answer.")
+@option("--warmup", type=int, group=RECIPE, rare=True, help="Steps until the rate is whole.")
+@option("--clip", type=float, default=1.0, group=RECIPE, rare=True, help="Largest gradient norm.")
+@option("--dropout", type=float, default=0.0, group=RECIPE, rare=True, help="Of the inputs.")
+@option("--length", type=int, default=512, group=RECIPE, rare=True, help="Tokens of a sequence.")
+@kron_options
+@option(
+    "--dtype",
+    type=click.Choice(("fp32", "fp16", "bf16")),
+    default="fp32",
+    show_default=True,
+    group=OUTPUT,
+    help="Of the adapter's file.",
+)
+@option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "cuda")),
+    default="auto",
+    group=OUTPUT,
+    show_default=True,
+)
+@option(
+    "--threads", type=click.IntRange(1), default=1, metavar="N", group=OUTPUT, show_default=True
+)
+@shared.force_option
+@shared.json_option
+def command(base: str, data: str, output: str, as_json: bool, **options: Any) -> None:
+    """Train an adapter of BASE, a Hugging Face folder, on DATA, and write it to a folder.
+
+    DATA is a .jsonl file with {"question", "choices", "answer"}, {"prompt", "answer"},
+    {"prompt", "completion"} or {"text"} on each line, or plain text. Answers alone are learned, of
+    plain text all. LoRA, rsLoRA and LoKr become a PEFT folder, Kron-LoRA as its paper shapes it a
+    file of factors in the folder; train.json has the settings, and loss.svg the loss.
+
+    A training that was stopped goes on where it was when the same command is given again.
+    """
+    place = {name: options.pop(name) for name in ("dtype", "device", "threads", "force")}
+    check_output(output, force=place["force"])
+    shared.check_inputs(base, data)
+    require("train", "training")
+    from kronq.planning.families import AdapterShape
+    from kronq.torch import Place, TrainingSettings, train
+
+    family, rank = options.pop("family"), options.pop("rank")
+    sizes = {name: options.pop(name) for name in ("a_in", "a_out", "b_out", "factor")}
+    shape = AdapterShape("lora" if family == "rslora" else family, rank, **sizes)
+    settings = TrainingSettings(shape, family == "rslora", **options)
+    with shared.progress_bar("training", "steps") as progress:
+
+        def follow(done: int, total: int, loss: float) -> None:
+            progress.what = f"loss {loss:.3f}"
+            progress(done, total)
+
+        trained = train(base, data, output, settings, Place(**place), follow=follow)
+    if as_json:
+        shared.show_json(trained)
+        return
+    went_on = f", went on from step {trained.resumed}" if trained.resumed else ""
+    shared.show(
+        f"{trained.path}: {trained.layers} layers, {trained.parameters:,} parameters{went_on}",
+        f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f} nats a token "
+        f"in {trained.steps} steps; {Path(output, 'loss.svg')} shows it",
+    )

@@ -1,0 +1,1 @@
+"""Training of an adapter on one's own text: ``kronq train``."""

@@ -1,0 +1,75 @@
+"""Folder of a trained adapter: for PEFT where it can hold it, else kronq's raw factors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kronq.io.tensor_writer import tensor_bytes
+from kronq.model.adapter import Adapter
+from kronq.torch.training.loss_plot import plot_loss
+from kronq.writers import peft
+from kronq.writers.contents import Request, cast
+
+CONFIG = "train.json"
+PLOT = "loss.svg"
+FACTORS = "factors.safetensors"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an adapter is written.
+
+    Attributes:
+        raw: Whether as raw factors, for shapes that no PEFT tuner has.
+        request: What the writer of PEFT's folder is asked.
+    """
+
+    raw: bool
+    request: Request
+
+    def file(self, out: Path) -> Path:
+        """Returns what kronq and others are given: the folder, or the file in it."""
+        return out / FACTORS if self.raw else out
+
+    def check(self, adapter: Adapter) -> None:
+        """Refuses an adapter that cannot be written, before it is trained.
+
+        Raises:
+            UnsupportedError: PEFT has no such shapes.
+        """
+        if not self.raw:
+            peft.build(adapter, self.request)
+
+    def write(
+        self, adapter: Adapter, work: Path, config: Mapping[str, Any], losses: Sequence[float]
+    ) -> None:
+        """Writes the adapter, its settings and its loss into a folder."""
+        if self.raw:
+            tensors, told = _raw_factors(adapter, self.request)
+            with (work / FACTORS).open("wb") as stream:
+                stream.writelines(tensor_bytes(tensors, told))
+        else:
+            peft.write(peft.build(adapter, self.request), work)
+        text = json.dumps({**config, "losses": [*losses]}, indent=1) + "\n"
+        (work / CONFIG).write_text(text, "utf-8")
+        plot_loss(losses, work / PLOT)
+
+
+def _raw_factors(adapter: Adapter, request: Request) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns tensors and metadata, as ``kronq.readers.factors`` reads them."""
+    tensors = {}
+    for name, delta in adapter.items():
+        for part, matrix in zip(("A", "B1", "B2"), delta.matrices, strict=True):
+            values = matrix.float32().astype("float64")
+            tensors[f"{name}.{part}"] = cast(values, request.dtype, name)
+    first = next(iter(adapter.values()))
+    told = {
+        "alpha": repr(first.scale * first.rank),
+        "base_model": request.base_model or "",
+        "shapes": json.dumps({name: list(delta.shape) for name, delta in adapter.items()}),
+    }
+    return tensors, told

@@ -1,0 +1,94 @@
+"""What a training is made of, beside its base and its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kronq.errors import ArgumentError
+from kronq.planning.families import AdapterShape
+
+RATES = {"lora": 4e-4, "kron": 1.5e-3, "lokr": 1.5e-3}
+"""Family → learning rate: those of the adapters in ``examples``."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Recipe of a training: AdamW without decay, a warm-up, and a cosine down to zero.
+
+    The loss is the mean negative log-likelihood of the answers' tokens in a batch.
+
+    Attributes:
+        shape: Family and sizes of the adapter.
+        rank_stabilized: Whether ΔW has the factor α/√r (rsLoRA, arXiv 2312.03732), not α/r.
+        alpha: α; None for 2·r, or the same factor as at rank 8 if rank-stabilized.
+        only: A regular expression: layers in whose names it is found; all linear ones but the
+            output embedding if None.
+        steps: Number of batches.
+        batch: Examples in each.
+        rate: Learning rate after the warm-up; that of ``RATES`` if None.
+        warmup: Steps over which it rises from 0; a seventh of ``steps`` if None.
+        clip: Largest norm of the gradient.
+        dropout: Probability that an entry of an adapter's input is left out.
+        length: Tokens of a sequence at most; longer examples are cut into pieces.
+        end: Whether the token that ends a text is learned behind each answer.
+        seed: Of the first values, the order of examples and dropout.
+    """
+
+    shape: AdapterShape
+    rank_stabilized: bool = False
+    alpha: float | None = None
+    only: str | None = None
+    steps: int = 140
+    batch: int = 8
+    rate: float | None = None
+    warmup: int | None = None
+    clip: float = 1.0
+    dropout: float = 0.0
+    length: int = 512
+    end: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shape.family not in RATES:
+            raise ArgumentError(
+                "no training of this family", found=self.shape.family, expected=", ".join(RATES)
+            )
+        least = {"steps": 1, "batch": 1, "length": 2, "seed": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ArgumentError(f"{name} is at least {value}", found=getattr(self, name))
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.dropout < 1:
+            raise ArgumentError("no such rate or dropout", found=(self.rate, self.dropout))
+        if self.warmup is not None and not 0 <= self.warmup < self.steps:
+            raise ArgumentError(
+                "the warm-up is shorter than the training",
+                found=self.warmup,
+                expected=f"0 to {self.steps - 1}",
+            )
+
+    @property
+    def scale(self) -> float:
+        """Factor of ΔW."""
+        rank = self.shape.rank
+        if self.rank_stabilized:
+            return (2 * math.sqrt(8) if self.alpha is None else self.alpha) / math.sqrt(rank)
+        return (2 * rank if self.alpha is None else self.alpha) / rank
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate after the warm-up."""
+        return RATES[self.shape.family] if self.rate is None else self.rate
+
+    def rate_at(self, step: int) -> float:
+        """Returns the learning rate of a step, as ``get_cosine_schedule_with_warmup`` has it."""
+        warmup = self.steps // 7 if self.warmup is None else self.warmup
+        if step < warmup:
+            return self.learning_rate * step / warmup
+        share = (step - warmup) / max(1, self.steps - warmup)
+        return self.learning_rate * max(0.0, 0.5 * (1 + math.cos(math.pi * share)))
+
+    def described(self) -> dict[str, Any]:
+        """Returns all settings as JSON has them, with those that were not given worked out."""
+        return asdict(self) | {"rate": self.learning_rate, "scale": self.scale}

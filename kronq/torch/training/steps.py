@@ -1,0 +1,67 @@
+"""The steps of a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kronq.errors import KronqError
+from kronq.torch.training.answer_loss import answer_loss
+from kronq.torch.training.checkpoint import CheckpointFile
+from kronq.torch.training.settings import TrainingSettings
+from kronq.torch.training.text_batches import TextBatches
+
+Follow = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss)."""
+SAVE_INTERVAL = 10
+"""Steps between two checkpoints."""
+
+
+def run_steps(
+    model: Any,
+    batches: TextBatches,
+    settings: TrainingSettings,
+    checkpoint: CheckpointFile,
+    follow: Follow | None = None,
+) -> tuple[list[float], int]:
+    """Trains the parameters that need gradients, from the checkpoint on where there is one.
+
+    A step depends on the state before it, the settings and its own number alone: the batch, the
+    rate and dropout's seed follow from that. So a training that was stopped ends with the bits of
+    one that was not.
+
+    Returns:
+        The loss of each step, and the step that it went on from.
+
+    Raises:
+        KronqError: The loss is no longer a number.
+        FormatError: The checkpoint is damaged.
+    """
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW([*trained.values()], lr=0.0, weight_decay=0.0)
+    losses = checkpoint.load(trained, optimizer)
+    resumed = len(losses)
+    model.train()
+    for step in range(resumed, settings.steps):
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        optimizer.param_groups[0]["lr"] = settings.rate_at(step)
+        loss = answer_loss(model, batches[step])
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise KronqError(
+                "the loss is not a number",
+                found=f"{losses[-1]} at step {step + 1}",
+                hint="a smaller {rate}",
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*trained.values()], settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if follow is not None:
+            follow(step + 1, settings.steps, losses[-1])
+        if (step + 1) % SAVE_INTERVAL == 0 and step + 1 < settings.steps:
+            checkpoint.save(trained, optimizer, losses)
+    return losses, resumed

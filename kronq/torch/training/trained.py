@@ -1,0 +1,41 @@
+"""What a training came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kronq.errors import printable
+from kronq.model.adapter import Adapter
+
+_WINDOW = 10
+
+
+class Trained(BaseModel):
+    """A training that is done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str = Field(description="What kronq and others read: a PEFT folder, or raw factors.")
+    layers: int = Field(description="Layers that are adapted.")
+    parameters: int = Field(description="Numbers that were trained.")
+    steps: int
+    resumed: int = Field(description="Step that it went on from; 0 if from the beginning.")
+    first_loss: float = Field(description="Of the first ten steps on average, in nats a token.")
+    last_loss: float = Field(description="Of the last ten steps on average.")
+
+    @classmethod
+    def of(cls, path: Path, adapter: Adapter, losses: Sequence[float], resumed: int) -> Trained:
+        """Returns what was trained, with its losses as means."""
+        first, last = losses[:_WINDOW], losses[-_WINDOW:]
+        return cls(
+            path=printable(str(path)),
+            layers=len(adapter),
+            parameters=adapter.parameters,
+            steps=len(losses),
+            resumed=resumed,
+            first_loss=sum(first) / len(first),
+            last_loss=sum(last) / len(last),
+        )
