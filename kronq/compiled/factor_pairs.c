@@ -2,6 +2,7 @@
  *
  * All sums are of whole numbers, in int64 or below 2^53 in double: they are exact in any order, and
  * with or without fused multiplications. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "library.h"
@@ -9,19 +10,23 @@
 
 #define BLOCK 32   /* positions at once: rows have a multiple of it */
 #define FLUSH 512  /* products, each at most 128 * 32767, that an int32 holds */
+#define LONG_FLUSH (8 * FLUSH - 16) /* that eight of them hold */
+#define TOGETHER 4 /* inner products with one row */
 #define UNITS 256  /* of a code, so that it is as large as a target */
+#define WEIGHT_BITS 24
+#define CACHE_LINE 64 /* bytes: vectors that cross it take twice as long */
 #define LARGEST 32767.0f /* target */
 #define INTEGER_FLOAT 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
 #define INTEGER 6755399441055744.0 /* 1.5 * 2^52, for double */
 
 typedef struct {
     int64_t channels, length;
-    const double *weights; /* [channels, 2, channels]: of targets, and of the other codes */
-    const double *units;   /* [channels]: what a sum is multiplied by */
+    double *weights; /* [channels, 2, channels]: whole ones of targets, and of the other codes */
+    double *units;   /* [channels]: what a sum is multiplied by */
     const double *low, *high;
     const int16_t *targets, *codes; /* [channels, length] */
     int16_t *made;
-    double *numbers; /* [2 * channels, BLOCK] */
+    double *numbers; /* [2 * channels, BLOCK], on a cache line */
 } Layer;
 
 static inline int64_t inner_product(const int16_t *a, const int16_t *b, int64_t length) {
@@ -35,13 +40,28 @@ static inline int64_t inner_product(const int16_t *a, const int16_t *b, int64_t 
     return total;
 }
 
-static inline void inner_products(int64_t rows_a, int64_t rows_b, int64_t length, const int16_t *a,
-                                  const int16_t *b, double *products) {
-    for (int64_t i = 0; i < rows_a; i++)
-        for (int64_t j = 0; j < rows_b; j++)
-            products[i * rows_b + j] =
-                a == b && j < i ? products[j * rows_b + i]
-                                : (double)inner_product(a + i * length, b + j * length, length);
+/* What a code comes from, as _whole_weights of integer_descent.py says. */
+static void find_weights(const Layer *layer, const double *cross, const double *gram,
+                         const double *steps, const double *scales) {
+    int64_t channels = layer->channels;
+    for (int64_t k = 0; k < channels; k++) {
+        double own = gram[k * channels + k] * scales[k], inverse = own > 0 ? 1 / own : 0, top = 0;
+        double *targets = layer->weights + 2 * k * channels, *codes = targets + channels;
+        for (int64_t j = 0; j < channels; j++) {
+            targets[j] = cross[k * channels + j] * steps[j] * inverse;
+            codes[j] = j == k ? 0 : gram[k * channels + j] * (scales[j] / -UNITS) * inverse;
+            double larger = fabs(targets[j]) > fabs(codes[j]) ? fabs(targets[j]) : fabs(codes[j]);
+            top = larger > top ? larger : top;
+        }
+        int exponent;
+        frexp(top, &exponent);
+        exponent = WEIGHT_BITS - exponent;
+        layer->units[k] = ldexp(1, -exponent);
+        for (int64_t j = 0; j < channels; j++) {
+            targets[j] = (ldexp(targets[j], exponent) + INTEGER) - INTEGER;
+            codes[j] = ((ldexp(codes[j], exponent) + INTEGER) - INTEGER) * UNITS;
+        }
+    }
 }
 
 #define FOR_PROCESSOR
@@ -59,20 +79,24 @@ static inline void inner_products(int64_t rows_a, int64_t rows_b, int64_t length
 #include "factor_pairs_loops.h"
 #endif
 
-/* Inner products of the rows of a [layers, rows_a, length] with those of b [layers, rows_b, length]:
- * [layers, rows_a, rows_b]. Those of a are at most 128. */
-EXPORT int kronq_inner_products(int64_t layers, int64_t rows_a, int64_t rows_b, int64_t length,
-                                const int16_t *a, const int16_t *b, double *products) {
+/* Inner products of the rows of codes [layers, channels, length], at most 128, with each other and
+ * with targets: [layers, channels, channels]. */
+EXPORT int kronq_inner_products(int64_t layers, int64_t channels, int64_t length,
+                                const int16_t *codes, const int16_t *targets, double *own,
+                                double *with_targets) {
     for (int64_t layer = 0; layer < layers; layer++) {
-        const int16_t *left = a + layer * rows_a * length, *right = b + layer * rows_b * length;
-        double *own = products + layer * rows_a * rows_b;
+        const int16_t *rows = codes + layer * channels * length;
+        const int16_t *others = targets + layer * channels * length;
+        int64_t at = layer * channels * channels;
 #ifdef FOR_AVX2
         if (HAS_AVX2) {
-            products_4(rows_a, rows_b, length, left, right, own);
+            products_4(channels, length, rows, rows, own + at);
+            products_4(channels, length, rows, others, with_targets + at);
             continue;
         }
 #endif
-        products_2(rows_a, rows_b, length, left, right, own);
+        products_2(channels, length, rows, rows, own + at);
+        products_2(channels, length, rows, others, with_targets + at);
     }
     return OK;
 }
@@ -122,16 +146,20 @@ EXPORT int kronq_fix_points(int64_t rows, int64_t length, int64_t filled, const 
 }
 
 /* Codes each channel anew, the others fixed; counts the values beyond the outermost codes. */
-EXPORT int kronq_descend(int64_t layers, int64_t channels, int64_t length, const double *weights,
-                         const double *units, const double *low, const double *high,
-                         const int16_t *targets, const int16_t *codes, int16_t *made,
-                         int64_t *clipped) {
-    double *numbers = malloc(2 * channels * BLOCK * sizeof *numbers);
-    if (!numbers) return NO_MEMORY;
+EXPORT int kronq_descend(int64_t layers, int64_t channels, int64_t length, const double *cross,
+                         const double *gram, const double *steps, const double *scales,
+                         const double *low, const double *high, const int16_t *targets,
+                         const int16_t *codes, int16_t *made, int64_t *clipped) {
+    int64_t room = 2 * channels * (channels + BLOCK) + channels;
+    char *memory = malloc(room * sizeof(double) + CACHE_LINE);
+    if (!memory) return NO_MEMORY;
+    double *numbers = (double *)(memory + CACHE_LINE - (uintptr_t)memory % CACHE_LINE);
+    double *weights = numbers + 2 * channels * BLOCK, *units = weights + 2 * channels * channels;
     for (int64_t i = 0; i < layers; i++) {
-        int64_t rows = i * channels, values = rows * length;
-        Layer layer = {channels, length, weights + 2 * rows * channels, units + rows, low + rows,
-                       high + rows, targets + values, codes + values, made + values, numbers};
+        int64_t rows = i * channels, values = rows * length, pairs = rows * channels;
+        Layer layer = {channels, length, weights, units, low + rows, high + rows, targets + values,
+                       codes + values, made + values, numbers};
+        find_weights(&layer, cross + pairs, gram + pairs, steps + rows, scales + rows);
 #ifdef FOR_AVX2
         if (HAS_AVX2) {
             clipped[i] = descend_4(&layer);
@@ -140,6 +168,6 @@ EXPORT int kronq_descend(int64_t layers, int64_t channels, int64_t length, const
 #endif
         clipped[i] = descend_2(&layer);
     }
-    free(numbers);
+    free(memory);
     return OK;
 }

@@ -48,6 +48,16 @@ FOR_PROCESSOR static inline NAME(Floats)
     return (codes + INTEGER) - INTEGER;
 }
 
+/* A sum with a product that is exact, so that fusing it changes nothing. */
+FOR_PROCESSOR static inline NAME(Floats)
+    NAME(add_exact)(NAME(Floats) sum, NAME(Floats) a, NAME(Floats) b) {
+#if defined(X86) && WIDTH == 8
+    return _mm256_fmadd_ps(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
 /* |x|^2 - |x - scale * codes|^2, and the scale of least squares for the codes. */
 FOR_PROCESSOR static float NAME(gain_of)(const Search *search, const NAME(Stored) * row,
                                          float scale, float *refit) {
@@ -57,7 +67,7 @@ FOR_PROCESSOR static float NAME(gain_of)(const Search *search, const NAME(Stored
         for (int v = 0; v < VECTORS; v++) {
             NAME(Floats) codes = NAME(codes_of)(search, row[i + v], inverse);
             cross[v] += row[i + v] * codes;
-            norm[v] += codes * codes;
+            norm[v] = NAME(add_exact)(norm[v], codes, codes);
         }
     float xq = NAME(sum_of)(cross), qq = NAME(sum_of)(norm);
     *refit = xq / (qq > 1 ? qq : 1);
@@ -66,11 +76,12 @@ FOR_PROCESSOR static float NAME(gain_of)(const Search *search, const NAME(Stored
 
 FOR_PROCESSOR static float NAME(error_of)(const Search *search, const NAME(Stored) * row,
                                           float scale) {
-    NAME(Floats) sums[VECTORS] = {0};
+    NAME(Floats) sums[VECTORS] = {0}, none = {0}, less = none - scale;
     float inverse = scale > 0 ? 1 / scale : 0;
     for (int64_t i = 0; i < search->length / WIDTH; i += VECTORS)
         for (int v = 0; v < VECTORS; v++) {
-            NAME(Floats) error = row[i + v] - NAME(codes_of)(search, row[i + v], inverse) * scale;
+            NAME(Floats) codes = NAME(codes_of)(search, row[i + v], inverse);
+            NAME(Floats) error = NAME(add_exact)(row[i + v], codes, less);
             sums[v] += error * error;
         }
     return NAME(sum_of)(sums);

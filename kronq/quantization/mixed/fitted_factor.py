@@ -73,8 +73,7 @@ class FittedFactor:
     def replace_codes(self, codes: I16, clipped: I64) -> None:
         self.codes, self.clipped = codes, clipped
         if self.fixed is not None:
-            self._own = inner_products(codes, codes)
-            self._with_target = inner_products(codes, self.fixed.numbers)
+            self._own, self._with_target = inner_products(codes, self.fixed.numbers)
 
     def own_products(self) -> F64:
         """Returns the inner products of values with themselves, [layers, channels, channels].

@@ -38,11 +38,9 @@ def select_gauge(gauges: Sequence[FactorPair], gauge: NDArray[np.intp]) -> Facto
         gauges: The layers in each gauge.
         gauge: [layers]: index of each layer's gauge.
     """
-    left, right = gauges[0].left.copy(), gauges[0].right.copy()
-    for number, pair in enumerate(gauges[1:], 1):
-        chosen = gauge == number
-        left[chosen], right[chosen] = pair.left[chosen], pair.right[chosen]
-    return FactorPair(left, right)
+    pairs = [(gauges[number], layer) for layer, number in enumerate(gauge.tolist())]
+    left = np.stack([pair.left[layer] for pair, layer in pairs])
+    return FactorPair(left, np.stack([pair.right[layer] for pair, layer in pairs]))
 
 
 def gauges_of(pair: FactorPair, left: ErrorMetric, right: ErrorMetric) -> list[FactorPair]:

@@ -95,17 +95,33 @@ def round_to_integers(values: F32, scale: F32, limits: CodeRange) -> tuple[I16, 
     return made, beyond.sum(axis=1)
 
 
-def inner_products(codes: I16, numbers: I16) -> F64:
-    """Returns the inner products of codes and others or targets, [layers, channels, channels]."""
-    functions = library()
+def inner_products(codes: I16, targets: I16) -> tuple[F64, F64]:
+    """Returns the inner products of codes with each other and with targets.
+
+    Args:
+        codes: [layers, channels, length].
+        targets: The same.
+
+    Returns:
+        Both [layers, channels, channels].
+    """
+    functions, (layers, channels, length) = library(), codes.shape
     if functions is None:
-        product: F64 = codes.astype(np.float64) @ numbers.astype(np.float64).swapaxes(1, 2)
-        return product
-    layers, channels, length = codes.shape
-    products = np.empty((layers, channels, numbers.shape[1]))
-    sizes = layers, channels, numbers.shape[1], length
-    call(functions, "kronq_inner_products", *sizes, codes, numbers, products)
-    return products
+        values = codes.astype(np.float64)
+        return values @ values.swapaxes(1, 2), values @ targets.astype(np.float64).swapaxes(1, 2)
+    own, with_targets = np.empty((2, layers, channels, channels))
+    call(
+        functions,
+        "kronq_inner_products",
+        layers,
+        channels,
+        length,
+        codes,
+        targets,
+        own,
+        with_targets,
+    )
+    return own, with_targets
 
 
 def coordinate_descent(
@@ -125,15 +141,15 @@ def coordinate_descent(
     Returns:
         The codes, and the number clipped in each layer.
     """
-    weights, units = _whole_weights(cross, gram, target.steps, scale[..., 0].astype(np.float64))
+    scales = scale[..., 0].astype(np.float64)
     low, high = (np.ascontiguousarray(limit[..., 0], dtype=np.float64) for limit in limits)
     functions = library()
-    layers, channels, length = codes.shape
     if functions is None:
+        weights, units = _whole_weights(cross, gram, target.steps, scales)
         return _descend(weights, units, target.numbers, codes, (low, high))
-    made, clipped = np.empty_like(codes), np.empty(layers, dtype=np.int64)
-    given = weights, units, low, high, target.numbers, codes, made, clipped
-    call(functions, "kronq_descend", layers, channels, length, *given)
+    made, clipped = np.empty_like(codes), np.empty(len(codes), dtype=np.int64)
+    given = cross, gram, target.steps, scales, low, high, target.numbers, codes, made, clipped
+    call(functions, "kronq_descend", *codes.shape, *given)
     return made, clipped
 
 

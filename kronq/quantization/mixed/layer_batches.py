@@ -9,7 +9,7 @@ import numpy as np
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.error_weights import error_weight, reduce_moments, swap_factors, swap_moments
-from kronq.model.matrix import F32
+from kronq.model.matrix import F32, stack_float32
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.mixed.error_metric import ErrorMetric
 from kronq.quantization.mixed.native_layers import FINE, is_large
@@ -45,27 +45,23 @@ class LayerBatch:
 
     def load(self, layers: slice) -> BatchPart:
         """Reads the factors of some of the layers."""
-        factors = [product.float32() for product in self.products[layers]]
-        names = self.names[layers]
+        products = self.products[layers]
+        left = stack_float32([product.left for product in products])
         if self.products[0].right is None:
-            return BatchPart(self.role, names, np.stack([x for x, _ in factors]), None)
-        left = np.ascontiguousarray(np.stack([x.T for x, _ in factors]))
-        return BatchPart(self.role, names, left, np.stack([y for _, y in factors if y is not None]))
+            return BatchPart(left, None)
+        right = stack_float32([product.right for product in products if product.right is not None])
+        return BatchPart(np.ascontiguousarray(left.swapaxes(1, 2)), right)
 
 
 @dataclass(frozen=True, eq=False)
 class BatchPart:
-    """Some layers of a batch, with their factors.
+    """The factors of some layers of a batch.
 
     Attributes:
-        role: ``A`` or ``B``.
-        names: The layers.
         left: [layers, channels, length]: B1's columns, or a whole matrix's rows.
         right: [layers, channels, length]: B2's rows, or None.
     """
 
-    role: str
-    names: list[str]
     left: F32
     right: F32 | None
 
@@ -102,16 +98,17 @@ def split_by_memory(batch: LayerBatch, moments: SecondMoments | None) -> list[sl
 
 
 def error_metrics(
-    batch: BatchPart, adapter: Adapter, moments: SecondMoments | None
+    batch: LayerBatch, part: slice, adapter: Adapter, moments: SecondMoments | None
 ) -> tuple[ErrorMetric, ErrorMetric]:
-    """Returns the weights of errors in the batch's products, left and right."""
-    layers = [adapter[n] if batch.role == "B" else swap_factors(adapter[n]) for n in batch.names]
+    """Returns the weights of errors in some of the batch's products, left and right."""
+    names = batch.names[part]
+    layers = [adapter[n] if batch.role == "B" else swap_factors(adapter[n]) for n in names]
     identity = ErrorMetric(None, np.ones(len(layers)))
     if moments is None:
         return identity, ErrorMetric(None, np.array([error_weight(delta) for delta in layers]))
-    own = [moments[name] for name in batch.names]
+    own = [moments[name] for name in names]
     if batch.role == "A":
-        own = [swap_moments(adapter[n], m) for n, m in zip(batch.names, own, strict=True)]
+        own = [swap_moments(adapter[n], m) for n, m in zip(names, own, strict=True)]
     both = [reduce_moments(delta, each) for delta, each in zip(layers, own, strict=True)]
     right = ErrorMetric.from_moments(np.stack([right for _, right in both]))
     lefts = [left for left, _ in both]

@@ -143,7 +143,7 @@ class NativeCoder:
 
         def measure(layers: slice) -> tuple[list[FactorPair], list[GaugeOption]]:
             part = batch.load(layers)
-            left, right = error_metrics(part, self.adapter, self.moments)
+            left, right = error_metrics(batch, layers, self.adapter, self.moments)
             if batch.one_step:
                 return [], one_step_options(part.left, left, right)
             if part.right is None:
@@ -164,21 +164,20 @@ class NativeCoder:
 
         def quantize(index: int) -> dict[tuple[str, str], ProductCodes]:
             layers = measured.parts[index]
-            part = batch.load(layers)
-            left, right = error_metrics(part, self.adapter, self.moments)
+            gauge = allocation.gauge[layers]
+            left, right = error_metrics(batch, layers, self.adapter, self.moments)
             widths = tuple(each[layers] for each in allocation.widths)
-            if batch.one_step:
-                option = allocation.gauge[layers]
-                coded = quantize_to_one_step(part.left, widths[0], option, left, right)
-            elif part.right is None:
-                coded = quantize_whole_matrices(part.left, widths[0], left, right)
+            gauges = measured.gauges[index]
+            part = None if gauges else batch.load(layers)
+            if part is not None and part.right is not None:
+                gauges = gauges_of(FactorPair(part.left, part.right), left, right)
+            if part is None or part.right is not None:
+                coded = quantize_factor_pairs(select_gauge(gauges, gauge), widths, left, right)
+            elif batch.one_step:
+                coded = quantize_to_one_step(part.left, widths[0], gauge, left, right)
             else:
-                gauges = measured.gauges[index]
-                if not gauges:
-                    gauges = gauges_of(FactorPair(part.left, part.right), left, right)
-                pair = select_gauge(gauges, allocation.gauge[layers])
-                coded = quantize_factor_pairs(pair, widths, left, right)
-            keys = [(name, part.role) for name in part.names]
+                coded = quantize_whole_matrices(part.left, widths[0], left, right)
+            keys = [(name, batch.role) for name in batch.names[layers]]
             return dict(zip(keys, _by_layer(coded, widths, batch.one_step), strict=True))
 
         values = self.values_at_once(batch, measured.parts)
