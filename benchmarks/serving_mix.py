@@ -1,0 +1,173 @@
+"""The same mix of requests, answered by engines and by llama.cpp's server."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving_files import MIXED, lora_file, mixed, pool_of
+from benchmarks.turns import shuffled
+from kronq import Engine
+from kronq.engine.job import Job
+
+ROWS, CONTEXT, VOCABULARY = 8, 256, 49152
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to write.
+
+    Attributes:
+        prompt: Its tokens.
+        length: New tokens.
+        adapter: Number of its adapter.
+    """
+
+    prompt: tuple[int, ...]
+    length: int
+    adapter: int
+
+
+@dataclass
+class Spent:
+    """Seconds.
+
+    Attributes:
+        cpu: Of all threads of the process.
+        elapsed: By the clock.
+    """
+
+    cpu: float = 0.0
+    elapsed: float = 0.0
+
+    def time(self, work: Callable[[], Any]) -> Any:
+        """Does something and adds its time."""
+        start, begin = time.process_time(), time.perf_counter()
+        result = work()
+        self.cpu += time.process_time() - start
+        self.elapsed += time.perf_counter() - begin
+        return result
+
+
+def random_mix(count: int, rng: random.Random) -> list[Request]:
+    """Returns requests of 16 to 64 tokens that ask for 16 to 64, each with an adapter at random."""
+    return [
+        Request(random_tokens(rng.randint(16, 64), rng), rng.randint(16, 64), adapter)
+        for adapter in rng.sample(range(MIXED), min(count, MIXED))
+        + [rng.randrange(MIXED) for _ in range(count - MIXED)]
+    ]
+
+
+def random_tokens(count: int, rng: random.Random) -> tuple[int, ...]:
+    return tuple(rng.randrange(1000, 40000) for _ in range(count))
+
+
+class _Endless:
+    """A tokenizer of a model whose texts do not end by themselves."""
+
+    eos_token_ids = ()
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def open_engine(folder: Path, count: int | None) -> Engine:
+    """Opens an engine of one thread with a pool of so many adapters, or with none."""
+    pool = None if count is None else pool_of(folder, count)
+    engine = Engine(folder / "app", pool=pool, rows=ROWS, context=CONTEXT, threads=1)
+    engine.tokenizer = _Endless(engine.tokenizer)  # type: ignore[assignment]
+    return engine
+
+
+def run_engines(
+    engines: Mapping[int, Engine], mix: Sequence[Request], rng: random.Random
+) -> dict[int, Spent]:
+    """Answers the mix with each engine, a step of each in turns.
+
+    Args:
+        engines: Number of adapters in the pool → engine; 0 is the base alone.
+        mix: The requests.
+        rng: What the order is drawn from.
+    """
+    spent = {count: Spent() for count in engines}
+    jobs: dict[int, list[Job]] = {}
+    for count, engine in engines.items():
+        jobs[count] = spent[count].time(lambda: _submit(engine, count, mix))  # noqa: B023
+    running = set(engines)
+    while running:
+        for count in shuffled(running, rng):
+            if not spent[count].time(engines[count].step):
+                running.remove(count)
+    for found in jobs.values():
+        assert [len(job.generation.tokens) for job in found] == [each.length for each in mix]
+    return spent
+
+
+def _submit(engine: Engine, count: int, mix: Sequence[Request]) -> list[Job]:
+    return [
+        engine.submit(
+            each.prompt,
+            adapter=mixed(each.adapter % count) if count else None,
+            max_tokens=each.length,
+        )
+        for each in mix
+    ]
+
+
+class LlamaServer:
+    """llama.cpp's server with the adapters of the mix, as many texts at a time, and one thread."""
+
+    def __init__(self, gguf: Path, folder: Path) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(gguf)
+        params.n_ctx, params.n_parallel, params.verbosity = ROWS * CONTEXT, ROWS, -1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+        params.lora_adapters = [
+            xllamacpp.CommonAdapterLoraInfo(str(lora_file(folder, number)), 0.0)
+            for number in range(MIXED)
+        ]
+        self._server = xllamacpp.Server(params)
+
+    def run(self, mix: Sequence[Request], adapter: Callable[[Request], int | None]) -> Spent:
+        """Answers the mix; the server has its queue, as the engine has."""
+        answers: list[Any] = [None] * len(mix)
+
+        def ask(number: int) -> None:
+            answers[number] = self._ask(mix[number], adapter(mix[number]))
+
+        def work() -> None:
+            threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(mix))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        spent = Spent()
+        spent.time(work)
+        told = [answer["timings"]["predicted_n"] for answer in answers]
+        assert told == [each.length for each in mix]
+        return spent
+
+    def _ask(self, request: Request, adapter: int | None) -> Any:
+        scales = [{"id": n, "scale": float(n == adapter)} for n in range(MIXED)]
+        return self._server.handle_completions(
+            {
+                "prompt": list(request.prompt),
+                "n_predict": request.length,
+                "lora": scales,
+                "samplers": ["top_k"],
+                "top_k": 1,
+                "ignore_eos": True,
+                "cache_prompt": False,
+            }
+        )
