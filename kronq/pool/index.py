@@ -290,6 +290,8 @@ class Index:
             if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
                 raise KronqError(f"the index: {error}", path=self.path) from error
             raise FormatError(f"the index is damaged: {error}", path=self.path) from error
+        except UnicodeDecodeError as error:  # of a message of SQLite's, with a name of the file
+            raise FormatError("the index is damaged", path=self.path) from error
 
 
 def write_index(path: Path, file: str) -> None:

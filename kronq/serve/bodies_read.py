@@ -28,6 +28,15 @@ async def read_json(request: Request) -> Any:
         body += part
         if len(body) > limits.REQUEST.value:
             raise RefusedError(413, f"the body is larger than {limits.REQUEST.value:,} bytes")
+    return parse_json(body)
+
+
+def parse_json(body: bytes | bytearray) -> Any:
+    """Reads JSON whose texts can be written as UTF-8.
+
+    Raises:
+        RefusedError: It is none.
+    """
     try:
         data = json.loads(body)
         if b"\\ud" in body.lower():  # escapes can name half of a surrogate pair, which is no text

@@ -35,6 +35,9 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
 }
 """Fields that kronq does not know, with the values for which that makes no difference."""
 
+_MANY = 2**31
+"""More tokens than any model has, in its vocabulary or its context."""
+
 
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,10 +54,10 @@ class TextFields(_Fields):
     """Fields that both kinds of request have."""
 
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=_MANY)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=_MANY)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1
@@ -123,7 +126,7 @@ class ChatFields(TextFields):
     """Fields of ``/v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=_MANY)] | None = None
 
 
 class LoadFields(_Fields):

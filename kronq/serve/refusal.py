@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 1
 """Time after which a client of a full server may try again."""
+_LONGEST = 1000
+"""Characters of a message, which may have values of the request in it."""
 
 _TYPES = {
     400: "invalid_request_error",
@@ -39,7 +41,7 @@ class RefusedError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = printable(message)
+        self.message = printable(message[:_LONGEST])
         self.param = param
         self.code = code
 

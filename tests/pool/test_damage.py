@@ -69,6 +69,18 @@ def test_mutated_files(folder: Path, name: str, tmp_path: Path) -> None:
     assert totals.min() > TIMES
 
 
+def test_a_table_whose_name_is_no_text(folder: Path) -> None:
+    """SQLite's message has the name as it is."""
+    path = folder / "index.sqlite"
+    data = path.read_bytes()
+    assert b"sqlite_autoindex_removed_1" in data
+    path.write_bytes(
+        data.replace(b"sqlite_autoindex_removed_1", b"sqlite_autoindex_remove\x19\x86\xa8")
+    )
+    with pytest.raises(FormatError, match=r"index\.sqlite: the index is damaged"):
+        Pool.open(folder)
+
+
 def test_rows_that_were_exchanged(folder: Path) -> None:
     """Whoever writes the index by hand, but not its digests, is noticed."""
     changes = (
