@@ -16,31 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.bit_packing import WIDTHS
-from kronq.model.delta import F64
-from kronq.quantization.mixed.channel_errors import CODE_WIDTHS, ChannelErrors
+from kronq.quantization.mixed.channel_errors import CODE_WIDTHS
+from kronq.quantization.mixed.gauge_options import GaugeOption, join_alike
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
 _BISECTIONS = 40
-
-
-@dataclass(frozen=True, eq=False)
-class GaugeOption:
-    """A gauge in which a batch of layers can be coded.
-
-    Attributes:
-        matrices: One whole matrix, or two factors whose channels are present or absent together.
-        absent: [layers, channels]: error where the channel is left out.
-    """
-
-    matrices: tuple[ChannelErrors, ...]
-    absent: F64
-
-    def select(self, layers: NDArray[np.bool_]) -> GaugeOption:
-        """Returns the option of some of the layers."""
-        matrices = [ChannelErrors(each.errors[layers], each.nbytes) for each in self.matrices]
-        return GaugeOption(tuple(matrices), self.absent[layers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +36,6 @@ class Allocation:
 
     gauge: NDArray[np.intp]
     widths: tuple[U8, ...]
-
-
-def concatenate_options(parts: Sequence[GaugeOption]) -> GaugeOption:
-    """Joins one gauge option of several parts of a batch."""
-    matrices = tuple(
-        ChannelErrors(np.concatenate([matrix.errors for matrix in each]), each[0].nbytes)
-        for each in zip(*(part.matrices for part in parts), strict=True)
-    )
-    return GaugeOption(matrices, np.concatenate([part.absent for part in parts]))
 
 
 def allocate_bits(
@@ -113,7 +86,7 @@ class SizesByPrice:
     """
 
     def __init__(self, batches: Sequence[Sequence[GaugeOption]]) -> None:
-        self._batches = batches
+        self._batches = join_alike(batches)
         self._by_layer: dict[float, list[I64]] = {}
         self.prices = _price_range(batches)
 
@@ -173,10 +146,19 @@ def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Al
     gauge = np.argmin(costs, axis=0)
     layers = np.arange(len(gauge))
     chosen = [np.stack(each)[gauge, layers] for each in zip(*width_indices, strict=True)]
-    sizes = [np.concatenate([[0], matrix.nbytes]) for matrix in options[0].matrices]
-    by_matrix = [size[index].sum(axis=1) for size, index in zip(sizes, chosen, strict=True)]
+    by_matrix = [
+        _bytes_of(matrix.nbytes, index).sum(axis=1)
+        for matrix, index in zip(options[0].matrices, chosen, strict=True)
+    ]
     widths = tuple(np.array(WIDTHS, dtype=np.uint8)[index] for index in chosen)
     return Allocation(gauge, widths), np.sum(by_matrix, axis=0)
+
+
+def _bytes_of(nbytes: I64, index: NDArray[np.intp]) -> I64:
+    """Returns the bytes of channels [layers, channels] by the index of their widths, 0 for none."""
+    layers = np.arange(len(index))[:, None] if nbytes.ndim == 3 else 0
+    table = nbytes.reshape(-1, nbytes.shape[-1])
+    return np.where(index > 0, table[layers, index - 1], 0)
 
 
 def _spend_remaining(

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.mixed.bit_allocation import GaugeOption
 from kronq.quantization.mixed.channel_errors import measure_channel_errors
 from kronq.quantization.mixed.error_metric import ErrorMetric
+from kronq.quantization.mixed.gauge_options import GaugeOption
 
 _TOGETHER = 2**16
 """Values of a factor that are multiplied at once."""

@@ -12,8 +12,9 @@ from kronq.io.threads import map_large
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.second_moments import SecondMoments
 from kronq.quantization.file_size import file_size, file_size_by_widths
-from kronq.quantization.mixed.bit_allocation import U8, Allocation, GaugeOption, concatenate_options
+from kronq.quantization.mixed.bit_allocation import U8, Allocation
 from kronq.quantization.mixed.factor_pairs import BatchCodes, quantize_factor_pairs
+from kronq.quantization.mixed.gauge_options import GaugeOption, concatenate_options
 from kronq.quantization.mixed.gauges import (
     FactorPair,
     gauge_options,

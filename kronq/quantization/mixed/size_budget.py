@@ -13,13 +13,8 @@ from kronq.model.adapter import Adapter
 from kronq.model.bit_packing import CODES_PER_BYTE
 from kronq.model.delta import Product
 from kronq.model.matrix import Quantized
-from kronq.quantization.mixed.bit_allocation import (
-    U8,
-    Allocation,
-    GaugeOption,
-    SizesByPrice,
-    allocate_bits,
-)
+from kronq.quantization.mixed.bit_allocation import U8, Allocation, SizesByPrice, allocate_bits
+from kronq.quantization.mixed.gauge_options import GaugeOption
 from kronq.quantization.mixed.layer_batches import LayerBatch
 from kronq.quantization.mixed.native_layers import (
     ProductCodes,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kronq.model.bit_packing import WIDTHS, packed_size
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
-from kronq.quantization.mixed.bit_allocation import U8, GaugeOption
+from kronq.quantization.mixed.bit_allocation import U8
 from kronq.quantization.mixed.channel_errors import (
     CODE_WIDTHS,
     ChannelErrors,
@@ -21,6 +21,7 @@ from kronq.quantization.mixed.channel_errors import (
 from kronq.quantization.mixed.error_metric import ErrorMetric
 from kronq.quantization.mixed.factor_pairs import BatchCodes
 from kronq.quantization.mixed.fitted_factor import round_channels
+from kronq.quantization.mixed.gauge_options import GaugeOption
 from kronq.quantization.mixed.gptq import (
     clip_codes,
     code_range,

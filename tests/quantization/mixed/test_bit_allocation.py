@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from kronq.model.bit_packing import WIDTHS
 from kronq.quantization.grid import quantize_matrix
-from kronq.quantization.mixed.bit_allocation import Allocation, GaugeOption, allocate_bits
+from kronq.quantization.mixed.bit_allocation import Allocation, allocate_bits
 from kronq.quantization.mixed.channel_errors import ChannelErrors, measure_channel_errors
+from kronq.quantization.mixed.gauge_options import GaugeOption
 from tests.fuzzing import max_examples
 
 
