@@ -24,7 +24,14 @@ SWITCH = "KRONQ_COMPILED"
 PROGRAM = Program(
     name="kronq_loops",
     folder=Path(__file__).parent,
-    sources=("range_decoder.c", "range_encoder.c", "viterbi.c", "scales.c", "factor_pairs.c"),
+    sources=(
+        "range_decoder.c",
+        "range_encoder.c",
+        "viterbi.c",
+        "scales.c",
+        "factor_pairs.c",
+        "codes.c",
+    ),
     headers=(
         "library.h",
         "contexts.h",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.compiled import OK, call, library
 from kronq.errors import FormatError
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.bit_packing import (
@@ -88,7 +89,7 @@ def read_mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Quantized
     def unpack(first: int, stop: int) -> NDArray[np.int8]:
         part = data[layout.codes[first] : layout.codes[stop]]
         widths = layout.widths[first:stop].reshape(-1)
-        by_channel = unpack_channels(part, widths, spec.shape[1 - axis])
+        by_channel = unpack_mixed(part, widths, spec.shape[1 - axis])
         codes = by_channel.reshape(stop - first, channels, -1)
         return codes if axis == 0 else codes.swapaxes(1, 2)
 
@@ -97,6 +98,25 @@ def read_mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Quantized
         scales = np.zeros(layout.widths.shape, dtype=np.float16)
         scales[layout.widths > 0] = read_scales(file, name)
     return QuantizedStack(CodeStack(layers, spec.shape, unpack), scales, axis, widths=layout.widths)
+
+
+def unpack_mixed(
+    data: NDArray[np.uint8], widths: NDArray[np.uint8], length: int
+) -> NDArray[np.int8]:
+    """Unpacks channels as ``unpack_channels``, its reference; in C where there is the library.
+
+    Raises:
+        ValueError: The data is shorter than the widths say.
+    """
+    functions = library()
+    if functions is None:
+        return unpack_channels(data, widths, length)
+    data, widths = np.ascontiguousarray(data), np.ascontiguousarray(widths)
+    codes = np.empty((len(widths), length), dtype=np.int8)
+    sizes = (len(data), len(widths), widths, length)
+    if call(functions, "kronq_unpack_channels", data, *sizes, codes) != OK:
+        raise ValueError("the codes of some channels are not there")
+    return codes
 
 
 def read_scales(file: TensorFile, name: str) -> NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,42 +71,44 @@ def scales_of_layers(
     offsets: Sequence[StepOffsets],
 ) -> list[list[F32]]:
     """Returns ``reconstruction_scales`` of every layer, which are rounded to float32 together."""
-    values = [
-        _layer_scales(shape, classes, step, own)
-        for shape, classes, own in zip(shapes, norm_classes, offsets, strict=True)
+    products = [
+        (len(product), factor, eighths, each)
+        for shape, of_layer, own in zip(shapes, norm_classes, offsets, strict=True)
+        for product, (factor, eighths), each in zip(
+            shape.products, _product_factors(shape, of_layer, step, own), of_layer, strict=True
+        )
     ]
-    with np.errstate(over="ignore"):  # a reader refuses what is not finite
-        flat = np.array([v for layer in values for each in layer for v in each], dtype=np.float32)
-    ends = [*accumulate((len(each) for layer in values for each in layer), initial=0)]
-    parts = (flat[start:end] for start, end in pairwise(ends))
-    return [[next(parts) for _ in layer] for layer in values]
+    if not products:
+        return [[] for _ in shapes]
+    matrices, factors, powers, classes = zip(*products, strict=True)
+    counts = [len(each) for each in classes]
+    channel = np.concatenate(classes)
+    apart = np.repeat(np.array(matrices) > 1, counts)  # channels have norms of their own
+    empty = apart & (channel == EMPTY_CHANNEL)
+    eighths = np.repeat(powers, counts) - np.where(apart & ~empty, 2 * channel, 0)
+    with np.errstate(over="ignore", under="ignore"):  # a reader refuses what is not finite
+        values = np.repeat(factors, counts) * np.ldexp(_ROOTS[eighths & 7], eighths >> 3)
+        flat = np.where(empty, 0.0, np.where(apart, np.sqrt(values), values)).astype(np.float32)
+    parts = iter(np.split(flat, np.cumsum(counts)[:-1]))
+    return [[next(parts) for _ in of_layer] for of_layer in norm_classes]
 
 
-def _layer_scales(
+def _product_factors(
     shape: LayerShape, norm_classes: Sequence[I32], step: float, offsets: StepOffsets
-) -> list[list[float]]:
-    scales = []
-    for p, (product, classes) in enumerate(zip(shape.products, norm_classes, strict=True)):
+) -> list[tuple[float, int]]:
+    """Returns f and n of each product: a channel of norm class c has the scale √(f·2^(n/8-c/4)).
+
+    A product of one matrix has the scale f·2^(n/8).
+    """
+    found = []
+    for p in range(len(shape.products)):
         factor, eighths = step, 0
         if p == len(shape.products) - 1:
             if p == 1:  # B beside an A, whose levels carry the step and the norm of ΔW
                 factor, eighths = 1.0, -2 * product_norm_class(norm_classes[0])
             factor *= _exp2_eighths(2 * offsets.step) / (abs(shape.scale) or 1.0)
-        if len(product) == 1:
-            values = [factor * _exp2_eighths(eighths)] * len(classes)
-        else:
-            values = [
-                0.0 if c == EMPTY_CHANNEL else _root(factor, eighths - 2 * c)
-                for c in classes.tolist()
-            ]
-        scales.append(values)
-    return scales
-
-
-@functools.lru_cache(maxsize=4096)
-def _root(factor: float, eighths: int) -> float:
-    """Returns √(factor · 2^(eighths/8))."""
-    return math.sqrt(factor * _exp2_eighths(eighths))
+        found.append((factor, eighths))
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
@@ -115,3 +116,6 @@ def _exp2_eighths(n: int) -> float:
     """Returns 2^(n/8) by correctly rounded roots of a power of two."""
     whole, part = divmod(n, 8)
     return math.ldexp(math.sqrt(math.sqrt(math.sqrt(float(1 << part)))), whole)
+
+
+_ROOTS = np.array([_exp2_eighths(n) for n in range(8)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,12 +66,17 @@ class StreamLayout:
     Attributes:
         shapes: Of the layers.
         runs: In the order of the stream: those of left matrices first, each side by class.
-        parts: What is in the runs, in order.
+        columns: What is in the runs, in order: the fields of all ``parts``, field by field.
     """
 
     shapes: Sequence[LayerShape]
     runs: Sequence[Run]
-    parts: Sequence[ChannelPart]
+    columns: Sequence[Sequence[int]]
+
+    @cached_property
+    def parts(self) -> Sequence[ChannelPart]:
+        """What is in the runs, in order."""
+        return [*map(ChannelPart._make, zip(*self.columns, strict=True))]
 
     def view(self, matrix: NDArray[Any], part: ChannelPart) -> NDArray[Any]:
         """Returns the entries of ``matrix`` that are the channel's."""
@@ -86,7 +93,7 @@ class StreamLayout:
     def scatter(self, runs: Sequence[I32], levels: AdapterLevels) -> None:
         """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
         start = [0] * len(runs)
-        for run, layer, product, side, channel, length in self.parts:
+        for run, layer, product, side, channel, length in zip(*self.columns, strict=True):
             first = start[run]
             start[run] = end = first + length
             shapes = self.shapes[layer].products[product]
@@ -95,12 +102,16 @@ class StreamLayout:
 
     def of_side(self, side: int) -> StreamLayout:
         """Returns the layout of left (0) or right (1) matrices alone."""
-        parts = [part for part in self.parts if part.side == side]
-        if not parts:
-            return replace(self, runs=[], parts=[])
-        first, last = parts[0].run, parts[-1].run
-        renumbered = [ChannelPart(part.run - first, *part[1:]) for part in parts]
-        return replace(self, runs=self.runs[first : last + 1], parts=renumbered)
+        if not self.columns:
+            return self
+        sides = self.columns[3]  # in ascending order
+        first, last = bisect_left(sides, side), bisect_left(sides, side + 1)
+        run, *others = (column[first:last] for column in self.columns)
+        if not run:
+            return replace(self, runs=[], columns=[])
+        renumbered = [number - run[0] for number in run]
+        runs = self.runs[run[0] : run[-1] + 1]
+        return replace(self, runs=runs, columns=[renumbered, *others])
 
 
 def lay_out_stream(
@@ -135,10 +146,9 @@ def lay_out_stream(
     run = np.zeros(len(order), dtype=np.int64)
     run[begins[1:]] = 1
     columns = (np.cumsum(run), layer[order], p[order], side, channel[order], length)
-    parts = [*map(ChannelPart._make, zip(*(each.tolist() for each in columns), strict=True))]
     sizes = np.add.reduceat(length, begins).tolist() if len(begins) else []
     runs = [*map(Run, context[begins].tolist(), sizes)]
-    return StreamLayout(shapes, runs, parts)
+    return StreamLayout(shapes, runs, [each.tolist() for each in columns])
 
 
 def split_lanes(values: NDArray[Number]) -> NDArray[Number]:

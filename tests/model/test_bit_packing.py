@@ -18,6 +18,7 @@ from kronq.model.bit_packing import (
     unpack_codes,
     unpack_unsigned,
 )
+from kronq.packed.mixed_widths import unpack_mixed
 
 WIDTHS = [8, 7, 6, 5, 4, 3, 2]
 
@@ -82,7 +83,7 @@ def test_rows_unpack_together_as_each_alone(bits: int, rows: int, count: int) ->
 
 @given(
     widths=st.lists(st.sampled_from([0, *WIDTHS]), min_size=1, max_size=6),
-    length=st.integers(1, 20),
+    length=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
 def test_channels_of_mixed_widths_come_back(widths: list[int], length: int, seed: int) -> None:
@@ -93,6 +94,7 @@ def test_channels_of_mixed_widths_come_back(widths: list[int], length: int, seed
     data = pack_channels(codes, by_channel)
     assert data.size == sum(-(-length * width // 8) for width in widths)
     assert np.array_equal(unpack_channels(data, by_channel, length), codes)
+    assert np.array_equal(unpack_mixed(data, by_channel, length), codes)
     assert np.array_equal(
         unpack_unsigned(pack_codes(by_channel, WIDTH_BITS)[None], WIDTH_BITS, len(by_channel))[0],
         by_channel,
@@ -105,3 +107,10 @@ def test_mixed_widths_by_hand() -> None:
     widths = np.array([5, 0, 3], dtype=np.uint8)
     assert pack_channels(codes.T, widths).tobytes() == b"\xc1\x3f\x08\xf1\x08"
     assert pack_codes(widths, WIDTH_BITS).tobytes() == b"\x05\x03"
+
+
+def test_channels_beyond_the_data_are_refused() -> None:
+    widths = np.array([4, 8], np.uint8)
+    data = np.zeros(11, np.uint8)  # 4 and 8 bytes are needed
+    with pytest.raises(ValueError):
+        unpack_mixed(data, widths, 8)

@@ -15,7 +15,7 @@ import kronq
 from kronq.errors import FormatError, KronqError, MismatchError, UnsupportedError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
-from kronq.model.matrix import Float, Quantized
+from kronq.model.matrix import Float, Quantized, with_widths
 from kronq.onnx.slots.record import (
     adapter_record,
     check_record,
@@ -25,7 +25,7 @@ from kronq.onnx.slots.record import (
     record_tag,
 )
 from kronq.onnx.slots.record.layout import rows_in_word
-from kronq.onnx.slots.record.words import pack_words, unpack_words
+from kronq.onnx.slots.record.words import pack_in_numpy, pack_words, unpack_words
 from tests.adapters import adapter, dense, kron
 from tests.fuzzing import max_examples
 
@@ -94,6 +94,9 @@ def test_words_hold_codes_of_every_width(bits, rows, cols, more, seed) -> None:
     rng = np.random.default_rng(seed)
     codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, (2, rows, cols)).astype(np.int8)
     words = pack_words(codes, bits, cols + more)
+    assert np.array_equal(words, pack_in_numpy(codes, bits, cols + more))
+    turned = np.ascontiguousarray(codes.swapaxes(1, 2)).swapaxes(1, 2)
+    assert np.array_equal(words, pack_words(turned, bits, cols + more))
     assert words.shape == (2, -(-rows // rows_in_word(bits)), cols + more)
     for word, matrix in zip(words, codes, strict=True):
         assert np.array_equal(unpack_words(word, bits, rows, cols), matrix)
@@ -101,6 +104,24 @@ def test_words_hold_codes_of_every_width(bits, rows, cols, more, seed) -> None:
         index, place = divmod(int(row), rows_in_word(bits))
         field = int(word[index, column]) >> bits * place & (1 << bits) - 1
         assert (field - (1 << bits) if field >> bits - 1 else field) == matrix[row, column]
+
+
+def test_layers_of_a_stack_have_the_widths_of_their_own_codes(tmp_path) -> None:
+    """One wide layer makes no other layer's part larger."""
+    rng = np.random.default_rng(5)
+    layers = {}
+    for i, width in enumerate([4, 8, 4, 2, 8]):
+        codes = rng.integers(-(1 << width - 1), 1 << width - 1, (2, 16, 16)).astype(np.int8)
+        widths = np.full(16, width, np.uint8)
+        left, right = (with_widths(c, widths, 1 - side) for side, c in enumerate(codes))
+        layers[f"layers.{i}.q"] = Delta(ONE, Product(left, right), 0.5, (16, 16))
+    kronq.save(Adapter(layers), tmp_path / "five.safetensors")
+    read = kronq.load(tmp_path / "five.safetensors")
+    found = read_record(adapter_record(read))
+    types = [found[layer_id(name)].layout.b1 for name in layers]
+    assert types == [4, 8, 4, 2, 8]
+    for name, delta in layers.items():
+        assert np.array_equal(found[layer_id(name)].dense(), dense(delta))
 
 
 def test_a_record_in_pieces_has_its_size_and_tag(monkeypatch) -> None:

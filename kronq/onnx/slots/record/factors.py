@@ -35,12 +35,12 @@ class Factor:
     """B1ᵀ [rank, b_out] or B2ᵀ [b_in, rank] of a stack's layers.
 
     Attributes:
-        type: Of its numbers, as a record names it.
+        types: Of its numbers in each layer, as a record names them; one for all if there is one.
         values: Returns the codes or floats of some layers [layers, rows, cols].
         scales: Returns the components' scales [layers, rank]; None where there are none.
     """
 
-    type: int
+    types: Sequence[int]
     values: Callable[[LayerIndex], NDArray[Any]]
     scales: Callable[[LayerIndex], F32] | None = None
 
@@ -54,7 +54,7 @@ def stack_factors(stack: LayerStack) -> tuple[Factor, Factor]:
     if len(stack.b) == 2:
         return _factor(stack.b[0], _LEFT), _factor(stack.b[1], _RIGHT)
     rows, cols = stack.first.b.shape
-    one = Factor(2, lambda layers: _identities(_count(count, layers), rank))
+    one = Factor([2], lambda layers: _identities(_count(count, layers), rank))
     if rows <= cols:
         return one, _factor(stack.b[0], _RIGHT)
     return _factor(stack.b[0], _LEFT), one
@@ -78,14 +78,13 @@ def _factor(stack: MatrixStack, axis: int) -> Factor:
         found = _of_separate(stack.matrices, axis)
         if found is not None:
             return found
-    return Factor(FLOAT32, lambda layers: stack.float32(layers).swapaxes(1, 2))
+    return Factor([FLOAT32], lambda layers: stack.float32(layers).swapaxes(1, 2))
 
 
 def _of_codes(stack: QuantizedStack) -> Factor:
-    widest = stack.bits if stack.widths is None else int(stack.widths.max(initial=2))
-    scale = stack.scale
+    widths, scale = stack.widths, stack.scale
     return Factor(
-        max(2, widest),
+        [max(2, stack.bits)] if widths is None else widths.max(axis=1, initial=2).tolist(),
         lambda layers: stack.codes.select(layers).swapaxes(1, 2),
         None if scale is None else lambda layers: scale[layers].astype(np.float32),
     )
@@ -95,7 +94,7 @@ def _of_floats(stack: FloatStack) -> Factor:
     def values(layers: LayerIndex) -> NDArray[Any]:
         return stack.array[layers].swapaxes(1, 2)
 
-    return Factor(_TYPES[stack.array.dtype], values)
+    return Factor([_TYPES[stack.array.dtype]], values)
 
 
 def _of_separate(matrices: Sequence[Matrix], axis: int) -> Factor | None:
@@ -116,7 +115,7 @@ def _of_separate(matrices: Sequence[Matrix], axis: int) -> Factor | None:
             release_pages(array)
         return found
 
-    return Factor(_TYPES[dtypes.pop()], values)
+    return Factor([_TYPES[dtypes.pop()]], values)
 
 
 def _of_quantized(matrices: Sequence[Quantized]) -> Factor:
@@ -132,7 +131,7 @@ def _of_quantized(matrices: Sequence[Quantized]) -> Factor:
         return np.stack(some).astype(np.float32)
 
     scaled = any(m.scale is not None for m in matrices)
-    return Factor(max(m.widest for m in matrices), values, scales if scaled else None)
+    return Factor([m.widest for m in matrices], values, scales if scaled else None)
 
 
 def _some(matrices: Sequence[Quantized], layers: LayerIndex) -> Sequence[Quantized]:

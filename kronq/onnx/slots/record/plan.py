@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.stacks import LayerStack
+from kronq.model.stacks import LayerIndex, LayerStack
 from kronq.onnx.slots.record.factors import Factor, stack_factors
 from kronq.onnx.slots.record.fit import fit_to_slots
 from kronq.onnx.slots.record.layout import (
@@ -36,16 +36,35 @@ _TOGETHER = 2**24
 
 @dataclass(frozen=True, eq=False)
 class _Stack:
-    """Layers of one layout, whose parts stand one after the other."""
+    """Layers of one layout, whose parts stand one after the other.
+
+    Attributes:
+        layers: Of one shape.
+        numbers: Those of them that have this layout.
+        b1: B1ᵀ of all of ``layers``.
+        b2: B2ᵀ of all of ``layers``.
+        layout: Of each part.
+    """
 
     layers: LayerStack
+    numbers: list[int]
     b1: Factor
     b2: Factor
     layout: PartLayout
 
     @property
+    def names(self) -> list[str]:
+        return [self.layers.names[number] for number in self.numbers]
+
+    @property
     def size(self) -> int:
-        return len(self.layers.names) * self.layout.size
+        return len(self.numbers) * self.layout.size
+
+    def select(self, first: int, count: int) -> LayerIndex:
+        """Returns where so many layers are, from the ``first`` on; a slice, if it can be one."""
+        numbers = self.numbers[first : first + count]
+        whole = len(self.numbers) == len(self.layers.names)
+        return slice(first, first + len(numbers)) if whole else numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +86,7 @@ class RecordPlan:
         Raises:
             FormatError: Two layers have one id.
         """
-        ids = [layer_id(name) for stack in self.stacks for name in stack.layers.names]
+        ids = [layer_id(name) for stack in self.stacks for name in stack.names]
         if len(set(ids)) < len(ids):
             raise FormatError("two layers have the same id", path=self.adapter.origin.path)
         return ids
@@ -93,8 +112,8 @@ class RecordPlan:
         yield self._front(tag)
         for stack in self.stacks:
             step = max(1, _TOGETHER // stack.layout.size)
-            for first in range(0, len(stack.layers.names), step):
-                yield self._parts(stack, slice(first, first + step))
+            for first in range(0, len(stack.numbers), step):
+                yield self._parts(stack, stack.select(first, step))
 
     def _front(self, tag: int) -> U8:
         """Returns the head and the directory."""
@@ -104,7 +123,7 @@ class RecordPlan:
         directory = front[HEAD.itemsize :][: ENTRY.itemsize * len(self.ids)].view(ENTRY)
         sizes = np.repeat(
             [stack.layout.size for stack in self.stacks],
-            [len(stack.layers.names) for stack in self.stacks],
+            [len(stack.numbers) for stack in self.stacks],
         )
         ids = np.array(self.ids, dtype="<u8")
         order = np.argsort(ids)
@@ -112,7 +131,7 @@ class RecordPlan:
         directory["offset"] = (self._directory_end + np.cumsum(sizes) - sizes)[order]
         return front
 
-    def _parts(self, stack: _Stack, layers: slice) -> U8:
+    def _parts(self, stack: _Stack, layers: LayerIndex) -> U8:
         """Returns the parts of some layers, one after the other."""
         layout = stack.layout
         with np.errstate(over="ignore"):  # is refused below
@@ -129,15 +148,17 @@ class RecordPlan:
         finite = bool(np.isfinite(a).all() and np.isfinite(scales).all())
         _put(parts, PART.itemsize, scales)
         _put(parts, layout.a_at, a)
-        for factor, at, columns in (
-            (stack.b2, layout.b2_at, layout.lanes),
-            (stack.b1, layout.b1_at, layout.columns),
+        for factor, number_type, at, columns in (
+            (stack.b2, layout.b2, layout.b2_at, layout.lanes),
+            (stack.b1, layout.b1, layout.b1_at, layout.columns),
         ):
             values = factor.values(layers)
             finite = finite and (values.dtype == np.int8 or bool(np.isfinite(values).all()))
-            _put(parts, at, pack_words(values, factor.type, columns))
+            _put(parts, at, pack_words(values, number_type, columns))
         if not finite:
-            self._refuse_not_finite(stack.layers.names[layers])
+            names = stack.layers.names
+            some = names[layers] if isinstance(layers, slice) else [names[i] for i in layers]
+            self._refuse_not_finite(some)
         return parts.reshape(-1)
 
     def _refuse_not_finite(self, names: Sequence[str]) -> None:
@@ -162,14 +183,28 @@ def plan_record(adapter: Adapter, slots: Shapes | None = None) -> RecordPlan:
         UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
     fitted = fit_to_slots(adapter, slots)
-    stacks = []
-    for layers in fitted.stacks:
-        (b1, b2), first = stack_factors(layers), layers.first
-        b1 = replace(b1, type=widest_type(b1.type, first.b.rank))
-        b2 = replace(b2, type=widest_type(b2.type, first.b.shape[1]))
-        layout = PartLayout(first.a.shape, first.b.shape, first.b.rank, b1.type, b2.type)
-        stacks.append(_Stack(layers, b1, b2, layout))
+    stacks = [stack for layers in fitted.stacks for stack in _split_by_types(layers)]
     return RecordPlan(fitted, stacks)
+
+
+def _split_by_types(layers: LayerStack) -> Iterator[_Stack]:
+    """Yields a stack's layers by the types of their numbers: all bytes of narrow codes are few."""
+    (b1, b2), first = stack_factors(layers), layers.first
+    (b_out, b_in), rank = first.b.shape, first.b.rank
+    count = max(len(b1.types), len(b2.types))
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for number, kind in enumerate(zip(_each(b1, rank, count), _each(b2, b_in, count), strict=True)):
+        kinds.setdefault(kind, []).append(number)
+    for types, numbers in kinds.items():
+        layout = PartLayout(first.a.shape, (b_out, b_in), rank, *types)
+        whole = [*range(len(layers.names))] if len(kinds) == 1 else numbers
+        yield _Stack(layers, whole, b1, b2, layout)
+
+
+def _each(factor: Factor, rows: int, count: int) -> Sequence[int]:
+    """Returns the type of each layer's words."""
+    wide = {each: widest_type(each, rows) for each in {*factor.types}}
+    return [wide[each] for each in factor.types] * (count if len(factor.types) == 1 else 1)
 
 
 def adapter_record(adapter: Adapter, slots: Shapes | None = None, *, tag: int = 0) -> U8:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kronq.compiled import call, library
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT32, FLOATS, rows_in_word
 
 U32 = NDArray[np.uint32]
@@ -23,6 +24,20 @@ def pack_words(values: NDArray[Any], number_type: int, columns: int) -> U32:
     Returns:
         uint32 [matrices, words, columns].
     """
+    functions = library()
+    if functions is None or values.dtype != np.int8:
+        return pack_in_numpy(values, number_type, columns)
+    matrices, rows, cols = values.shape
+    words = -(-rows // rows_in_word(number_type))
+    found = np.zeros((matrices, words, columns), dtype=np.uint32)
+    strides = np.array(values.strides, dtype=np.int64)
+    sizes = (matrices, rows, cols, number_type, columns, words * columns)
+    call(functions, "kronq_pack_words", values.ctypes.data, strides, *sizes, found)
+    return found
+
+
+def pack_in_numpy(values: NDArray[Any], number_type: int, columns: int) -> U32:
+    """Packs matrices by NumPy, as ``pack_words``: the reference for C."""
     matrices, rows, cols = values.shape
     per = rows_in_word(number_type)
     words = -(-rows // per)

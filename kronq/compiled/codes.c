@@ -1,0 +1,68 @@
+/* Codes of a packed file to codes in bytes, and those to the words of a record: the same as
+ * unpack_channels in kronq/model/bit_packing.py and kronq/onnx/slots/record/words.py.
+ */
+#include "library.h"
+
+/* Unpacks one channel; inlined for each width, whose shifts are then constants. */
+static inline void unpack_channel(const uint8_t *data, const uint8_t *end, unsigned width,
+                                  int64_t length, int8_t *codes) {
+    unsigned mask = (1u << width) - 1, sign = 1u << (width - 1);
+    int64_t i = 0;
+    for (; i + 8 <= length && end - data >= 8; i += 8, data += width) { /* 8 codes: width bytes */
+        uint64_t bits;
+        memcpy(&bits, data, sizeof bits);
+        for (unsigned j = 0; j < 8; j++)
+            codes[i + j] = (int8_t)(((bits >> (j * width) & mask) ^ sign) - sign);
+    }
+    for (unsigned bits = 0, held = 0; i < length; i++, bits >>= width, held -= width) {
+        if (held < width) {
+            bits |= (unsigned)*data++ << held;
+            held += 8;
+        }
+        codes[i] = (int8_t)(((bits & mask) ^ sign) - sign);
+    }
+}
+
+/* Unpacks channels of `length` codes, one after the other in whole bytes, each in codes of its
+ * width: 2 to 8, or 0 for none. Returns DAMAGED where one would end behind the `size` bytes. */
+EXPORT int kronq_unpack_channels(const uint8_t *data, int64_t size, int64_t channels,
+                                 const uint8_t *widths, int64_t length, int8_t *codes) {
+    const uint8_t *end = data + size;
+    for (int64_t channel = 0; channel < channels; channel++, codes += length) {
+        unsigned width = widths[channel];
+        int64_t bytes = (length * width + 7) / 8;
+        if (width > 8 || bytes > end - data) return DAMAGED;
+        switch (width) {
+            case 0: memset(codes, 0, (size_t)length); break;
+            case 2: unpack_channel(data, end, 2, length, codes); break;
+            case 3: unpack_channel(data, end, 3, length, codes); break;
+            case 4: unpack_channel(data, end, 4, length, codes); break;
+            case 5: unpack_channel(data, end, 5, length, codes); break;
+            case 6: unpack_channel(data, end, 6, length, codes); break;
+            case 7: unpack_channel(data, end, 7, length, codes); break;
+            case 8: memcpy(codes, data, (size_t)length); break;
+            default: return DAMAGED;
+        }
+        data += bytes;
+    }
+    return OK;
+}
+
+/* Packs matrices [rows, cols] of codes of `bits` bits into words [words, columns], which are zero
+ * so far; `next` is from one matrix's first word to that of the next one. Code [i, j] of matrix m
+ * is codes[m * strides[0] + i * strides[1] + j * strides[2]]. */
+EXPORT int kronq_pack_words(const int8_t *codes, const int64_t *strides, int64_t matrices,
+                            int64_t rows, int64_t cols, int64_t bits, int64_t columns,
+                            int64_t next, uint32_t *words) {
+    int64_t per_word = 32 / bits;
+    uint32_t mask = (1u << bits) - 1;
+    for (int64_t m = 0; m < matrices; m++, words += next, codes += strides[0])
+        for (int64_t i = 0; i < rows; i++) {
+            const int8_t *row = codes + i * strides[1];
+            uint32_t *line = words + i / per_word * columns;
+            unsigned at = (unsigned)(i % per_word * bits);
+            for (int64_t j = 0; j < cols; j++)
+                line[j] |= ((uint32_t)row[j * strides[2]] & mask) << at;
+        }
+    return OK;
+}
