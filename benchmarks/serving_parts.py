@@ -40,7 +40,8 @@ def throughput(request: Mapping[str, Any]) -> dict[str, Any]:
         server = LlamaServer(Path(request["gguf"]), folder)
         server.run(mix[:2], lambda each: each.adapter)
         sides["llama.cpp"] = server.run(mix, lambda each: each.adapter)
-        sides["llama.cpp, one adapter"] = server.run(mix, lambda _: 0)
+        if request.get("one_adapter", True):
+            sides["llama.cpp, one adapter"] = server.run(mix, lambda _: 0)
     return {
         "new_tokens": sum(each.length for each in mix),
         "prompt_tokens": sum(len(each.prompt) for each in mix),
@@ -93,7 +94,7 @@ def memory(request: Mapping[str, Any]) -> dict[str, int]:
     for name in engine.adapters if count else ():
         engine.adapters.release(engine.adapters.find(name))
     for _ in range(2):
-        some = rng.sample(list(engine.adapters), ROWS) if count else [None] * ROWS
+        some = rng.choices(list(engine.adapters), k=ROWS) if count else [None] * ROWS
         for name in some:
             engine.submit(random_tokens(PROMPT, rng), adapter=name, max_tokens=4)
         while engine.step():
