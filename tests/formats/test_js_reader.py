@@ -19,12 +19,15 @@ from kronq.model.delta import ONE
 from kronq.quantization.config_names import config_for
 from tests import adapters
 from tests.attacks import test_manifests, test_streams, test_tensor_files, test_widths
+from tests.attacks.hostile import seal_anew
 from tests.attacks.mutations import change_tensors
 from tests.paths import ROOT
 
 READER = ROOT / "formats/js"
 GOLDEN = sorted((ROOT / "formats/golden").rglob("*.safetensors"))
 REFUSED = "refused"
+CHANGES = 60
+"""Changes of each golden file."""
 PYTHON_ONLY = "recipe with a bad expression"
 """A regular expression of Python's, which no other program can check."""
 
@@ -52,10 +55,10 @@ def read_by_node(paths: Iterable[Path], *options: str) -> list[str]:
     return run("node", program, *options, given="\n".join(map(str, paths))).split()
 
 
-def read_by_kronq(path: Path) -> str:
+def read_by_kronq(path: Path, *, verify: bool) -> str:
     try:
         with np.errstate(all="ignore"):
-            return digest(kronq.load(path, verify=False))
+            return digest(kronq.load(path, verify=verify))
     except KronqError:
         return REFUSED
 
@@ -116,16 +119,35 @@ def test_it_reads_and_refuses_changed_files_as_kronq_does(tmp_path: Path) -> Non
     changed = {
         f"{path}, seed {seed}": change_tensors(random.Random(seed), path.read_bytes())  # noqa: S311
         for path in GOLDEN
-        for seed in range(60)
+        for seed in range(CHANGES)
     }
     # A whole number of pydantic's is 0 and 0.0 but not -0.0; JavaScript does not tell them apart.
     changed = {name: data for name, data in changed.items() if b"-0.0" not in data}
     paths = write_each(changed, tmp_path)
     read = read_by_node(paths.values(), "--no-verify")
     found = dict(zip(paths, read, strict=True))
-    expected = {name: read_by_kronq(path) for name, path in paths.items()}
+    expected = {name: read_by_kronq(path, verify=False) for name, path in paths.items()}
     assert found == expected
     assert 0.05 < sum(told != REFUSED for told in found.values()) / len(found) < 0.95
+
+
+def test_it_reads_and_refuses_changed_files_with_a_new_checksum(tmp_path: Path) -> None:
+    """An attacker computes the checksum anew: each reader believes it, and goes on as the other."""
+    seeds = range(1000, 1000 + CHANGES)
+    changed = {
+        f"{path.name}, seed {seed}": seal_anew(
+            change_tensors(random.Random(seed), path.read_bytes())  # noqa: S311
+        )
+        for path in GOLDEN
+        if path.parent.name == "golden"  # version 4, which has checksums
+        for seed in seeds
+    }
+    changed = {name: data for name, data in changed.items() if b"-0.0" not in data}
+    paths = write_each(changed, tmp_path)
+    found = dict(zip(paths, read_by_node(paths.values()), strict=True))
+    expected = {name: read_by_kronq(path, verify=True) for name, path in paths.items()}
+    assert found == expected
+    assert 0.1 < sum(told != REFUSED for told in found.values()) / len(found) < 0.9
 
 
 def test_its_package_reads_the_golden_files(
