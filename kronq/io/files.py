@@ -20,6 +20,8 @@ from kronq.io.unfinished import unfinished
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 """Errors of a disk that is full, for all, for this user or for one file."""
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a folder that this user, or nobody, may write."""
 
 MARK = ".kronq"
 """File that marks a folder as written by kronq: its version and the verb, as JSON."""
@@ -81,7 +83,8 @@ def new_file(path: StrPath, *, force: bool = False, sync: bool = True) -> Iterat
     target = check_output(path, force=force)
     if target.is_dir():
         raise OutputExistsError("the output is a folder", path=path, expected="a file name")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with named_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with named_disk_errors(target), unfinished(target, folder=False) as work:
         yield work
         if sync:
@@ -113,7 +116,8 @@ def new_folder(
     """
     target = check_output(path, force=force)
     before = _replaceable_inode(target, subfolders)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with named_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with named_disk_errors(target), unfinished(target, folder=True) as work:
         work.chmod(0o755)
         (work / MARK).write_text(json.dumps({"kronq": __version__, "verb": verb}) + "\n", "utf-8")
@@ -131,10 +135,15 @@ def named_disk_errors(target: Path) -> Iterator[None]:
 
     Raises:
         DiskFullError: No space is left, or a file may not be so large.
+        KronqError: There is no right to write the output's folder.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_RIGHT and _is_beside(error.filename, target):
+            raise KronqError(
+                "no right to write in the output's folder", path=target, hint="another {out}"
+            ) from error
         if isinstance(error, KronqError) or error.errno not in _FULL:
             raise
         free = shutil.disk_usage(target.absolute().parent).free
@@ -144,6 +153,14 @@ def named_disk_errors(target: Path) -> Iterator[None]:
             found=f"{error.strerror}; {free:,} bytes are free there",
             hint="make room, or choose another {out}; nothing was left behind",
         ) from error
+
+
+def _is_beside(name: object, target: Path) -> bool:
+    """Returns whether an error's file lies in the output's folder, or is one that leads there."""
+    place = target.absolute()
+    return isinstance(name, str) and (
+        Path(name).absolute().parent == place.parent or Path(name).absolute() in place.parents
+    )
 
 
 def link_folder(folder: Path, link: Path) -> None:

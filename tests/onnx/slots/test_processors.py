@@ -72,7 +72,8 @@ def test_compiled_here(tmp_path, emulator) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the library by ELF's rules")
-def test_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_sanitizers(tmp_path: Path, number: int) -> None:
     """Damaged records and pools, and sound ones, under address and undefined sanitizers."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
@@ -87,7 +88,7 @@ def test_sanitizers(tmp_path: Path) -> None:
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("needs the sanitizers' libraries")
     env = os.environ | {"ASAN_OPTIONS": "allocator_may_return_null=1"}
-    for changes in ([], ["20000"]):
+    for changes in ([], [str(number)]):
         command = [driver, library, *changes]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
