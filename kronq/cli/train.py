@@ -19,7 +19,7 @@ Examples:
   kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16 --steps 500
   kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
 """
-FAMILIES = ("lora", "rslora", "kron", "lokr")
+FAMILIES = ("lora", "rslora", "kron", "lokr", "lora-xs")
 RECIPE = "Recipe"
 
 
@@ -37,7 +37,7 @@ RECIPE = "Recipe"
     type=float,
     group=RECIPE,
     metavar="X",
-    help="Learning rate.  [default: 0.0015; LoRA 0.0004]",
+    help="Learning rate.  [default: 0.0015; LoRA 0.0004, LoRA-XS 0.015]",
 )
 @option("--seed", type=int, default=0, group=RECIPE, show_default=True)
 @option("--alpha", type=float, group=RECIPE, help="α.  [default: 2·rank; rslora 2·√8]")
@@ -72,8 +72,9 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
 
     DATA is a .jsonl file with {"question", "choices", "answer"}, {"prompt", "answer"},
     {"prompt", "completion"} or {"text"} on each line, or plain text. Answers alone are learned, of
-    plain text all. LoRA, rsLoRA and LoKr become a PEFT folder, Kron-LoRA as its paper shapes it a
-    file of factors in the folder; train.json has the settings, and loss.svg the loss.
+    plain text all. LoRA, rsLoRA and LoKr become a PEFT folder, LoRA-XS its own folder, Kron-LoRA
+    as its paper shapes it a file of factors in the folder; train.json has the settings, and
+    loss.svg the loss.
 
     A training that was stopped goes on where it was when the same command is given again.
     """

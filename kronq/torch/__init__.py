@@ -4,12 +4,14 @@ Unlike the rest of kronq this package imports torch.
 """
 
 from kronq.torch.adapted_model import adapt_linears, read_factors, read_trained
+from kronq.torch.core_linear import CoreLinear
 from kronq.torch.kron_linear import KronLinear
 from kronq.torch.training.settings import TrainingSettings
 from kronq.torch.training.train import Place, train
 from kronq.torch.training.trained import Trained
 
 __all__ = [
+    "CoreLinear",
     "KronLinear",
     "Place",
     "Trained",

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused() -> None:
     model = tiny_llama()
     with pytest.raises(kronq.ArgumentError, match="no linear layer"):
         kronq.torch.adapt_linears(model, AdapterShape("lora", 2), only="nowhere")
-    with pytest.raises(kronq.ArgumentError, match="no module for this family"):
+    with pytest.raises(kronq.ArgumentError, match="LoRA-XS needs the base"):
         kronq.torch.adapt_linears(model, AdapterShape("lora-xs", 2))
     with pytest.raises(kronq.ArgumentError, match="no KronLinear"):
         kronq.torch.read_trained(model)

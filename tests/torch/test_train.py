@@ -101,6 +101,39 @@ def test_the_papers_shapes_are_factors_that_kronq_reads(tiny_hf, data, tmp_path)
     assert len(adapter) == 14
 
 
+def test_lora_xs_is_its_own_folder_and_becomes_r_alone(tiny_hf, data, tmp_path) -> None:
+    out = tmp_path / "out"
+    shape = AdapterShape("lora-xs", 4)
+    trained = train(tiny_hf, data, out, TrainingSettings(shape, steps=40, batch=4, rate=0.05))
+    losses = json.loads((out / "train.json").read_text())["losses"]
+    assert trained.last_loss < losses[0] - 0.3
+    assert trained.parameters == 14 * 4 * 4
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_hf)
+    mine = copy.deepcopy(base)
+    adapter = kronq.load(out)  # a LoRA, with the bases that lie in the folder
+    merge(base, adapter)
+    cores = kronq.extract_cores(adapter, tiny_hf)
+    assert cores.bases is not None
+    assert len(cores.bases.layers) == 14
+    kronq.torch.adapt_linears(mine, shape, base=tiny_hf)
+    kronq.torch.read_factors(mine, cores)
+    torch.testing.assert_close(logits(mine), logits(base), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(logits(mine), logits(load_model(tiny_hf)[0]), atol=1e-2)
+    file = tmp_path / "small.safetensors"
+    kronq.save(kronq.quantize(cores, kronq.Float16()), file)
+    again = kronq.load(file, basis=tiny_hf)
+    for name in adapter:
+        found, wanted = again[name].dense(), adapter[name].dense()
+        assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted)
+
+
+def merge(model, adapter: kronq.Adapter) -> None:
+    """Adds ΔW to the weights, multiplied out."""
+    for name, delta in adapter.items():
+        weight = model.get_submodule(name).weight
+        weight.data += torch.from_numpy(delta.dense()).to(weight)
+
+
 def test_the_recipe_is_that_of_the_trainer_of_transformers(tiny_hf, data) -> None:
     """Torch's and transformers' own parts, with logits everywhere, as examples/train.py."""
     given = settings(steps=8, warmup=3)
@@ -243,8 +276,7 @@ def test_mistakes_are_one_line(verb, tiny_hf, data, tmp_path) -> None:
     assert "shorter than the training" in refused("--steps", 2, "--warmup", 2)
     assert "steps is at least 1" in refused("--steps", 0)
     assert "no config.json" in verb.refuses("train", tmp_path, data, "-o", out)
-    with pytest.raises(kronq.ArgumentError, match="no training of this family"):
-        settings("lora-xs")
+    assert "a rank that LoRA-XS cannot have" in refused("--family", "lora-xs", "--rank", 65)
 
 
 def test_a_checkpoint_of_another_training_is_not_taken(verb, tiny_hf, data, tmp_path) -> None:

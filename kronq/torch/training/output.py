@@ -1,4 +1,4 @@
-"""Folder of a trained adapter: for PEFT where it can hold it, else kronq's raw factors."""
+"""Folder of a trained adapter: PEFT's, LoRA-XS's, or one of raw factors for other shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.torch.training.loss_plot import plot_loss
-from kronq.writers import peft
+from kronq.writers import lora_xs, peft
 from kronq.writers.contents import Request, cast
 
 CONFIG = "train.json"
@@ -24,16 +24,16 @@ class Layout:
     """How an adapter is written.
 
     Attributes:
-        raw: Whether as raw factors, for shapes that no PEFT tuner has.
-        request: What the writer of PEFT's folder is asked.
+        family: Of the adapter.
+        request: What the writer of its folder is asked.
     """
 
-    raw: bool
+    family: str
     request: Request
 
     def file(self, out: Path) -> Path:
         """Returns what kronq and others are given: the folder, or the file in it."""
-        return out / FACTORS if self.raw else out
+        return out / FACTORS if self.family == "kron" else out
 
     def check(self, adapter: Adapter) -> None:
         """Refuses an adapter that cannot be written, before it is trained.
@@ -41,17 +41,19 @@ class Layout:
         Raises:
             UnsupportedError: PEFT has no such shapes.
         """
-        if not self.raw:
+        if self.family in ("lora", "lokr"):
             peft.build(adapter, self.request)
 
     def write(
         self, adapter: Adapter, work: Path, config: Mapping[str, Any], losses: Sequence[float]
     ) -> None:
         """Writes the adapter, its settings and its loss into a folder."""
-        if self.raw:
+        if self.family == "kron":
             tensors, told = _raw_factors(adapter, self.request)
             with (work / FACTORS).open("wb") as stream:
                 stream.writelines(tensor_bytes(tensors, told))
+        elif self.family == "lora-xs":
+            lora_xs.write(lora_xs.build(adapter, self.request), work)
         else:
             peft.write(peft.build(adapter, self.request), work)
         text = json.dumps({**config, "losses": [*losses]}, indent=1) + "\n"

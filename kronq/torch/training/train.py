@@ -22,8 +22,7 @@ from kronq.io.examples import Example, resolve_examples
 from kronq.io.extras import require
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.io.safetensors_file import open_tensors
-from kronq.torch.adapted_model import adapt_linears, read_trained
-from kronq.torch.kron_linear import KronLinear
+from kronq.torch.adapted_model import adapt_linears, adapted_layers, read_trained
 from kronq.torch.training.checkpoint import CheckpointFile
 from kronq.torch.training.output import Layout
 from kronq.torch.training.settings import TrainingSettings
@@ -100,9 +99,11 @@ def train(
             only=settings.only,
             alpha=settings.scale * settings.shape.rank,
             dropout=settings.dropout,
+            base=base,
         )
-        request = Request("peft", place.dtype, str(base), target.resolve().name)
-        layout = Layout(settings.shape.family == "kron", request)
+        name = target.resolve().name
+        request = Request("peft", place.dtype, base_model=str(base), title=name, basis=base)
+        layout = Layout(settings.shape.family, request)
         layout.check(read_trained(model))
         end = _end_token(model) if settings.end else None
         sequences = encode_answers(examples, tokenize, _length(model, settings), end)
@@ -147,7 +148,7 @@ def _config(
     model: Any, settings: TrainingSettings, examples: Sequence[Example], source: str | None
 ) -> dict[str, Any]:
     """Returns all that the result depends on, but for the machine."""
-    linear = {n: each.base for n, each in model.named_modules() if isinstance(each, KronLinear)}
+    linear = {name: each.base for name, each in adapted_layers(model).items()}
     shapes = {n: (each.out_features, each.in_features) for n, each in linear.items()}
     known = fingerprint_modules(linear, shapes)
     texts = json.dumps([[e.prompt, *e.choices, e.answer] for e in examples])
