@@ -7,6 +7,7 @@ import warnings
 from torch import nn
 
 from kronq.errors import ArgumentError, KronqWarning, StrPath, listing
+from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter
 from kronq.model.frozen_bases import BasisRecipe, FrozenBases, joint_digest
 from kronq.model.layer_expressions import NameMatcher
@@ -86,6 +87,7 @@ def _find_linears(model: nn.Module, only: str | None) -> dict[str, nn.Linear]:
     return found
 
 
+@small_matrices()
 def _cores(
     linears: dict[str, nn.Linear], rank: int, base: StrPath, scale: float, dropout: float
 ) -> dict[str, CoreLinear]:

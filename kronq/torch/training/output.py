@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kronq.io.blas import small_matrices
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.torch.training.loss_plot import plot_loss
@@ -35,6 +36,7 @@ class Layout:
         """Returns what kronq and others are given: the folder, or the file in it."""
         return out / FACTORS if self.family == "kron" else out
 
+    @small_matrices()
     def check(self, adapter: Adapter) -> None:
         """Refuses an adapter that cannot be written, before it is trained.
 
@@ -44,6 +46,7 @@ class Layout:
         if self.family in ("lora", "lokr"):
             peft.build(adapter, self.request)
 
+    @small_matrices()
     def write(
         self, adapter: Adapter, work: Path, config: Mapping[str, Any], losses: Sequence[float]
     ) -> None:
