@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from kronq import quantize, save
 from kronq.errors import KronqError
 from kronq.io.files import new_file, new_folder
 from tests.cli.command import Kronq
+from tests.engine.pool_app import make_adapter
 from tests.paths import EXAMPLE
 from tests.pool.test_read_only import as_nobody
 
@@ -93,6 +95,17 @@ def test_verbs_that_are_killed(tmp_path: Path, verb: str) -> None:
     (tmp_path / "out").mkdir()
     out, command, other = verbs(tmp_path / "out")[verb]
     kill_many(command, out, other, KILLS)
+
+
+@pytest.mark.slow
+def test_an_export_that_is_killed(tmp_path: Path, tiny_base: Path) -> None:
+    (tmp_path / "out").mkdir()
+    adapter, out = (
+        save(quantize(make_adapter(0), bits=8), tmp_path / "a.safetensors"),
+        tmp_path / "out/app",
+    )
+    command = ["export", str(adapter), "--base", str(tiny_base), "-o", str(out), "-q", "--force"]
+    kill_many([*command, "--form", "branch"], out, [*command, "--form", "slots"], KILLS // 2)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can become another")
