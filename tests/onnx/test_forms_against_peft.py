@@ -179,7 +179,9 @@ def test_outputs_are_pefts(tmp_path: Path, base: Base, form: str) -> None:
         nodes = onnx.load(out / "model.onnx", load_external_data=False).graph.node
         assert not [node.name for node in nodes if node.name.endswith("kronq/flatten")]
     if form == "slots":
-        assert apart(run(out / "model.onnx", base.feeds), base.before) < 1e-6
+        # A compiled operator in half precision rounds where onnxruntime would keep float32.
+        limit = 2e-3 if report.kernel and base.how.startswith("fp16") else 1e-6
+        assert apart(run(out / "model.onnx", base.feeds), base.before) < limit
     assert report.matched == {"name": len(base.adapter)}
     assert report.verification.layers.relative < tolerance
     other = "branch" if form == "merged" else "merged"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import get_args
 
 import ml_dtypes
 import numpy as np
@@ -15,13 +14,18 @@ from onnx import numpy_helper
 
 from kronq.errors import ArgumentError, KronqWarning
 from kronq.onnx.export import export_onnx
-from kronq.onnx.forms import FormName, Merged
+from kronq.onnx.forms import Branch, Merged, Pooled, Slots
 from kronq.onnx.matched_base import match_base
 from kronq.onnx.pruned_weights import find_pruned
 from tests.onnx import tiny_onnx as tiny
 
 PRUNED, FULL = tiny.LAYERS
-EFFECTS = {"slots": "slots add ΔW", "branch": "branches add ΔW", "merged": "merging fills"}
+EFFECTS = {
+    Slots(compiled=False): "slots add ΔW",
+    Pooled(): "slots add ΔW",
+    Branch(): "branches add ΔW",
+    Merged(): "merging fills",
+}
 
 
 def prune(path: Path, share: float, layer: str = PRUNED) -> None:
@@ -36,8 +40,10 @@ def prune(path: Path, share: float, layer: str = PRUNED) -> None:
     onnx.save(model, path)
 
 
-@pytest.mark.parametrize("form", get_args(FormName))
-def test_every_form_says_what_it_does_at_the_zeros(tmp_path: Path, form: FormName) -> None:
+@pytest.mark.parametrize("form", EFFECTS, ids=lambda form: form.name)
+def test_every_form_says_what_it_does_at_the_zeros(
+    tmp_path: Path, form: Slots | Pooled | Branch | Merged
+) -> None:
     base = tmp_path / "base.onnx"
     tiny.build(base)
     prune(base, 0.5)
@@ -49,8 +55,10 @@ def test_every_form_says_what_it_does_at_the_zeros(tmp_path: Path, form: FormNam
     assert report.pruned == {PRUNED: pytest.approx(0.5, abs=0.02)}
 
 
-@pytest.mark.parametrize("form", get_args(FormName))
-def test_an_ordinary_base_is_not_called_pruned(tmp_path: Path, form: FormName) -> None:
+@pytest.mark.parametrize("form", EFFECTS, ids=lambda form: form.name)
+def test_an_ordinary_base_is_not_called_pruned(
+    tmp_path: Path, form: Slots | Pooled | Branch | Merged
+) -> None:
     base = tmp_path / "base.onnx"
     tiny.build(base)
     prune(base, 0.25)

@@ -30,6 +30,14 @@ MODEL_TOLERANCES = {
     ir.DataType.BFLOAT16: 2e-1,
 }
 """Largest relative difference of a model's outputs, by the type that weights are stored in."""
+EMPTY_TOLERANCES = {
+    ir.DataType.FLOAT: 1e-5,
+    ir.DataType.FLOAT16: 5e-3,
+    ir.DataType.BFLOAT16: 2e-2,
+}
+"""The same of the base with empty slots and without any. Floats are equal to the bit, unless ONNX
+Runtime fuses a layer of the base with what follows it. In half precision it keeps float32 between
+two operators where it can, and rounds where a compiled slot lies between them."""
 HEAD_SIZES = (64, 128, 32, 96, 80, 256, 16, 8)
 """Sizes of attention heads, tried in turn where the model declares no number."""
 
@@ -85,8 +93,7 @@ def check_whole_model(
     except Exception as error:
         message = f"ONNX Runtime runs the base and not the export: {_message(error)}"
         raise KronqError(message) from None
-    # Equal to the bit, unless ONNX Runtime fuses a layer of the base with what follows it.
-    _check_outputs(empty, before, MODEL_TOLERANCES[dtype] / 100, "empty slots change the base")
+    _check_outputs(empty, before, EMPTY_TOLERANCES[dtype], "empty slots change the base")
     effect = max(measure_difference(outputs[n], before[n], 0.0, n).relative for n in before)
     if expected is None:
         return ModelRuns(effect=effect)
