@@ -16,7 +16,7 @@ from kronq.io.files import check_output
 EXAMPLES = """\b
 Examples:
   kronq train SmolLM2/ questions.jsonl -o my-lokr
-  kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16 --steps 500
+  kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16
   kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
 """
 FAMILIES = ("lora", "rslora", "kron", "lokr", "lora-xs")

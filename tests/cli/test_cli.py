@@ -55,6 +55,7 @@ NOWHERE = {
     "base": ["nowhere", "-o", "out"],
     "basis": ["nowhere", "-o", "out.safetensors"],
     "pool": ["ls", "nowhere"],
+    "train": ["nowhere", "nowhere", "-o", "out"],
 }
 """Arguments of verbs that need more than one; no path is there."""
 

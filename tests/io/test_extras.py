@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 
@@ -34,9 +35,13 @@ def test_every_extra_is_one_that_pyproject_has():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    brought = {
-        name: " ".join(extras[name] + (extras["genai"] if "kronq[genai]" in extras[name] else []))
-        for name in PACKAGES
-    }
+
+    def packages_of(extra: str) -> list[str]:
+        """Those of the extras that it names, too."""
+        names = (re.fullmatch(r"kronq\[(.+)\]", each) for each in extras[extra])
+        others = [name for match in names if match for name in match[1].split(",")]
+        return [*extras[extra], *(each for other in others for each in packages_of(other))]
+
+    brought = {name: " ".join(packages_of(name)) for name in PACKAGES}
     for extra, packages in PACKAGES.items():
         assert all(package.replace("_", "-") in brought[extra] for package in packages)

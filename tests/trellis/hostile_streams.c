@@ -28,8 +28,9 @@ int kronq_round_channels(int64_t, int64_t, int64_t, const float *, const float *
                          const float *, int16_t *, int64_t *);
 int kronq_fix_points(int64_t, int64_t, int64_t, const float *, int16_t *, float *);
 int kronq_descend(int64_t, int64_t, int64_t, const double *, const double *, const double *,
-                  const double *, const int16_t *, const int16_t *, int16_t *, int64_t *);
-int kronq_inner_products(int64_t, int64_t, int64_t, int64_t, const int16_t *, const int16_t *,
+                  const double *, const double *, const double *, const int16_t *, const int16_t *,
+                  int16_t *, int64_t *);
+int kronq_inner_products(int64_t, int64_t, int64_t, const int16_t *, const int16_t *, double *,
                          double *);
 
 static uint64_t seed = 1;
@@ -69,29 +70,29 @@ static void round_some(void) {
     float *errors = malloc(rows * sizeof *errors), *low = malloc(rows * sizeof *low);
     float *high = malloc(rows * sizeof *high), parts[] = {0.3f, 0.5f, 0.7f, 0.9f};
     double *least = malloc(rows * sizeof *least), *most = malloc(rows * sizeof *most);
-    double *units = malloc(rows * sizeof *units), *sums = malloc(rows * channels * sizeof *sums);
-    double *weights = malloc(2 * rows * channels * sizeof *weights);
+    double *steps = malloc(rows * sizeof *steps), *wide = malloc(rows * sizeof *wide);
+    double *own = malloc(rows * channels * sizeof *own), *cross = malloc(rows * channels * sizeof *cross);
     int16_t *codes = malloc(rows * filled * sizeof *codes), *made = malloc(rows * filled * sizeof *made);
     int16_t *numbers = malloc(rows * filled * sizeof *numbers);
     int8_t *bytes = malloc(rows * filled);
     int64_t *clipped = malloc(rows * sizeof *clipped), bits = 2 + (int64_t)draw(7);
     float size = (float[]){1, 1e-40f, 6e4f, 1e30f}[draw(4)];
     for (int64_t i = 0; i < rows * filled; i++) values[i] = number(size);
-    for (int64_t i = 0; i < 2 * rows * channels; i++) weights[i] = (double)draw(1 << 24) - (1 << 23);
     kronq_fit_scales(rows, filled, values, bits, draw(2) ? 3 : 1, 4, parts, scales, errors);
     kronq_round_rows(rows, filled, values, scales, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, bytes,
                      clipped);
     for (int64_t i = 0; i < rows; i++) {
         least[i] = low[i] = (float)-(1 << (bits - 1)), most[i] = high[i] = -low[i] - 1;
-        units[i] = (double[]){1e-9, 1, 1e-300, 1e300}[draw(4)], scales[i] = number(100) + 101;
+        steps[i] = (double[]){1e-9, 1, 1e-300, 1e300}[draw(4)], scales[i] = number(100) + 101;
+        wide[i] = (double[]){1e-9, 0, 1, 1e300}[draw(4)];
     }
     kronq_round_channels(rows, length, filled, values, scales, low, high, codes, clipped);
     kronq_fix_points(rows, length, filled, values, numbers, errors);
-    kronq_descend(layers, channels, filled, weights, units, least, most, numbers, codes, made, clipped);
-    kronq_inner_products(layers, channels, channels, filled, made, numbers, sums);
-    kronq_inner_products(layers, channels, channels, filled, made, made, sums);
+    kronq_inner_products(layers, channels, filled, codes, numbers, own, cross);
+    kronq_descend(layers, channels, filled, cross, own, steps, wide, least, most, numbers, codes, made,
+                  clipped);
     free(values), free(scales), free(errors), free(low), free(high), free(least), free(most);
-    free(units), free(sums), free(weights), free(codes), free(made), free(numbers), free(bytes);
+    free(steps), free(wide), free(own), free(cross), free(codes), free(made), free(numbers), free(bytes);
     free(clipped);
 }
 
