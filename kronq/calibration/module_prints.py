@@ -13,7 +13,6 @@ from kronq.model.base_fingerprint import (
     join_prints,
     print_weight,
 )
-from kronq.model.layer_names import natural_key
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +27,8 @@ def fingerprint_modules(
         modules: Layer → its module.
         shapes: Layer → (d_out, d_in).
     """
-    prints = [_print_module(modules[n], shapes[n]) for n in sorted(modules, key=natural_key)]
-    known = [each for each in prints if each is not None]
+    prints = {name: _print_module(module, shapes[name]) for name, module in modules.items()}
+    known = {name: each for name, each in prints.items() if each is not None}
     return join_prints(known) if len(known) == len(prints) else None
 
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from kronq.base.hf_folder import check_hf_folder
 from kronq.calibration.batches import Batch, Tokenize
+from kronq.calibration.linear_modules import linear_shape
 from kronq.calibration.module_prints import fingerprint_modules
 from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
 from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
@@ -109,7 +110,7 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
     """
     refuse_cores(adapter, "calibration")
     refuse_all_but_deltas(adapter, "calibration")
-    linear = {name: m for name, m in model.named_modules() if _shape(m) is not None}
+    linear = {name: m for name, m in model.named_modules() if linear_shape(m) is not None}
     matches = match_by_name([*adapter], [_as_site(name) for name in linear])
     found = {
         layer: match.sites[0].names[0]
@@ -132,19 +133,8 @@ def _as_site(name: str) -> Site:
     return Site(node, None, (), True, (0, 0), (name,))
 
 
-def _shape(module: torch.nn.Module) -> tuple[int, int] | None:
-    """Returns (d_out, d_in) of a linear module or transformers' Conv1D; None for any other."""
-    import torch
-
-    if isinstance(module, torch.nn.Linear):
-        return module.out_features, module.in_features
-    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
-        return module.nf, int(module.weight.shape[0])
-    return None
-
-
 def _shapes(modules: Mapping[str, torch.nn.Module]) -> dict[str, tuple[int, int]]:
-    shapes = {name: _shape(module) for name, module in modules.items()}
+    shapes = {name: linear_shape(module) for name, module in modules.items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 

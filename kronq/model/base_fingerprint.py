@@ -12,7 +12,7 @@ Of each weight a grid of values is taken, at fixed places. They give two things:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import MismatchError, StrPath
+from kronq.model.layer_names import natural_key
 
 GRID = (8, 512)
 """Rows and columns of a weight that are looked at, at most."""
@@ -100,13 +101,14 @@ def _sketch(values: NDArray[np.float32]) -> bytes:
     return np.packbits(sums >= 0).tobytes()
 
 
-def join_prints(prints: Sequence[WeightPrint]) -> BaseFingerprint:
+def join_prints(layers: Mapping[str, WeightPrint]) -> BaseFingerprint:
     """Returns the fingerprint of an adapter's base.
 
     Args:
-        prints: Those of its layers, in natural order of their names. Sign i of the sketch is that
-            of layer ⌊i · layers / 96⌋.
+        layers: Layer → its weight's. Sign i of the sketch is that of layer ⌊i · layers / 96⌋, in
+            natural order of their names.
     """
+    prints = [layers[name] for name in sorted(layers, key=natural_key)]
     digest = hashlib.sha256(b"".join(each.digest for each in prints)).digest()[:_BYTES]
     layer_of = np.arange(SIGNS) * len(prints) // SIGNS
     signs = np.array([np.unpackbits(np.frombuffer(p.sketch, np.uint8)) for p in prints])

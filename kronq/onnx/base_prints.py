@@ -18,7 +18,6 @@ from kronq.io.cache import digest
 from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.model.base_fingerprint import WeightPrint, join_prints, refuse_other_base
-from kronq.model.layer_names import natural_key
 
 PRINTS = "kronq_base.json"
 _VERSION = 1
@@ -50,7 +49,7 @@ class BasePrints:
         """
         if adapter.base is None or not self.layers.keys() >= adapter.keys():
             return
-        prints = [self.layers[name] for name in sorted(adapter, key=natural_key)]
+        prints = {name: self.layers[name] for name in adapter}
         refuse_other_base(adapter.base, join_prints(prints), self.path)
 
 

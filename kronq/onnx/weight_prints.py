@@ -18,7 +18,6 @@ from kronq.model.base_fingerprint import (
     join_prints,
     print_weight,
 )
-from kronq.model.layer_names import natural_key
 from kronq.onnx.graph.layer_match import Matches, sites_by_weight
 from kronq.onnx.graph.sites import Site
 from kronq.onnx.merge.stored_blocks import read_rows
@@ -41,9 +40,7 @@ def print_weights(
 
 def fingerprint(prints: Mapping[str, WeightPrint] | None) -> BaseFingerprint | None:
     """Returns the fingerprint of all layers together."""
-    if prints is None:
-        return None
-    return join_prints([prints[name] for name in sorted(prints, key=natural_key)])
+    return None if prints is None else join_prints(prints)
 
 
 def _print_layer(sites: tuple[Site, ...], shape: tuple[int, int]) -> WeightPrint:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq import limits
+from kronq.calibration.linear_modules import linear_shape
 from kronq.errors import FormatError, StrPath
 from kronq.io.extras import require
 from kronq.io.input_path import find_input
@@ -44,7 +45,7 @@ def read_linear_layers(path: StrPath) -> tuple[LinearLayers, str | None]:
             limits.LAYERS.check(count, file)
     model = _make_model(config, file)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    layers = {name: shape for name, each in model.named_modules() if (shape := _shape(each))}
+    layers = {name: shape for name, each in model.named_modules() if (shape := linear_shape(each))}
     if not layers:
         raise FormatError("no linear layer in the model", path=file)
     return layers, next((name for name, each in model.named_modules() if each is head), None)
@@ -77,15 +78,3 @@ def _make_model(config: Mapping[str, Any], file: Path) -> Any:
             found=str(error).strip().split("\n")[0][:200] or repr(error),
             hint="a newer transformers may know it",
         ) from error
-
-
-def _shape(module: Any) -> tuple[int, int] | None:
-    """Returns (d_out, d_in) of a linear layer, GPT-2's transposed one too; None of others."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    if isinstance(module, torch.nn.Linear):
-        return module.out_features, module.in_features
-    if isinstance(module, Conv1D):
-        return int(module.weight.shape[1]), int(module.weight.shape[0])
-    return None

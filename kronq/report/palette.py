@@ -18,6 +18,8 @@ class Colour:
     dark: str
 
 
+MARKERS = "osD^v*Pp"
+"""Marks of curves that are told apart by more than colour, in turn."""
 METHODS = {
     "native": Colour("#0b7d6b", "#45cfb4"),
     "compact": Colour("#1f5fbf", "#7fb0ff"),

@@ -9,15 +9,14 @@ from typing import Any
 
 from kronq.errors import StrPath, printable
 from kronq.report.comparison_models import Comparison, ComparisonRow
-from kronq.report.palette import BASELINE, BOUND, method_colour
+from kronq.report.palette import BASELINE, BOUND, MARKERS, method_colour
 from kronq.report.picture import draw_picture, shade
 from kronq.report.plot_labels import place_labels
 
 _EXACT = 0.01
 """Relative error below which floats count as exact; truncating a rank costs more."""
-_MARKERS = "osD^v*Pp"
 _DASHES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (7, 2, 1, 2)), (0, (3, 1.5)))
-"""Mark and line of the first adapter, of the second, and so on, over again where there are more."""
+"""Line of the first adapter, of the second, and so on, over again where there are more."""
 
 
 def plot_comparison(
@@ -73,7 +72,7 @@ def _draw_curves(
         ours = rows[0].source == "kronq"
         colour = shade(method_colour(method) if ours else BASELINE, dark)
         points = [(row.bytes / 1000, 100 * row.relative_error) for row in rows]
-        style = {"marker": _MARKERS[index % len(_MARKERS)], "color": colour, "markersize": 5}
+        style = {"marker": MARKERS[index % len(MARKERS)], "color": colour, "markersize": 5}
         style |= {"linestyle": _DASHES[index % len(_DASHES)] if ours else ":"}
         (line,) = axes.plot(*zip(*points, strict=True), **style)
         handles[f"{adapter}, {method}"] = line

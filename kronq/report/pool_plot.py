@@ -8,10 +8,8 @@ from typing import Any
 
 from kronq.engine.pool_bench import PoolBenchReport
 from kronq.errors import StrPath
-from kronq.report.palette import METHODS
+from kronq.report.palette import MARKERS, METHODS
 from kronq.report.picture import draw_picture, shade
-
-_MARKERS = "osD^v*Pp"
 
 
 def plot_pool(
@@ -43,7 +41,7 @@ def _draw(report: PoolBenchReport, dark: bool, figure: Any) -> None:
     for number, rows in enumerate(dict.fromkeys(point.rows for point in report.points)):
         base, *points = (point for point in report.points if point.rows == rows)
         colour = colours[number % len(colours)]
-        style = {"color": colour, "marker": _MARKERS[number % len(_MARKERS)], "markersize": 4}
+        style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
         adapters = [point.adapters for point in points]
         left.plot(adapters, [p.tokens_per_second for p in points], **style, label=f"{rows}")
         right.plot(adapters, [p.step_ms.median for p in points], **style)
