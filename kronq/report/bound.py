@@ -99,6 +99,22 @@ class GaussianBound:
         bits = point.bits + (point.loss - math.exp(target - point.log_theta)) / NATS
         return bits + self.bits_as_trained
 
+    def curve(self, bits: float, count: int) -> list[tuple[float, float]]:
+        """Returns ``count`` points from nothing to ``bits`` bits, evenly spaced in ln θ.
+
+        Returns:
+            Bits, rising, and the largest SNR in dB that they allow.
+        """
+        start = (self.bits_as_trained, 0.0)
+        if bits <= self.bits_as_trained or not self.energy.size:
+            return [start]
+        above, everything = float(np.log(self.energy).max()), np.ones_like(self.energy)
+        last = self._search(lambda point: point.bits > bits - self.bits_as_trained)
+        points = (self._at(x, everything) for x in np.linspace(above, last.log_theta, count))
+        total = math.log(self.energy.sum())
+        snr = [(p.bits, _DB * (total - math.log(p.loss) - p.log_theta)) for p in points if p.bits]
+        return [start, *((each + self.bits_as_trained, db) for each, db in snr)]
+
     def _search(self, low: Callable[[_Point], bool]) -> _Point:
         """Finds the point with the largest θ for which ``low`` holds, by bisection."""
         above = float(np.log(self.energy).max())  # nothing is coded

@@ -6,6 +6,7 @@ quantizer (bits = the empirical entropy of its codes) is 1.53 dB away at high ra
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -359,3 +360,14 @@ def test_an_error_of_100_percent_needs_no_bits() -> None:
     nothing = Adapter({n: replace(d, scale=0.0) for n, d in adapter.items()})
     total = kronq.measure(adapter, nothing).total
     assert (total.snr_db, total.bits_above_bound) == (0, total.bits_per_parameter)
+
+
+def test_a_curve_is_made_of_points_of_the_bound() -> None:
+    adapter = kronq.load(EXAMPLE)
+    bound = gaussian_bound(adapter)
+    curve = bound.curve(8 * adapter.parameters, 24)
+    assert curve[0] == (0.0, 0.0)
+    assert curve[-1][0] == pytest.approx(8 * adapter.parameters)
+    assert all(a < b for (a, _), (b, _) in itertools.pairwise(curve))
+    for bits, db in curve:
+        assert db == pytest.approx(bound.snr_db(bits), abs=1e-9)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from kronq.quantization.config_checks import FLOAT_BITS
 from kronq.report.bound import GaussianBound
 from kronq.report.html.chart import Series
@@ -57,7 +55,7 @@ def _bound_series(bound: GaussianBound, parameters: int, series: list[Series]) -
     """Returns the bound over the range of the other series."""
     right = max(bits for each in series for bits, _ in each.points)
     least = min(error for each in series for _, error in each.points) / 2
-    bits = np.linspace(0, right, _BOUND_POINTS)
-    errors = [10 ** (-bound.snr_db(float(b) * parameters) / 20) for b in bits]
-    points = tuple((float(b), e) for b, e in zip(bits, errors, strict=True) if e >= least)
+    curve = bound.curve(right * parameters, _BOUND_POINTS)
+    errors = [(bits / parameters, 10 ** (-db / 20)) for bits, db in curve]
+    points = tuple((bits, error) for bits, error in errors if error >= least)
     return Series("bound", points, "bound")

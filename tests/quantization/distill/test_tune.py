@@ -55,11 +55,14 @@ def divergence(model_dir: Path, adapter: Adapter, other: Adapter) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["kron", "lora"])
 def test_answers_are_closer_to_the_adapters_in_no_more_bytes(tiny_hf: Path, family: str) -> None:
-    adapter = trained(family)
-    tuned = tune(adapter, tiny_hf, EXAMPLES, SIZE, TuningSettings(steps=60), device="cpu")
-    plain = kronq.quantize(adapter, kronq.Compact(size=SIZE))
-    assert 0.97 * SIZE <= kronq.measure(adapter, tuned).total.bytes <= SIZE
-    assert divergence(tiny_hf, adapter, tuned) < 0.6 * divergence(tiny_hf, adapter, plain)
+    """Over several sizes, since 12 questions of a tiny model tell little at one."""
+    adapter, tuned_kl, plain_kl = trained(family), 0.0, 0.0
+    for size in (1600, 1700, 1800):
+        tuned = tune(adapter, tiny_hf, EXAMPLES, size, TuningSettings(steps=180), device="cpu")
+        assert 0.97 * size <= kronq.measure(adapter, tuned).total.bytes <= size
+        tuned_kl += divergence(tiny_hf, adapter, tuned)
+        plain_kl += divergence(tiny_hf, adapter, kronq.quantize(adapter, kronq.Compact(size=size)))
+    assert tuned_kl < 0.6 * plain_kl
 
 
 def test_the_same_seed_gives_the_same_file_and_it_reads_back(tiny_hf: Path, tmp_path: Path) -> None:
