@@ -19,12 +19,11 @@ import kronq.torch
 from kronq import AdapterShape
 from kronq.calibration.batches import TokenSequence, pad_sequences
 from kronq.calibration.torch_model import load_model
-from kronq.io.examples import Example
 from kronq.io.files import write_file
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.torch import TrainingSettings, train
 from kronq.torch.training import steps as steps_module
-from kronq.torch.training.answer_loss import answer_loss
+from kronq.torch.training.rows import choose_rows
 from kronq.torch.training.text_batches import TextBatches, encode_answers
 from tests.cli.command import Kronq
 
@@ -144,13 +143,14 @@ def test_the_recipe_is_that_of_the_trainer_of_transformers(tiny_hf, data) -> Non
     sequences = encode_answers(kronq.read_examples(data), tokenize, 512)
     batches = TextBatches(sequences, given.batch, 0)
     nowhere = steps_module.CheckpointFile(Path("nowhere.safetensors"), "")
-    losses, _ = steps_module.run_steps(model, batches, given, nowhere)
+    make_rows = choose_rows(model, sequences)
+    losses, _ = steps_module.run_steps(model, batches, make_rows, given, nowhere)
 
     parameters = [p for p in other.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=given.rate, weight_decay=0.0)
     schedule = transformers.get_cosine_schedule_with_warmup(optimizer, 3, 8)
     for step in range(8):
-        batch = batches[step]
+        batch = pad_sequences(batches[step])
         labels = torch.from_numpy(np.where(batch.answers, batch.ids, -100))
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
         loss = other(input_ids=ids, attention_mask=mask, labels=labels).loss
@@ -160,15 +160,6 @@ def test_the_recipe_is_that_of_the_trainer_of_transformers(tiny_hf, data) -> Non
         schedule.step()
         optimizer.zero_grad()
         assert losses[step] == pytest.approx(loss.item(), rel=1e-4)
-
-
-def test_the_output_embedding_reads_answers_alone(tiny_hf) -> None:
-    model, tokenize = load_model(tiny_hf)
-    rows = encode_answers([Example("abc", ("de",))] * 3, tokenize, 9)
-    seen = []
-    model.get_output_embeddings().register_forward_hook(lambda *given: seen.append(given[2].shape))
-    answer_loss(model, pad_sequences(rows))
-    assert seen == [(1, 6, 258)]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -252,14 +243,18 @@ def test_plain_text_and_the_end_of_answers(tiny_hf, tmp_path) -> None:
     assert [row.ids[-1] == 1 for row in rows] == [False, True, False, False, True]
 
 
+def ids_of(batch) -> list[tuple[int, ...]]:
+    return [sequence.ids for sequence in batch]
+
+
 def test_every_sequence_is_read_once_before_any_is_again() -> None:
     sequences = [TokenSequence((n, 7), 1) for n in range(5)]
     batches = TextBatches(sequences, 3, seed=1)
-    read = [int(row[0]) for step in range(5) for row in batches[step].ids]
+    read = [int(row[0]) for step in range(5) for row in ids_of(batches[step])]
     for first in (0, 5, 10):
         assert sorted(read[first : first + 5]) == [0, 1, 2, 3, 4]
     assert read[:5] != read[5:10]
-    assert [int(row[0]) for row in batches[1].ids] == read[3:6]
+    assert [int(row[0]) for row in ids_of(batches[1])] == read[3:6]
 
 
 def test_mistakes_are_one_line(verb, tiny_hf, data, tmp_path) -> None:

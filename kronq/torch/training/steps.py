@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from kronq.calibration.batches import TokenSequence
+from kronq.calibration.torch_model import model_device
 from kronq.errors import KronqError
-from kronq.torch.training.answer_loss import answer_loss
 from kronq.torch.training.checkpoint import CheckpointFile
+from kronq.torch.training.rows import MakeRows, asked_logits, split_batch
 from kronq.torch.training.settings import TrainingSettings
 from kronq.torch.training.text_batches import TextBatches
 
@@ -23,6 +25,7 @@ SAVE_INTERVAL = 10
 def run_steps(
     model: Any,
     batches: TextBatches,
+    make_rows: MakeRows,
     settings: TrainingSettings,
     checkpoint: CheckpointFile,
     follow: Follow | None = None,
@@ -48,15 +51,13 @@ def run_steps(
     for step in range(resumed, settings.steps):
         torch.manual_seed(settings.seed * 1_000_003 + step)
         optimizer.param_groups[0]["lr"] = settings.rate_at(step)
-        loss = answer_loss(model, batches[step])
-        losses.append(loss.item())
+        losses.append(add_gradients(model, batches[step], make_rows))
         if not math.isfinite(losses[-1]):
             raise KronqError(
                 "the loss is not a number",
                 found=f"{losses[-1]} at step {step + 1}",
                 hint="a smaller {rate}",
             )
-        loss.backward()
         torch.nn.utils.clip_grad_norm_([*trained.values()], settings.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -65,3 +66,20 @@ def run_steps(
         if (step + 1) % SAVE_INTERVAL == 0 and step + 1 < settings.steps:
             checkpoint.save(trained, optimizer, losses)
     return losses, resumed
+
+
+def add_gradients(model: Any, batch: Sequence[TokenSequence], make_rows: MakeRows) -> float:
+    """Adds the gradients of a batch's loss, and returns the loss.
+
+    The loss is the mean negative log-likelihood of the answers' tokens. Each part's activations are
+    let go before the next part is read.
+    """
+    device, loss = model_device(model), 0.0
+    count = sum(len(each.ids) - each.start for each in batch)
+    for part in split_batch(batch):
+        rows = make_rows(part, device)
+        logits = asked_logits(model, rows).float()
+        share = torch.nn.functional.cross_entropy(logits, rows.wanted, reduction="sum") / count
+        share.backward()
+        loss += share.item()
+    return loss

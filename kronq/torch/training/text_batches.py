@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kronq.calibration.batches import Batch, Tokenize, TokenSequence, encode_examples, pad_sequences
+from kronq.calibration.batches import Tokenize, TokenSequence, encode_examples
 from kronq.errors import ArgumentError
 from kronq.io.examples import Example
 
@@ -53,13 +53,13 @@ class TextBatches:
         self._seed = seed
         self._orders: dict[int, list[int]] = {}
 
-    def __getitem__(self, step: int) -> Batch:
-        """Returns a step's batch."""
+    def __getitem__(self, step: int) -> list[TokenSequence]:
+        """Returns the sequences of a step."""
         first, count = step * self._batch, len(self._sequences)
         places = [divmod(place, count) for place in range(first, first + self._batch)]
         epochs = {epoch for epoch, _ in places}
         self._orders = {e: self._orders.get(e) or self._order(e) for e in epochs}
-        return pad_sequences([self._sequences[self._orders[e][i]] for e, i in places])
+        return [self._sequences[self._orders[e][i]] for e, i in places]
 
     def _order(self, epoch: int) -> list[int]:
         order = [*range(len(self._sequences))]

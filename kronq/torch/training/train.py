@@ -25,6 +25,7 @@ from kronq.io.safetensors_file import open_tensors
 from kronq.torch.adapted_model import adapt_linears, adapted_layers, read_trained
 from kronq.torch.training.checkpoint import CheckpointFile
 from kronq.torch.training.output import Layout
+from kronq.torch.training.rows import choose_rows
 from kronq.torch.training.settings import TrainingSettings
 from kronq.torch.training.steps import Follow, run_steps
 from kronq.torch.training.text_batches import TextBatches, encode_answers
@@ -110,7 +111,8 @@ def train(
         config = _config(model, settings, examples, source)
         checkpoint = _checkpoint(target, config, place.force)
         batches = TextBatches(sequences, settings.batch, settings.seed)
-        losses, resumed = run_steps(model, batches, settings, checkpoint, follow)
+        make_rows = choose_rows(model, sequences)
+        losses, resumed = run_steps(model, batches, make_rows, settings, checkpoint, follow)
         adapter = read_trained(model)
         config |= {"base": str(base), **_surroundings(model, place)}
         layout.write(adapter, work, config, losses)
