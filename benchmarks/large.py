@@ -37,16 +37,17 @@ def main(*methods: str) -> None:
         for name, make in (("LoKr", flux_lokr), ("LoRA", flux_lora)):
             path = kronq.save(make(), Path(folder, f"{name}.safetensors"))
             print(f"{name}, {path.stat().st_size:,} bytes")
-            print(f"  inspect: {_run('inspect', path)}")
+            print(f"  inspect: {run_verb('inspect', path)}")
             for method in methods or ("native",):
                 size = ["--bpw", "4"] if method == "compact" else ["--bits", "4"]
                 out = Path(folder, "out.safetensors")
-                done = _run("quantize", path, "-o", out, "--force", "--method", method, *size)
+                done = run_verb("quantize", path, "-o", out, "--force", "--method", method, *size)
                 print(f"  {method}: {done}, {out.stat().st_size:,} bytes", flush=True)
             path.unlink()
 
 
-def _run(*arguments: object) -> str:
+def run_verb(*arguments: object) -> str:
+    """Runs a verb in a process of its own; returns its times and its peak of memory."""
     start = time.perf_counter()
     command = [sys.executable, "-c", _CHILD, *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -7,20 +7,28 @@ factors of one size, which any dtype holds, and the scale 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from itertools import count
 
 import numpy as np
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
-from kronq.model.matrix import Float
+from kronq.model.made_float import MadeFloat
+from kronq.model.matrix import F32
 
 
 def balance_quantized(adapter: Adapter) -> Adapter:
-    """Balances every layer of a quantized adapter; a trained one stays as it is."""
+    """Balances every layer of a quantized adapter; a trained one stays as it is.
+
+    A layer's factors are made when they are used; those of one layer are kept.
+    """
     if adapter.recipe is None:
         return adapter
-    layers = {name: balance_layer(delta) for name, delta in adapter.items()}
+    balance = lru_cache(maxsize=1)(_balanced_factors)
+    layers = {name: _with_factors(delta, balance) for name, delta in adapter.items()}
     return replace(adapter, layers=layers)
 
 
@@ -30,22 +38,42 @@ def balance_layer(delta: Delta) -> Delta:
     The components of a product are balanced as well. All factors are multiplied by powers of two,
     which rounds nothing, except for the left one of B, which takes the rest of the scale.
     """
+    return _with_factors(delta, lru_cache(maxsize=1)(_balanced_factors))
+
+
+def _with_factors(delta: Delta, balance: Callable[[Delta], list[F32]]) -> Delta:
+    """Returns the layer with B's factors, and then A's, as ``balance`` makes them."""
+    places = count()
+    products = [delta.b] if delta.a is ONE else [delta.b, delta.a]
+    b, *a = (
+        Product(*(_made(matrix.shape, balance, delta, next(places)) for matrix in each.matrices))
+        for each in products
+    )
+    return replace(delta, a=a[0] if a else ONE, b=b, scale=float(np.sign(delta.scale)))
+
+
+def _made(
+    shape: tuple[int, int], balance: Callable[[Delta], list[F32]], delta: Delta, place: int
+) -> MadeFloat:
+    return MadeFloat(shape, lambda: balance(delta)[place])
+
+
+def _balanced_factors(delta: Delta) -> list[F32]:
+    """Returns B's factors, and A's."""
     products = [delta.b] if delta.a is ONE else [delta.b, delta.a]
     factors = [_balance_components(product) for product in products]
     sizes = [math.prod(_rms(matrix) for matrix in matrices) for matrices in factors]
-    count = sum(len(matrices) for matrices in factors)
+    total = sum(len(matrices) for matrices in factors)
     log_target = math.log2(abs(delta.scale) or 1.0) + sum(math.log2(size or 1.0) for size in sizes)
     rest = abs(delta.scale) or 1.0
     balanced = []
     for matrices, size in zip(factors, sizes, strict=True):
-        shift = log_target / count - math.log2(size or 1.0) / len(matrices)
+        shift = log_target / total - math.log2(size or 1.0) / len(matrices)
         by = 2.0 ** round(shift)
         rest /= by ** len(matrices)
         balanced.append([matrix * by for matrix in matrices])
     balanced[0][0] = balanced[0][0] * rest
-    b, *a = (Product(*(Float(m.astype(np.float32)) for m in each)) for each in balanced)
-    sign = float(np.sign(delta.scale))
-    return replace(delta, a=a[0] if a else ONE, b=b, scale=sign)
+    return [matrix.astype(np.float32) for each in balanced for matrix in each]
 
 
 def _balance_components(product: Product) -> list[F64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, StrPath
-from kronq.io.tensor_writer import tensor_bytes
+from kronq.io.tensor_writer import Tensor, TensorParts, tensor_bytes
 from kronq.writers.forms import DTYPES
 
 
@@ -44,17 +45,18 @@ class Contents:
     Attributes:
         family: ``kron`` or ``lora``.
         ranks: Layer → rank.
-        tensors: Name → array.
+        tensors: Name → array, or what makes it when it is written.
     """
 
     family: str
     ranks: Mapping[str, int]
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, Tensor]
 
     @property
     def parameters(self) -> int:
         """Number of values, α not counted."""
-        return sum(a.size for name, a in self.tensors.items() if not name.endswith(".alpha"))
+        tensors = self.tensors.items()
+        return sum(math.prod(t.shape) for name, t in tensors if not name.endswith(".alpha"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,37 @@ class FileContents(Contents):
     """
 
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """A tensor's values before they are rounded, made when they are written.
+
+    Attributes:
+        shape: Of the tensor.
+        make: Returns them, in any shape.
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[], NDArray[np.float64]]
+
+    def times(self, factor: float) -> Values:
+        """Returns the values, multiplied."""
+        return Values(self.shape, lambda: self.make() * factor)
+
+    def reshape(self, *shape: int) -> Values:
+        """Returns the values in another shape of the same size."""
+        return Values(shape, self.make)
+
+    def tensor(self, dtype: str, layer: str) -> TensorParts:
+        """Returns the tensor in one of ``DTYPES``; writing it raises what ``cast`` raises."""
+
+        def make() -> list[NDArray[Any]]:
+            values = self.make()
+            assert values.size == math.prod(self.shape), layer  # noqa: S101
+            return [cast(values, dtype, layer)]
+
+        return TensorParts(np.dtype(DTYPES[dtype]), self.shape, make)
 
 
 def write_file(contents: FileContents, work: Path) -> None:

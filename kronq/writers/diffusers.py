@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kronq.errors import KronqError, MismatchError, UnsupportedError, listing
 from kronq.io.json_file import read_json
+from kronq.io.tensor_writer import Tensor
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta, Product
-from kronq.model.matrix import Float
+from kronq.model.made_float import MadeFloat
+from kronq.model.matrix import F32
 from kronq.model.plain import refuse_carried, refuse_magnitudes
 from kronq.readers.known_paths import known_layer
 from kronq.readers.peft_names import PREFIX
-from kronq.writers.contents import FileContents, Request, cast, write_file
+from kronq.writers.contents import FileContents, Request, write_file
 from kronq.writers.diffusers_metadata import diffusers_metadata
 from kronq.writers.lora_factors import lora_layers
 from kronq.writers.module_paths import find_base, refuse_flat_names
@@ -70,13 +70,13 @@ def build(adapter: Adapter, request: Request) -> FileContents:
 def _lora_file(adapter: Adapter, request: Request) -> FileContents:
     layers = lora_layers(adapter)
     ranks = {name: layer.rank for name, layer in layers.items()}
-    tensors: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, Tensor] = {}
     parts: dict[str, dict[str, int]] = {}
     for name, layer in layers.items():
         part, path = _place(name, adapter)
         up, down = layer.with_alpha(layer.rank).tensors()
-        tensors[f"{part}.{path}.lora_A.weight"] = cast(down, request.dtype, name)
-        tensors[f"{part}.{path}.lora_B.weight"] = cast(up, request.dtype, name)
+        tensors[f"{part}.{path}.lora_A.weight"] = down.tensor(request.dtype, name)
+        tensors[f"{part}.{path}.lora_B.weight"] = up.tensor(request.dtype, name)
         parts.setdefault(part, {})[path] = layer.rank
     settings = [
         ({**ranks_and_alphas("lora_alpha", each, each), "target_modules": [*each]}, f"{part}.")
@@ -97,8 +97,12 @@ def _fold_scale(delta: Delta) -> Delta:
     """Returns the same ΔW with a scale of 1, -1 or 0."""
     if abs(delta.scale) in (0.0, 1.0):
         return delta
-    left = delta.a.left.float32().astype(np.float64) * abs(delta.scale)
-    a = Product(Float(left.astype(np.float32)), delta.a.right)
+    left = delta.a.left
+
+    def scaled() -> F32:
+        return (left.float32().astype(np.float64) * abs(delta.scale)).astype(np.float32)
+
+    a = Product(MadeFloat(left.shape, scaled), delta.a.right)
     return replace(delta, a=a, scale=float(np.sign(delta.scale)))
 
 

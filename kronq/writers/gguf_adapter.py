@@ -7,15 +7,18 @@ convert_lora_to_gguf.py). A tensor that the base does not have is an error there
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.io.extras import require
+from kronq.io.tensor_writer import TensorParts
 from kronq.model.adapter import Adapter
 from kronq.model.plain import refuse_all_but_deltas
-from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.contents import Contents, Request, Values
 from kronq.writers.gguf_base import GgufBase, read_base, text_half_name
 from kronq.writers.lora_factors import lora_layers
 from kronq.writers.module_paths import refuse_unknown_paths
@@ -53,10 +56,12 @@ def build(adapter: Adapter, request: Request) -> GgufAdapter:
     tensors = {}
     for name, layer in layers.items():
         tensor = names[name]
-        order = base.row_order(tensor, len(layer.up))
-        up = layer.up if order is None else layer.up[order]
-        tensors[f"{tensor}.lora_a"] = cast(layer.down, request.dtype, name)
-        tensors[f"{tensor}.lora_b"] = cast(up, request.dtype, name)
+        up, down = layer.tensors()
+        order = base.row_order(tensor, up.shape[0])
+        if order is not None:
+            up = Values(up.shape, partial(_reordered, up, order))
+        tensors[f"{tensor}.lora_a"] = down.tensor(request.dtype, name)
+        tensors[f"{tensor}.lora_b"] = up.tensor(request.dtype, name)
     alpha = next(iter(layers.values())).alpha
     ranks = {name: layer.rank for name, layer in layers.items()}
     return GgufAdapter("lora", ranks, tensors, base.architecture, alpha)
@@ -70,16 +75,25 @@ def write(contents: GgufAdapter, work: Path) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, contents.alpha)
-    for name, array in contents.tensors.items():
-        if array.dtype.name == "bfloat16":
-            kind = gguf.GGMLQuantizationType.BF16
-            writer.add_tensor(name, array.view(np.uint8), raw_dtype=kind)
+    for name, tensor in contents.tensors.items():
+        kind, shape = tensor.dtype, tensor.shape
+        if kind.name == "bfloat16":
+            shape, kind = (*shape[:-1], 2 * shape[-1]), np.dtype(np.uint8)
+            bf16 = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor_info(name, shape, kind, tensor.nbytes, raw_dtype=bf16)
         else:
-            writer.add_tensor(name, array)
+            writer.add_tensor_info(name, shape, kind, tensor.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in contents.tensors.values():
+        (values,) = tensor.make() if isinstance(tensor, TensorParts) else (tensor,)
+        writer.write_tensor_data(values.view(np.uint8))
     writer.close()
+
+
+def _reordered(values: Values, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    return values.make()[order]
 
 
 def _tensor_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:

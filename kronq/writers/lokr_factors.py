@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from kronq.model.delta import F64, Delta, Product
+from kronq.model.delta import Delta, Product
+from kronq.model.matrix import Matrix
+from kronq.writers.contents import Values
 
 
 def second_sides(delta: Delta) -> tuple[int, int]:
@@ -20,17 +20,21 @@ def keeps_product(factor: Product, sides: tuple[int, int]) -> bool:
     return factor.right is not None and 2 * factor.rank < max(sides)
 
 
-def factor_tensors(name: str, factor: Product, product: bool) -> dict[str, F64]:
+def factor_tensors(name: str, factor: Product, product: bool) -> dict[str, Values]:
     """Returns a factor's tensors: its product's two, or itself."""
     if not product or factor.right is None:
-        return {name: factor.float64()}
-    left, right = factor.left.float32(), factor.right.float32()
-    return {f"{name}_a": left.astype(np.float64), f"{name}_b": right.astype(np.float64)}
+        return {name: Values(factor.shape, factor.float64)}
+    return {f"{name}_a": _values(factor.left), f"{name}_b": _values(factor.right)}
 
 
-def second_tensors(delta: Delta, product: bool) -> dict[str, F64]:
+def _values(matrix: Matrix) -> Values:
+    return Values(matrix.shape, Product(matrix).float64)
+
+
+def second_tensors(delta: Delta, product: bool) -> dict[str, Values]:
     """Returns w2's tensors; a whole one of a convolution has the kernel's dimensions."""
     tensors = factor_tensors("lokr_w2", delta.b, product)
     if not product:
-        tensors["lokr_w2"] = tensors["lokr_w2"].reshape(*second_sides(delta), *delta.kernel)
+        whole = tensors["lokr_w2"]
+        tensors["lokr_w2"] = whole.reshape(*second_sides(delta), *delta.kernel)
     return tensors

@@ -17,7 +17,8 @@ from itertools import count
 
 from kronq.errors import UnsupportedError, listing
 from kronq.model.adapter import Adapter
-from kronq.model.delta import F64, Delta
+from kronq.model.delta import Delta
+from kronq.writers.contents import Values
 from kronq.writers.lokr_factors import factor_tensors, keeps_product, second_sides, second_tensors
 
 
@@ -49,8 +50,8 @@ class LokrLayer:
         return abs(self.delta.scale)
 
     @property
-    def tensors(self) -> dict[str, F64]:
-        """The tensors, computed each time: memory holds those of one layer."""
+    def tensors(self) -> dict[str, Values]:
+        """The tensors, made when they are written."""
         return _tensors(self.delta, self.rank, self.decompose_both)
 
 
@@ -187,11 +188,12 @@ def _common_rank(ranks: Iterable[_AllowedRanks]) -> int:
     return exact.most_common(1)[0][0] if exact else max(rank.least for rank in listed)
 
 
-def _tensors(delta: Delta, rank: int, both: bool) -> dict[str, F64]:
+def _tensors(delta: Delta, rank: int, both: bool) -> dict[str, Values]:
     a_product = both and delta.a.right is not None and 2 * rank < max(delta.a.shape)
     tensors = factor_tensors("lokr_w1", delta.a, a_product)
     if delta.scale < 0:
-        tensors[next(iter(tensors))] *= -1
+        first = next(iter(tensors))
+        tensors[first] = tensors[first].times(-1)
     return tensors | second_tensors(delta, _keeps_second(delta))
 
 

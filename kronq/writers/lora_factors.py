@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64
-from kronq.model.exact_lora import check_lora_size, exact_lora_factors
+from kronq.model.exact_lora import check_lora_size, exact_lora_factors, exact_lora_rank
 from kronq.writers.balance import balance_quantized
+from kronq.writers.contents import Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,33 +20,29 @@ class LoraLayer:
     """One layer: ΔW = α / rank · up · down.
 
     Attributes:
-        up: [d_out, rank].
-        down: [rank, d_in·K].
+        rank: Of both.
         alpha: Not negative.
         weight_shape: (d_out, d_in, *kernel).
+        make: Returns up [d_out, rank] and down [rank, d_in·K], each to be multiplied by ``root``.
+        root: Square root of what another α took out of the scale.
     """
 
-    up: F64
-    down: F64
+    rank: int
     alpha: float
     weight_shape: tuple[int, ...]
+    make: Callable[[], tuple[F64, F64]]
+    root: float = 1.0
 
-    @property
-    def rank(self) -> int:
-        return int(self.up.shape[1])
-
-    def tensors(self) -> tuple[F64, F64]:
+    def tensors(self) -> tuple[Values, Values]:
         """Returns up and down, of a convolution one of size one and one of its kernel."""
         rows, channels, *kernel = self.weight_shape
-        up = self.up.reshape(rows, self.rank, *[1] * len(kernel))
-        return up, self.down.reshape(self.rank, channels, *kernel)
+        up = Values((rows, self.rank, *[1] * len(kernel)), lambda: self.make()[0] * self.root)
+        return up, Values((self.rank, channels, *kernel), lambda: self.make()[1] * self.root)
 
     def with_alpha(self, alpha: float) -> LoraLayer:
         """Returns the same ΔW with another α, half of the rest in each factor."""
         root = (self.alpha / alpha) ** 0.5
-        if root == 1:
-            return self
-        return replace(self, up=self.up * root, down=self.down * root, alpha=alpha)
+        return replace(self, root=self.root * root, alpha=alpha)
 
 
 def lora_layers(adapter: Adapter, *, one_alpha: bool = False) -> dict[str, LoraLayer]:
@@ -61,11 +59,12 @@ def lora_layers(adapter: Adapter, *, one_alpha: bool = False) -> dict[str, LoraL
     check_lora_size(adapter)
     trained = adapter.family == "lora" and adapter.recipe is None
     balanced = balance_quantized(adapter)
+    factors = lru_cache(maxsize=1)(lambda name: exact_lora_factors(balanced[name]))
     layers = {}
-    for name, delta in balanced.items():
-        up, down = exact_lora_factors(delta)
-        alpha = alpha_of(abs(delta.scale), up.shape[1])
-        layers[name] = LoraLayer(up, down, alpha, delta.weight_shape)
+    for name, delta in adapter.items():
+        rank = exact_lora_rank(delta)  # that of the balanced one: factors differ by powers of two
+        alpha = alpha_of(abs(balanced[name].scale), rank)
+        layers[name] = LoraLayer(rank, alpha, delta.weight_shape, partial(factors, name))
     if trained and not one_alpha:
         return layers
     alphas = [layer.alpha for layer in layers.values()]

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.io.tensor_writer import Tensor
 from kronq.model.adapter import Adapter
-from kronq.model.delta import F64, ONE, Delta
+from kronq.model.delta import ONE, Delta
 from kronq.readers.lycoris_keys import CARRIED
 from kronq.writers.balance import balance_quantized
-from kronq.writers.contents import FileContents, Request, cast, write_file
+from kronq.writers.contents import FileContents, Request, Values, write_file
 from kronq.writers.lokr_factors import factor_tensors, keeps_product, second_sides, second_tensors
 from kronq.writers.lora_factors import LoraLayer, lora_layers
 from kronq.writers.source_keys import source_keys
@@ -40,7 +41,7 @@ def build(adapter: Adapter, request: Request) -> FileContents:
     keys = source_keys(adapter, _FRONTS[request.to])
     _refuse_carried(adapter, {*keys.values()})
     balanced = balance_quantized(adapter)
-    tensors: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, Tensor] = {}
     ranks = {}
     for name, key in keys.items():
         delta = balanced[name]
@@ -48,7 +49,7 @@ def build(adapter: Adapter, request: Request) -> FileContents:
         parts, alpha = _lokr_parts(delta) if lora is None else _lora_parts(lora)
         ranks[name] = delta.rank if lora is None else lora.rank
         for part, value in parts.items():
-            tensors[f"{key}.{part}"] = cast(value, request.dtype, name)
+            tensors[f"{key}.{part}"] = value.tensor(request.dtype, name)
         tensors[f"{key}.alpha"] = np.asarray(alpha, np.float32)
         if delta.magnitude is not None:
             tensors[f"{key}.dora_scale"] = _dora_scale(delta)
@@ -65,12 +66,12 @@ def _loras(adapter: Adapter, *, all_layers: bool) -> dict[str, LoraLayer]:
     return lora_layers(replace(adapter, layers=layers)) if layers else {}
 
 
-def _lora_parts(layer: LoraLayer) -> tuple[dict[str, F64], float]:
+def _lora_parts(layer: LoraLayer) -> tuple[dict[str, Values], float]:
     up, down = layer.tensors()
     return {"lora_up.weight": up, "lora_down.weight": down}, layer.alpha
 
 
-def _lokr_parts(delta: Delta) -> tuple[dict[str, F64], float]:
+def _lokr_parts(delta: Delta) -> tuple[dict[str, Values], float]:
     """Returns LoKr's tensors with the scale in w1, and α, the rank.
 
     LyCORIS 4.1 (``modules/lokr.py``) keeps a product whose rank is below half of its larger side,
@@ -81,7 +82,7 @@ def _lokr_parts(delta: Delta) -> tuple[dict[str, F64], float]:
     a_product = a_product and keeps_product(delta.a, delta.a.shape)
     parts = factor_tensors("lokr_w1", delta.a, a_product)
     first = next(iter(parts))
-    parts[first] = parts[first] * delta.scale
+    parts[first] = parts[first].times(delta.scale)
     return parts | second_tensors(delta, b_product), float(delta.b.rank if b_product else 1)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import UnsupportedError, check_choice, listing
-from kronq.io.tensor_writer import tensor_bytes
+from kronq.io.tensor_writer import Tensor, tensor_bytes
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.readers.peft_config import CONFIG, WEIGHTS
 from kronq.readers.peft_names import PREFIX
 from kronq.writers.balance import balance_quantized
-from kronq.writers.contents import Contents, Request, cast
+from kronq.writers.contents import Contents, Request
 from kronq.writers.diffusers_metadata import diffusers_metadata
 from kronq.writers.forms import DTYPES
 from kronq.writers.lokr_layout import lokr_layers
@@ -88,9 +88,9 @@ def to_peft(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     adapter = balance_quantized(adapter)
     layout, layers = lokr_layers(adapter)
     tensors = {
-        f"{PREFIX}{name}.{part}": cast(array, dtype, name)
+        f"{PREFIX}{name}.{part}": values.tensor(dtype, name)
         for name, layer in layers.items()
-        for part, array in layer.tensors.items()
+        for part, values in layer.tensors.items()
     }
     ranks = {name: layer.rank for name, layer in layers.items()}
     alphas = {name: alpha_of(layer.scale, layer.rank) for name, layer in layers.items()}
@@ -116,11 +116,11 @@ def to_lora(adapter: Adapter, *, dtype: str = "fp32", base_model: str | None = N
     _check(adapter, dtype)
     magnitudes = _magnitudes(adapter)
     layers = lora_layers(adapter)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         up, down = layer.tensors()
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = cast(down, dtype, name)
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = cast(up, dtype, name)
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = down.tensor(dtype, name)
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = up.tensor(dtype, name)
         if magnitudes:
             tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = magnitudes[name]
     ranks = {name: layer.rank for name, layer in layers.items()}

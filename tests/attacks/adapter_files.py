@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import kronq
+from kronq.io.tensor_writer import tensor_bytes
 from kronq.packed import locate, pack_adapter
 from kronq.report.summary import summarize
 from kronq.writers.peft import to_lora, to_peft
@@ -90,8 +91,8 @@ def read_adapter(folder: Path, rng: random.Random) -> None:
         assert np.isfinite(delta.scale)
     uses: list[Callable[[], object]] = [
         lambda: kronq.measure(adapter, adapter),
-        lambda: to_peft(adapter),
-        lambda: to_lora(adapter, dtype="fp16"),
+        lambda: [*tensor_bytes(to_peft(adapter).tensors, {})],
+        lambda: [*tensor_bytes(to_lora(adapter, dtype="fp16").tensors, {})],
         *(lambda c=c: kronq.quantize(adapter, c) for c in CONFIGS),
     ]
     if folder.name != GOOD:

@@ -62,11 +62,14 @@ def peak(*arguments: object) -> int:
         (["inspect"], 0.0),
         (["quantize", "--dry-run", "--method", "rtn", "--bits", 4], 0.25),
         (["quantize", "--dry-run", "--bits", 4], 0.25),
+        (["convert", "--to", "lycoris", "--dtype", "fp16"], 0.0),
     ],
-    ids=["inspect", "rtn", "native"],
+    ids=["inspect", "rtn", "native", "convert"],
 )
 def test_memory_grows_with_the_codes_alone(tmp_path: Path, arguments: list[object], kept: float):
     """Of three times as many layers a byte is kept for each number: a code."""
     verb, *options = arguments
+    if verb == "convert":
+        options += ["--force", "-o", tmp_path / "out.safetensors"]
     few, many = (peak(verb, write(tmp_path, layers), *options) for layers in (4, 12))
     assert many - few < (kept + 0.2) * 8 * LAYER

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lycoris import create_lycoris
+from numpy.typing import NDArray
 from peft.tuners.lokr.layer import factorization as peft_factorization
 from safetensors.numpy import load_file, save_file
 
@@ -27,7 +28,7 @@ from kronq.quantization.mixed.native import native
 from kronq.writers.balance import balance_layer
 from kronq.writers.convert import convert
 from kronq.writers.lokr_layout import factorization, find_factors
-from kronq.writers.peft import to_lora, to_peft
+from kronq.writers.peft import PeftFolder, to_lora, to_peft
 from tests import adapters, tiny
 from tests.adapters import difference
 from tests.fuzzing import max_examples
@@ -282,10 +283,16 @@ def test_the_exact_lora_is_no_larger_than_it_must_be() -> None:
     )
     folder = to_lora(adapter)
     for name, (_, _, rank) in layers.items():
-        up, down = (folder.tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
+        up, down = up_and_down(folder, name)
         assert up.shape[1] == rank
         scale = folder.config["lora_alpha"] / rank
         assert difference(scale * up @ down, adapter[name].dense()) <= 1e-6
+
+
+def up_and_down(folder: PeftFolder, layer: str) -> list[NDArray[Any]]:
+    """Returns a layer's two matrices."""
+    tensors = [folder.tensors[f"base_model.model.{layer}.lora_{x}.weight"] for x in "BA"]
+    return [next(iter(each.make())).reshape(each.shape) for each in tensors]  # type: ignore[union-attr]
 
 
 def test_an_untrained_lokr_converts_to_zeros(tmp_path: Path) -> None:
@@ -415,7 +422,7 @@ def test_layers_of_other_scales_and_ranks_share_one_alpha() -> None:
     assert folder.config["alpha_pattern"] == {}
     assert list(folder.config["rank_pattern"].values()) == [6]
     for name, delta in layers.items():
-        up, down = (folder.tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
+        up, down = up_and_down(folder, name)
         scale = folder.config["lora_alpha"] / down.shape[0]
         assert difference(scale * up @ down, delta.dense()) <= 1e-6
 
@@ -449,11 +456,12 @@ def test_values_that_are_not_finite_are_refused_by_name() -> None:
             to(adapter)
 
 
-def test_values_too_large_for_a_dtype_are_refused_by_name() -> None:
+def test_values_too_large_for_a_dtype_are_refused_by_name(tmp_path: Path) -> None:
     b = Product(Float(np.full((3, 3), 1e6, np.float32)))
     adapter = Adapter({"big": Delta(ONE, b, 1.0, (3, 3))})
     with pytest.raises(KronqError, match=r"big: values are too large for fp16; found 1e\+06"):
-        to_lora(adapter, dtype="fp16")
+        convert(adapter, tmp_path / "out", to="lora", dtype="fp16")
+    assert list(tmp_path.iterdir()) == []
     assert to_lora(adapter, dtype="bf16").config["r"] == 3
 
 
