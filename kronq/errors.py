@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from kronq.error_codes import CODES
+
 StrPath = str | os.PathLike[str]
 
 _PARAMETER = re.compile(r"\{([a-z]\w*)(?:=([^{}]*))?\}")
@@ -39,7 +41,13 @@ class KronqError(Exception):
         hint: What to try. ``{force}`` names a parameter and ``{form=branch}`` a parameter's value:
             ``str`` shows them as Python has them (``force``, ``form="branch"``), the command line
             as options (``--force``, ``--form branch``).
+        code: One of ``CODES``, where it is finer than the class's own.
+
+    Attributes:
+        code: Tells programs what is wrong; it never changes.
     """
+
+    code: str = "error"
 
     def __init__(
         self,
@@ -50,6 +58,7 @@ class KronqError(Exception):
         found: object = None,
         expected: object = None,
         hint: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)  # first: ImportError clears its path
         self.message = message
@@ -58,12 +67,15 @@ class KronqError(Exception):
         self.found = found
         self.expected = expected
         self.hint = hint
+        if code is not None:
+            assert code in CODES, code  # noqa: S101
+            self.code = code
         self.args = (str(self),)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Of all its parts, so that an error of another process is the same here.
         parts = {name: getattr(self, name) for name in ("path", "layer", "found", "expected")}
-        return partial(type(self), self.message, **parts, hint=self.hint), ()
+        return partial(type(self), self.message, **parts, hint=self.hint, code=self.code), ()
 
     def __str__(self) -> str:
         return self.render(_as_argument)
@@ -91,33 +103,49 @@ class KronqError(Exception):
 class ArgumentError(KronqError, ValueError):
     """An argument of a wrong value or a wrong type."""
 
+    code = "argument"
+
 
 class FormatError(KronqError, ValueError):
     """A file that is damaged, incomplete or not what its name says."""
+
+    code = "format"
 
 
 class UnsupportedError(KronqError, ValueError):
     """Well-formed input that kronq does not handle."""
 
+    code = "unsupported"
+
 
 class MismatchError(KronqError, ValueError):
     """An adapter and a base that do not belong together."""
+
+    code = "mismatch"
 
 
 class NotFoundError(KronqError, FileNotFoundError):
     """An input file or folder that does not exist."""
 
+    code = "not-found"
+
 
 class OutputExistsError(KronqError, FileExistsError):
     """An output that exists and would have been overwritten."""
+
+    code = "output-exists"
 
 
 class DiskFullError(KronqError, OSError):
     """An output that finds no room on its disk."""
 
+    code = "disk-full"
+
 
 class MissingDependencyError(KronqError, ImportError):  # type: ignore[misc]  # both have a path
     """An optional package that the request needs and that is not installed."""
+
+    code = "missing-package"
 
 
 class KronqWarning(UserWarning):

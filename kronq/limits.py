@@ -51,6 +51,7 @@ class Limit:
                 found=f"{found:,}",
                 expected=f"at most {self.value:,}",
                 hint=f"{self.variable}={found} allows so many, if you trust the file",
+                code="limit",
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,10 @@ import pytest
 
 import kronq
 from kronq import errors
-from kronq.cli.messages import error_line
+from kronq.cli.messages import error_json, error_line
+from kronq.error_codes import CODES
 from kronq.errors import ArgumentError, KronqError, check_choice, check_type
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,62 @@ def test_wrong_types_and_choices_say_what_is_right() -> None:
 def test_arguments_of_wrong_types(call: Callable[[kronq.Adapter], object]) -> None:
     with pytest.raises(ArgumentError, match=r"has the wrong type; found \w+; expected"):
         call(kronq.Adapter({}))
+
+
+FOREVER = [
+    "error",
+    "argument",
+    "not-found",
+    "format",
+    "unsupported",
+    "mismatch",
+    "output-exists",
+    "no-right",
+    "disk-full",
+    "missing-package",
+    "truncated",
+    "checksum",
+    "not-json",
+    "manifest",
+    "version",
+    "tensors",
+    "dtype",
+    "factors",
+    "duplicate",
+    "unknown-tensors",
+    "scale",
+    "not-finite",
+    "limit",
+    "pickle",
+    "outside",
+    "library",
+    "layers-not-in-base",
+    "shape",
+    "other-base",
+]
+"""Codes that programs may rely on: none is ever taken out, or given another meaning."""
+
+
+def test_codes_are_for_ever_and_on_their_page() -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text("utf-8")
+    assert list(CODES) == FOREVER
+    for code, meaning in CODES.items():
+        assert f"| `{code}` | {meaning} |" in page
+
+
+def test_every_code_is_used_and_known() -> None:
+    used = set()
+    for file in (ROOT / "kronq").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            is_code = isinstance(node, ast.keyword) and node.arg == "code"
+            if is_code and "error" not in ast.unparse(node.value) and "serve" not in file.parts:
+                used |= {c.value for c in ast.walk(node.value) if isinstance(c, ast.Constant)}
+    classes = {each.code for each in (KronqError, *KronqError.__subclasses__())}
+    assert {each for each in used if isinstance(each, str)} | classes == set(CODES)
+
+
+def test_a_code_travels() -> None:
+    error = errors.FormatError("wrong", code="pickle")
+    assert json.loads(error_json(error))["error"]["code"] == "pickle"
+    assert pickle.loads(pickle.dumps(error)).code == "pickle"  # noqa: S301 - made here
+    assert errors.FormatError("wrong").code == "format"

@@ -53,7 +53,9 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
                 "transformers cannot read this GGUF model", path=source, found=repr(error)
             ) from error
         except Exception as error:  # gguf and transformers raise whatever they hit first
-            raise FormatError("unreadable GGUF file", path=source, found=repr(error)) from error
+            raise FormatError(
+                "unreadable GGUF file", path=source, found=repr(error), code="truncated"
+            ) from error
 
         # transformers refuses to save a model loaded from GGUF, so its weights move into one that
         # never was quantized. Made on "meta" and assigned, that one takes no memory.

@@ -40,7 +40,9 @@ def check_gguf(path: Path) -> None:
     except KronqError:
         raise
     except Exception as error:  # gguf raises whatever it hits first
-        raise FormatError("unreadable GGUF file", path=path, found=repr(error)) from error
+        raise FormatError(
+            "unreadable GGUF file", path=path, found=repr(error), code="truncated"
+        ) from error
     largest = max(sizes, default=0)
     for name, claim in claims.items():
         limit = len(blocks) if name.endswith(".block_count") else largest
@@ -51,4 +53,5 @@ def check_gguf(path: Path) -> None:
                     path=path,
                     found=str(value)[:40],
                     expected=f"at most {limit}",
+                    code="truncated",
                 )

@@ -91,7 +91,9 @@ def _run_pass(
             for name, gram in sum_batch(batch):
                 complete = False
                 if not np.isfinite(np.trace(gram)):
-                    raise KronqError("the model gives values that are not finite", layer=name)
+                    raise KronqError(
+                        "the model gives values that are not finite", layer=name, code="not-finite"
+                    )
                 sums[name] += gram
             done, complete = done + 1, True
             show(sum(b.tokens for b in batches[:done]), 0)

@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
     file = open_tensors(path)
     arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
     if file.metadata.get(_CHECKSUM) != _checksum(arrays):
-        raise FormatError("the checksum differs", path=path)
+        raise FormatError("the checksum differs", path=path, code="checksum")
     return arrays, file.metadata
 
 

@@ -123,6 +123,7 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
             f"{len(missing)} of {len(adapter)} adapted layers have no linear module in the model",
             found="; ".join(missing),
             hint="wrong base model?",
+            code="layers-not-in-base",
         )
     return {layer: linear[name] for layer, name in found.items()}
 

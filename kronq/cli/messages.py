@@ -32,6 +32,7 @@ def error_json(error: KronqError) -> str:
     """Returns what ``--json`` prints of an error to stdout, with every name that it is about."""
     found = error.found
     fields = {
+        "code": error.code,
         "message": error.message,
         "path": None if error.path is None else str(error.path),
         "layer": error.layer,

@@ -90,7 +90,9 @@ def open_basis_file(path: Path) -> StoredBases:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise FormatError(f"bad description at {where!r}: {first['msg']}", path=path) from None
+        raise FormatError(
+            f"bad description at {where!r}: {first['msg']}", path=path, code="manifest"
+        ) from None
     recipe = None if found.recipe is None else BasisRecipe(**found.recipe.model_dump())
     if {len(digests) for digests in found.layers.values()} - {1 if recipe is None else 2}:
         raise FormatError("as many digests as a recipe needs", path=path)

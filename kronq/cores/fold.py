@@ -84,6 +84,7 @@ def _check_recipe(bases: FrozenBases, source: BasisSource) -> None:
             found=describe_recipe(source.recipe),
             expected=bases.described,
             hint="give {basis} what the adapter was quantized with",
+            code="other-base",
         )
 
 
@@ -100,4 +101,5 @@ def _refuse(
         hint=None
         if bases.recipe is None
         else "another base, or a copy in another dtype, has other singular vectors",
+        code="other-base",
     )

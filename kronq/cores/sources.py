@@ -66,6 +66,7 @@ class ComputedBases:
                 layer=layer,
                 found=list(weight.shape),
                 expected=list(shape),
+                code="shape",
             )
         pair = singular_bases(weight, rank, self.recipe, layer=layer)
         return FrozenBasis(shape, weight_digest(weight)), make_frame(*pair)
@@ -101,7 +102,9 @@ class StoredBases:
                 expected=f"B {[shape[0], rank]}, A {[rank, shape[1]]}",
             )
         if not (np.isfinite(b).all() and np.isfinite(a).all()):
-            raise FormatError("the bases are not finite", path=self.path, layer=layer)
+            raise FormatError(
+                "the bases are not finite", path=self.path, layer=layer, code="not-finite"
+            )
         digest = self.weights.get(layer) or pair_digest(b, a)
         frame = make_frame(b.astype(np.float64), a.astype(np.float64))
         return FrozenBasis(shape, digest), frame

@@ -75,6 +75,7 @@ def split_cores(
             found=f"ΔW is {worst:.0%} off with them",
             expected=f"at most {LARGEST_DIFFERENCE:.1%}",
             hint="'kronq basis ADAPTER -o basis.safetensors' stores its own, for {basis}",
+            code="other-base",
         )
     _warn_of_kept([name for name in layers if name not in bases], source)
     digest = joint_digest({name: basis.digest for name, basis in bases.items()})

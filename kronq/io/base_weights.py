@@ -104,6 +104,7 @@ class BaseWeights:
                 path=self.folder,
                 layer=layer,
                 hint="is it the model that the adapter was trained for?",
+                code="layers-not-in-base",
             )
         return ends[0]
 

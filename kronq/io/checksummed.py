@@ -36,12 +36,12 @@ def verify_trailer(file: Path) -> Path:
         try:
             size = stream.seek(-16, os.SEEK_END)
         except OSError:
-            raise FormatError("shorter than its trailer", path=file) from None
+            raise FormatError("shorter than its trailer", path=file, code="truncated") from None
         marker, stored = stream.read(8), stream.read(8)
         if marker == _VERIFIED:
             return file
         if marker != _NEW or size == 0 or stored != _checksum(stream.fileno(), size):
-            raise FormatError("the checksum differs", path=file)
+            raise FormatError("the checksum differs", path=file, code="checksum")
     _mark_verified(file, size)
     return file
 

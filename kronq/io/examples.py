@@ -99,7 +99,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise FormatError("not JSON", path=path, found=str(error)) from None
+            raise FormatError("not JSON", path=path, found=str(error), code="not-json") from None
         yield from ((f"item {number}", row) for number, row in enumerate(rows, 1))
         return
     # Not splitlines: a string of JSON may hold U+2028 and other ends of lines of Unicode.

@@ -142,7 +142,10 @@ def named_disk_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_RIGHT and _is_beside(error.filename, target):
             raise KronqError(
-                "no right to write in the output's folder", path=target, hint="another {out}"
+                "no right to write in the output's folder",
+                path=target,
+                hint="another {out}",
+                code="no-right",
             ) from error
         if isinstance(error, KronqError) or error.errno not in _FULL:
             raise

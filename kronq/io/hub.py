@@ -101,7 +101,10 @@ def fetch(text: str, kind: Kind) -> Path:
     patterns = _patterns(place)
     if not patterns:
         raise FormatError(
-            "a file that is never fetched", path=text, expected=", ".join((*_SAFE, *_MODELS))
+            "a file that is never fetched",
+            path=text,
+            expected=", ".join((*_SAFE, *_MODELS)),
+            code="pickle",
         )
     try:
         folder = huggingface_hub.snapshot_download(

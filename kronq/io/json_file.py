@@ -34,15 +34,17 @@ def read_json(path: StrPath) -> dict[str, Any]:
     except OSError as error:
         raise FormatError("the file cannot be read", path=path, found=error.strerror) from None
     except RecursionError:
-        raise FormatError("not JSON", path=path, found="objects too deep in each other") from None
+        raise FormatError(
+            "not JSON", path=path, found="objects too deep in each other", code="not-json"
+        ) from None
     except KronqError:
         raise
     except ValueError as error:
-        raise FormatError("not JSON", path=path, found=str(error)) from None
+        raise FormatError("not JSON", path=path, found=str(error), code="not-json") from None
     if _SURROGATE.search(text):
         check_text("the JSON", json.dumps(value, ensure_ascii=False), path)
     if not isinstance(value, dict):
-        raise FormatError("no JSON object", path=path, found=type(value).__name__)
+        raise FormatError("no JSON object", path=path, found=type(value).__name__, code="not-json")
     return value
 
 
@@ -56,7 +58,7 @@ def refuse_damaged_json(folder: Path) -> None:
         try:
             json.loads(file.read_text("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise FormatError("not JSON", path=file, found=str(error)) from None
+            raise FormatError("not JSON", path=file, found=str(error), code="not-json") from None
         except OSError:
             continue
 

@@ -115,6 +115,7 @@ def _open(path: Path) -> TensorFile:
             path=path,
             found=f"{size:,} bytes",
             hint="was the download or the copy complete?",
+            code="truncated",
         ) from None
     entries = {}
     for name in names:
@@ -161,6 +162,7 @@ def _read_header(path: Path) -> tuple[int, bytes]:
             path=path,
             expected="a .safetensors file",
             hint=_unpickle_hint(path),
+            code="pickle",
         )
     size = path.stat().st_size
     try:
@@ -179,6 +181,7 @@ def _read_header(path: Path) -> tuple[int, bytes]:
                 expected="a safetensors file, or the folder of one" if is_json else None,
                 found=None if is_json else f"a header of {length:,} bytes in a file of {size:,}",
                 hint=None if is_json else "was the download or the copy complete?",
+                code="truncated",
             )
         limits.HEADER.check(length, path)
         return size, stream.read(length)

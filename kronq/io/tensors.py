@@ -96,6 +96,7 @@ class Tensors:
                 path=self.path,
                 found=dtype,
                 expected=f"one of {', '.join(dtypes)}",
+                code="dtype",
             )
         return self._array(name)
 
@@ -135,6 +136,7 @@ class Tensors:
             path=self.path,
             found=f"{entry.dtype} {list(entry.shape)}",
             expected=f"{dimensions} of {', '.join(FLOATS)}",
+            code="dtype",
         )
 
     def vector(self, name: str) -> NDArray[Any]:

@@ -28,8 +28,12 @@ def check_tokenizer(folder: Path) -> None:
         except OSError as error:
             raise FormatError("the file cannot be read", path=file, found=error.strerror) from None
         except RecursionError:
-            raise FormatError("not JSON", path=file, found="lists too deep in each other") from None
+            raise FormatError(
+                "not JSON", path=file, found="lists too deep in each other", code="not-json"
+            ) from None
         except ValueError as error:
-            raise FormatError("not JSON", path=file, found=str(error)) from None
+            raise FormatError("not JSON", path=file, found=str(error), code="not-json") from None
         if not isinstance(value, dict):
-            raise FormatError("no JSON object", path=file, found=type(value).__name__)
+            raise FormatError(
+                "no JSON object", path=file, found=type(value).__name__, code="not-json"
+            )

@@ -282,6 +282,7 @@ def check_norms(adapter: Adapter) -> None:
                 found=f"a norm of {largest:.3g}",
                 expected=f"at most {LARGEST_NORM:g}",
                 hint="is the file damaged?",
+                code="not-finite",
             )
 
 
@@ -310,4 +311,5 @@ def check_finite(adapter: Adapter) -> None:
                 path=adapter.origin.path,
                 layer=name,
                 hint="training diverged, or float16 overflowed",
+                code="not-finite",
             )

@@ -143,4 +143,5 @@ def refuse_other_base(
         found=f"weights {found.digest}, {apart} of {SIGNS} signs apart: {kind}",
         expected=f"weights {expected.digest}, with which the adapter was calibrated or tested",
         hint="give that base; {other_base=True} goes on with this one",
+        code="other-base",
     )

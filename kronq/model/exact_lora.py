@@ -44,6 +44,7 @@ def check_lora_size(adapter: Adapter) -> None:
             found=f"up to {total / 2**30:,.1f} GiB in float32",
             expected=f"at most {LARGEST / 2**30:,.0f} GiB",
             hint="{to=peft} keeps the Kronecker factors, {rank=16} writes the best LoRA of rank 16",
+            code="limit",
         )
 
 

@@ -37,6 +37,7 @@ def fit_adapter(
                 expected=f"{list(shapes[name])}{label}",
                 hint="wrong base model?"
                 + (f" the adapter was made for {made_for}" if made_for else ""),
+                code="shape",
             )
         fitted[name] = cropped
     return replace(adapter, layers=fitted)

@@ -119,6 +119,7 @@ def _check_shapes(name: str, deltas: Iterable[Delta]) -> None:
             layer=name,
             found=" and ".join("×".join(map(str, shape)) for shape in shapes),
             expected="one shape",
+            code="other-base",
         )
 
 

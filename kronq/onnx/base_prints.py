@@ -70,7 +70,7 @@ def read_prints(folder: Path) -> BasePrints:
         return BasePrints(file, {})
     told = read_json(file)
     if told.get("version") != _VERSION:
-        raise UnsupportedError("unknown version", path=file, expected=_VERSION)
+        raise UnsupportedError("unknown version", path=file, expected=_VERSION, code="version")
     layers, rounded = told.get("layers"), told.get("rounded")
     if not isinstance(layers, dict) or not isinstance(rounded, bool):
         raise FormatError("damaged", path=file, expected="layers, and whether they are rounded")

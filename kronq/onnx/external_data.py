@@ -25,6 +25,7 @@ def check_external_data(model: ir.Model, path: Path) -> None:
                 path=path,
                 found=f"{tensor.length:,} bytes",
                 expected=f"{length:,} for {tensor.name!r}",
+                code="truncated",
             )
         stop = offset + (length if tensor.length is None else tensor.length)
         if offset < 0 or stop > sizes[str(tensor.location)]:
@@ -33,6 +34,7 @@ def check_external_data(model: ir.Model, path: Path) -> None:
                 path=path.parent / tensor.location,
                 found=f"{sizes[str(tensor.location)]:,} bytes",
                 expected=f"{stop:,} for {tensor.name!r}",
+                code="truncated",
             )
 
 
@@ -48,6 +50,7 @@ def _data_size(path: Path, location: str) -> int:
                 path=path,
                 found=location,
                 hint="onnx refuses such links: copy the model first, with cp -rL",
+                code="outside",
             )
         if not file.is_file():
             raise FormatError("the model's external data is missing", path=path, found=location)
@@ -64,6 +67,7 @@ def _data_size(path: Path, location: str) -> int:
             path=path,
             found=location,
             hint="copy the model first",
+            code="outside",
         )
     return status.st_size
 

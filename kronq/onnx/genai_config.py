@@ -118,7 +118,9 @@ def _check_values(settings: Mapping[str, Any], counts: Sequence[str], file: Path
             raise FormatError(f"{name} is no positive integer", path=file, found=repr(value)[:80])
     name = settings.get("filename", "")
     if not isinstance(name, str) or "\0" in name:
-        raise FormatError("filename is no file name", path=file, found=repr(name)[:80])
+        raise FormatError(
+            "filename is no file name", path=file, found=repr(name)[:80], code="outside"
+        )
 
 
 def _check_library(options: Mapping[str, Any], config: Any, file: Path) -> None:
@@ -130,9 +132,12 @@ def _check_library(options: Mapping[str, Any], config: Any, file: Path) -> None:
             f"{LIBRARY} runs code, and is where kronq writes none",
             path=file,
             expected="none, or one in model.decoder.session_options",
+            code="library",
         )
     if LIBRARY in options and not (isinstance(own, str) and own and Path(own).name == own):
-        raise FormatError(f"{LIBRARY} is no file name", path=file, found=repr(own)[:80])
+        raise FormatError(
+            f"{LIBRARY} is no file name", path=file, found=repr(own)[:80], code="outside"
+        )
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:

@@ -61,6 +61,7 @@ def verify_checksum(path: Path) -> None:
             found=found.decode(),
             expected=stored.decode("ascii", "backslashreplace"),
             hint=f"get the file again; {_HINT}",
+            code="checksum",
         )
 
 
@@ -71,6 +72,7 @@ def missing_checksum(path: Path) -> FormatError:
         path=path,
         expected="a file as kronq wrote it",
         hint=f"is it damaged, or was it written anew by another program? {_HINT}",
+        code="checksum",
     )
 
 

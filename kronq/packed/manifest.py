@@ -272,7 +272,7 @@ def read_manifest(file: TensorFile) -> Manifest:
     """
     text = file.metadata.get("kronq")
     if text is None:
-        raise FormatError("no kronq manifest in the header", path=file.path)
+        raise FormatError("no kronq manifest in the header", path=file.path, code="manifest")
     limits.MANIFEST.check(len(text), file.path)
 
     def check_object(pairs: list[tuple[str, Any]]) -> Any:
@@ -284,7 +284,7 @@ def read_manifest(file: TensorFile) -> Manifest:
     except KronqError:
         raise
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"bad manifest: {error}", path=file.path) from None
+        raise FormatError(f"bad manifest: {error}", path=file.path, code="manifest") from None
     if isinstance(version, int) and version > VERSION:
         raise UnsupportedError(
             "the packed file's version is not supported",
@@ -292,10 +292,13 @@ def read_manifest(file: TensorFile) -> Manifest:
             found=version,
             expected=VERSION,
             hint="a newer kronq wrote it: upgrade kronq",
+            code="version",
         )
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise FormatError(f"bad manifest at {where!r}: {first['msg']}", path=file.path) from None
+        raise FormatError(
+            f"bad manifest at {where!r}: {first['msg']}", path=file.path, code="manifest"
+        ) from None

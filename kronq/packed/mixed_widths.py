@@ -58,7 +58,10 @@ def read_mixed_layout(file: TensorFile, name: str, spec: MatrixSpec) -> MixedLay
     widths = unpack_unsigned(file.array(f"{name}.widths"), WIDTH_BITS, spec.shape[axis])
     if not _IS_WIDTH[widths].all():
         raise FormatError(
-            f"{name!r} has a channel of no such width", path=file.path, expected=WIDTHS
+            f"{name!r} has a channel of no such width",
+            path=file.path,
+            expected=WIDTHS,
+            code="tensors",
         )
     codes = packed_sizes(spec.shape[1 - axis])[widths].sum(axis=1).tolist()
     scales = (widths != 0).sum(axis=1).tolist()
@@ -77,6 +80,7 @@ def _check_size(file: TensorFile, tensor: str, size: int) -> None:
             path=file.path,
             found=length,
             expected=size,
+            code="tensors",
         )
 
 
@@ -127,5 +131,9 @@ def read_scales(file: TensorFile, name: str) -> NDArray[Any]:
     """
     scale = file.array(f"{name}.scale")
     if not np.isfinite(scale).all() or (scale < 0).any():
-        raise FormatError(f"{name!r} has scales that are negative or not finite", path=file.path)
+        raise FormatError(
+            f"{name!r} has scales that are negative or not finite",
+            path=file.path,
+            code="scale",
+        )
     return scale

@@ -76,7 +76,9 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
         raise FormatError("no adapted layers", path=file.path)
     if len(set(names)) < len(names):
         ((repeated, _),) = Counter(names).most_common(1)
-        raise FormatError("a layer is there twice", path=file.path, layer=repeated)
+        raise FormatError(
+            "a layer is there twice", path=file.path, layer=repeated, code="duplicate"
+        )
     recipe = _recipe(manifest.recipe) if manifest.recipe else None
     base, cropped = manifest.base_model, manifest.cropped_by_base
     keys = _source_keys(file, manifest, stacks)
@@ -113,7 +115,7 @@ def _source_keys(
                 keys |= zip(stack.names, listed, strict=True)
             except ValueError:
                 raise FormatError(
-                    "as many keys as layers", path=file.path, layer=stack.names[0]
+                    "as many keys as layers", path=file.path, layer=stack.names[0], code="manifest"
                 ) from None
     return keys
 
@@ -148,7 +150,11 @@ def _layer_scales(file: TensorFile, group: Group, layers: int) -> list[float]:
     scales = group.scale if isinstance(group.scale, list) else [group.scale] * layers
     if len(scales) != layers:
         raise FormatError(
-            "as many scales as layers", path=file.path, found=len(scales), expected=layers
+            "as many scales as layers",
+            path=file.path,
+            found=len(scales),
+            expected=layers,
+            code="manifest",
         )
     for layer, scale in enumerate(scales):
         if abs(scale) > _LARGEST_SCALE:
@@ -158,6 +164,7 @@ def _layer_scales(file: TensorFile, group: Group, layers: int) -> list[float]:
                 layer=layer_names(file, group)[layer],
                 found=f"{scale:g}",
                 expected=f"at most {_LARGEST_SCALE:g}",
+                code="scale",
             )
     return scales
 

@@ -36,7 +36,10 @@ def check_tensors(file: TensorFile, manifest: Manifest) -> None:
     if expected.keys() != file.entries.keys():
         differing = expected.keys() ^ file.entries.keys()
         raise FormatError(
-            "the tensors are not those of the manifest", path=file.path, found=listing(differing)
+            "the tensors are not those of the manifest",
+            path=file.path,
+            found=listing(differing),
+            code="tensors",
         )
     for tensor, (dtype, shape) in expected.items():
         entry = file.entries[tensor]
@@ -50,6 +53,7 @@ def check_tensors(file: TensorFile, manifest: Manifest) -> None:
                 path=file.path,
                 found=f"{entry.dtype} {list(entry.shape)}",
                 expected=f"{dtype} {list(shape)}",
+                code="tensors",
             )
 
 
@@ -60,7 +64,7 @@ def _expected_tensors(file: TensorFile, manifest: Manifest) -> dict[str, TensorS
         try:
             size = count_names(group.layers, limit=limits.LAYERS.value - layers)
         except ValueError as error:
-            raise FormatError(str(error), path=file.path) from None
+            raise FormatError(str(error), path=file.path, code="tensors") from None
         layers += size
         cores += size if group.core else 0
         for role, spec in group.tensors().items():

@@ -143,5 +143,6 @@ def _checked(changes: Changes, folder: Path, force: bool) -> list[Entry]:
             path=folder,
             found=listing(changes.damaged),
             hint="{force} leaves them out",
+            code="checksum",
         )
     return changes.entries

@@ -77,12 +77,16 @@ def open_records(folder: Path, name: str, *, writing: bool = False) -> int:
     binary = getattr(os, "O_BINARY", 0)
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) if writing else os.O_RDONLY
     if writing and path.is_symlink():
-        raise FormatError("the file of records is a link, which is never written", path=path)
+        raise FormatError(
+            "the file of records is a link, which is never written", path=path, code="outside"
+        )
     try:
         handle = os.open(path, flags | binary | getattr(os, "O_NONBLOCK", 0))
     except PermissionError:
         word = "write" if writing else "read"
-        raise KronqError(f"no right to {word} this pool", path=folder, found=name) from None
+        raise KronqError(
+            f"no right to {word} this pool", path=folder, found=name, code="no-right"
+        ) from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FormatError("the file of records is no file", path=path)
@@ -103,4 +107,5 @@ def check_size(handle: int, end: int, path: StrPath) -> None:
             found=f"{size:,} bytes",
             expected=f"{end:,}",
             hint="copy the whole pool again",
+            code="truncated",
         )

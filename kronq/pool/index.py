@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from kronq import limits
-from kronq.errors import FormatError, KronqError, NotFoundError, UnsupportedError
+from kronq.errors import (
+    DiskFullError,
+    FormatError,
+    KronqError,
+    NotFoundError,
+    UnsupportedError,
+)
 from kronq.pool.entry import Entry
 
 INDEX = "index.sqlite"
@@ -177,7 +183,9 @@ class Index:
         with self._errors():
             (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            raise FormatError("the index is damaged", path=self.path, found=str(found)[:200])
+            raise FormatError(
+                "the index is damaged", path=self.path, found=str(found)[:200], code="checksum"
+            )
 
     def has(self, name: str) -> bool:
         """Returns whether there is an adapter of a name."""
@@ -230,18 +238,23 @@ class Index:
                 path=self.path,
                 found=None if version is None else version[0],
                 expected=VERSION,
+                code="version",
             )
 
     def _head(self) -> Head:
         rows = self._db.execute("SELECT id, file, end, generation FROM pool LIMIT 2").fetchall()
         if len(rows) != 1:
-            raise FormatError("the index is damaged", path=self.path, found=f"{len(rows)} heads")
+            raise FormatError(
+                "the index is damaged", path=self.path, found=f"{len(rows)} heads", code="checksum"
+            )
         identity, file, end, generation = rows[0]
         head = Head(
             _typed(identity, str), _typed(file, str), _typed(end, int), _typed(generation, int)
         )
         if not _RECORDS.fullmatch(head.file) or not 0 <= head.end < _LARGEST:
-            raise FormatError("the index is damaged", path=self.path, found=f"{head.file!r}")
+            raise FormatError(
+                "the index is damaged", path=self.path, found=f"{head.file!r}", code="checksum"
+            )
         return head
 
     def _rows(self, since: int) -> list[tuple[Any, ...]]:
@@ -286,12 +299,18 @@ class Index:
                     hint="'kronq pool ls' does it, where the folder may be written",
                 ) from error
             if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-                raise KronqError("no right to write this pool", path=self.path.parent) from error
-            if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
+                raise KronqError(
+                    "no right to write this pool", path=self.path.parent, code="no-right"
+                ) from error
+            if code.startswith("SQLITE_FULL"):
+                raise DiskFullError("no room for the pool's index", path=self.path) from error
+            if code.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
                 raise KronqError(f"the index: {error}", path=self.path) from error
-            raise FormatError(f"the index is damaged: {error}", path=self.path) from error
+            raise FormatError(
+                f"the index is damaged: {error}", path=self.path, code="checksum"
+            ) from error
         except UnicodeDecodeError as error:  # of a message of SQLite's, with a name of the file
-            raise FormatError("the index is damaged", path=self.path) from error
+            raise FormatError("the index is damaged", path=self.path, code="checksum") from error
 
 
 def write_index(path: Path, file: str) -> None:
@@ -320,5 +339,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _typed(value: object, kind: type) -> Any:
     if type(value) is not kind:
-        raise FormatError("the index is damaged", found=repr(value)[:80], expected=kind.__name__)
+        raise FormatError(
+            "the index is damaged", found=repr(value)[:80], expected=kind.__name__, code="checksum"
+        )
     return value

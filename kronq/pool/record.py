@@ -42,13 +42,19 @@ def verify_record(record: U8, tag: int, digest: str, *, path: StrPath, name: str
         FormatError: Its tag or a byte differs.
     """
     if len(record) < HEAD.itemsize or record_tag(record) != tag:
-        raise FormatError("another record lies where this adapter's should", path=path, layer=name)
+        raise FormatError(
+            "another record lies where this adapter's should",
+            path=path,
+            layer=name,
+            code="checksum",
+        )
     if record_digest(record) != digest:
         raise FormatError(
             "the adapter's record is damaged",
             path=path,
             layer=name,
             hint="add the adapter again, with {force}",
+            code="checksum",
         )
 
 

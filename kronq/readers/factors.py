@@ -64,6 +64,7 @@ def read(path: Path, options: Options) -> Adapter:
                 layer=name,
                 found=f"A ⊗ B of {list(whole.shape)}",
                 expected=f"at least {list(shape)}",
+                code="factors",
             )
         layers[name] = replace(whole, shape=shape)
     base = file.metadata.get("base_model")
@@ -81,7 +82,10 @@ def _group_factors(file: Tensors) -> dict[str, dict[str, Float]]:
     unknown = [tensor for tensor in file.entries if not _KEY.fullmatch(tensor)]
     if unknown:
         raise UnsupportedError(
-            "tensors that are not Kron-LoRA factors", path=file.path, found=listing(unknown)
+            "tensors that are not Kron-LoRA factors",
+            path=file.path,
+            found=listing(unknown),
+            code="unknown-tensors",
         )
     groups: dict[str, dict[str, Float]] = {}
     for tensor in file.entries:
@@ -101,6 +105,7 @@ def _read_products(
             layer=layer,
             found=", ".join(f"{k} {list(m.shape)}" for k, m in sorted(parts.items())),
             expected="A [a_out, a_in], B1 [b_out, r], B2 [r, b_in]",
+            code="factors",
         )
     limits.RANK.check(parts["B1"].shape[1], file.path, layer)
     return Product(parts["A"]), Product(parts["B1"], parts["B2"])

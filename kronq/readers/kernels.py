@@ -114,6 +114,7 @@ def _base_kernel(name: str, layer: LayerFactors, base: BaseWeights) -> Kernel:
             layer=name,
             found=found,
             expected=[rows, *rest],
+            code="shape",
         )
     return tuple(rest[1:])
 

@@ -111,6 +111,7 @@ class Parts:
                 layer=self.layer,
                 found=" and ".join(str(list(self.shape(name))) for name in names),
                 expected="the same rank",
+                code="factors",
             )
         limits.RANK.check(left.shape[1], self.tensors.path, self.layer)
         return Product(Float(left), Float(right))
@@ -127,4 +128,5 @@ class Parts:
             layer=self.layer,
             found=", ".join(f"{name} {list(self.shape(name))}" for name in present),
             expected=expected,
+            code="factors",
         )

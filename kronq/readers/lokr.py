@@ -70,5 +70,6 @@ def _is_whole(parts: Parts, name: str) -> bool:
             layer=parts.layer,
             found=", ".join(each for each in names if each in parts) or f"no {name}",
             expected=f"{name}, or {name}_a and {name}_b",
+            code="factors",
         )
     return whole

@@ -106,6 +106,7 @@ def _check_base(file: Tensors, names: Iterable[str], base: BaseWeights) -> None:
             found=listing(names),
             expected=f"names like {listing(layers).short}",
             hint="{base_weights} names another model's folder?",
+            code="layers-not-in-base",
         )
 
 
@@ -131,6 +132,7 @@ def _read_factors(file: Tensors, layer: str, names: Mapping[str, str]) -> LayerF
             path=file.path,
             layer=layer,
             found=", ".join(factors or sorted(names)),
+            code="factors",
         )
     _, reader = _READERS[kinds[0]]
     return reader(Parts(file, layer, names))
@@ -165,6 +167,7 @@ def _scale(
             layer=layer,
             found=f"{scale:g} times a scalar of {scalar:g}",
             expected=f"at most {LARGEST_SCALE:g}",
+            code="scale",
         )
     return scale * scalar
 
@@ -173,5 +176,7 @@ def _read_scalar(file: Tensors, tensor: str | None) -> float:
     """Returns what multiplies a factor: 1 where the file has no scalar, as a regular save has."""
     value = 1.0 if tensor is None else file.number(tensor)
     if not math.isfinite(value):
-        raise FormatError(f"{tensor!r} is not finite", path=file.path, found=value)
+        raise FormatError(
+            f"{tensor!r} is not finite", path=file.path, found=value, code="not-finite"
+        )
     return value

@@ -99,6 +99,7 @@ def split_keys(
                     path=file.path,
                     layer=match["layer"],
                     found=listing([other, tensor]),
+                    code="duplicate",
                 )
         elif CARRIED.fullmatch(tensor):
             carried.append(tensor)
@@ -146,7 +147,9 @@ def _named(
         own = paths.get(strip_prefix(bare), set()) if is_flat(bare) else set()
         name = own.pop() if len(own) == 1 else module_path(bare, hunyuan=hunyuan)
         if name in layers:
-            raise FormatError("two keys name one layer", path=file.path, layer=name, found=key)
+            raise FormatError(
+                "two keys name one layer", path=file.path, layer=name, found=key, code="duplicate"
+            )
         layers[name] = LayerKeys(key, parts)
     return layers
 
@@ -183,4 +186,5 @@ def _other_algorithms(file: Tensors, unknown: list[str]) -> UnsupportedError:
         found=listing(unknown),
         expected="LoKr, LoRA, LoCon or LoHa",
         hint="train them with one of these, or merge them into the base" if kinds else None,
+        code="unknown-tensors",
     )

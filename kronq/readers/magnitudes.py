@@ -40,5 +40,6 @@ def read_magnitude(
             layer=parts.layer,
             found=list(shape),
             expected=f"{rows} rows or {channels} input channels",
+            code="factors",
         )
     return Float(values.reshape((rows, 1) if on_output else (1, channels)))

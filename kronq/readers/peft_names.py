@@ -44,4 +44,5 @@ def refuse_weights_beside(folder: Path) -> None:
             path=folder,
             found=listing(files),
             hint="put them into the base, and move the files elsewhere",
+            code="unknown-tensors",
         )

@@ -58,6 +58,7 @@ def scale_of(
             found=f"alpha {alpha:g} / rank {rank} by the rule {rule!r}",
             expected=f"at most {LARGEST_SCALE:g}",
             hint="alpha may be a placeholder: {alpha} replaces it, {scale_rule=one} is scale 1",
+            code="scale",
         )
     return value
 

@@ -121,5 +121,6 @@ def cast(array: NDArray[np.float64], dtype: str, layer: str) -> NDArray[Any]:
             layer=layer,
             found=f"{np.abs(array).max():.3g}",
             hint="{dtype=fp32} or bf16",
+            code="not-finite",
         )
     return rounded

@@ -128,6 +128,7 @@ def _check_names(adapter: Adapter, base: str | None) -> None:
                 path=base,
                 found=listing(missing),
                 hint="wrong base model?",
+                code="layers-not-in-base",
             )
         return
     makers = [name for name in names if _MAKERS.match(name)]

@@ -128,6 +128,7 @@ def _tensor_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
                 layer=name,
                 found=f"{list(adapter[name].shape)}, and {tensor} is {list(shape)}",
                 hint="wrong base model?",
+                code="shape",
             )
     return placed
 

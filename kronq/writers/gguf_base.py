@@ -143,7 +143,9 @@ def _read_gguf(path: Path) -> GgufBase:
     except KronqError:
         raise
     except Exception as error:  # gguf raises whatever it hits first
-        raise FormatError("unreadable GGUF file", path=path, found=repr(error)) from error
+        raise FormatError(
+            "unreadable GGUF file", path=path, found=repr(error), code="truncated"
+        ) from error
     architecture = str(fields.get("general.architecture"))
     heads = fields.get(f"{architecture}.attention.head_count")
     return _checked(

@@ -51,6 +51,7 @@ def _fit(name: str, delta: Delta, sites: tuple[Site, ...]) -> Delta:
             found=_describe(delta.kernel),
             expected=f"{_describe(kernel)} at {label_of(sites)!r}",
             hint="wrong base model?",
+            code="shape",
         )
     if conv is not None and (sites[0].part or sites[0].share or delta.shape != delta.full_shape):
         raise MismatchError("a convolution is fused or cropped", layer=name, found=label_of(sites))

@@ -108,6 +108,7 @@ def _check_shape(adapter: Adapter, layer: str, name: str, site: Site, mapping: L
             layer=layer,
             found=f"{list(site.shape)} at {name!r}",
             expected=str(list(shape)),
+            code="shape",
         )
     return site
 

@@ -122,6 +122,7 @@ def _missing_error(
         found="; ".join(_examples(missing, with_nearest)),
         expected=base_model and f"{base_model}, which the adapter was made for",
         hint=hint,
+        code="layers-not-in-base",
     )
 
 

@@ -186,6 +186,7 @@ def _files_of(base: Path) -> list[Path]:
                     path=path,
                     found=target,
                     hint="copy the pipeline first, with cp -rL",
+                    code="outside",
                 )
         if path.is_file():
             files.append(path)

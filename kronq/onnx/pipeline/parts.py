@@ -78,6 +78,7 @@ def _check_index(file: Path) -> None:
                 path=file,
                 found=repr(name),
                 expected="one such as unet",
+                code="outside",
             )
 
 
@@ -114,6 +115,7 @@ def split_adapter(adapter: Adapter, parts: Collection[str]) -> list[Part]:
             found=f"{absent[0]}: {listing([*names[absent[0]].values()])}",
             expected=listing([*parts]),
             hint="{only} takes the adapter's part",
+            code="layers-not-in-base",
         )
     return [Part(part, _take(adapter, names[part]), names[part]) for part in parts if part in names]
 

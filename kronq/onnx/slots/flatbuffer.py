@@ -84,7 +84,10 @@ def flatbuffer_chunks(stacks: Sequence[InputStack]) -> Iterator[bytes | memoryvi
     data_at, size = _lay_out(end + -end % _LINE, np.repeat(data_sizes, counts).tolist())
     if size > _LARGEST:
         raise UnsupportedError(
-            "the .onnx_adapter is too large", found=f"{size:,} bytes", expected=f"{_LARGEST:,}"
+            "the .onnx_adapter is too large",
+            found=f"{size:,} bytes",
+            expected=f"{_LARGEST:,}",
+            code="limit",
         )
     types = [_TYPES[stack.dtype.str] for stack in stacks]
     fields = [

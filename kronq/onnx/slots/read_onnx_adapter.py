@@ -50,6 +50,7 @@ def refuse_unfit(path: StrPath, slots: SlotSpec) -> None:
             if strange
             else f"{len(lacking)} inputs too few, as {min(lacking)}",
             hint="{write_onnx_adapter} makes one for this model",
+            code="other-base",
         )
     for name, array in values.items():
         if name == PACKED:
@@ -60,4 +61,5 @@ def refuse_unfit(path: StrPath, slots: SlotSpec) -> None:
                 path=path,
                 found=name,
                 hint="training diverged, or float16 overflowed",
+                code="not-finite",
             )

@@ -200,7 +200,7 @@ class SlotSpec(BaseModel):
         read_json(file)  # for what pydantic allows: names that occur twice
         if spec.version not in (1, 2, COMPILED):
             raise UnsupportedError(
-                "unknown version", path=file, found=spec.version, expected="1, 2, 3"
+                "unknown version", path=file, found=spec.version, expected="1, 2, 3", code="version"
             )
         if (spec.kernel is not None) != (spec.version == COMPILED) or spec.pool > bool(spec.kernel):
             raise UnsupportedError(
@@ -209,6 +209,7 @@ class SlotSpec(BaseModel):
                 found=f"version {spec.version}",
                 expected=f"version {COMPILED}",
                 hint="export it again",
+                code="version",
             )
         for group in spec.groups:
             limits.DIMENSIONS.check(group.lead, file, group.name)

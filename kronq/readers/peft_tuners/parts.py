@@ -56,6 +56,7 @@ def split_names(
                 layer=match["layer"],
                 found=listing([other, tensor]),
                 hint="keep those of one adapter",
+                code="duplicate",
             )
     frozen = {f"{layer}.base_layer.weight" for layer, _ in names.values()}
     unknown = [tensor for tensor in unknown if unwrap_name(tensor) not in frozen]
@@ -65,6 +66,7 @@ def split_names(
             path=tensors.path,
             found=listing(unknown),
             hint="adapter_config.json names modules_to_save and bias: does it belong to this file?",
+            code="unknown-tensors",
         )
     _refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
@@ -123,6 +125,7 @@ def bad_factors(
         layer=layer,
         found=", ".join(f"{part} {list(shape)}" for part, shape in sorted(shapes.items())),
         expected=expected,
+        code="factors",
     )
 
 
@@ -135,7 +138,10 @@ def float64(tensors: Tensors, name: str) -> F64:
     array = tensors.any_array(name)
     if array.dtype.kind not in "fV":  # V: bfloat16 and float8
         raise FormatError(
-            f"tensor {name!r} is not floating-point", path=tensors.path, found=str(array.dtype)
+            f"tensor {name!r} is not floating-point",
+            path=tensors.path,
+            found=str(array.dtype),
+            code="dtype",
         )
     return array.astype(np.float64)
 

@@ -44,6 +44,7 @@ def check_rank(tensors: Tensors, config: PeftConfig, layer: str, stored: int | N
             found=stored,
             expected=rank,
             hint="correct it, or {scale_rule=lycoris}, which divides by the tensors' rank",
+            code="factors",
         )
     return rank
 

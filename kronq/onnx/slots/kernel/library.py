@@ -127,6 +127,7 @@ def verified_library(file: Path) -> Path:
         "the model folder has a compiled library that was not made on this machine",
         path=file,
         hint=hint,
+        code="library",
     )
 
 

@@ -65,5 +65,6 @@ def fit_layer(adapter: Adapter, name: str, slots: Mapping[str, tuple[int, int]])
             found=list(adapter[name].shape),
             expected=list(slots[name]) if name in slots else None,
             hint="slots are opened for the layers of the adapter given to {export_onnx}",
+            code="shape" if name in slots else "layers-not-in-base",
         )
     return fitted

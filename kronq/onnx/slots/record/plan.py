@@ -88,7 +88,9 @@ class RecordPlan:
         """
         ids = [layer_id(name) for stack in self.stacks for name in stack.names]
         if len(set(ids)) < len(ids):
-            raise FormatError("two layers have the same id", path=self.adapter.origin.path)
+            raise FormatError(
+                "two layers have the same id", path=self.adapter.origin.path, code="duplicate"
+            )
         return ids
 
     @property
@@ -167,6 +169,7 @@ class RecordPlan:
             "A times the adapter's scale is too large for float32",
             path=self.adapter.origin.path,
             layer=names[0],
+            code="not-finite",
         )
 
 

@@ -71,7 +71,9 @@ def read_layouts(record: U8, path: StrPath | None = None) -> dict[int, tuple[int
     head = record[: HEAD.itemsize].view(HEAD)[0] if len(record) >= HEAD.itemsize else None
     if head is None or head["magic"] != MAGIC or head["version"] != VERSION:
         raise FormatError(
-            "not the record of an adapter, or one of another version of kronq", path=path
+            "not the record of an adapter, or one of another version of kronq",
+            path=path,
+            code="version",
         )
     count, size = int(head["layers"]), int(head["size"])
     end = HEAD.itemsize + ENTRY.itemsize * count
@@ -133,6 +135,7 @@ def check_record(
                 "the adapter has a layer that the model has no slot for",
                 path=path,
                 found=f"a layer {found}, id {layer:016x}",
+                code="layers-not-in-base",
             )
         name, shape = known[layer]
         if found != list(shape):
@@ -142,6 +145,7 @@ def check_record(
                 path=path,
                 found=found,
                 expected=list(shape),
+                code="shape",
             )
         if not _is_finite(record[offset : offset + layout.size], layout):
             raise FormatError(
@@ -149,6 +153,7 @@ def check_record(
                 path=path,
                 layer=name,
                 hint="training diverged, or float16 overflowed",
+                code="not-finite",
             )
 
 
@@ -185,4 +190,6 @@ def _is_finite(part: U8, layout: PartLayout) -> bool:
 
 
 def _damaged(path: StrPath | None, found: str, expected: str) -> FormatError:
-    return FormatError("a damaged record of an adapter", path=path, found=found, expected=expected)
+    return FormatError(
+        "a damaged record of an adapter", path=path, found=found, expected=expected, code="checksum"
+    )
