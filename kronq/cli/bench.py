@@ -64,6 +64,7 @@ Examples:
     help="For --pool: rows of the batches.",
 )
 @click.option("--plot", metavar="FILE.svg|png", help="For --pool: draw both.")
+@shared.other_base_option
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, metavar="N")
 @click.option("--new-tokens", type=int, default=32, show_default=True, metavar="N")
 @click.option("--rounds", type=int, default=7, show_default=True, metavar="N")

@@ -45,6 +45,7 @@ def bench_pool(folder: str, options: dict[str, Any], threads: int | None, *, as_
             rows=_parse_rows(options["rows"]),
             rounds=_TURNS * options["rounds"],
             threads=threads,
+            other_base=options["other_base"],
             progress=progress,
         )
     if plot is not None:

@@ -55,6 +55,7 @@ Examples:
     group=ADAPTERS,
     help="Let requests add adapters of this machine's files and remove them.",
 )
+@shared.other_base_option
 @click.option("--name", metavar="NAME", help="Name of the base; that of PATH's folder by default.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N")
 @option(

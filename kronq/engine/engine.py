@@ -16,6 +16,7 @@ from kronq.genai.generation import Generation
 from kronq.genai.prompts import Prompt, encode_prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_model import load_tokenizer
+from kronq.onnx.base_prints import read_prints
 from kronq.onnx.model_files import find_model
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.pool.entry import Entry
@@ -41,6 +42,7 @@ class Engine:
         context: Tokens of prompt and text together at most; never more than the model's own.
         chunk: Tokens of a prompt that are read between two runs of the batch.
         threads: Threads within one operator; None leaves it to ONNX Runtime (one a core).
+        other_base: Takes adapters that were calibrated or tested with another base, too.
 
     Raises:
         UnsupportedError: The model does not batch rows of different lengths, or has no slots for
@@ -61,6 +63,7 @@ class Engine:
         context: int = 4096,
         chunk: int = 64,
         threads: int | None = None,
+        other_base: bool = False,
     ) -> None:
         for name, value in (("rows", rows), ("context", context), ("chunk", chunk)):
             check_type(name, value, int)
@@ -70,7 +73,7 @@ class Engine:
         self.tokenizer = load_tokenizer(self.files)
         self.rows = rows
         self.context = min(context, self.files.model_count("context_length"))
-        self.adapters = _find_adapters(self.files.folder, pool)
+        self.adapters = _find_adapters(self.files.folder, pool, other_base=other_base)
         by_row = bool(self.adapters.inputs([None]))
         decoder = BatchDecoder(self.files, rows, self.context, threads, pool=by_row)
         self._batch = Batch(decoder, self.adapters, rows, self.context, chunk)
@@ -212,9 +215,10 @@ class Engine:
         )
 
 
-def _find_adapters(folder: Path, pool: Pool | StrPath | None) -> RowAdapters:
+def _find_adapters(folder: Path, pool: Pool | StrPath | None, *, other_base: bool) -> RowAdapters:
     """Returns the adapters of a pool that a model runs with; without a pool there are none."""
     if pool is None:
         return NoAdapters(pool=(folder / SPEC).is_file() and SlotSpec.read(folder).pool)
     opened = pool if isinstance(pool, Pool) else Pool.open(pool)
-    return PoolAdapters(opened, SlotSpec.read(folder))
+    prints = None if other_base else read_prints(folder)
+    return PoolAdapters(opened, SlotSpec.read(folder), prints)

@@ -14,6 +14,7 @@ from kronq.errors import ArgumentError, StrPath
 from kronq.genai.bench.machine import Machine, describe_machine
 from kronq.genai.bench.timing import Spread
 from kronq.io.progress import Progress
+from kronq.onnx.base_prints import read_prints
 from kronq.onnx.model_files import find_model
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
@@ -76,6 +77,7 @@ def bench_pool(
     rows: Sequence[int] = (1, 8, 32),
     rounds: int = 20,
     threads: int | None = None,
+    other_base: bool = False,
     progress: Progress | None = None,
 ) -> PoolBenchReport:
     """Times steps of batches, the base alone and every number of adapters in turns.
@@ -89,21 +91,23 @@ def bench_pool(
         rows: Rows of the batches.
         rounds: Turns that count.
         threads: Threads within an operator; None for one a core.
+        other_base: Takes adapters that were calibrated or tested with another base, too.
         progress: Called with (turns done, turns in all).
 
     Raises:
         ArgumentError: The pool is empty, or there are no rows.
-        MismatchError: An adapter does not fit the model.
+        MismatchError: An adapter does not fit the model, or is for another base.
     """
     if not rows or min(rows) < 1 or rounds < 1:
         raise ArgumentError(
             "rows and rounds", found=f"{list(rows)}, {rounds}", expected="1 or more"
         )
     files = find_model(folder)
+    prints = None if other_base else read_prints(files.folder)
     with Pool.open(pool) as opened:
         if not len(opened):
             raise ArgumentError("the pool has no adapters", path=pool)
-        adapters = PoolAdapters(opened, SlotSpec.read(files.folder))
+        adapters = PoolAdapters(opened, SlotSpec.read(files.folder), prints)
         length = min(PAST + 1, files.model_count("context_length"))
         decoder = BatchDecoder(files, max(rows), length, threads, pool=True)
         turns = _Turns(decoder, adapters, length, list(opened), rounds)

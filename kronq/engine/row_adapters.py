@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kronq.engine.record_fit import RecordFit
 from kronq.errors import NotFoundError
+from kronq.onnx.base_prints import BasePrints
 from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
@@ -68,12 +69,13 @@ class PoolAdapters:
     Args:
         pool: The pool.
         slots: The graph's slots, which an adapter has to fit.
+        prints: Fingerprints of the graph's weights; None takes adapters of any base.
     """
 
-    def __init__(self, pool: Pool, slots: SlotSpec) -> None:
+    def __init__(self, pool: Pool, slots: SlotSpec, prints: BasePrints | None) -> None:
         self._pool = pool
-        self._fit = RecordFit(slots)
-        self._fitting: set[str] = set()
+        self._fit = RecordFit(slots, prints)
+        self._fitting: set[tuple[str, str]] = set()
 
     def __iter__(self) -> Iterator[str]:
         self._pool.refresh()
@@ -91,19 +93,22 @@ class PoolAdapters:
 
         Raises:
             NotFoundError: There is none of this name.
-            MismatchError: It has other layers than the graph has slots for.
+            MismatchError: It has other layers than the graph has slots for, or was calibrated or
+                tested with another base.
             FormatError: Its record is damaged.
         """
         self._pool.refresh()
         entry = self._pool.pin(name)
-        if entry.digest not in self._fitting:
+        key = (entry.digest, entry.fingerprint)
+        if key not in self._fitting:
             record = self._pool.bytes[entry.offset : entry.offset + entry.size]
             try:
                 self._fit.check(record, self._pool.path)
+                self._fit.check_base(record, entry.fingerprint)
             except BaseException:
                 self._pool.unpin(entry)
                 raise
-            self._fitting.add(entry.digest)
+            self._fitting.add(key)
         return entry
 
     def release(self, adapter: Entry, /) -> None:

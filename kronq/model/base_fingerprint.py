@@ -12,6 +12,7 @@ Of each weight a grid of values is taken, at fixed places. They give two things:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import MismatchError, StrPath
+from kronq.errors import FormatError, MismatchError, StrPath
 from kronq.model.layer_names import natural_key
 
 GRID = (8, 512)
@@ -29,6 +30,7 @@ MOST_SIGNS = 24
 """Signs that may differ in one model, rounded in two ways: an angle of 45° on average."""
 _BYTES = 12
 _SMALLEST_NORMAL = 2.0**-14
+_TEXT = re.compile(r"([0-9a-f]{24}) ([0-9a-f]{24}) (codes|floats) ([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,30 @@ class BaseFingerprint:
     rounded: bool
     layers: int
 
+    @property
+    def text(self) -> str:
+        """All of it as one line, which ``parse_fingerprint`` reads."""
+        kind = "codes" if self.rounded else "floats"
+        return f"{self.digest} {self.sketch} {kind} {self.layers}"
+
     def signs_apart(self, other: BaseFingerprint) -> int:
         """Returns how many of the 96 signs differ."""
         return (int(self.sketch, 16) ^ int(other.sketch, 16)).bit_count()
+
+
+def parse_fingerprint(text: str) -> BaseFingerprint | None:
+    """Returns the fingerprint that ``BaseFingerprint.text`` is of; None of an empty text.
+
+    Raises:
+        FormatError: It is of none.
+    """
+    found = _TEXT.fullmatch(text)
+    if found is None and text:
+        raise FormatError("no fingerprint of a base", found=text[:80])
+    if found is None:
+        return None
+    digest, sketch, kind, layers = found.groups()
+    return BaseFingerprint(digest, sketch, kind == "codes", int(layers))
 
 
 def grid_places(size: int, most: int) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,12 @@ from kronq.errors import FormatError, UnsupportedError
 from kronq.io.cache import digest
 from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
-from kronq.model.base_fingerprint import WeightPrint, join_prints, refuse_other_base
+from kronq.model.base_fingerprint import (
+    BaseFingerprint,
+    WeightPrint,
+    join_prints,
+    refuse_other_base,
+)
 
 PRINTS = "kronq_base.json"
 _VERSION = 1
@@ -47,10 +52,13 @@ class BasePrints:
         Raises:
             MismatchError: It was.
         """
-        if adapter.base is None or not self.layers.keys() >= adapter.keys():
-            return
-        prints = {name: self.layers[name] for name in adapter}
-        refuse_other_base(adapter.base, join_prints(prints), self.path)
+        refuse_other_base(adapter.base, self.join(adapter), self.path)
+
+    def join(self, layers: Collection[str]) -> BaseFingerprint | None:
+        """Returns the fingerprint of the base of some layers; None where one is not known."""
+        if not layers or not self.layers.keys() >= {*layers}:
+            return None
+        return join_prints({name: self.layers[name] for name in layers})
 
 
 def write_prints(layers: Mapping[str, WeightPrint], folder: Path) -> None:

@@ -33,6 +33,8 @@ class Entry:
             its tensors), and behind a space what else the record depends on: options of reading,
             and the slots that it was made for; empty for an adapter from memory.
         base: Name of the base that it was trained for, as its file has it; empty if it does not.
+        fingerprint: Fingerprint of the base that it was calibrated or tested with, as
+            ``BaseFingerprint.text``; empty if its file has none.
         method: How it was quantized; empty if it is not.
         bits: Bits per trained weight in the record.
         error: ‖ΔW − ΔŴ‖ / ‖ΔW‖ that its file records; None if it records none.
@@ -49,6 +51,7 @@ class Entry:
     digest: str
     source: str
     base: str
+    fingerprint: str
     method: str
     bits: float
     error: float | None

@@ -13,8 +13,7 @@ from typing import Any
 from kronq.errors import KronqError, NotFoundError, OutputExistsError, StrPath
 from kronq.io.input_path import find_input
 from kronq.io.processes import map_stream
-from kronq.onnx.slots.slot_spec import SlotSpec
-from kronq.pool.convert import Shapes, convert_adapter, source_stamp
+from kronq.pool.convert import Target, convert_adapter, source_stamp
 from kronq.pool.entry import Entry
 from kronq.pool.index import Index
 from kronq.pool.writing import NewRecord, append
@@ -65,7 +64,7 @@ def import_adapters(
         path: The pool's folder.
         sources: Name → path, as ``find_sources`` returns them.
         reading: Arguments of ``kronq.load``.
-        model: A model with slots that adapters have to fit; None for any.
+        model: A model with slots that adapters have to fit, and to be of the base of; None for any.
         force: Replaces adapters of the same names.
         workers: Number of processes.
 
@@ -75,13 +74,13 @@ def import_adapters(
     Raises:
         DiskFullError: No room is left; what was yielded is in the pool.
     """
-    slots = None if model is None else SlotSpec.read(model).layers
+    target = None if model is None else Target.read(model)
     known = _known(Path(path))
     jobs = [
         _Job(name, source, known[name].source if name in known and not force else None)
         for name, source in sources.items()
     ]
-    convert = partial(_convert, reading=dict(reading or {}), slots=slots)
+    convert = partial(_convert, reading=dict(reading or {}), target=target)
     batch: list[tuple[_Job, NewRecord | KronqError | None]] = []
     size, begin = 0, time.monotonic()
     for job, made in zip(jobs, map_stream(convert, jobs, workers), strict=True):
@@ -103,14 +102,14 @@ def _known(folder: Path) -> dict[str, Entry]:
 
 
 def _convert(
-    job: _Job, reading: Mapping[str, Any], slots: Shapes | None
+    job: _Job, reading: Mapping[str, Any], target: Target | None
 ) -> NewRecord | KronqError | None:
     """Makes a record; returns None where it is the known one, and errors that stop no other."""
     try:
         path = find_input(job.source)
-        if job.known is not None and source_stamp(path, reading, slots) == job.known:
+        if job.known is not None and source_stamp(path, reading, target) == job.known:
             return None
-        return convert_adapter(job.name, path, reading, slots)
+        return convert_adapter(job.name, path, reading, target)
     except KronqError as error:
         return error
 

@@ -37,8 +37,9 @@ _COLUMNS = ", ".join(each.name for each in fields(Entry))
 _TABLES = (
     "CREATE TABLE pool (version INTEGER, id TEXT, file TEXT, end INTEGER, generation INTEGER)",
     "CREATE TABLE adapters (name TEXT PRIMARY KEY, generation INTEGER, offset INTEGER, "
-    "size INTEGER, tag TEXT, digest TEXT, source TEXT, base TEXT, method TEXT, bits REAL, "
-    "error REAL, parameters INTEGER, layers INTEGER, added TEXT, seal TEXT)",
+    "size INTEGER, tag TEXT, digest TEXT, source TEXT, base TEXT, fingerprint TEXT, "
+    "method TEXT, bits REAL, error REAL, parameters INTEGER, layers INTEGER, added TEXT, "
+    "seal TEXT)",
     "CREATE TABLE removed (name TEXT PRIMARY KEY, generation INTEGER)",
     "CREATE INDEX adapter_generations ON adapters (generation)",
     "CREATE INDEX removed_generations ON removed (generation)",

@@ -23,6 +23,7 @@ class Row(BaseModel):
     relative_error: float | None
     method: str
     base: str
+    base_fingerprint: str
     layers: int
     added: str
     tag: str
@@ -41,6 +42,7 @@ class Row(BaseModel):
             relative_error=entry.error,
             method=entry.method,
             base=entry.base,
+            base_fingerprint=entry.fingerprint,
             layers=entry.layers,
             added=entry.added,
             tag=f"{entry.tag:016x}",

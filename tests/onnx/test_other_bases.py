@@ -17,6 +17,8 @@ from kronq.errors import MismatchError
 from kronq.model.base_fingerprint import MOST_SIGNS, SIGNS, BaseFingerprint
 from kronq.onnx.matched_base import match_base
 from tests import adapters
+from tests.cli.command import Kronq
+from tests.engine.pool_app import has_operator
 from tests.tiny_llama import LLAMA
 
 SHAPES = {"self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "mlp.down_proj": (64, 96)}
@@ -31,6 +33,11 @@ def adapter() -> kronq.Adapter:
         for name, shape in SHAPES.items()
     }
     return kronq.Adapter(layers)
+
+
+@pytest.fixture
+def kronq_cli(capsys: pytest.CaptureFixture[str]) -> Kronq:
+    return Kronq(capsys)
 
 
 def fingerprint(adapter: kronq.Adapter, base: Path) -> BaseFingerprint:
@@ -173,3 +180,34 @@ def test_a_running_model_refuses_adapters_of_another_base(
         kronq.Session(tmp_path / "other").load("a", path)
     with pytest.raises(MismatchError, match="another base"):
         kronq.write_onnx_adapter(known, tmp_path / "other", tmp_path / "a.onnx_adapter")
+
+
+def test_a_pool_refuses_adapters_of_another_base(
+    llama_bases: Path, another: Path, adapter: kronq.Adapter, tmp_path: Path, kronq_cli: Kronq
+) -> None:
+    """When they are added for a model, and when a model takes them from a pool."""
+    pytest.importorskip("onnxruntime_genai")
+    if not has_operator():
+        pytest.skip("needs a C compiler")
+    for name, base in (("own", llama_bases / "fp32"), ("other", another)):
+        kronq.export_onnx(adapter, base, tmp_path / name, "pool", verify=False)
+    known = replace(adapter, base=fingerprint(adapter, llama_bases / "int4"))
+    path = str(kronq.save(known, tmp_path / "a.safetensors"))
+    pool, meant = str(tmp_path / "pool"), str(tmp_path / "other")
+    add = ("pool", "add", str(tmp_path / "refused"), path, "--model", meant)
+    refused = kronq_cli(*add)
+    assert (refused.code, "another base of the same shapes" in refused.err) == (2, True)
+    assert "--other-base" in refused.err
+    assert kronq_cli(*add, "--other-base").code == 0
+    assert kronq_cli("pool", "add", pool, path, "--model", str(tmp_path / "own")).code == 0
+    assert kronq.Engine(tmp_path / "own", pool=pool).generate(["abc"], adapters=["a"], max_tokens=2)
+    engine = kronq.Engine(meant, pool=pool)
+    for _ in range(2):
+        with pytest.raises(MismatchError, match=r"kronq_base\.json: another base"):
+            engine.submit("abc", adapter="a")
+    kronq.Engine(meant, pool=pool, other_base=True).submit("abc", adapter="a")
+    bench = ("bench", meant, "--rounds", "1", "--prompt-tokens", "2", "--new-tokens", "2")
+    for given in (("--pool", pool, "--rows", "1"), ("--adapter", path)):
+        found = kronq_cli(*bench, *given)
+        assert (found.code, "another base of the same shapes" in found.err) == (2, True)
+    assert kronq_cli(*bench, "--pool", pool, "--rows", "1", "--other-base").code == 0

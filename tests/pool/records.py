@@ -27,7 +27,7 @@ def content(name: str, version: int = 0, size: int = 5000) -> U8:
 def record(name: str, version: int = 0, size: int = 5000) -> NewRecord:
     """A record whose entry has its version as the number of its layers."""
     data = content(name, version, size)
-    known = (record_digest(data), "", "base", "native", 4.5, 0.1, 9, version, "")
+    known = (record_digest(data), "", "base", "", "native", 4.5, 0.1, 9, version, "")
     return NewRecord(Entry(name, 0, 0, len(data), 0, *known), data)
 
 

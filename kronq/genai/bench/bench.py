@@ -24,6 +24,7 @@ from kronq.genai.bench.timed_model import (
 )
 from kronq.genai.bench.timing import Round, Spread, run_in_turns, time_ratio, tokens_per_second
 from kronq.io.progress import Progress
+from kronq.onnx.base_prints import read_prints
 from kronq.onnx.model_files import ModelFiles, find_model
 from kronq.onnx.providers import (
     RECORD_NODES,
@@ -85,6 +86,7 @@ def bench(
     base: StrPath | None = None,
     adapter: StrPath | None = None,
     basis: StrPath | None = None,
+    other_base: bool = False,
     llama_cpp: StrPath | None = None,
     prompt_tokens: int = 128,
     new_tokens: int = 32,
@@ -101,6 +103,7 @@ def bench(
         adapter: For a model with slots: anything that ``kronq.load`` reads, or an
             ``.onnx_adapter``.
         basis: Where LoRA-XS's R alone finds its frozen bases, as ``kronq.load`` takes it.
+        other_base: Takes an adapter that was calibrated or tested with another base, too.
         llama_cpp: A GGUF file that llama.cpp runs in the same turns, with the same adapter as a
             LoRA and without it.
         prompt_tokens: Tokens of the prompt; which ones does not matter.
@@ -111,6 +114,7 @@ def bench(
             takes them.
 
     Raises:
+        MismatchError: The adapter does not fit the slots, or is for another base.
         UnsupportedError: The folder holds no text model.
         MissingDependencyError: llama.cpp is asked for, and xllamacpp is not installed.
         KronqError: There is nothing to compare with, or the model cannot be run.
@@ -119,7 +123,7 @@ def bench(
         raise ArgumentError("nothing to measure", found=f"{rounds} rounds", expected="1 or more")
     target = choose_target(**execution)
     workload = Workload(prompt_tokens, new_tokens)
-    variants = _find_variants(folder, base, adapter, basis)
+    variants = _find_variants(folder, base, adapter, basis, other_base=other_base)
     others: AbstractContextManager[Runs] = nullcontext({})
     if llama_cpp is not None:
         if adapter is None:
@@ -158,7 +162,12 @@ def bench(
 
 
 def _find_variants(
-    folder: StrPath, base: StrPath | None, adapter: StrPath | None, basis: StrPath | None
+    folder: StrPath,
+    base: StrPath | None,
+    adapter: StrPath | None,
+    basis: StrPath | None,
+    *,
+    other_base: bool,
 ) -> Variants:
     if base is None and adapter is None:
         raise ArgumentError(
@@ -171,7 +180,9 @@ def _find_variants(
     bare = exported if base is None else find_model(base)
     if adapter is None:
         return {WITH: Variant(exported), WITHOUT: Variant(bare)}
-    prepared = prepare_adapter(adapter, SlotSpec.read(exported.folder), basis=basis)
+    prints = None if other_base else read_prints(exported.folder)
+    slots = SlotSpec.read(exported.folder)
+    prepared = prepare_adapter(adapter, slots, basis=basis, prints=prints)
     return {WITH: Variant(exported, str(adapter), prepared), WITHOUT: Variant(bare)}
 
 

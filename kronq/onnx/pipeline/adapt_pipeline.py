@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import ArgumentError, StrPath, UnsupportedError
 from kronq.model.adapter import Adapter
+from kronq.onnx.base_prints import read_prints
 from kronq.onnx.pipeline.parts import DENOISERS, split_adapter
 from kronq.onnx.slots.slot_inputs import slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
@@ -52,16 +53,20 @@ class AdaptedSession:
         raise _binding_error("the session")
 
 
-def adapt_pipeline(pipeline: Any, adapter: Adapter | StrPath | None) -> None:
+def adapt_pipeline(
+    pipeline: Any, adapter: Adapter | StrPath | None, *, other_base: bool = False
+) -> None:
     """Puts an adapter into a pipeline's slots, in place of the one before.
 
     Args:
         pipeline: An opened pipeline of optimum-onnx, of a folder that ``export_pipeline`` wrote
             with slots.
         adapter: Any adapter whose layers have slots, or its file or folder; None for the base.
+        other_base: Takes an adapter that was calibrated or tested with another base, too.
 
     Raises:
-        MismatchError: The adapter has layers without a slot, or of other shapes.
+        MismatchError: The adapter has layers without a slot, or of other shapes, or is for another
+            base.
         UnsupportedError: A model has no slots, or the pipeline binds its inputs to a device; or the
             adapter has DoRA's magnitudes or trained parts that are no ΔW.
 
@@ -78,7 +83,10 @@ def adapt_pipeline(pipeline: Any, adapter: Adapter | StrPath | None) -> None:
         for part in split_adapter(_load(adapter), [*models]):
             if getattr(models[part.name], "use_io_binding", False):
                 raise _binding_error(part.name)
-            given[part.name] = slot_inputs(part.adapter, _slots(models[part.name]))
+            folder = Path(_base(models[part.name])._model_path).parent
+            if not other_base:
+                read_prints(folder).check(part.adapter)
+            given[part.name] = slot_inputs(part.adapter, SlotSpec.read(folder))
     for name, model in models.items():
         session = _base(model)
         model.session = AdaptedSession(session, given[name]) if name in given else session
@@ -95,10 +103,6 @@ def _load(adapter: Adapter | StrPath) -> Adapter:
 def _base(model: Any) -> Any:
     session = model.session
     return session.base if isinstance(session, AdaptedSession) else session
-
-
-def _slots(model: Any) -> SlotSpec:
-    return SlotSpec.read(Path(_base(model)._model_path).parent)
 
 
 def _binding_error(what: str) -> UnsupportedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from kronq.errors import (  # noqa: E402
     OutputExistsError,
     UnsupportedError,
 )
+from kronq.onnx.base_prints import read_prints  # noqa: E402
 from kronq.onnx.pipeline.parts import split_adapter  # noqa: E402
 from kronq.onnx.slots.slot_inputs import slot_inputs  # noqa: E402
 from kronq.onnx.slots.slot_spec import SlotSpec  # noqa: E402
@@ -198,3 +200,25 @@ def test_an_adapter_in_the_slots_of_an_opened_pipeline(
     with pytest.raises(UnsupportedError, match="use_io_binding=False"):
         kronq.adapt_pipeline(opened, file)
     assert np.array_equal(picture(), plain)
+
+
+def test_an_opened_pipeline_refuses_an_adapter_of_another_base(
+    tmp_path: Path, pipeline: pipelines.Pipeline, base: Path
+) -> None:
+    """Its fingerprint is of the weights of one model; that of several is not compared."""
+    file, _ = train(pipeline, tmp_path / "adapter.safetensors")
+    out, whole = tmp_path / "out", kronq.load(file)
+    kronq.export_pipeline(whole, base, out, "slots", verify=False)
+    opened = SimpleNamespace(
+        unet=SimpleNamespace(
+            session=ort.InferenceSession(out / "unet" / "model.onnx"), use_io_binding=False
+        )
+    )
+    adapter = split_adapter(whole, ["unet", "text_encoder"])[0].adapter
+    found = read_prints(out / "unet").join(adapter)
+    assert found is not None
+    kronq.adapt_pipeline(opened, replace(adapter, base=found))
+    other = replace(adapter, base=replace(found, digest="0" * 24, sketch="f" * 24))
+    with pytest.raises(MismatchError, match="another base"):
+        kronq.adapt_pipeline(opened, other)
+    kronq.adapt_pipeline(opened, other, other_base=True)
