@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Unpack
 
 from kronq.engine.batch import Batch, EngineCounts
 from kronq.engine.batch_decoder import BatchDecoder
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import NoAdapters, PoolAdapters, RowAdapters
+from kronq.engine.row_adapters import find_adapters
+from kronq.engine.sampler import complete_sampling
 from kronq.errors import ArgumentError, KronqError, StrPath, check_type
 from kronq.genai.generation import Generation
 from kronq.genai.prompts import Prompt, encode_prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_model import load_tokenizer
-from kronq.onnx.base_prints import read_prints
 from kronq.onnx.model_files import find_model
-from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
 
@@ -73,7 +70,7 @@ class Engine:
         self.tokenizer = load_tokenizer(self.files)
         self.rows = rows
         self.context = min(context, self.files.model_count("context_length"))
-        self.adapters = _find_adapters(self.files.folder, pool, other_base=other_base)
+        self.adapters = find_adapters(self.files.folder, pool, other_base=other_base)
         by_row = bool(self.adapters.inputs([None]))
         decoder = BatchDecoder(self.files, rows, self.context, threads, pool=by_row)
         self._batch = Batch(decoder, self.adapters, rows, self.context, chunk)
@@ -132,7 +129,9 @@ class Engine:
                 the context.
         """
         stops = [stop] if isinstance(stop, str) else list(stop)
-        settings = GenerationSettings(max_tokens, self._complete(Sampling(**sampling)), stops)
+        settings = GenerationSettings(
+            max_tokens, complete_sampling(Sampling(**sampling), self.files), stops
+        )
         tokens = self.encode(prompt, chat=chat)
         if len(tokens) >= self.context:
             raise ArgumentError(
@@ -202,23 +201,3 @@ class Engine:
             listener.done(job)
 
         return Listener(listener.text, done)
-
-    def _complete(self, sampling: Sampling) -> Sampling:
-        """Fills what was not given from the folder's genai_config.json."""
-        if sampling.temperature == 0:
-            return sampling
-        search = self.files.genai.get("search") or {}
-        return replace(
-            sampling,
-            top_k=sampling.top_k or search.get("top_k") or None,
-            top_p=sampling.top_p or search.get("top_p") or None,
-        )
-
-
-def _find_adapters(folder: Path, pool: Pool | StrPath | None, *, other_base: bool) -> RowAdapters:
-    """Returns the adapters of a pool that a model runs with; without a pool there are none."""
-    if pool is None:
-        return NoAdapters(pool=(folder / SPEC).is_file() and SlotSpec.read(folder).pool)
-    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
-    prints = None if other_base else read_prints(folder)
-    return PoolAdapters(opened, SlotSpec.read(folder), prints)

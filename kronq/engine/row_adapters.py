@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from kronq.engine.record_fit import RecordFit
-from kronq.errors import NotFoundError
-from kronq.onnx.base_prints import BasePrints
+from kronq.errors import NotFoundError, StrPath
+from kronq.onnx.base_prints import BasePrints, read_prints
 from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
-from kronq.onnx.slots.slot_spec import SlotSpec
+from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
 
@@ -117,3 +118,18 @@ class PoolAdapters:
     def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
         places = [None if entry is None else (entry.offset, entry.tag) for entry in rows]
         return pool_inputs(self._pool.bytes, places)
+
+
+def find_adapters(folder: Path, pool: Pool | StrPath | None, *, other_base: bool) -> RowAdapters:
+    """Returns the adapters of a pool that a model runs with; without a pool there are none.
+
+    Args:
+        folder: The model's folder.
+        pool: A pool, or its folder.
+        other_base: Takes adapters that were calibrated or tested with another base, too.
+    """
+    if pool is None:
+        return NoAdapters(pool=(folder / SPEC).is_file() and SlotSpec.read(folder).pool)
+    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+    prints = None if other_base else read_prints(folder)
+    return PoolAdapters(opened, SlotSpec.read(folder), prints)

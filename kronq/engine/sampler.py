@@ -1,12 +1,15 @@
-"""The next token of one row."""
+"""The next token of one row, and the settings that it is drawn with."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import KronqError
 from kronq.genai.sampling import Sampling
+from kronq.onnx.model_files import ModelFiles
 
 
 def choose_token(
@@ -42,3 +45,15 @@ def choose_token(
         kept, total = kept[:end], total[:end]
     place = int(np.searchsorted(total, random.random() * total[-1], side="right"))
     return int(kept[min(place, len(kept) - 1)])
+
+
+def complete_sampling(sampling: Sampling, files: ModelFiles) -> Sampling:
+    """Fills what was not given from a folder's genai_config.json."""
+    if sampling.temperature == 0:
+        return sampling
+    search = files.genai.get("search") or {}
+    return replace(
+        sampling,
+        top_k=sampling.top_k or search.get("top_k") or None,
+        top_p=sampling.top_p or search.get("top_p") or None,
+    )

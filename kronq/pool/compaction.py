@@ -22,8 +22,9 @@ from kronq.io.progress import Progress
 from kronq.io.unfinished import unfinished
 from kronq.pool.entry import Entry, room
 from kronq.pool.folder import next_records, open_records, sweep
-from kronq.pool.index import Changes, Index
+from kronq.pool.index import Index
 from kronq.pool.record import verify_record
+from kronq.pool.tables import Changes
 
 
 @dataclass(frozen=True)

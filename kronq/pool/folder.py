@@ -11,7 +11,8 @@ from pathlib import Path
 from kronq.errors import FormatError, KronqError, OutputExistsError, StrPath
 from kronq.io.files import new_file
 from kronq.io.unfinished import sweep_unfinished
-from kronq.pool.index import INDEX, write_index
+from kronq.pool.index import INDEX
+from kronq.pool.tables import write_index
 
 FIRST = "records-1"
 _RECORDS = re.compile(r"records-[0-9]+")

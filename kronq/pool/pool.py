@@ -8,29 +8,19 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.errors import (
-    ArgumentError,
-    FormatError,
-    KronqWarning,
     NotFoundError,
     StrPath,
     check_type,
-    listing,
 )
 from kronq.model.adapter import Adapter
 from kronq.pool.entry import Entry, normal_name
-from kronq.pool.folder import check_size, open_records
-from kronq.pool.index import Changes, Head, Index
 from kronq.pool.record import verify_record
-from kronq.pool.window import Segment, make_map
-
-_ATTEMPTS = 20
-"""Times that the index is read again because another program has just compacted the pool."""
+from kronq.pool.view import PoolView
 
 
 class Pool(Mapping[str, Entry]):
@@ -54,14 +44,7 @@ class Pool(Mapping[str, Entry]):
         check_type("path", path, str, os.PathLike)
         self.path = Path(path)
         self._lock = threading.RLock()
-        self._index = Index(self.path)
-        self._stamp = self._index.stamp
-        self._head = self._index.head()
-        self._map = make_map(self._head.end)
-        self._segments: list[Segment] = []
-        self._entries: dict[str, Entry] = {}
-        self._verified: set[int] = set()
-        self._load()
+        self._view = PoolView(self.path)
 
     @classmethod
     def open(cls, path: StrPath) -> Pool:
@@ -76,9 +59,7 @@ class Pool(Mapping[str, Entry]):
     def close(self) -> None:
         """Closes the pool; ``bytes`` reads as zeros from then on, or stays as it is."""
         with self._lock:
-            self._index.close()
-            while self._segments:
-                self._map.detach(self._segments.pop())
+            self._view.close()
 
     def __enter__(self) -> Pool:
         return self
@@ -87,13 +68,13 @@ class Pool(Mapping[str, Entry]):
         self.close()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._view.entries)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._entries))
+        return iter(list(self._view.entries))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and normal_name(name) in self._entries
+        return isinstance(name, str) and normal_name(name) in self._view.entries
 
     def __getitem__(self, name: str) -> Entry:
         return self.find(name)
@@ -103,12 +84,12 @@ class Pool(Mapping[str, Entry]):
 
     @property
     def bytes(self) -> NDArray[np.uint8]:
-        return self._map.array
+        return self._view.files.array
 
     @property
     def generation(self) -> int:
         """Number of the last change that ``refresh`` has seen."""
-        return self._head.generation
+        return self._view.head.generation
 
     def find(self, name: str) -> Entry:
         """Returns an adapter's entry, in microseconds and without a look at its record.
@@ -116,7 +97,7 @@ class Pool(Mapping[str, Entry]):
         Raises:
             NotFoundError: There is no such adapter.
         """
-        entry = self._entries.get(normal_name(name))
+        entry = self._view.entries.get(normal_name(name))
         if entry is None:
             raise NotFoundError("no such adapter in the pool", path=self.path, found=name)
         return entry
@@ -131,15 +112,14 @@ class Pool(Mapping[str, Entry]):
             FormatError: Its record is damaged, or is another adapter's.
         """
         with self._lock:
-            entry, memory = self.find(name), self._map
-            segment = self._segment(entry)
-            segment.pins += 1
+            entry = self.find(name)
+            memory = self._view.files.pin(entry)
         try:
             memory.populate(entry.offset, entry.size)
-            if entry.tag not in self._verified:
+            if entry.tag not in self._view.verified:
                 record = memory.array[entry.offset : entry.offset + entry.size]
                 verify_record(record, entry.tag, entry.digest, path=self.path, name=entry.name)
-                self._verified.add(entry.tag)
+                self._view.verified.add(entry.tag)
         except BaseException:
             self.unpin(entry)
             raise
@@ -148,9 +128,7 @@ class Pool(Mapping[str, Entry]):
     def unpin(self, entry: Entry) -> None:
         """Lets go of an entry that ``pin`` has returned."""
         with self._lock:
-            segment = self._segment(entry)
-            segment.pins -= 1
-            self._drop_unused()
+            self._view.files.unpin(entry)
 
     @contextlib.contextmanager
     def use(self, name: str) -> Iterator[Entry]:
@@ -175,12 +153,8 @@ class Pool(Mapping[str, Entry]):
             FormatError: The index is damaged; entries stay as they were.
         """
         with self._lock:
-            stamp = self._index.stamp
-            if stamp == self._stamp:
-                return False
             before = self.bytes
-            if self._load():
-                self._stamp = stamp
+            self._view.refresh()
             return self.bytes is not before
 
     def add(
@@ -216,90 +190,3 @@ class Pool(Mapping[str, Entry]):
 
         remove(self.path, [name])
         self.refresh()
-
-    def _load(self) -> bool:
-        """Reads what has changed, or all, and maps it; returns False where that has to wait."""
-        for _ in range(_ATTEMPTS):
-            head = self._index.head()
-            moved = not self._segments or self._segments[-1].name != head.file
-            if moved and self._segments and not self._map.holds_several and self._pinned:
-                return False
-            changes = self._index.read(-1 if moved else self._head.generation)
-            if changes.head.file != head.file:
-                continue
-            try:
-                if not self._map_records(changes.head, moved):
-                    return False
-            except FileNotFoundError:
-                continue  # compacted between the two
-            self._take(changes, anew=moved)
-            return True
-        raise FormatError("the file of records is missing", path=self.path / head.file)
-
-    def _map_records(self, head: Head, moved: bool) -> bool:
-        """Maps a file of records, or what was added to it; returns False where that has to wait."""
-        if moved:
-            handle = open_records(self.path, head.file)
-            check_size(handle, head.end, self.path / head.file)
-            segment = self._map.attach(head.file, handle, head.end)
-            if segment is not None:
-                self._segments.append(segment)
-                self._drop_unused()
-                return True
-        else:
-            last = self._segments[-1]
-            check_size(last.handle, head.end, self.path / head.file)
-            if self._map.grow(last, head.end):
-                return True
-            handle = os.dup(last.handle)
-        if self._pinned:
-            os.close(handle)
-            return False
-        while self._segments:
-            self._map.detach(self._segments.pop())
-        self._map = make_map(head.end)
-        segment = self._map.attach(head.file, handle, head.end)
-        assert segment is not None  # noqa: S101  # a new map has room
-        self._segments.append(segment)
-        return True
-
-    def _take(self, changes: Changes, *, anew: bool) -> None:
-        """Takes over what the index says; threads that look names up see all of it or nothing."""
-        start = self._segments[-1].start
-        found = {entry.name: entry.at(start) for entry in changes.entries}
-        if anew:
-            self._verified = set()  # the records were copied to another file
-            self._entries = found
-        else:
-            entries = self._entries | found
-            for name in changes.removed:
-                entries.pop(name, None)
-            kept = {entry.tag for entry in entries.values()}
-            self._verified &= kept
-            self._entries = entries
-        self._head = changes.head
-        if changes.damaged:
-            warn(
-                f"{self.path}: the index is damaged: rows of {len(changes.damaged):,} adapters, "
-                f"which are left out: {listing(changes.damaged).short}",
-                KronqWarning,
-                stacklevel=2,
-            )
-
-    @property
-    def _pinned(self) -> bool:
-        return any(segment.pins for segment in self._segments)
-
-    def _segment(self, entry: Entry) -> Segment:
-        """Returns the mapped file that an entry's record lies in."""
-        for segment in self._segments:
-            if segment.start <= entry.offset < segment.start + max(segment.size, 1):
-                return segment
-        raise ArgumentError("an entry that is not pinned", found=entry.name)
-
-    def _drop_unused(self) -> None:
-        """Unmaps files that were replaced, once nothing in them is pinned."""
-        for segment in self._segments[:-1]:
-            if not segment.pins:
-                self._segments.remove(segment)
-                self._map.detach(segment)

@@ -17,8 +17,9 @@ from kronq.errors import NotFoundError, OutputExistsError, StrPath, listing
 from kronq.io.files import named_disk_errors
 from kronq.pool.entry import Entry, room
 from kronq.pool.folder import check_size, make_pool, open_records, sweep
-from kronq.pool.index import Head, Index
+from kronq.pool.index import Index
 from kronq.pool.record import U8, new_tag, set_tag
+from kronq.pool.tables import Head
 
 
 @dataclass(frozen=True, eq=False)

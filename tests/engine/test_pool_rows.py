@@ -67,7 +67,7 @@ def test_every_row_is_its_adapter_alone(app, files, pool, alone):
     expected = [alone.generate(p, adapter=n, max_tokens=9).tokens for p, n in pairs]
     assert [each.tokens for each in found] == expected
     assert len({each.tokens for each in found}) > len(pairs) / 2
-    assert not pool._pinned
+    assert not pool._view.files.pinned
 
 
 def test_the_form_pool_runs_as_it_is(pooled, files, pool, alone):
@@ -125,7 +125,7 @@ def test_an_adapter_of_another_model_is_refused(app, pool):
     pool.add("other", Adapter(layers, Origin("memory")))
     with pytest.raises(MismatchError, match="no slot for"):
         engine_of(app, pool).submit("abc", adapter="other")
-    assert not pool._pinned
+    assert not pool._view.files.pinned
 
 
 @pytest.mark.parametrize(

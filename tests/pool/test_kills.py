@@ -105,7 +105,7 @@ def test_a_writer_that_is_killed_a_few_times(tmp_path: Path) -> None:
     left = {path.name.partition("-")[0] for path in (tmp_path / "pool").iterdir()}
     assert left == {"index.sqlite", "records"}
     with Pool.open(tmp_path / "pool") as pool:
-        assert (tmp_path / "pool" / pool._head.file).stat().st_size == pool._head.end
+        assert (tmp_path / "pool" / pool._view.head.file).stat().st_size == pool._view.head.end
 
 
 @pytest.mark.slow

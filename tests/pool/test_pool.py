@@ -32,7 +32,7 @@ from tests.pool.records import content, held, is_right, record
 def kind_of_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Reserved addresses, and a plain map as on other systems."""
     if request.param == "file":
-        monkeypatch.setattr("kronq.pool.pool.make_map", lambda _: window.FileMap())
+        monkeypatch.setattr("kronq.pool.mapped_files.make_map", lambda _: window.FileMap())
     return str(request.param)
 
 
@@ -98,7 +98,7 @@ def test_what_is_held_stays_while_it_is_replaced_and_compacted(
         pool.refresh()
         assert sorted(pool) == ["a", "c", "d", "e"]
         assert all(is_right(pool, name) for name in pool)
-        assert len(pool._segments) == 1
+        assert len(pool._view.files._segments) == 1
 
 
 def test_a_pool_larger_than_the_reserved_addresses(
@@ -125,7 +125,7 @@ def test_many_compactions_under_a_reader_leave_nothing_behind(folder: Path) -> N
             compact(folder)
             pool.refresh()
             assert all(is_right(pool, name) for name in pool)
-        assert len(pool._segments) == 1
+        assert len(pool._view.files._segments) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["index.sqlite", "records-6"]
 
 

@@ -79,7 +79,7 @@ def test_adapters_are_imported_on_first_use_once(server, pool, files, alone, mon
     assert ask(client, "tiny")[0] == alone.generate("abc", max_tokens=9).text
     assert "kronq_adapter_imports_total 6.0" in server.get("/metrics").text
     assert [model.id for model in client.models.list()] == ["tiny", *pool]
-    assert not pool._pinned
+    assert not pool._view.files.pinned
 
 
 @pytest.mark.parametrize("name", ["other", "../files/kron-float", "", "/etc/passwd", "a\0b", ".."])
