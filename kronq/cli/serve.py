@@ -12,11 +12,11 @@ from kronq.cli import shared
 from kronq.cli.command import Command, option
 from kronq.errors import ArgumentError
 from kronq.io.extras import require
+from kronq.serve import KEY
 
 if TYPE_CHECKING:
     from kronq.serve.service import Service
 
-KEY = "KRONQ_API_KEY"
 ADAPTERS = "Adapters"
 BATCH = "Batch"
 ACCESS = "Access"

@@ -15,6 +15,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "hub": ("huggingface_hub",),
     "llama-cpp": ("gguf", "xllamacpp"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "ray": ("ray", "starlette", "uvicorn", "prometheus_client"),
     "train": ("torch", "transformers", "matplotlib"),
 }
 """Extra of kronq → import names of what it is for."""
