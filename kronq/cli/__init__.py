@@ -26,6 +26,7 @@ VERBS = {
     "compare": "Compare adapters over bit widths, and at equal bytes.",
     "plan": "Count what adapters would cost on a model, before any is trained.",
     "train": "Train an adapter on your own text.",
+    "study": "Train, quantize and score families of adapters on tasks.",
     "calibrate": "Run a base on your text, and show what layers see.",
     "convert": "Write an adapter as other programs load it.",
     "card": "Write an adapter's model card for the Hugging Face Hub.",

@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "serve": ("starlette", "uvicorn", "prometheus_client"),
     "ray": ("ray", "starlette", "uvicorn", "prometheus_client"),
     "train": ("torch", "transformers", "matplotlib"),
+    "study": ("matplotlib", "onnxruntime_genai", "pyarrow", "torch", "transformers", "yaml"),
 }
 """Extra of kronq → import names of what it is for."""
 

@@ -1,0 +1,192 @@
+"""The file that a study is described by: families, tasks, seeds and methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kronq.errors import FormatError, NotFoundError, StrPath
+from kronq.io.extras import require
+
+MethodName = Literal["native", "compact", "balanced", "rtn", "fp16", "tuned", "baseline"]
+Scored = Literal["base", "trained", "files"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(_Part):
+    """Recipe of a training: fields of ``kronq.torch.TrainingSettings``, None for its default."""
+
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    warmup: int | None = None
+    clip: float | None = None
+    dropout: float | None = None
+    length: int | None = None
+    alpha: float | None = None
+    only: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Returns the fields that were given."""
+        fields = {name: getattr(self, name) for name in Recipe.model_fields}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class Family(Recipe):
+    """A family of adapters at one size; fields of the recipe are instead of the study's."""
+
+    family: Literal["lora", "rslora", "lokr", "kron", "lora-xs"]
+    rank: int = Field(ge=1)
+    a_in: int = 2
+    a_out: int | None = None
+    b_out: int = 200
+    factor: int = 4
+
+
+class Task(_Part):
+    """A task: two files of examples, or one that is split.
+
+    Attributes:
+        train: What is learned.
+        test: What is scored; None where ``test_share`` of ``train`` is.
+        test_share: Share of ``train`` that is kept for scoring; 0 scores what was learned.
+        split_seed: Seed of the split, and of the choice of ``questions``.
+        questions: How many are scored; None for all.
+        choices: Whether every choice is scored, for accuracy, wherever ``accuracy`` asks for it.
+    """
+
+    train: str
+    test: str | None = None
+    test_share: float | None = Field(default=None, ge=0, lt=1)
+    split_seed: int = 0
+    questions: int | None = Field(default=None, ge=2)
+    choices: bool = True
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Task:
+        if (self.test is None) == (self.test_share is None):
+            raise ValueError("a task has either 'test' or 'test_share'")
+        return self
+
+
+class Method(_Part):
+    """A method at widths or at sizes of files.
+
+    Attributes:
+        bits: Widths of codes; bits per weight of the file for ``compact`` and ``tuned``.
+        sizes: Sizes of whole files, as ``15KB``.
+        refit: As of ``kronq.Compact``.
+        steps: Of ``tuned``.
+        families: Labels of the families that it is used on; None for all.
+        name: Of a baseline, or the first word of several's.
+    """
+
+    method: MethodName
+    bits: tuple[float, ...] = ()
+    sizes: tuple[str | int, ...] = ()
+    refit: Literal["fit", "unbiased"] | None = None
+    steps: int | None = None
+    families: tuple[str, ...] | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _sized(self) -> Method:
+        free = self.method in ("fp16", "baseline")
+        if free == bool(self.bits or self.sizes):
+            raise ValueError(f"{self.method} has {'neither' if free else 'either'} bits or sizes")
+        if self.sizes and self.method not in ("native", "compact", "tuned"):
+            raise ValueError(f"{self.method} has bits, and no sizes")
+        if (self.method == "baseline") != (self.name is not None):
+            raise ValueError("a baseline has a name, and nothing else has")
+        return self
+
+
+class Pair(_Part):
+    """Two families whose losses are compared: of ``kron`` less those of ``lora``."""
+
+    name: str
+    kron: str
+    lora: str
+
+
+class Study(_Part):
+    """A study.
+
+    Attributes:
+        base: The base as a Hugging Face folder or a GGUF file.
+        onnx: The same as ``kronq base`` writes it; None to build it.
+        seeds: Of the trainings.
+        training: The recipe of all families.
+        families: Label → family.
+        tasks: Label → task.
+        methods: What is done with each trained adapter.
+        accuracy: For what accuracy is found, which takes several times as long as NLL.
+        pairs: The families that are compared in what quantization costs them.
+        reference: Family that sizes are compared with (Bjøntegaard delta); the first if None.
+        dtype: Of the files of adapters as trained; LoRA-XS's are float32.
+        transfer: (trained on, scored on) beside the own task.
+        text: Text outside of the tasks, on which predictions are compared.
+    """
+
+    name: str = "study"
+    base: str = "base"
+    onnx: str | None = None
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    training: Recipe = Recipe()
+    families: dict[str, Family] = Field(min_length=1)
+    tasks: dict[str, Task] = Field(min_length=1)
+    methods: tuple[Method, ...] = ()
+    accuracy: tuple[Scored, ...] = ("base", "trained", "files")
+    pairs: tuple[Pair, ...] = ()
+    reference: str | None = None
+    dtype: Literal["fp32", "fp16", "bf16"] = "bf16"
+    transfer: tuple[tuple[str, str], ...] = ()
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> Study:
+        families = [label for pair in self.pairs for label in (pair.kron, pair.lora)]
+        families += [label for method in self.methods for label in method.families or ()]
+        families += [self.reference] if self.reference else []
+        _check_labels("family", families, self.families)
+        _check_labels("task", [t for pair in self.transfer for t in pair], self.tasks)
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError("a seed is given twice")
+        return self
+
+
+def _check_labels(kind: str, labels: list[str], known: dict[str, Any]) -> None:
+    for label in labels:
+        if label not in known:
+            raise ValueError(f"no {kind} {label!r}; there are {', '.join(known)}")
+
+
+def read_study(path: StrPath) -> Study:
+    """Reads a study's YAML file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is no YAML, or describes no study; the first field at fault is named.
+        MissingDependencyError: PyYAML is not installed.
+    """
+    require("study", "a study")
+    import yaml
+
+    try:
+        value = yaml.safe_load(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError("no such file", path=path) from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        line = " ".join(str(error).split())
+        raise FormatError("not YAML", path=path, found=line) from None
+    try:
+        return Study.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the study"
+        raise FormatError(f"{place}: {first['msg']}", path=path) from None

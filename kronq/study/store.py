@@ -1,0 +1,125 @@
+"""Everything that a study has made, each under its key: complete or absent, in any order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kronq import __version__
+from kronq.errors import OutputExistsError
+from kronq.evaluate.score import ExampleScore
+from kronq.io.files import MARK, write_file
+from kronq.io.json_file import read_json
+from kronq.torch.training.output import FACTORS
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of each question, in their order.
+
+    Attributes:
+        nll: Negative log-likelihood of the right answers, summed over their tokens.
+        tokens: Number of these.
+        recalled: Whether all of them were the likeliest.
+        right: Whether the right choice was; None where choices were not scored.
+        right_normalized: The same per character.
+        seconds: CPU time.
+    """
+
+    nll: tuple[float, ...]
+    tokens: tuple[int, ...]
+    recalled: tuple[bool, ...]
+    right: tuple[bool, ...] | None
+    right_normalized: tuple[bool, ...] | None
+    seconds: float
+
+    @classmethod
+    def of(cls, scores: list[ExampleScore], seconds: float) -> Scores:
+        judged = scores[0].right is not None
+        return cls(
+            tuple(s.nll for s in scores),
+            tuple(s.tokens for s in scores),
+            tuple(s.recalled for s in scores),
+            tuple(bool(s.right) for s in scores) if judged else None,
+            tuple(bool(s.right_normalized) for s in scores) if judged else None,
+            seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of a study.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    def open(self) -> None:
+        """Makes the folder, or takes up one of a study.
+
+        Raises:
+            OutputExistsError: There is a folder of something else.
+        """
+        mark = self.root / MARK
+        if self.root.exists() and not _is_study(mark) and any(self.root.iterdir()):
+            raise OutputExistsError(
+                "the output exists, and is no study's folder", path=self.root, hint="another {out}"
+            )
+        for part in ("trained", "files", "scores"):
+            (self.root / part).mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            write_file(mark, (json.dumps({"kronq": __version__, "verb": "study"}) + "\n").encode())
+
+    def trained(self, key: str) -> Path:
+        """Returns the folder of a trained adapter."""
+        return self.root / "trained" / key
+
+    def trained_adapter(self, key: str) -> Path:
+        """Returns what ``kronq.load`` reads of it."""
+        factors = self.trained(key) / FACTORS
+        return factors if factors.exists() else self.trained(key)
+
+    def file(self, key: str) -> Path:
+        """Returns the packed file of a key."""
+        return self.root / "files" / f"{key}.safetensors"
+
+    def facts(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Returns what is known of a trained adapter or file; None before it is done."""
+        path = self._facts(kind, key)
+        return read_json(path) if path.exists() else None
+
+    def write_facts(self, kind: str, key: str, facts: dict[str, Any]) -> None:
+        """Says that a trained adapter or file is done."""
+        told = {**facts, "kronq": __version__}
+        write_file(self._facts(kind, key), (json.dumps(told) + "\n").encode(), force=True)
+
+    def scores(self, key: str) -> Scores | None:
+        """Returns scores; None before they are done."""
+        path = self.root / "scores" / f"{key}.json"
+        if not path.exists():
+            return None
+        told = read_json(path)
+        fields: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in told.items()
+        }
+        return Scores(**{n: fields[n] for n in Scores.__dataclass_fields__})
+
+    def write_scores(self, key: str, scores: Scores) -> None:
+        """Keeps scores."""
+        path = self.root / "scores" / f"{key}.json"
+        told = {**asdict(scores), "kronq": __version__}
+        write_file(path, (json.dumps(told) + "\n").encode(), force=True)
+
+    def has_scores(self, key: str) -> bool:
+        return (self.root / "scores" / f"{key}.json").exists()
+
+    def _facts(self, kind: str, key: str) -> Path:
+        return self.root / kind / f"{key}.json"
+
+
+def _is_study(mark: Path) -> bool:
+    return mark.is_file() and read_json(mark).get("verb") == "study"
