@@ -10,7 +10,6 @@ import click
 
 from kronq.cli import shared
 from kronq.cli.command import OUTPUT, Command, option
-from kronq.io.extras import require
 
 if TYPE_CHECKING:
     from kronq.report.comparison_models import Baseline
@@ -72,7 +71,6 @@ def command(
     study = read_study(config)
     given = {"base": base, "onnx": onnx}
     study = study.model_copy(update={k: str(Path(v).absolute()) for k, v in given.items() if v})
-    require("study", "a study")
     folder, store = folder_for(config, data), Store(Path(output))
     baselines = _baselines(study)
     if not dry_run:

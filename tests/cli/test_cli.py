@@ -56,6 +56,7 @@ NOWHERE = {
     "basis": ["nowhere", "-o", "out.safetensors"],
     "pool": ["ls", "nowhere"],
     "train": ["nowhere", "nowhere", "-o", "out"],
+    "study": ["nowhere", "-o", "out"],
 }
 """Arguments of verbs that need more than one; no path is there."""
 

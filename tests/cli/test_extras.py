@@ -29,6 +29,7 @@ USES = {
          "--method", "tuned", "--size", "4KB"],
     ],
     "starlette": [["serve", "base"]],
+    "pyarrow": [["study", "notes.txt", "-o", "out"]],
     "matplotlib": [["compare", "my-lokr", "--plot", "a.svg"]],
 }  # fmt: skip
 """Missing package → commands that need it, in a folder where nothing else is right."""
@@ -37,6 +38,7 @@ EXTRAS = {
     "torch": "torch",
     "matplotlib": "plot",
     "starlette": "serve",
+    "pyarrow": "study",
 }
 
 
