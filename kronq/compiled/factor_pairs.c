@@ -18,6 +18,9 @@
 #define LARGEST 32767.0f /* target */
 #define INTEGER_FLOAT 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
 #define INTEGER 6755399441055744.0 /* 1.5 * 2^52, for double */
+#define FEW 8        /* channels whose sums fit into 32 bits */
+#define SPLIT 12     /* bits of the lower part of a weight */
+#define POSITIONS 64 /* of few channels at once */
 
 typedef struct {
     int64_t channels, length;
@@ -57,9 +60,11 @@ static void find_weights(const Layer *layer, const double *cross, const double *
         frexp(top, &exponent);
         exponent = WEIGHT_BITS - exponent;
         layer->units[k] = ldexp(1, -exponent);
+        int large = exponent > 1023; /* 2^exponent is too large a number, not the weights */
+        double power = ldexp(1, large ? 1023 : exponent), rest = ldexp(1, large ? exponent - 1023 : 0);
         for (int64_t j = 0; j < channels; j++) {
-            targets[j] = (ldexp(targets[j], exponent) + INTEGER) - INTEGER;
-            codes[j] = ((ldexp(codes[j], exponent) + INTEGER) - INTEGER) * UNITS;
+            targets[j] = (targets[j] * power * rest + INTEGER) - INTEGER;
+            codes[j] = ((codes[j] * power * rest + INTEGER) - INTEGER) * UNITS;
         }
     }
 }
@@ -77,6 +82,92 @@ static void find_weights(const Layer *layer, const double *cross, const double *
 #define NAME(name) name##_4
 #define WIDTH 4
 #include "factor_pairs_loops.h"
+#undef WIDTH
+#undef NAME
+
+/* Weights of pairs of numbers, in two int16 of an int32: upper and lower parts. */
+typedef struct {
+    int32_t high[FEW][FEW], low[FEW][FEW], shifts[FEW];
+} WholeWeights;
+
+static int32_t pair(int32_t first, int32_t second) {
+    return (int32_t)((uint32_t)(uint16_t)first | (uint32_t)second << 16);
+}
+
+/* Splits the weights of few channels; returns whether all of them, and their sums, fit. */
+static int split_weights(const Layer *layer, WholeWeights *whole) {
+    int64_t channels = layer->channels;
+    if (channels > FEW) return 0;
+    for (int64_t k = 0; k < channels; k++) {
+        const double *weights = layer->weights + 2 * k * channels;
+        int32_t high[2 * FEW], low[2 * FEW];
+        int shift = -ilogb(layer->units[k]) - SPLIT; /* units are powers of two */
+        if (shift < 2 || shift > 27) return 0;
+        for (int64_t j = 0; j < 2 * channels; j++) {
+            double weight = j < channels ? weights[j] : weights[j] / UNITS;
+            if (!(fabs(weight) <= 1 << WEIGHT_BITS)) return 0;
+            int32_t number = (int32_t)weight;
+            high[j] = (number + (1 << (SPLIT - 1))) >> SPLIT;
+            low[j] = number - high[j] * (1 << SPLIT);
+        }
+        for (int64_t i = 0; i < channels; i++) {
+            whole->high[k][i] = pair(high[2 * i], high[2 * i + 1]);
+            whole->low[k][i] = pair(low[2 * i], low[2 * i + 1]);
+        }
+        whole->shifts[k] = shift;
+    }
+    return 1;
+}
+
+/* Interleaves pairs of rows, of the targets and then of the codes, which become as large. */
+FOR_AVX2 static void load_pairs(const Layer *layer, int64_t at, int64_t count, uint32_t *numbers) {
+    int64_t channels = layer->channels, length = layer->length;
+    for (int64_t i = 0; i < channels; i++, numbers += POSITIONS) {
+        const int16_t *rows[2];
+        int32_t units[2];
+        for (int64_t j = 0; j < 2; j++) {
+            int64_t row = 2 * i + j, code = row - channels;
+            rows[j] = code < 0 ? layer->targets + row * length : layer->codes + code * length;
+            units[j] = code < 0 ? 1 : UNITS;
+        }
+        for (int64_t j = 0; j < count; j++)
+            numbers[j] = (uint32_t)(rows[0][at + j] * units[0] & 0xffff) |
+                         (uint32_t)(rows[1][at + j] * units[1]) << 16;
+        for (int64_t j = count; j < POSITIONS; j++) numbers[j] = 0;
+    }
+}
+
+FOR_AVX2 static void store_pairs(const Layer *layer, int64_t at, int64_t count,
+                                 const uint32_t *numbers) {
+    for (int64_t k = 0; k < layer->channels; k++) {
+        int64_t row = layer->channels + k;
+        const uint32_t *own = numbers + row / 2 * POSITIONS;
+        int16_t *made = layer->made + k * layer->length + at;
+        int up = row % 2 ? 0 : 16;
+        for (int64_t i = 0; i < count; i++) made[i] = (int16_t)((int32_t)(own[i] << up) >> 24);
+    }
+}
+
+#define NAME(name) name##_8
+#define WIDTH 8
+#include "descent_loops.h"
+#undef WIDTH
+#undef NAME
+#undef FOR_PROCESSOR
+
+#define FOR_PROCESSOR FOR_AVX512
+#define NAME(name) name##_16
+#define WIDTH 16
+#include "descent_loops.h"
+
+static int64_t descend_few(const Layer *layer, const WholeWeights *whole) {
+    int64_t clipped = 0;
+    for (int64_t at = 0; at < layer->length; at += POSITIONS) {
+        int64_t left = layer->length - at, count = left < POSITIONS ? left : POSITIONS;
+        clipped += HAS_AVX512 ? pass_16(layer, whole, at, count) : pass_8(layer, whole, at, count);
+    }
+    return clipped;
+}
 #endif
 
 /* Inner products of the rows of codes [layers, channels, length], at most 128, with each other and
@@ -162,7 +253,9 @@ EXPORT int kronq_descend(int64_t layers, int64_t channels, int64_t length, const
         find_weights(&layer, cross + pairs, gram + pairs, steps + rows, scales + rows);
 #ifdef FOR_AVX2
         if (HAS_AVX2) {
-            clipped[i] = descend_4(&layer);
+            WholeWeights whole;
+            clipped[i] = split_weights(&layer, &whole) ? descend_few(&layer, &whole)
+                                                       : descend_4(&layer);
             continue;
         }
 #endif

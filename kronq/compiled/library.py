@@ -31,6 +31,7 @@ PROGRAM = Program(
         "scales.c",
         "factor_pairs.c",
         "codes.c",
+        "allocation.c",
     ),
     headers=(
         "library.h",
@@ -38,6 +39,7 @@ PROGRAM = Program(
         "processors.h",
         "scales_loops.h",
         "factor_pairs_loops.h",
+        "descent_loops.h",
     ),
     flags=("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     title="kronq's library",

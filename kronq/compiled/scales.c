@@ -7,6 +7,7 @@
 #include "processors.h"
 
 #define LANES 16
+#define MOST_TRIALS 16
 #define INTEGER 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number, half to even */
 
 /* Returns the float16 that is nearest to a number of 0 to 65504. */
@@ -33,6 +34,16 @@ typedef struct {
     int64_t part;
 } Best;
 
+typedef struct {
+    int64_t count, parts[MOST_TRIALS];
+    float scales[MOST_TRIALS];
+} Trials;
+
+static inline void add_trial(Trials *trials, float scale, int64_t part) {
+    trials->scales[trials->count] = scale;
+    trials->parts[trials->count++] = part;
+}
+
 #define WIDTH 4
 #define FOR_PROCESSOR
 #define NAME(name) name##_4
@@ -46,6 +57,14 @@ typedef struct {
 #define FOR_PROCESSOR FOR_AVX2
 #define NAME(name) name##_8
 #include "scales_loops.h"
+#undef WIDTH
+#undef FOR_PROCESSOR
+#undef NAME
+
+#define WIDTH 16
+#define FOR_PROCESSOR FOR_AVX512
+#define NAME(name) name##_16
+#include "scales_loops.h"
 #endif
 
 /* Finds the scale of each row [rows, length], and the squared error that it leaves. */
@@ -54,7 +73,12 @@ EXPORT int kronq_fit_scales(int64_t rows, int64_t length, const float *values, i
                             float *errors) {
     float low = -(float)(1 << (bits - 1));
     Search search = {length, low, -low - 1, every, trials, parts};
+    if (trials > MOST_TRIALS) return OUT_OF_RANGE;
 #ifdef FOR_AVX2
+    if (HAS_AVX512) {
+        fit_16(&search, rows, values, scales, errors);
+        return OK;
+    }
     if (HAS_AVX2) {
         fit_8(&search, rows, values, scales, errors);
         return OK;

@@ -23,17 +23,18 @@ def packed() -> list[bytes]:
     return [kronq.pack(kronq.quantize(adapter, each)) for each in configs]
 
 
+@pytest.mark.parametrize("fewer", ["-DKRONQ_AVX2", "-DKRONQ_PLAIN"])
 @pytest.mark.skipif(compiled.library() is None, reason="needs a C compiler")
 def test_any_instructions_give_the_same_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_newest = packed()
-    flags = (*compiled.PROGRAM.flags, "-DKRONQ_PLAIN")
-    file = tmp_path / "plain" / "library.so"
+    flags = (*compiled.PROGRAM.flags, fewer)
+    file = tmp_path / "other" / "library.so"
     monkeypatch.setenv("KRONQ_CACHE", str(tmp_path))
     compile_library(replace(compiled.PROGRAM, flags=flags), file)
-    plain = ctypes.CDLL(str(file))
-    monkeypatch.setattr(compiled, "_library", lambda: plain)
+    other = ctypes.CDLL(str(file))
+    monkeypatch.setattr(compiled, "_library", lambda: other)
     assert packed() == by_newest
     monkeypatch.setenv(compiled.SWITCH, "0")
     assert packed() == by_newest

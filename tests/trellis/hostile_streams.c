@@ -32,6 +32,9 @@ int kronq_descend(int64_t, int64_t, int64_t, const double *, const double *, con
                   int16_t *, int64_t *);
 int kronq_inner_products(int64_t, int64_t, int64_t, const int16_t *, const int16_t *, double *,
                          double *);
+int kronq_sizes_at_price(int64_t, int64_t, int64_t, int64_t, int64_t, const double *,
+                         const double *, const int64_t *, const double *, const int64_t *,
+                         const int64_t *, int64_t *);
 
 static uint64_t seed = 1;
 
@@ -64,7 +67,7 @@ static int search_some(void) {
 
 /* Searches scales, rounds, and fits codes of a few layers of any sizes. */
 static void round_some(void) {
-    int64_t layers = (int64_t)draw(3), channels = 1 + (int64_t)draw(5), rows = layers * channels;
+    int64_t layers = (int64_t)draw(3), channels = 1 + (int64_t)draw(10), rows = layers * channels;
     int64_t length = 1 + (int64_t)draw(1500), filled = (length + 31) / 32 * 32;
     float *values = malloc(rows * filled * sizeof *values), *scales = malloc(rows * sizeof *scales);
     float *errors = malloc(rows * sizeof *errors), *low = malloc(rows * sizeof *low);
@@ -96,8 +99,26 @@ static void round_some(void) {
     free(clipped);
 }
 
+/* Finds the sizes of layers of any errors. */
+static void allocate_some(void) {
+    int64_t gauges = 1 + (int64_t)draw(3), matrices = 1 + (int64_t)draw(2), layers = (int64_t)draw(4);
+    int64_t channels = (int64_t)draw(9), widths = 1 + (int64_t)draw(7), of = gauges * layers * channels;
+    double *errors = malloc(of * matrices * widths * sizeof *errors);
+    double *absent = malloc(of * sizeof *absent), price = (double[]){0, 1e-3, 1e300}[draw(3)];
+    int64_t *nbytes = malloc(matrices * layers * widths * sizeof *nbytes);
+    int64_t *least = malloc(layers * sizeof *least), *most = malloc(layers * sizeof *most);
+    int64_t *sizes = malloc(layers * sizeof *sizes);
+    for (int64_t i = 0; i < of * matrices * widths; i++) errors[i] = number(1e30f);
+    for (int64_t i = 0; i < of; i++) absent[i] = number(1e30f);
+    for (int64_t i = 0; i < matrices * layers * widths; i++) nbytes[i] = (int64_t)draw(1000);
+    for (int64_t i = 0; i < layers; i++) least[i] = (int64_t)draw(2), most[i] = (int64_t)draw(2);
+    kronq_sizes_at_price(gauges, matrices, layers, channels, widths, errors, absent, nbytes, &price,
+                         least, most, sizes);
+    free(errors), free(absent), free(nbytes), free(least), free(most), free(sizes);
+}
+
 int main(void) {
-    for (int round = 0; round < 200; round++) round_some();
+    for (int round = 0; round < 200; round++) round_some(), allocate_some();
     int far = 0;
     for (int round = 0; round < 100; round++) far += search_some() == OUT_OF_RANGE;
     if (far < 10 || far > 90) return 1;

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from kronq.model.bit_packing import WIDTHS
 from kronq.quantization.mixed.channel_errors import CODE_WIDTHS
-from kronq.quantization.mixed.gauge_options import GaugeOption, join_alike
+from kronq.quantization.mixed.gauge_options import GaugeOption
+from kronq.quantization.mixed.layer_sizes import I64, join_layers
 
 U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 
 _BISECTIONS = 40
 
@@ -86,7 +86,7 @@ class SizesByPrice:
     """
 
     def __init__(self, batches: Sequence[Sequence[GaugeOption]]) -> None:
-        self._batches = join_alike(batches)
+        self._batches = join_layers(batches)
         self._by_layer: dict[float, list[I64]] = {}
         self.prices = _price_range(batches)
 
@@ -101,8 +101,8 @@ class SizesByPrice:
             unknown = [None] * len(self._batches)
             ends = self._by_layer.get(low, unknown), self._by_layer.get(high, unknown)
             self._by_layer[price] = [
-                _layer_sizes(options, 2.0**price, *at_ends)
-                for options, *at_ends in zip(self._batches, *ends, strict=True)
+                layers.sizes(2.0**price, least, most)
+                for layers, most, least in zip(self._batches, *ends, strict=True)
             ]
         return sum(int(layers.sum()) for layers in self._by_layer[price])
 
@@ -120,20 +120,6 @@ def _price_range(batches: Sequence[Sequence[GaugeOption]]) -> tuple[float, float
     return lowest, max(lowest, highest) + 1
 
 
-def _layer_sizes(
-    options: Sequence[GaugeOption], price: float, most: I64 | None, least: I64 | None
-) -> I64:
-    """Returns the bytes of each layer of a batch, between those of a lower and a higher price."""
-    if most is None or least is None:
-        return _allocate_at_price(options, price)[1]
-    unequal = least != most
-    sizes = least.copy()
-    if unequal.any():
-        some = [option.select(unequal) for option in options]
-        sizes[unequal] = _allocate_at_price(some, price)[1]
-    return sizes
-
-
 def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Allocation, I64]:
     """Minimizes error + price · bytes for every layer; returns each layer's bytes too."""
     width_indices, costs = [], []
@@ -141,24 +127,17 @@ def _allocate_at_price(options: Sequence[GaugeOption], price: float) -> tuple[Al
         priced = [matrix.errors + price * matrix.nbytes for matrix in option.matrices]
         best_width = [each.argmin(axis=2) for each in priced]
         present = sum(each.min(axis=2) for each in priced)
-        costs.append(np.minimum(present, option.absent).sum(axis=1))
+        costs.append(np.minimum(present, option.absent).cumsum(axis=1)[:, -1])
         width_indices.append([np.where(present < option.absent, 1 + w, 0) for w in best_width])
     gauge = np.argmin(costs, axis=0)
     layers = np.arange(len(gauge))
     chosen = [np.stack(each)[gauge, layers] for each in zip(*width_indices, strict=True)]
     by_matrix = [
-        _bytes_of(matrix.nbytes, index).sum(axis=1)
+        np.where(index > 0, matrix.nbytes[index - 1], 0).sum(axis=1)
         for matrix, index in zip(options[0].matrices, chosen, strict=True)
     ]
     widths = tuple(np.array(WIDTHS, dtype=np.uint8)[index] for index in chosen)
     return Allocation(gauge, widths), np.sum(by_matrix, axis=0)
-
-
-def _bytes_of(nbytes: I64, index: NDArray[np.intp]) -> I64:
-    """Returns the bytes of channels [layers, channels] by the index of their widths, 0 for none."""
-    layers = np.arange(len(index))[:, None] if nbytes.ndim == 3 else 0
-    table = nbytes.reshape(-1, nbytes.shape[-1])
-    return np.where(index > 0, table[layers, index - 1], 0)
 
 
 def _spend_remaining(

@@ -28,8 +28,7 @@ class ChannelErrors:
 
     Attributes:
         errors: [layers, channels, widths]: weighted squared error at each of ``CODE_WIDTHS``.
-        nbytes: [widths]: bytes of one channel, including its scale if it stores one; or
-            [layers, 1, widths] of layers whose channels differ.
+        nbytes: [widths]: bytes of one channel, including its scale if it stores one.
     """
 
     errors: F64

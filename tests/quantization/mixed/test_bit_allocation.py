@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kronq.compiled import library
+from kronq.compiled.library import SWITCH
 from kronq.model.bit_packing import WIDTHS
 from kronq.quantization.grid import quantize_matrix
 from kronq.quantization.mixed.bit_allocation import Allocation, allocate_bits
 from kronq.quantization.mixed.channel_errors import ChannelErrors, measure_channel_errors
 from kronq.quantization.mixed.gauge_options import GaugeOption
+from kronq.quantization.mixed.layer_sizes import LayerErrors
 from tests.fuzzing import max_examples
 
 
@@ -96,3 +99,32 @@ def test_channel_errors_are_those_of_rounding() -> None:
         expected = ((channels[0] - rounded) ** 2).sum(axis=1) * [1, 2, 0]
         assert np.allclose(matrix.errors[0, :, bits - 2], expected, rtol=0.02)
     assert matrix.nbytes.tolist() == [-(-150 * bits // 8) + 2 for bits in WIDTHS[1:]]
+
+
+@pytest.mark.skipif(library() is None, reason="needs a C compiler")
+@max_examples(60)
+@given(
+    gauges=st.integers(1, 3),
+    matrices=st.integers(1, 2),
+    layers=st.integers(1, 5),
+    channels=st.integers(1, 20),
+    ties=st.booleans(),
+    price=st.sampled_from([0.0, 1e-9, 0.01, 1.0, 1e9]),
+    seed=st.integers(0, 10**6),
+)
+def test_sizes_by_c_and_numpy_alike(
+    gauges: int, matrices: int, layers: int, channels: int, ties: bool, price: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    errors = rng.lognormal(sigma=2, size=(gauges, matrices, layers, channels, 7))
+    absent = rng.lognormal(sigma=2, size=(gauges, layers, channels)) * 4
+    if ties:
+        errors, absent = np.rint(errors), np.rint(absent)
+    nbytes = np.sort(rng.integers(1, 300, size=(matrices, layers, 7)), axis=2)
+    table = LayerErrors(errors, absent, nbytes)
+    ends = rng.integers(0, 3, size=(2, layers))
+    by_c = table.sizes(price), table.sizes(price, *ends)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "0")
+        by_numpy = table.sizes(price), table.sizes(price, *ends)
+    assert all(np.array_equal(*pair) for pair in zip(by_c, by_numpy, strict=True))

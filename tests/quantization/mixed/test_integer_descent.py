@@ -91,6 +91,26 @@ def test_sums_are_exact(channels: int) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("channels", [7, 8, 9])
+@pytest.mark.parametrize("power", range(-9, 24, 4))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_sums_do_not_overflow(channels: int, power: int, sign: int) -> None:
+    """Weights and numbers as large as they come, at every size of a code in the sums."""
+    numbers = np.full((1, channels, 32), sign * 32767, dtype=np.int16)
+    target = FixedPoint(numbers, np.full((1, channels), 2.0**power / 2**15))
+    codes = np.full((1, channels, 32), -128, dtype=np.int16)
+    cross, gram = np.ones((2, 1, channels, channels))
+    scale = np.full((1, channels, 1), 2.0 ** (power - 7), dtype=np.float32)
+    limits = code_range(np.full((1, channels), 8, dtype=np.uint8))
+    for each in cross, -cross:
+        made = coordinate_descent(each, gram, target, codes, scale, limits)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(SWITCH, "0")
+            by_numpy = coordinate_descent(each, gram, target, codes, scale, limits)
+        assert all(np.array_equal(*pair) for pair in zip(made, by_numpy, strict=True))
+
+
+@needs_compiler
 @max_examples(60)
 @given(
     layers=st.integers(1, 3),
