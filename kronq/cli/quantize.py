@@ -189,7 +189,7 @@ def command(
         require("genai", "--tasks")
     from kronq.packed.writer import save
     from kronq.report.bound import gaussian_bound
-    from kronq.report.measurement import measure
+    from kronq.report.measurement import measure, with_error
 
     outputs.check_names()
     if not dry_run:
@@ -210,6 +210,7 @@ def command(
     with shared.progress_bar("measuring the error"):
         bound = gaussian_bound(source)
         report = measure(source, quantized, bound=bound, second_moments=moments, task=result)
+    quantized = with_error(quantized, report.total.relative_error)
     _show(report, choice, as_json=as_json)
     if outputs.report is not None and not dry_run:
         data = shared.json_text(report) + "\n"
@@ -291,11 +292,12 @@ def _note_unused_bytes(choice: MethodChoice, report: Report) -> None:
 
 
 def _quantize(source: Adapter, choice: MethodChoice, moments: SecondMoments | None) -> Adapter:
-    from kronq.quantization.quantize import quantize
+    """Quantizes; the error, which takes as long as a report's, is left to the report."""
+    from kronq.quantization.quantize import quantize_unmeasured
 
     title = "tuning" if isinstance(choice.config, Tuned) else "quantizing"
     with shared.progress_bar(title) as progress:
-        return quantize(source, choice.config, second_moments=moments, progress=progress)
+        return quantize_unmeasured(source, choice.config, moments, progress)
 
 
 def _write_page(source: Adapter, report: Report, bound: GaussianBound, outputs: Outputs) -> None:

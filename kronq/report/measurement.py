@@ -95,7 +95,8 @@ def measure(
     )
 
 
-def _with_error(adapter: Adapter, relative_error: float) -> Adapter:
+def with_error(adapter: Adapter, relative_error: float) -> Adapter:
+    """Returns a quantized adapter with its error in the recipe, as the file states it."""
     if adapter.recipe is None:
         return adapter
     return replace(
@@ -180,7 +181,7 @@ def _total(
 ) -> TotalStatistics:
     sums = add_statistics(layers)
     error = relative_norm(sums.weight.error, sums.weight.reference) or 0.0
-    size = packed_size(_with_error(quantized, error))
+    size = packed_size(with_error(quantized, error))
     before = reference.origin.file_bytes or reference.nbytes
     fields = statistics_fields(replace(sums, bytes=size, bytes_before=before, bits=8.0 * size))
     return TotalStatistics(**fields, **_bound_fields(fields, reference, bound))
