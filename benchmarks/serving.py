@@ -6,8 +6,8 @@ FOLDER holds the base, the pools and the LoRAs for llama.cpp; what it lacks is m
 minutes). Then, in five processes, the same mix of 16 requests, of 16 to 64 tokens that ask for 16
 to 64 more, each with one of 16 adapters that lie in pools of 1, 100 and 10,000 truly different
 ones: an engine of 8 rows with each pool and with the base alone, a step of each in turns; and then
-llama.cpp's server with 8 slots, on the same GGUF file, with LoRA of the same ΔW; in the first
-process also with one adapter for all requests. One thread each.
+over HTTP ``kronq serve`` with the largest pool and llama.cpp's server, 8 slots, on the same GGUF
+file, with LoRA of the same ΔW. One thread each.
 Texts do not end by themselves, so that all sides write the same number of tokens.
 """
 
@@ -59,12 +59,16 @@ def main(arguments: list[str] | None = None) -> None:
         "gguf": str(gguf),
         "counts": args.counts,
         "requests": args.requests,
-        "llama_cpp": not args.no_llama_cpp,
     }
-    found = kept(args.keep, _processes(request, args.processes))
+    found = kept(args.keep, _processes("throughput", request, args.processes))
+    http: list[dict[str, Any]] = []
+    if not args.no_llama_cpp:
+        file = args.keep and args.keep.with_suffix(".http.jsonl")
+        http = kept(file, _processes("http", request, args.processes))
     report = {
         "machine": asdict(machine),
         "throughput": found,
+        "http": http,
         "first_token": _run("first_token", request, seed=0),
         "anonymous": {
             str(count or 0): _run("memory", request, count=count)["bytes"]
@@ -78,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.plot:
         from benchmarks.serving_plot import plot_serving
 
-        plot_serving(found, args.plot)
+        plot_serving(found, http, args.plot)
     print(f"{time.monotonic() - begin:.0f} s")
 
 
@@ -86,26 +90,21 @@ def _run(part: str, request: dict[str, Any], **given: Any) -> dict[str, Any]:
     return in_a_process(MODULE, {**request, **given, "part": part})
 
 
-def _processes(request: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
-    for number in range(count):
-        seed = int.from_bytes(os.urandom(4), "little")
-        yield _run("throughput", request, seed=seed, one_adapter=number == 0)
+def _processes(part: str, request: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    for _ in range(count):
+        yield _run(part, request, seed=int.from_bytes(os.urandom(4), "little"))
 
 
 def print_report(report: dict[str, Any]) -> None:
     found = report["throughput"]
-    print(f"\n{'side':<26}{'tokens/s of CPU time':>24}{'by the clock':>24}{'÷ llama.cpp':>24}")
-    for name in found[0]["sides"]:
-        cells = [told_1(speeds(found, name, clock)) for clock in ("cpu", "elapsed")]
-        if "llama.cpp" in found[0]["sides"]:
-            cells.append(told(ratios(found, name, "llama.cpp")))
-        label = f"{int(name):,} adapters" if name.isdigit() else name
-        print(f"{label:<26}" + "".join(f"{cell:>24}" for cell in cells))
+    _print_speeds(found)
     counts = sorted(int(name) for name in found[0]["sides"] if name.isdigit() and name != "0")
     for other in ("0", str(counts[0])):
         rival = "the base alone" if other == "0" else f"{other} of them"
         label = f"{counts[-1]:,} adapters ÷ {rival}"
         print(f"{label}: {told(ratios(found, str(counts[-1]), other))} by CPU time")
+    if report["http"]:
+        _print_speeds(report["http"])
     print(f"{len(found)} processes: median (lowest to highest); tokens are new ones\n")
     for name, times in report["first_token"].items():
         cpu, elapsed = (
@@ -122,6 +121,18 @@ def print_report(report: dict[str, Any]) -> None:
             f"{name}: median {statistics.median(ms):.1f} ms, longest {most:.1f} "
             f"({most / statistics.median(ms):.2f})"
         )
+
+
+def _print_speeds(found: Sequence[dict[str, Any]]) -> None:
+    rival = "llama.cpp" in found[0]["sides"]
+    heads = ["tokens/s of CPU time", "by the clock", *(["÷ llama.cpp"] if rival else [])]
+    print(f"\n{'side':<26}" + "".join(f"{head:>24}" for head in heads))
+    for name in found[0]["sides"]:
+        cells = [told_1(speeds(found, name, clock)) for clock in ("cpu", "elapsed")]
+        if rival:
+            cells.append(told(ratios(found, name, "llama.cpp")))
+        label = f"{int(name):,} adapters" if name.isdigit() else name
+        print(f"{label:<26}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def speeds(found: Sequence[dict[str, Any]], name: str, clock: str = "cpu") -> list[float]:

@@ -1,16 +1,15 @@
-"""The same mix of requests, answered by engines and by llama.cpp's server."""
+"""A mix of requests, answered by engines that take turns."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_files import MIXED, lora_file, mixed, pool_of
+from benchmarks.serving_files import MIXED, mixed, pool_of
 from benchmarks.turns import shuffled
 from kronq import Engine
 from kronq.engine.job import Job
@@ -67,7 +66,7 @@ def random_tokens(count: int, rng: random.Random) -> tuple[int, ...]:
     return tuple(rng.randrange(1000, 40000) for _ in range(count))
 
 
-class _Endless:
+class Endless:
     """A tokenizer of a model whose texts do not end by themselves."""
 
     eos_token_ids = ()
@@ -83,7 +82,7 @@ def open_engine(folder: Path, count: int | None) -> Engine:
     """Opens an engine of one thread with a pool of so many adapters, or with none."""
     pool = None if count is None else pool_of(folder, count)
     engine = Engine(folder / "app", pool=pool, rows=ROWS, context=CONTEXT, threads=1)
-    engine.tokenizer = _Endless(engine.tokenizer)  # type: ignore[assignment]
+    engine.tokenizer = Endless(engine.tokenizer)  # type: ignore[assignment]
     return engine
 
 
@@ -120,54 +119,3 @@ def _submit(engine: Engine, count: int, mix: Sequence[Request]) -> list[Job]:
         )
         for each in mix
     ]
-
-
-class LlamaServer:
-    """llama.cpp's server with the adapters of the mix, as many texts at a time, and one thread."""
-
-    def __init__(self, gguf: Path, folder: Path) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(gguf)
-        params.n_ctx, params.n_parallel, params.verbosity = ROWS * CONTEXT, ROWS, -1
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.lora_adapters = [
-            xllamacpp.CommonAdapterLoraInfo(str(lora_file(folder, number)), 0.0)
-            for number in range(MIXED)
-        ]
-        self._server = xllamacpp.Server(params)
-
-    def run(self, mix: Sequence[Request], adapter: Callable[[Request], int | None]) -> Spent:
-        """Answers the mix; the server has its queue, as the engine has."""
-        answers: list[Any] = [None] * len(mix)
-
-        def ask(number: int) -> None:
-            answers[number] = self._ask(mix[number], adapter(mix[number]))
-
-        def work() -> None:
-            threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(mix))]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-        spent = Spent()
-        spent.time(work)
-        told = [answer["timings"]["predicted_n"] for answer in answers]
-        assert told == [each.length for each in mix]
-        return spent
-
-    def _ask(self, request: Request, adapter: int | None) -> Any:
-        scales = [{"id": n, "scale": float(n == adapter)} for n in range(MIXED)]
-        return self._server.handle_completions(
-            {
-                "prompt": list(request.prompt),
-                "n_predict": request.length,
-                "lora": scales,
-                "samplers": ["top_k"],
-                "top_k": 1,
-                "ignore_eos": True,
-                "cache_prompt": False,
-            }
-        )

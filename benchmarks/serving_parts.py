@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving_http import http
 from benchmarks.serving_mix import (
     ROWS,
-    LlamaServer,
     Spent,
     open_engine,
     random_mix,
@@ -28,7 +28,7 @@ FIRST_TOKENS = 15
 
 
 def throughput(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answers one mix with every side; returns the tokens and each side's seconds."""
+    """Answers one mix with every engine; returns the tokens and the seconds of each."""
     folder, rng = Path(request["folder"]), random.Random(request["seed"])  # noqa: S311
     counts = [0, *request["counts"]]
     rng.shuffle(counts)
@@ -36,12 +36,6 @@ def throughput(request: Mapping[str, Any]) -> dict[str, Any]:
     mix = random_mix(request["requests"], rng)
     run_engines(engines, mix[:2], rng)  # does not count
     sides = {str(count): spent for count, spent in run_engines(engines, mix, rng).items()}
-    if request["llama_cpp"]:
-        server = LlamaServer(Path(request["gguf"]), folder)
-        server.run(mix[:2], lambda each: each.adapter)
-        sides["llama.cpp"] = server.run(mix, lambda each: each.adapter)
-        if request.get("one_adapter", True):
-            sides["llama.cpp, one adapter"] = server.run(mix, lambda _: 0)
     return {
         "new_tokens": sum(each.length for each in mix),
         "prompt_tokens": sum(len(each.prompt) for each in mix),
@@ -117,4 +111,4 @@ def _anonymous() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
-PARTS = {each.__name__: each for each in (throughput, first_token, memory, adding)}
+PARTS = {each.__name__: each for each in (throughput, http, first_token, memory, adding)}

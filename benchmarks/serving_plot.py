@@ -12,12 +12,20 @@ from kronq.report.palette import BASELINE, METHODS
 from kronq.report.picture import draw_picture
 
 
-def plot_serving(found: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plots the medians with the lowest and highest process; lines are the base and llama.cpp."""
-    draw_picture(path, partial(_draw, found), size=(6.0, 4.0), force=True)
+def plot_serving(
+    found: Sequence[dict[str, Any]], http: Sequence[dict[str, Any]], path: Path
+) -> None:
+    """Plots the medians with the lowest and highest process; lines are the base and llama.cpp.
+
+    Args:
+        found: What the engines did.
+        http: What the servers did; empty where there was none.
+        path: The file.
+    """
+    draw_picture(path, partial(_draw, found, http), size=(6.0, 4.0), force=True)
 
 
-def _draw(found: Sequence[dict[str, Any]], figure: Any) -> None:
+def _draw(found: Sequence[dict[str, Any]], http: Sequence[dict[str, Any]], figure: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     from benchmarks.serving import speeds
@@ -33,11 +41,11 @@ def _draw(found: Sequence[dict[str, Any]], figure: Any) -> None:
     ]
     colour = METHODS["native"].light
     axes.errorbar(counts, middle, ends, color=colour, marker="o", capsize=3, label="kronq")
-    lines = {"0": (colour, "the base alone"), "llama.cpp": (BASELINE.light, "llama.cpp's server")}
-    for name, (shade, label) in lines.items():
-        if name in names:
-            height = statistics.median(speeds(found, name))
-            axes.axhline(height, color=shade, linewidth=1, linestyle=":", label=label)
+    lines = [(found, "0", colour, "the base alone")]
+    lines += [(http, "llama.cpp", BASELINE.light, "llama.cpp's server")] if http else []
+    for processes, name, shade, label in lines:
+        height = statistics.median(speeds(processes, name))
+        axes.axhline(height, color=shade, linewidth=1, linestyle=":", label=label)
     axes.set(xscale="log", ylim=(0, None), xlabel="adapters in the pool")
     axes.set_ylabel("new tokens a second of CPU time, 8 rows")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
