@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,30 @@ def import_adapters(
             yield from _finish(path, batch, known, force)
             batch, size, begin = [], 0, time.monotonic()
     yield from _finish(path, batch, known, force)
+
+
+def append_stream(path: StrPath, records: Iterable[NewRecord], *, force: bool = False) -> None:
+    """Adds records as they come, in batches: each is on the disk a second later at most.
+
+    Args:
+        path: The pool's folder.
+        records: Any number of them.
+        force: As of ``append``.
+
+    Raises:
+        OutputExistsError: Another adapter has one of the names; the batches before are in the pool.
+    """
+    batch: dict[str, NewRecord] = {}
+    size, begin = 0, time.monotonic()
+    for each in records:
+        full = size >= _BATCH_BYTES or time.monotonic() - begin >= _BATCH_SECONDS
+        if batch and (full or each.entry.name in batch):
+            append(path, list(batch.values()), force=force)
+            batch, size, begin = {}, 0, time.monotonic()
+        batch[each.entry.name] = each
+        size += each.entry.size
+    if batch:
+        append(path, list(batch.values()), force=force)
 
 
 def _known(folder: Path) -> dict[str, Entry]:

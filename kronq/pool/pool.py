@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kronq.errors import (
 )
 from kronq.model.adapter import Adapter
 from kronq.pool.entry import Entry, normal_name
+from kronq.pool.folder import make_pool
 from kronq.pool.record import verify_record
 from kronq.pool.view import PoolView
 
@@ -47,13 +48,19 @@ class Pool(Mapping[str, Entry]):
         self._view = PoolView(self.path)
 
     @classmethod
-    def open(cls, path: StrPath) -> Pool:
+    def open(cls, path: StrPath, *, create: bool = False) -> Pool:
         """Opens a pool.
+
+        Args:
+            path: Its folder.
+            create: Makes an empty one where there is none.
 
         Raises:
             NotFoundError: There is none.
             FormatError: It is damaged.
         """
+        if create:
+            make_pool(Path(path))
         return cls(path)
 
     def close(self) -> None:
@@ -179,6 +186,40 @@ class Pool(Mapping[str, Entry]):
         append(self.path, [convert_adapter(name, source, reading)], force=force)
         self.refresh()
         return self.find(name)
+
+    def add_many(
+        self,
+        adapters: Iterable[tuple[str, StrPath | Adapter]],
+        *,
+        force: bool = False,
+        **reading: Any,
+    ) -> None:
+        """Adds adapters as they come, such as a network generates them.
+
+        They are written in batches, as the wait for the disk would else take most of the time: all
+        are on the disk when this returns, and after an error those of the batches before.
+
+        Args:
+            adapters: Names with what ``add`` takes; any iterable.
+            force: As of ``add``, for each.
+            reading: Arguments of ``kronq.load``.
+
+        Raises:
+            OutputExistsError: Another adapter has one of the names, and ``force`` is not set.
+            ArgumentError: A name is not one for a pool.
+
+        Example:
+            >>> made = kronq.quantize_many(generated, bits=4, workers=2)
+            >>> pool.add_many((f"customer-{number}", each) for number, each in enumerate(made))
+        """
+        from kronq.pool.convert import convert_adapter
+        from kronq.pool.importing import append_stream
+
+        records = (convert_adapter(name, source, reading) for name, source in adapters)
+        try:
+            append_stream(self.path, records, force=force)
+        finally:
+            self.refresh()
 
     def remove(self, name: str) -> None:
         """Removes an adapter; what has it pinned goes on. ``kronq pool compact`` frees its bytes.

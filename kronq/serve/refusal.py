@@ -16,12 +16,9 @@ _LONGEST = 1000
 """Characters of a message, which may have values of the request in it."""
 
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
     429: "rate_limit_error",
 }
 
@@ -47,7 +44,8 @@ class RefusedError(Exception):
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
-        kind = _TYPES.get(self.status, "server_error")
+        ours = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = _TYPES.get(self.status, "server_error" if ours else "invalid_request_error")
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 

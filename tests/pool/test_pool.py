@@ -261,6 +261,27 @@ def test_threads_find_and_hold_while_the_pool_changes(folder: Path) -> None:
         assert wrong == []
 
 
+def test_adapters_are_added_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream waits for the disk once a batch; a name that comes again is replaced in order."""
+    written = []
+    monkeypatch.setattr(
+        "kronq.pool.importing.append",
+        lambda *given, **how: (written.append(len(given[1])), append(*given, **how)),
+    )
+    made = [quantize(adapter(seed), Native(4)) for seed in range(4)]
+    with Pool.open(tmp_path / "new", create=True) as pool:
+        pool.add_many((f"n{number % 3}", each) for number, each in enumerate(made[:3]))
+        assert (list(pool), written) == (["n0", "n1", "n2"], [3])
+        first = dict(pool)
+        pool.add_many([("n0", made[0]), ("n0", made[3])], force=True)
+        assert written[1:] == [1, 1]
+        assert pool.find("n0").digest == pool.add("again", made[3]).digest
+        with pytest.raises(OutputExistsError, match="n1"):
+            pool.add_many([("new", made[1]), ("new", made[1]), ("n1", made[2])])
+        assert pool.find("n1") == first["n1"]
+        assert pool.find("new").digest == first["n1"].digest
+
+
 def test_an_adapter_is_added_from_its_file_and_from_memory(tmp_path: Path, folder: Path) -> None:
     whole = quantize(adapter(), Native(bits=4))
     file = save(whole, tmp_path / "whole.safetensors")

@@ -205,7 +205,9 @@ def test_bodies_that_are_refused(server):
         damaged = httpx.post(url, content=body, headers={"Content-Type": "application/json"})
         assert damaged.status_code == 400, body[:40]
     assert server.post("/v1/load_lora_adapter", lora_name="a", lora_path="b").status_code == 404
-    assert server.get("/v1/completions").status_code == 405
+    wrong = server.get("/v1/completions")
+    assert wrong.status_code == 405
+    assert wrong.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_large_body_is_refused(server, monkeypatch):
