@@ -24,9 +24,19 @@ test: .venv/.installed
 test-all: .venv/.installed
 	$(PYTEST)
 
-# Draws new examples, twenty times as many as the tests; what fails is printed with how to repeat it.
-fuzz: .venv/.installed
+# Draws new examples, twenty times as many as the tests, 100,000 changed files and as many records, and what
+# atheris finds in KRONQ_FUZZ_SECONDS for each of its targets. What fails is printed with how to repeat it.
+ATHERIS = .cache/atheris
+$(ATHERIS): .venv/.installed
+	$(PIP) install --no-deps --target $@.part atheris==3.0.0
+	mv $@.part $@
+
+FUZZ_TESTS = tests/attacks/test_mutations.py tests/onnx/slots/test_processors.py tests/trellis/test_compiled_decoder.py
+KRONQ_FUZZ_SECONDS ?= 60
+fuzz: .venv/.installed $(ATHERIS)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m hypothesis --hypothesis-profile fuzz
+	KRONQ_SEED=$$(date +%s) $(PYTEST) $(FUZZ_TESTS) -k "hundred_thousand or sanitizers"
+	PYTHONPATH=.:$(ATHERIS) $(BIN)/python -m tests.attacks.targets all -max_total_time=$(KRONQ_FUZZ_SECONDS)
 
 check: .venv/.installed
 	$(BIN)/ruff check .

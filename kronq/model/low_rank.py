@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from kronq.errors import ArgumentError, check_type
+from kronq.io.overflow import Overflow
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.exact_lora import exact_lora_factors, exact_lora_rank
-from kronq.model.matrix import Float
+from kronq.model.made_float import MadeFloat
+from kronq.model.matrix import F32, Float
 from kronq.model.small_svd import decompose_product
 from kronq.model.squared_norms import squared_norms
 
@@ -71,14 +74,27 @@ def reduce_rank(adapter: Adapter, rank: int) -> tuple[Adapter, dict[str, RankLos
     check_type("rank", rank, int)
     if rank < 1:
         raise ArgumentError("the rank is too small", found=rank, expected="at least 1")
-    layers, losses = dict(adapter.items()), {}
+    layers, losses, overflow = dict(adapter.items()), {}, Overflow()
     for name, delta in adapter.items():
         exact = exact_lora_rank(delta)
         if exact <= rank:
             losses[name] = RankLoss(exact, 0.0, squared_norms(delta, delta).reference)
         else:
-            layers[name], losses[name] = _truncate(delta, rank)
+            truncated, losses[name] = _truncate(delta, rank)
+            layers[name] = replace(truncated, b=_held(truncated.b, overflow))
     return replace(adapter, layers=layers), losses
+
+
+def _held(product: Product, overflow: Overflow) -> Product:
+    """Returns the product with its factors in memory, or in a file if there are too many."""
+    return Product(*(_held_matrix(matrix.float32(), overflow) for matrix in product.matrices))
+
+
+def _held_matrix(values: F32, overflow: Overflow) -> Float | MadeFloat:
+    held = overflow.hold(values)
+    if isinstance(held, np.ndarray):
+        return Float(held)
+    return MadeFloat((values.shape[0], values.shape[1]), partial(np.asarray, held))
 
 
 def _truncate(delta: Delta, rank: int) -> tuple[Delta, RankLoss]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 _LEAST = 2**16
 """Bytes of an array below which its pages stay: giving them back takes longer than it saves."""
+_AROUND = 2**16
+"""Bytes before and behind a page that Linux maps with it (fault_around_bytes)."""
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
@@ -30,8 +32,9 @@ def release_pages(array: NDArray[Any]) -> None:
     if mapped is None or not hasattr(mapped, "madvise") or not array.flags.c_contiguous:
         return
     start = _address(array) - _address(np.frombuffer(mapped, dtype=np.uint8))
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+    first = max(0, start - _AROUND) // mmap.PAGESIZE * mmap.PAGESIZE
+    stop = min(len(mapped), start + array.nbytes + _AROUND)
+    mapped.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 def _map_of(array: Any) -> mmap.mmap | None:

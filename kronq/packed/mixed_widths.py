@@ -20,6 +20,7 @@ from kronq.model.bit_packing import (
     unpack_channels,
     unpack_unsigned,
 )
+from kronq.model.mapped_pages import release_pages
 from kronq.packed.code_stacks import CodeStack, QuantizedStack
 from kronq.packed.manifest import MatrixSpec
 
@@ -94,6 +95,7 @@ def read_mixed_stack(file: TensorFile, name: str, spec: MatrixSpec) -> Quantized
         part = data[layout.codes[first] : layout.codes[stop]]
         widths = layout.widths[first:stop].reshape(-1)
         by_channel = unpack_mixed(part, widths, spec.shape[1 - axis])
+        release_pages(part)
         codes = by_channel.reshape(stop - first, channels, -1)
         return codes if axis == 0 else codes.swapaxes(1, 2)
 

@@ -16,6 +16,7 @@ from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.model.bit_packing import unpack_codes
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
+from kronq.model.mapped_pages import is_mapped, release_pages
 from kronq.model.stacks import LayerStack, MatrixStack, StackedLayers
 from kronq.packed.bases import read_bases
 from kronq.packed.checksum import KEY, missing_checksum, verify_checksum
@@ -236,7 +237,11 @@ def _matrix_stack(file: TensorFile, name: str, spec: MatrixSpec) -> MatrixStack:
 
     def unpack(first: int, stop: int) -> NDArray[np.int8]:
         packed = array[first:stop]
-        codes = packed if bits == 8 else unpack_codes(packed, bits, size)
+        if bits == 8:
+            codes = packed.copy() if is_mapped(packed) else packed
+        else:
+            codes = unpack_codes(packed, bits, size)
+        release_pages(packed)
         return codes.reshape(stop - first, *spec.shape)
 
     scales = read_scales(file, name) if spec.scaled else None

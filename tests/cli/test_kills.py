@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,42 @@ def test_an_export_that_is_killed(tmp_path: Path, tiny_base: Path) -> None:
     )
     command = ["export", str(adapter), "--base", str(tiny_base), "-o", str(out), "-q", "--force"]
     kill_many([*command, "--form", "branch"], out, [*command, "--form", "slots"], KILLS // 2)
+
+
+@pytest.mark.slow
+def test_a_base_that_is_killed(tmp_path: Path, tiny_hf: Path) -> None:
+    """The builder, a process of its own, ends too, and what it had written goes with the next."""
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out/base"
+    command = ["base", str(tiny_hf), "-o", str(out), "-q", "--force"]
+    kill_many(command, out, [*command, "--fuse-qkv"], KILLS // 4)
+
+
+@pytest.mark.slow
+def test_a_calibration_that_is_killed(tmp_path: Path, tiny_base: Path) -> None:
+    """What is in the cache is whole, and the next run goes on from it to the same moments."""
+    adapter, text = tmp_path / "a.safetensors", tmp_path / "notes.txt"
+    save(make_adapter(0), adapter)
+    text.write_text("the quick brown fox jumps over the lazy dog; " * 200)
+    command = [sys.executable, "-c", CODE, "calibrate", str(adapter), "--calibration", str(text)]
+    command += ["--base", str(tiny_base), "-q", "--cache"]
+    begun = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    seconds, rng = time.monotonic() - begun, random.Random(0)  # noqa: S311
+    killed = 0
+    for _ in range(KILLS // 2):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, str(tmp_path / "cache")], **pipes) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0, seconds))
+            child.kill()
+        killed += child.returncode != 0
+        if rng.random() < 0.5:
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    assert killed
+    subprocess.run([*command, str(tmp_path / "cache")], check=True, capture_output=True)
+    assert state(tmp_path / "cache") == state(tmp_path / "whole")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can become another")

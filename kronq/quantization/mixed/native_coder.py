@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kronq.io.overflow import Overflow
 from kronq.io.progress import Progress
 from kronq.io.threads import map_large
 from kronq.model.adapter import Adapter, Recipe
@@ -121,9 +122,10 @@ class NativeCoder:
                 options, target, lambda each: sizes.measure(widths_by_matrix(self.batches, each))
             )
             codes: dict[tuple[str, str], ProductCodes] = {}
+            overflow = Overflow()
             for batch, each in zip(measured, allocations, strict=True):
                 for part in self.quantize_batch(batch, each):
-                    codes |= part
+                    codes |= {key: _held(each, overflow) for key, each in part.items()}
                     if progress is not None:
                         progress(len({name for name, _ in codes}), len(self.adapter))
             quantized = self.build(codes)
@@ -187,6 +189,11 @@ class NativeCoder:
     def values_at_once(self, batch: LayerBatch, parts: list[slice]) -> int:
         """Returns the values of a part; 0 where second moments fill the memory that is meant."""
         return 0 if self.moments is not None else batch.values * (parts[0].stop - parts[0].start)
+
+
+def _held(coded: ProductCodes, overflow: Overflow) -> ProductCodes:
+    """Returns the codes in memory, or in a file if there are too many."""
+    return replace(coded, codes=tuple(overflow.hold(np.asarray(each)) for each in coded.codes))
 
 
 def _by_layer(coded: BatchCodes, widths: tuple[U8, ...], one_step: bool) -> list[ProductCodes]:

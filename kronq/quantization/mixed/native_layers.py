@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.float16 import scale_near_one, to_float16
-from kronq.model.matrix import Quantized, with_widths
+from kronq.model.matrix import Codes, Quantized, with_widths
 from kronq.quantization.mixed.bit_allocation import U8
 from kronq.quantization.scale_search import fit_scales
 
@@ -51,7 +51,7 @@ class ProductCodes:
         one_step: Whether one step serves a whole matrix.
     """
 
-    codes: tuple[NDArray[np.int8], ...]
+    codes: tuple[Codes, ...]
     widths: tuple[U8, ...]
     scale: F64
     clipped: tuple[int, ...]

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from kronq.io.overflow import Overflow
 from kronq.io.progress import Progress
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.float16 import exponent_near_one, scale_near_one
-from kronq.model.matrix import F32, Float, stack_float32
+from kronq.model.matrix import F32, Float, Quantized, stack_float32
 from kronq.quantization.grid import Fit, quantize_matrices
 from kronq.quantization.scale_search import largest_of_rows
 from kronq.quantization.uniform.gauge import balance_gauge
@@ -51,6 +52,7 @@ def quantize_layers(
         shapes = [tuple(m.shape for m in p.matrices) for p in (delta.a, delta.b)]
         groups.setdefault((delta.a is ONE, *shapes, *widths[name]), []).append(name)
     made: dict[str, Delta] = {}
+    overflow = Overflow()
     for names in groups.values():
         largest = max(m.shape[0] * m.shape[1] for m in layers[names[0]].b.matrices)
         step = max(1, _TOGETHER // largest)
@@ -58,10 +60,25 @@ def quantize_layers(
             some = names[start : start + step]
             done = _quantize_alike({n: layers[n] for n in some}, *widths[some[0]], recipe)
             for name, delta in done.items():
-                made[name] = delta
+                a, b = (_held(product, overflow) for product in (delta.a, delta.b))
+                made[name] = replace(delta, a=a, b=b)
                 if progress is not None:
                     progress(len(made), len(layers))
     return {name: made[name] for name in layers}
+
+
+def _held(product: Product, overflow: Overflow) -> Product:
+    """Returns the product with its codes in memory, or in a file if there are too many."""
+    if not any(isinstance(matrix, Quantized) for matrix in product.matrices):
+        return product
+    return Product(
+        *(
+            replace(matrix, codes=overflow.hold(np.asarray(matrix.codes)))
+            if isinstance(matrix, Quantized)
+            else matrix
+            for matrix in product.matrices
+        )
+    )
 
 
 def _quantize_alike(
