@@ -1,5 +1,6 @@
-/* Codes of a packed file to codes in bytes, and those to the words of a record: the same as
- * unpack_channels in kronq/model/bit_packing.py and kronq/onnx/slots/record/words.py.
+/* Codes of a packed file to codes in bytes and back, and those to the words of a record: the same as
+ * unpack_channels and pack_channels in kronq/model/bit_packing.py and
+ * kronq/onnx/slots/record/words.py.
  */
 #include "library.h"
 
@@ -44,6 +45,48 @@ EXPORT int kronq_unpack_channels(const uint8_t *data, int64_t size, int64_t chan
             default: return DAMAGED;
         }
         data += bytes;
+    }
+    return OK;
+}
+
+/* Packs one channel; inlined for each width. */
+static inline void pack_channel(const int8_t *codes, int64_t length, unsigned width,
+                                uint8_t *data) {
+    uint64_t mask = (1u << width) - 1;
+    for (int64_t i = 0; i < length; i += 8, codes += 8) { /* 8 codes: width bytes */
+        uint64_t bits = 0;
+        unsigned count = length - i < 8 ? (unsigned)(length - i) : 8;
+        if (count == 8)
+            for (unsigned j = 0; j < 8; j++) bits |= ((uint64_t)codes[j] & mask) << (j * width);
+        else
+            for (unsigned j = 0; j < count; j++) bits |= ((uint64_t)codes[j] & mask) << (j * width);
+        size_t bytes = (count * width + 7) / 8;
+        if (count == 8)
+            memcpy(data, &bits, width);
+        else
+            memcpy(data, &bits, bytes);
+        data += bytes;
+    }
+}
+
+/* Packs channels [channels, length], one after the other in whole bytes, each in codes of its
+ * width: 2 to 8, or 0 for none. */
+EXPORT int kronq_pack_channels(const int8_t *codes, int64_t channels, const uint8_t *widths,
+                               int64_t length, uint8_t *data) {
+    for (int64_t channel = 0; channel < channels; channel++, codes += length) {
+        unsigned width = widths[channel];
+        switch (width) {
+            case 0: break;
+            case 2: pack_channel(codes, length, 2, data); break;
+            case 3: pack_channel(codes, length, 3, data); break;
+            case 4: pack_channel(codes, length, 4, data); break;
+            case 5: pack_channel(codes, length, 5, data); break;
+            case 6: pack_channel(codes, length, 6, data); break;
+            case 7: pack_channel(codes, length, 7, data); break;
+            case 8: memcpy(data, codes, (size_t)length); break;
+            default: return OUT_OF_RANGE;
+        }
+        data += (length * width + 7) / 8;
     }
     return OK;
 }

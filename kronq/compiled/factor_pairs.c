@@ -10,7 +10,7 @@
 
 #define BLOCK 32   /* positions at once: rows have a multiple of it */
 #define FLUSH 512  /* products, each at most 128 * 32767, that an int32 holds */
-#define LONG_FLUSH (8 * FLUSH - 16) /* that eight of them hold */
+#define LONG_FLUSH (8 * FLUSH - BLOCK) /* that eight of them hold */
 #define TOGETHER 4 /* inner products with one row */
 #define UNITS 256  /* of a code, so that it is as large as a target */
 #define WEIGHT_BITS 24
@@ -31,6 +31,9 @@ typedef struct {
     int16_t *made;
     double *numbers; /* [2 * channels, BLOCK], on a cache line */
 } Layer;
+
+typedef void Products(int64_t rows, int64_t length, const int16_t *a, const int16_t *b,
+                      double *products);
 
 static inline int64_t inner_product(const int16_t *a, const int16_t *b, int64_t length) {
     int64_t total = 0;
@@ -73,6 +76,12 @@ static void find_weights(const Layer *layer, const double *cross, const double *
 #define NAME(name) name##_2
 #define WIDTH 2
 #include "factor_pairs_loops.h"
+#undef WIDTH
+#undef NAME
+
+#define NAME(name) name##_1
+#define WIDTH 1
+#include "inner_products_loops.h"
 #undef WIDTH
 #undef NAME
 #undef FOR_PROCESSOR
@@ -151,6 +160,7 @@ FOR_AVX2 static void store_pairs(const Layer *layer, int64_t at, int64_t count,
 #define NAME(name) name##_8
 #define WIDTH 8
 #include "descent_loops.h"
+#include "inner_products_loops.h"
 #undef WIDTH
 #undef NAME
 #undef FOR_PROCESSOR
@@ -159,6 +169,7 @@ FOR_AVX2 static void store_pairs(const Layer *layer, int64_t at, int64_t count,
 #define NAME(name) name##_16
 #define WIDTH 16
 #include "descent_loops.h"
+#include "inner_products_loops.h"
 
 static int64_t descend_few(const Layer *layer, const WholeWeights *whole) {
     int64_t clipped = 0;
@@ -181,13 +192,14 @@ EXPORT int kronq_inner_products(int64_t layers, int64_t channels, int64_t length
         int64_t at = layer * channels * channels;
 #ifdef FOR_AVX2
         if (HAS_AVX2) {
-            products_4(channels, length, rows, rows, own + at);
-            products_4(channels, length, rows, others, with_targets + at);
+            Products *products = HAS_AVX512 ? products_16 : products_8;
+            products(channels, length, rows, rows, own + at);
+            products(channels, length, rows, others, with_targets + at);
             continue;
         }
 #endif
-        products_2(channels, length, rows, rows, own + at);
-        products_2(channels, length, rows, others, with_targets + at);
+        products_1(channels, length, rows, rows, own + at);
+        products_1(channels, length, rows, others, with_targets + at);
     }
     return OK;
 }

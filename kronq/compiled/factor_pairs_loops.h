@@ -4,53 +4,6 @@ typedef double NAME(Doubles) __attribute__((vector_size(8 * WIDTH)));
 typedef double NAME(Stored) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
 typedef int64_t NAME(Masks) __attribute__((vector_size(8 * WIDTH)));
 
-#if defined(X86) && WIDTH == 4
-/* Inner products of a row with TOGETHER others, of which a and b are read once. */
-FOR_PROCESSOR static inline void NAME(several)(const int16_t *a, const int16_t *b, int64_t length,
-                                               double *products) {
-    int64_t totals[TOGETHER] = {0};
-    for (int64_t start = 0; start < length; start += LONG_FLUSH) {
-        int64_t end = length - start < LONG_FLUSH ? length : start + LONG_FLUSH;
-        __m256i sums[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) sums[k] = _mm256_setzero_si256();
-        for (int64_t i = start; i < end; i += 16) {
-            __m256i left = _mm256_loadu_si256((const __m256i *)(a + i));
-            for (int k = 0; k < TOGETHER; k++) {
-                __m256i right = _mm256_loadu_si256((const __m256i *)(b + k * length + i));
-                sums[k] = _mm256_add_epi32(sums[k], _mm256_madd_epi16(left, right));
-            }
-        }
-        for (int k = 0; k < TOGETHER; k++) {
-            __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(sums[k]));
-            __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sums[k], 1));
-            __m256i four = _mm256_add_epi64(low, high);
-            totals[k] += _mm256_extract_epi64(four, 0) + _mm256_extract_epi64(four, 1) +
-                         _mm256_extract_epi64(four, 2) + _mm256_extract_epi64(four, 3);
-        }
-    }
-    for (int k = 0; k < TOGETHER; k++) products[k] = (double)totals[k];
-}
-#endif
-
-FOR_PROCESSOR static void NAME(products)(int64_t rows, int64_t length, const int16_t *a,
-                                         const int16_t *b, double *products) {
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t j = 0;
-#if defined(X86) && WIDTH == 4
-        for (; j + TOGETHER <= rows; j += TOGETHER) {
-            if (a == b && j + TOGETHER <= i) continue; /* symmetric: known from above */
-            NAME(several)(a + i * length, b + j * length, length, products + i * rows + j);
-        }
-#endif
-        for (; j < rows; j++)
-            products[i * rows + j] =
-                (double)inner_product(a + i * length, b + j * length, length);
-    }
-    if (a == b)
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j < i; j++) products[i * rows + j] = products[j * rows + i];
-}
-
 FOR_PROCESSOR static inline NAME(Doubles)
     NAME(add_product)(NAME(Doubles) sum, double weight, NAME(Stored) number) {
 #if defined(X86) && WIDTH == 4

@@ -40,6 +40,7 @@ PROGRAM = Program(
         "scales_loops.h",
         "factor_pairs_loops.h",
         "descent_loops.h",
+        "inner_products_loops.h",
     ),
     flags=("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     title="kronq's library",
@@ -79,7 +80,8 @@ def _as_c(value: int | NDArray[Any]) -> ctypes.c_int64 | ctypes.c_void_p:
         return ctypes.c_int64(value)
     if not value.flags.c_contiguous:
         raise ValueError("C takes contiguous arrays")
-    return ctypes.c_void_p(value.ctypes.data)
+    address: int = value.__array_interface__["data"][0]  # sooner than value.ctypes.data
+    return ctypes.c_void_p(address)
 
 
 @functools.cache

@@ -88,6 +88,16 @@ EXPORT int kronq_fit_scales(int64_t rows, int64_t length, const float *values, i
     return OK;
 }
 
+/* Divides rows [rows, length] by the largest magnitude of each, unless it is 0. */
+EXPORT int kronq_normalize_rows(int64_t rows, int64_t length, const float *values, float *units,
+                                float *tops) {
+    for (int64_t row = 0; row < rows; row++, values += length, units += length) {
+        float top = tops[row] = largest_of(values, length), divisor = top > 0 ? top : 1;
+        for (int64_t i = 0; i < length; i++) units[i] = values[i] / divisor;
+    }
+    return OK;
+}
+
 /* Rounds rows [rows, length] to codes at the scale of each, and counts the values of each that lie
  * beyond the cells of the outermost codes. */
 EXPORT int kronq_round_rows(int64_t rows, int64_t length, const float *values, const float *scales,

@@ -16,6 +16,8 @@ from kronq.model.bit_packing import (
     CODES_PER_BYTE,
     WIDTH_BITS,
     WIDTHS,
+    channels_size,
+    pack_channels,
     packed_sizes,
     unpack_channels,
     unpack_unsigned,
@@ -123,6 +125,17 @@ def unpack_mixed(
     if call(functions, "kronq_unpack_channels", data, *sizes, codes) != OK:
         raise ValueError("the codes of some channels are not there")
     return codes
+
+
+def pack_mixed(codes: NDArray[np.int8], widths: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Packs channels as ``pack_channels``, its reference; in C where there is the library."""
+    functions = library()
+    if functions is None:
+        return pack_channels(codes, widths)
+    codes, widths = np.ascontiguousarray(codes), np.ascontiguousarray(widths)
+    data = np.empty(channels_size(widths, codes.shape[1]), dtype=np.uint8)
+    call(functions, "kronq_pack_channels", codes, len(widths), widths, codes.shape[1], data)
+    return data
 
 
 def read_scales(file: TensorFile, name: str) -> NDArray[Any]:

@@ -16,11 +16,11 @@ from kronq.model.bit_packing import (
     CODES_PER_BYTE,
     WIDTH_BITS,
     channels_size,
-    pack_channels,
     pack_rows,
     packed_size,
 )
 from kronq.model.matrix import Float, Matrix, Quantized
+from kronq.packed.mixed_widths import pack_mixed
 
 _TOGETHER = 2**20
 """Values that are packed at once."""
@@ -81,7 +81,7 @@ def _pack_mixed_widths(name: str, matrices: Sequence[Quantized]) -> Tensors:
             codes = [np.asarray(m.codes, dtype=np.int8) for m in some]
             channels = np.stack(codes if axis == 0 else [x.T for x in codes])
             flat = channels.reshape(-1, channels.shape[2])
-            packed = pack_channels(flat, widths[done : done + len(some)].reshape(-1))
+            packed = pack_mixed(flat, widths[done : done + len(some)].reshape(-1))
             done, written = done + len(some), written + len(packed)
             yield packed
         yield np.zeros(max(0, _fewest_bytes(widths.size * length) - written), dtype=np.uint8)

@@ -42,6 +42,12 @@ def fit_scales(rows: F32, bits: int) -> F32:
 
 def normalize_rows(rows: F32) -> tuple[F32, F32]:
     """Returns rows [n, size] divided by the largest magnitude of each, and that, [n]."""
+    functions = library()
+    if functions is not None:
+        units, tops = np.empty(rows.shape, dtype=np.float32), np.empty(len(rows), dtype=np.float32)
+        values = np.ascontiguousarray(rows)
+        call(functions, "kronq_normalize_rows", *rows.shape, values, units, tops)
+        return units, tops
     top = largest_of_rows(rows)
     divisors: F32 = np.where(top > 0, top, 1).astype(np.float32)
     return rows / divisors[:, None], top
@@ -50,7 +56,7 @@ def normalize_rows(rows: F32) -> tuple[F32, F32]:
 def largest_of_rows(rows: F32) -> F32:
     """Returns the largest magnitude of each row, [n]."""
     largest: F32 = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-    return largest
+    return np.abs(largest)  # 0, not -0, of a row of zeros
 
 
 def fit_float16_scales(rows: F32, bits: int, *, every: int = 1) -> tuple[F32, F32]:

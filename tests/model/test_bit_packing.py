@@ -18,7 +18,7 @@ from kronq.model.bit_packing import (
     unpack_codes,
     unpack_unsigned,
 )
-from kronq.packed.mixed_widths import unpack_mixed
+from kronq.packed.mixed_widths import pack_mixed, unpack_mixed
 
 WIDTHS = [8, 7, 6, 5, 4, 3, 2]
 
@@ -95,6 +95,7 @@ def test_channels_of_mixed_widths_come_back(widths: list[int], length: int, seed
     assert data.size == sum(-(-length * width // 8) for width in widths)
     assert np.array_equal(unpack_channels(data, by_channel, length), codes)
     assert np.array_equal(unpack_mixed(data, by_channel, length), codes)
+    assert np.array_equal(pack_mixed(codes, by_channel), data)
     assert np.array_equal(
         unpack_unsigned(pack_codes(by_channel, WIDTH_BITS)[None], WIDTH_BITS, len(by_channel))[0],
         by_channel,

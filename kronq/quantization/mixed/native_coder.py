@@ -200,7 +200,7 @@ def _by_layer(coded: BatchCodes, widths: tuple[U8, ...], one_step: bool) -> list
     """Returns the codes of each layer as they are stored: of two factors, the left is turned."""
     matrices = [each.astype(np.int8) for each in coded.codes]
     if len(matrices) == 2:
-        matrices[0] = np.ascontiguousarray(matrices[0].transpose(0, 2, 1))
+        matrices[0] = matrices[0].transpose(0, 2, 1)
     return [
         ProductCodes(
             tuple(each[layer] for each in matrices),

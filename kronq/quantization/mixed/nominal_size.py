@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -86,12 +87,17 @@ def _uniform_placeholder(delta: Delta) -> Delta:
 
 def _uniform_codes(product: Product) -> Product:
     """Returns codes of 4 bits, with a scale for each channel of every matrix."""
-    axes = (product.right is not None, 0)
+    return _zeros(tuple(m.shape for m in product.matrices))
+
+
+@lru_cache(maxsize=256)
+def _zeros(shapes: tuple[tuple[int, int], ...]) -> Product:
+    axes = (len(shapes) > 1, 0)
     return Product(
         *(
             Quantized(
-                np.broadcast_to(np.int8(0), m.shape), np.zeros(m.shape[axis], np.float16), 4, axis
+                np.broadcast_to(np.int8(0), shape), np.zeros(shape[axis], np.float16), 4, axis
             )
-            for m, axis in zip(product.matrices, axes, strict=False)
+            for shape, axis in zip(shapes, axes, strict=False)
         )
     )

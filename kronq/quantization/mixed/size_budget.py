@@ -119,20 +119,23 @@ def fill_budget(
 def placeholder_codes(batches: Sequence[LayerBatch]) -> dict[tuple[str, str], ProductCodes]:
     """Returns codes of width 0 for every product."""
     return {
-        (name, batch.role): _placeholder(product, i, batch.one_step)
+        (name, batch.role): codes[layer % len(codes)]
         for batch in batches
-        for i, (name, product) in enumerate(zip(batch.names, batch.products, strict=True))
+        for codes in [_placeholders(batch.products[0], batch.one_step)]
+        for layer, name in enumerate(batch.names)
     }
 
 
-def _placeholder(product: Product, layer: int, one_step: bool) -> ProductCodes:
+def _placeholders(product: Product, one_step: bool) -> list[ProductCodes]:
+    """Returns codes of width 0; several with a step, which differs from layer to layer."""
     channels = channel_count(product)
     widths = (np.zeros(channels, dtype=np.uint8),) * len(product.matrices)
     codes = tuple(np.broadcast_to(np.int8(0), m.shape) for m in product.matrices)
     clipped = (0,) * len(codes)
-    if one_step:  # steps differ from layer to layer
-        return ProductCodes(codes, widths, np.array([_STEP + layer % 7 * 1e-6]), clipped, True)
-    return ProductCodes(codes, widths, np.full(channels, _SCALE), clipped)
+    if one_step:
+        steps = [np.array([_STEP + number * 1e-6]) for number in range(7)]
+        return [ProductCodes(codes, widths, step, clipped, True) for step in steps]
+    return [ProductCodes(codes, widths, np.full(channels, _SCALE), clipped)]
 
 
 def widths_by_matrix(
