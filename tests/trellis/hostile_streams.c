@@ -32,6 +32,9 @@ int kronq_descend(int64_t, int64_t, int64_t, const double *, const double *, con
                   int16_t *, int64_t *);
 int kronq_inner_products(int64_t, int64_t, int64_t, const int16_t *, const int16_t *, double *,
                          double *);
+int kronq_normalize_rows(int64_t, int64_t, const float *, float *, float *);
+int kronq_pack_channels(const int8_t *, int64_t, const uint8_t *, int64_t, uint8_t *);
+int kronq_unpack_channels(const uint8_t *, int64_t, int64_t, const uint8_t *, int64_t, int8_t *);
 int kronq_sizes_at_price(int64_t, int64_t, int64_t, int64_t, int64_t, const double *,
                          const double *, const int64_t *, const double *, const int64_t *,
                          const int64_t *, int64_t *);
@@ -90,6 +93,9 @@ static void round_some(void) {
         wide[i] = (double[]){1e-9, 0, 1, 1e300}[draw(4)];
     }
     kronq_round_channels(rows, length, filled, values, scales, low, high, codes, clipped);
+    float *units = malloc(rows * filled * sizeof *units);
+    kronq_normalize_rows(rows, filled, values, units, errors);
+    free(units);
     kronq_fix_points(rows, length, filled, values, numbers, errors);
     kronq_inner_products(layers, channels, filled, codes, numbers, own, cross);
     kronq_descend(layers, channels, filled, cross, own, steps, wide, least, most, numbers, codes, made,
@@ -97,6 +103,28 @@ static void round_some(void) {
     free(values), free(scales), free(errors), free(low), free(high), free(least), free(most);
     free(steps), free(wide), free(own), free(cross), free(codes), free(made), free(numbers), free(bytes);
     free(clipped);
+}
+
+/* Packs channels, and unpacks them from those bytes and from fewer. */
+static int pack_some(void) {
+    int64_t channels = (int64_t)draw(5), length = (int64_t)draw(70), size = 0;
+    int8_t *codes = malloc(channels * length), *found = malloc(channels * length);
+    uint8_t *widths = malloc(channels);
+    for (int64_t i = 0; i < channels * length; i++) codes[i] = (int8_t)draw(256);
+    for (int64_t i = 0; i < channels; i++) {
+        widths[i] = (uint8_t[]){0, 2, 3, 4, 5, 6, 7, 8}[draw(8)];
+        size += (length * widths[i] + 7) / 8;
+        int unused = widths[i] ? 8 - widths[i] : 8;
+        for (int64_t j = i * length; j < (i + 1) * length; j++)
+            codes[j] = unused == 8 ? 0 : (int8_t)(codes[j] / (1 << unused));
+    }
+    uint8_t *data = malloc(size);
+    int failed = kronq_pack_channels(codes, channels, widths, length, data) ||
+                 kronq_unpack_channels(data, size, channels, widths, length, found) ||
+                 memcmp(codes, found, channels * length) ||
+                 (size && !kronq_unpack_channels(data, size - 1, channels, widths, length, found));
+    free(codes), free(found), free(widths), free(data);
+    return failed;
 }
 
 /* Finds the sizes of layers of any errors. */
@@ -119,6 +147,8 @@ static void allocate_some(void) {
 
 int main(void) {
     for (int round = 0; round < 200; round++) round_some(), allocate_some();
+    for (int round = 0; round < 400; round++)
+        if (pack_some()) return 3;
     int far = 0;
     for (int round = 0; round < 100; round++) far += search_some() == OUT_OF_RANGE;
     if (far < 10 || far > 90) return 1;
