@@ -110,7 +110,9 @@ static int split_weights(const Layer *layer, WholeWeights *whole) {
     for (int64_t k = 0; k < channels; k++) {
         const double *weights = layer->weights + 2 * k * channels;
         int32_t high[2 * FEW], low[2 * FEW];
-        int shift = -ilogb(layer->units[k]) - SPLIT; /* units are powers of two */
+        int exponent; /* of twice the unit, a power of two */
+        frexp(layer->units[k], &exponent);
+        int shift = 1 - exponent - SPLIT;
         if (shift < 2 || shift > 27) return 0;
         for (int64_t j = 0; j < 2 * channels; j++) {
             double weight = j < channels ? weights[j] : weights[j] / UNITS;
