@@ -54,9 +54,9 @@ Examples:
 @click.option(
     "--kernel/--no-kernel",
     default=None,
-    help="With slots: one compiled operator a group of layers, the fastest, on CPUs; or ONNX's own "
-    "operators, which run anywhere, as in browsers. By default compiled for a language model, "
-    "where that can be had.",
+    help="With slots and pool: one compiled operator a group of layers, the fastest, on CPUs; or "
+    "ONNX's own operators, which run anywhere, as in browsers. By default compiled where that can "
+    "be had; with slots for a language model alone.",
 )
 @click.option(
     "--platform",
@@ -149,11 +149,9 @@ def _form(options: Mapping[str, Any]) -> Form | FormName | None:
     name: FormName | None = options["form"]
     kernel, allow_loss, keep_zeros = (options[n] for n in ("kernel", "allow_loss", "keep_zeros"))
     platforms = [text.strip() for text in (options["platform"] or "").split(",") if text.strip()]
-    if name == "pool" and kernel is not False:
-        return Pooled(platforms)
+    if name == "pool":
+        return Pooled(platforms, kernel)
     asked = kernel is not None or bool(platforms)
-    if asked and name == "pool":
-        raise ArgumentError("the form pool has no other than the compiled operator")
     if asked and name not in (None, "slots"):
         raise ArgumentError("the compiled operator is for slots", found=f"the form {name}")
     if allow_loss and name != "merged":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kronq.engine.cache_buffers import PAST, CacheBuffers
 from kronq.engine.check_graph import LOGITS, MASK, POSITIONS, TOKENS, check_graph
-from kronq.engine.graph import POOL_INPUTS, engine_graph
+from kronq.engine.graph import engine_graph, row_input_names
 from kronq.errors import KronqError, UnsupportedError, listing
 from kronq.genai.token_inputs import DTYPES
 from kronq.onnx.model_files import ModelFiles
@@ -31,7 +31,7 @@ class BatchDecoder:
         rows: Rows of the KV cache.
         context: Tokens that a row has room for.
         threads: Threads within one operator; None leaves it to ONNX Runtime.
-        pool: Whether every run is given ``POOL_INPUTS``.
+        pool: Whether every run is given ``row_input_names``.
 
     Raises:
         UnsupportedError: The model does not batch rows of different lengths.
@@ -52,7 +52,7 @@ class BatchDecoder:
         self._session = open_session(files.model, ExecutionTarget(threads=threads), model=graph)
         inputs = self._session.get_inputs()
         self._types = {node.name: DTYPES.get(node.type) for node in inputs}
-        known = {TOKENS, MASK, POSITIONS, *(POOL_INPUTS if pool else ())}
+        known = {TOKENS, MASK, POSITIONS, *(row_input_names(files) if pool else ())}
         strange = [n.name for n in inputs if n.name not in known and not n.name.startswith(PAST)]
         if strange or len(self._shape(POSITIONS)) > 2:
             raise UnsupportedError(
@@ -66,6 +66,7 @@ class BatchDecoder:
         self._last_only = logits.shape[1] == 1
         self.cache = CacheBuffers(inputs, files, rows, context)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+        self._bound: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
 
     def read(self, row: int, tokens: Sequence[int], begin: int, given: Arrays) -> NDArray[Any]:
         """Reads a part of a row's prompt.
@@ -109,7 +110,11 @@ class BatchDecoder:
         count, width = ids.shape
         binding = self._binding(first, count)
         feed = {**self._token_inputs(ids, lengths), **given}
+        bound = self._bound[first, count]
         for name, array in feed.items():
+            if bound.get(name) is array:
+                continue
+            bound[name] = array
             place = ("cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
             binding.bind_input(name, *place)
         logits = np.empty(
@@ -143,7 +148,7 @@ class BatchDecoder:
         if (first, count) not in self._bindings:
             binding = self._session.io_binding()
             self.cache.bind(binding, first, count)
-            self._bindings[first, count] = binding
+            self._bindings[first, count], self._bound[first, count] = binding, {}
         return self._bindings[first, count]
 
     def _shape(self, name: str) -> Sequence[object]:

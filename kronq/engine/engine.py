@@ -7,8 +7,8 @@ from typing import Unpack
 
 from kronq.engine.batch import Batch, EngineCounts
 from kronq.engine.batch_decoder import BatchDecoder
+from kronq.engine.find_adapters import find_adapters
 from kronq.engine.job import Job, Listener
-from kronq.engine.row_adapters import find_adapters
 from kronq.engine.sampler import complete_sampling
 from kronq.errors import ArgumentError, KronqError, StrPath, check_type
 from kronq.genai.generation import Generation
@@ -33,8 +33,8 @@ class Engine:
 
     Args:
         path: A model folder, as ``kronq base`` and ``kronq export`` write it.
-        pool: A pool of adapters, or its folder; the model then needs compiled operators
-            (``kronq export`` with the form pool or slots). None for the base alone.
+        pool: A pool of adapters, or its folder; the model then has to be of the form pool, or of
+            the form slots with compiled operators. None for the base alone.
         rows: Texts in the batch at most.
         context: Tokens of prompt and text together at most; never more than the model's own.
         chunk: Tokens of a prompt that are read between two runs of the batch.
@@ -70,7 +70,7 @@ class Engine:
         self.tokenizer = load_tokenizer(self.files)
         self.rows = rows
         self.context = min(context, self.files.model_count("context_length"))
-        self.adapters = find_adapters(self.files.folder, pool, other_base=other_base)
+        self.adapters = find_adapters(self.files.folder, pool, rows, other_base=other_base)
         by_row = bool(self.adapters.inputs([None]))
         decoder = BatchDecoder(self.files, rows, self.context, threads, pool=by_row)
         self._batch = Batch(decoder, self.adapters, rows, self.context, chunk)

@@ -11,7 +11,7 @@ from kronq.onnx.model_files import ModelFiles
 from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
 
-POOL_INPUTS = (POOL, ROWS, TAGS)
+_POOL_INPUTS = (POOL, ROWS, TAGS)
 _ONE, _EACH = "RecordSlots", "PoolSlots"
 
 
@@ -32,7 +32,10 @@ def engine_graph(files: ModelFiles, *, pool: bool) -> bytes | None:
     graph = last_token_graph(files.model, LOGITS, MASK)
     if not pool:
         return graph
-    if SlotSpec.read(files.folder).kernel is None:
+    slots = SlotSpec.read(files.folder)
+    if slots.stacked:
+        return graph
+    if slots.kernel is None:
         raise UnsupportedError(
             "rows with adapters of their own take compiled operators",
             path=files.folder,
@@ -47,13 +50,21 @@ def engine_graph(files: ModelFiles, *, pool: bool) -> bytes | None:
     return bytes(model.SerializeToString())
 
 
+def row_input_names(files: ModelFiles) -> frozenset[str]:
+    """Returns the inputs by which the rows of an engine's graph name their adapters."""
+    slots = SlotSpec.read(files.folder)
+    if slots.stacked:
+        return frozenset([ROWS, TAGS]) | slots.input_names
+    return frozenset(_POOL_INPUTS)
+
+
 def _take_pool(graph: onnx.GraphProto) -> None:
     if POOL in {value.name for value in graph.input}:
         return
     for node in graph.node:
         if node.op_type.startswith(_ONE):
             node.op_type = _EACH + node.op_type.removeprefix(_ONE)
-            node.input[:] = [*(name for name in node.input if name != PACKED), *POOL_INPUTS]
+            node.input[:] = [*(name for name in node.input if name != PACKED), *_POOL_INPUTS]
     for kept in (graph.input, graph.initializer):
         for value in [each for each in kept if each.name == PACKED]:
             kept.remove(value)

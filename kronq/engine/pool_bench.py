@@ -9,14 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kronq.engine.batch_decoder import BatchDecoder
-from kronq.engine.row_adapters import PoolAdapters
+from kronq.engine.find_adapters import find_adapters
+from kronq.engine.row_adapters import RowAdapters
 from kronq.errors import ArgumentError, StrPath
 from kronq.genai.bench.machine import Machine, describe_machine
 from kronq.genai.bench.timing import Spread
 from kronq.io.progress import Progress
-from kronq.onnx.base_prints import read_prints
 from kronq.onnx.model_files import find_model
-from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
 
@@ -103,11 +102,10 @@ def bench_pool(
             "rows and rounds", found=f"{list(rows)}, {rounds}", expected="1 or more"
         )
     files = find_model(folder)
-    prints = None if other_base else read_prints(files.folder)
     with Pool.open(pool) as opened:
         if not len(opened):
             raise ArgumentError("the pool has no adapters", path=pool)
-        adapters = PoolAdapters(opened, SlotSpec.read(files.folder), prints)
+        adapters = find_adapters(files.folder, opened, max(rows), other_base=other_base)
         length = min(PAST + 1, files.model_count("context_length"))
         decoder = BatchDecoder(files, max(rows), length, threads, pool=True)
         turns = _Turns(decoder, adapters, length, list(opened), rounds)
@@ -128,7 +126,7 @@ class _Turns:
     def __init__(
         self,
         decoder: BatchDecoder,
-        adapters: PoolAdapters,
+        adapters: RowAdapters,
         length: int,
         names: list[str],
         rounds: int,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from kronq.engine.record_fit import RecordFit
-from kronq.errors import NotFoundError, StrPath
-from kronq.onnx.base_prints import BasePrints, read_prints
-from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
-from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
+from kronq.errors import NotFoundError
+from kronq.onnx.base_prints import BasePrints
+from kronq.onnx.slots.pool_inputs import NO_POOL, POOL, pool_inputs, row_inputs
+from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.entry import Entry
 from kronq.pool.pool import Pool
 
@@ -47,12 +46,12 @@ class NoAdapters(dict[str, Entry]):
     """The base alone.
 
     Args:
-        pool: Whether the graph has inputs for a pool all the same.
+        slots: The graph's slots; None where it has no inputs for rows.
     """
 
-    def __init__(self, *, pool: bool) -> None:
+    def __init__(self, slots: SlotSpec | None = None) -> None:
         super().__init__()
-        self._pool = pool
+        self._slots = slots
 
     def find(self, name: str, /) -> Entry:
         raise NotFoundError("no such adapter", found=name, expected="none: the base runs alone")
@@ -61,7 +60,10 @@ class NoAdapters(dict[str, Entry]):
         """Does nothing."""
 
     def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
-        return pool_inputs(NO_POOL, [None] * len(rows)) if self._pool else {}
+        if self._slots is None:
+            return {}
+        given = row_inputs([None] * len(rows))
+        return given if self._slots.stacked else {POOL: NO_POOL, **given}
 
 
 class PoolAdapters:
@@ -118,18 +120,3 @@ class PoolAdapters:
     def inputs(self, rows: Sequence[Entry | None], /) -> Mapping[str, NDArray[Any]]:
         places = [None if entry is None else (entry.offset, entry.tag) for entry in rows]
         return pool_inputs(self._pool.bytes, places)
-
-
-def find_adapters(folder: Path, pool: Pool | StrPath | None, *, other_base: bool) -> RowAdapters:
-    """Returns the adapters of a pool that a model runs with; without a pool there are none.
-
-    Args:
-        folder: The model's folder.
-        pool: A pool, or its folder.
-        other_base: Takes adapters that were calibrated or tested with another base, too.
-    """
-    if pool is None:
-        return NoAdapters(pool=(folder / SPEC).is_file() and SlotSpec.read(folder).pool)
-    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
-    prints = None if other_base else read_prints(folder)
-    return PoolAdapters(opened, SlotSpec.read(folder), prints)

@@ -23,7 +23,7 @@ from kronq.errors import (
 from kronq.genai.adapter_cache import AdapterFile, AdapterSource, prepare_adapter
 from kronq.genai.text_model import TextModel, import_genai
 from kronq.onnx.base_prints import BasePrints, read_prints
-from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs
+from kronq.onnx.slots.pool_inputs import NO_POOL, pool_inputs, row_inputs
 from kronq.onnx.slots.read_onnx_adapter import read_onnx_adapter, refuse_unfit
 from kronq.onnx.slots.slot_spec import PACKED, SPEC, SlotSpec
 
@@ -83,6 +83,11 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         """Whether the rows of a batch name their adapters."""
         return (self.folder / SPEC).is_file() and self.slots.pool
 
+    @property
+    def _takes_records(self) -> bool:
+        """Whether rows name records of a pool, and not adapters of stacks."""
+        return self.is_pool and not self.slots.stacked
+
     @cached_property
     def _prints(self) -> BasePrints:
         return read_prints(self.folder)
@@ -129,7 +134,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
             mapped = map_file(adapter.file)
         with self._lock:
             self._refuse_loaded(name)
-            if self.is_pool:
+            if self._takes_records:
                 self._records[name] = read_onnx_adapter(adapter.file)[PACKED]
             self._files[name], self._mapped[name] = adapter, mapped
         return adapter
@@ -160,7 +165,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
 
         The options keep the adapter, which onnxruntime itself does not.
         """
-        if name is None or self.is_pool:
+        if name is None or self._takes_records:
             return None
         with self._lock:
             _ = self[name]
@@ -179,6 +184,8 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         """
         if not self.is_pool:
             return {}
+        if self.slots.stacked:  # of one adapter, which ``run_options`` or ``activate`` gives
+            return dict(row_inputs([None if name is None else (0, 0)] * rows))
         if name is None:
             return dict(pool_inputs(NO_POOL, [None] * rows))
         with self._lock:
@@ -199,7 +206,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
         inputs = self.row_inputs(name, rows)
         for key, array in inputs.items():
             generator.set_model_input(key, array)
-        if name is None or inputs:
+        if name is None or self._takes_records:
             return inputs
         with self._lock:
             adapter = self[name]
@@ -207,7 +214,7 @@ class LoadedAdapters(Mapping[str, AdapterFile]):
                 self._genai.load(str(adapter.file.absolute()), name)
                 self._in_genai.add(name)
             generator.set_active_adapter(self._genai, name)
-        return None
+        return inputs
 
 
 @cache

@@ -36,33 +36,30 @@ class Slots:
     platforms: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.platforms, str):
-            object.__setattr__(self, "platforms", (self.platforms,))
-        if self.platforms and self.compiled is False:
-            raise ArgumentError("platforms are of the compiled operator, and {compiled=False}")
-        check_platforms(self.platforms)
+        _set_platforms(self)
 
 
 @dataclass(frozen=True)
 class Pooled:
     """Slots whose adapter each row of a batch names: by where its record begins in a pool.
 
-    The compiled operator alone does it, on the CPU of the platforms whose library is in the folder.
-
     Attributes:
         platforms: As of ``Slots``.
+        compiled: The compiled operator, on the CPU of the platforms whose library is in the folder,
+            which reads the records of a pool as they are. False is ONNX's own operators, which run
+            anywhere and take an adapter's factors as floats. None is the compiled operator where
+            it can be had and takes the base.
 
     Raises:
-        ArgumentError: There is no such platform.
+        ArgumentError: There is no such platform, or platforms are given without the operator.
     """
 
     name: ClassVar[FormName] = "pool"
     platforms: Sequence[str] = ()
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.platforms, str):
-            object.__setattr__(self, "platforms", (self.platforms,))
-        check_platforms(self.platforms)
+        _set_platforms(self)
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,15 @@ class Merged:
     name: ClassVar[FormName] = "merged"
     allow_loss: bool = False
     keep_zeros: bool = False
+
+
+def _set_platforms(form: Slots | Pooled) -> None:
+    """Makes one platform a sequence of one, and refuses those that the operator is not for."""
+    if isinstance(form.platforms, str):
+        object.__setattr__(form, "platforms", (form.platforms,))
+    if form.platforms and form.compiled is False:
+        raise ArgumentError("platforms are of the compiled operator, and {compiled=False}")
+    check_platforms(form.platforms)
 
 
 Form = Slots | Pooled | Branch | Merged

@@ -41,19 +41,28 @@ def verify_record(record: U8, tag: int, digest: str, *, path: StrPath, name: str
     Raises:
         FormatError: Its tag or a byte differs.
     """
-    if len(record) < HEAD.itemsize or record_tag(record) != tag:
-        raise FormatError(
-            "another record lies where this adapter's should",
-            path=path,
-            layer=name,
-            code="checksum",
-        )
+    verify_tag(record, tag, path=path, name=name)
     if record_digest(record) != digest:
         raise FormatError(
             "the adapter's record is damaged",
             path=path,
             layer=name,
             hint="add the adapter again, with {force}",
+            code="checksum",
+        )
+
+
+def verify_tag(record: U8, tag: int, *, path: StrPath, name: str) -> None:
+    """Refuses a record of another adapter.
+
+    Raises:
+        FormatError: It has another tag.
+    """
+    if len(record) < HEAD.itemsize or record_tag(record) != tag:
+        raise FormatError(
+            "another record lies where this adapter's should",
+            path=path,
+            layer=name,
             code="checksum",
         )
 

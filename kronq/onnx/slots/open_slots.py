@@ -20,11 +20,15 @@ from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.record.layout import NO_ADAPTER, layer_id
+from kronq.onnx.slots.row_choice import add_row_choice
+from kronq.onnx.slots.row_stacks import empty_row_stacks
 from kronq.onnx.slots.slot_function import SlotSignature, add_slot_function
 from kronq.onnx.slots.slot_groups import OpenGroup, group_layers
 from kronq.onnx.slots.slot_inputs import empty_inputs
-from kronq.onnx.slots.slot_spec import COMPILED, PACKED, SlotGroup, SlotSpec
+from kronq.onnx.slots.slot_spec import COMPILED, PACKED, STACKED, SlotGroup, SlotSpec
 
+_ROW_LEAD = 2
+"""Dimensions of activations before the last one: [batch, tokens, width]."""
 MOST_NODES = 4
 """Nodes to whose outputs one compiled operator adds at most."""
 _SUFFIXES = {
@@ -45,7 +49,7 @@ def open_slots(
             adapter's values are not used.
         platforms: Those that the compiled operator's library is there for; None for ONNX's own
             operators.
-        pool: Whether each row of a batch names its adapter; compiled operators alone can.
+        pool: Whether each row of a batch names its adapter.
 
     Returns:
         The description of the slots.
@@ -58,10 +62,11 @@ def open_slots(
     opening = group_layers(base, MOST_NODES if platforms else None)
     kind = "PoolSlots" if pool else "RecordSlots"
     given = (_add_pool_inputs if pool else _add_packed_input)(model) if platforms else None
+    row = add_row_choice(model) if pool and not platforms else None
     groups: list[SlotGroup] = []
     for opened in opening:
         if given is None:
-            _add_function_node(model, opened, opset)
+            _add_function_node(model, opened, opset, row)
         else:
             _add_compiled_node(kind, given, opened)
         groups.append(opened.group)
@@ -70,15 +75,26 @@ def open_slots(
     # A node is inserted after the last of its layers, but must come before readers of the first.
     model.graph.sort()
     version = COMPILED if platforms else 2 if any(group.conv for group in groups) else 1
+    version = version if row is None else STACKED
     kernel = tuple(platforms) if platforms else None
     return SlotSpec(version=version, groups=tuple(groups), kernel=kernel, pool=pool)
 
 
-def _add_function_node(model: ir.Model, opened: OpenGroup, opset: int) -> None:
+def _add_function_node(
+    model: ir.Model, opened: OpenGroup, opset: int, row: ir.Value | None
+) -> None:
     fused = tuple(site.part is not None for site in opened.sites)
-    signature = SlotSignature(opened.targets, fused, opened.dtype, opened.sites[0].conv)
+    if row is not None and opened.group.lead != _ROW_LEAD:
+        raise UnsupportedError(
+            "rows have adapters of their own where activations are [batch, tokens, width]",
+            layer=opened.group.name,
+            found="a convolution" if opened.group.conv else f"{opened.group.lead + 1} dimensions",
+        )
+    conv = opened.sites[0].conv
+    signature = SlotSignature(opened.targets, fused, opened.dtype, conv, row is not None)
     name = add_slot_function(model, signature, opset)
-    inputs = _add_factor_inputs(model, opened.group)
+    inputs = _add_factor_inputs(model, opened.group, by_row=row is not None)
+    inputs += [] if row is None else [row]
     _insert_node(opened, name, inputs, _function_attributes(opened))
 
 
@@ -174,9 +190,9 @@ def _add_pool_inputs(model: ir.Model) -> list[ir.Value]:
     return values
 
 
-def _add_factor_inputs(model: ir.Model, group: SlotGroup) -> list[ir.Value]:
+def _add_factor_inputs(model: ir.Model, group: SlotGroup, *, by_row: bool) -> list[ir.Value]:
     """Adds a group's factors as inputs with defaults, in the order of the function's inputs."""
-    defaults = empty_inputs(group)
+    defaults = empty_row_stacks(group) if by_row else empty_inputs(group)
     values = []
     for name in group.input_names:
         tensor = ir.Tensor(np.asarray(defaults[name]))

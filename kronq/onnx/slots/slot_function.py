@@ -20,16 +20,18 @@ class SlotSignature:
         fused: For each member, whether it is one part of that output, padded to all of it.
         dtype: Type that the base computes in; slots compute in float32.
         conv: How the one member reads its input, where it is a convolution.
+        by_row: Whether each row of the batch has factors of its own, gathered from stacks of them.
     """
 
     targets: tuple[int, ...]
     fused: tuple[bool, ...]
     dtype: ir.DataType
     conv: Convolution | None = None
+    by_row: bool = False
 
     @property
     def name(self) -> str:
-        name = f"KronSlots_{len(self.targets)}"
+        name = f"{'KronRows' if self.by_row else 'KronSlots'}_{len(self.targets)}"
         name = name if self.conv is None else f"KronConvSlots_{self.conv.name}"
         name += f"_fused_{'_'.join(map(str, self.targets))}" if any(self.fused) else ""
         return name + ("" if self.dtype == ir.DataType.FLOAT else f"_{self.dtype.name.lower()}")
@@ -53,19 +55,27 @@ def add_slot_function(model: ir.Model, signature: SlotSignature, opset: int) -> 
 
 
 def _make_slot_function(signature: SlotSignature, opset: int) -> ir.Function:
-    """Builds Z_i = Y_i + Σ A · (x · B2ᵀ) · B1ᵀ, over the members that add to output i."""
+    """Builds Z_i = Y_i + Σ A · (x · B2ᵀ) · B1ᵀ, over the members that add to output i.
+
+    By row, A, B1ᵀ and B2ᵀ are stacks of matrices [adapters, 1, rows, cols], and the last input says
+    which of them each row of the batch takes.
+    """
     body, count = FunctionBody(), len(signature.targets)
     x, shape, b2, ranks = (ir.Value(name=key) for key in ("X", "shape", "B2", "ranks"))
     bases = [ir.Value(name=f"Y_{i}") for i in range(max(signature.targets) + 1)]
     factors = [(ir.Value(name=f"A_{i}"), ir.Value(name=f"B1_{i}")) for i in range(count)]
+    row = ir.Value(name="row")
     float32 = signature.dtype == ir.DataType.FLOAT
 
+    def own(stack: ir.Value) -> ir.Value:
+        return body.op("Gather", stack, row, axis=0) if signature.by_row else stack
+
     h = x if float32 else body.op("Cast", x, to=int(ir.DataType.FLOAT))
-    h = body.op("MatMul", body.op("Reshape", h, shape), b2)
+    h = body.op("MatMul", body.op("Reshape", h, shape), own(b2))
     totals = list(bases)
     for i, part in enumerate(body.split(h, ranks, count) if count > 1 else [h]):
         a, b1 = factors[i]
-        h = body.op("MatMul", body.op("MatMul", a, part), b1)
+        h = body.op("MatMul", body.op("MatMul", own(a), part), own(b1))
         h = body.op("Reshape", h, body.ints_attribute(f"shape_{i}"))
         if signature.fused[i]:
             h = body.op("Pad", h, body.ints_attribute(f"place_{i}"))
@@ -77,4 +87,5 @@ def _make_slot_function(signature: SlotSignature, opset: int) -> ir.Function:
         total.name = f"Z_{i}"
     inputs = [x, *bases, shape, b2, *([ranks] if count > 1 else [])]
     inputs += [value for pair in factors for value in pair]
+    inputs += [row] if signature.by_row else []
     return body.function(signature.name, inputs, totals, opset)

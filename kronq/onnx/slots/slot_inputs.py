@@ -23,7 +23,9 @@ from kronq.onnx.slots.group_factors import (
     empty_group_factors,
     group_factors,
 )
-from kronq.onnx.slots.record import plan_record
+from kronq.onnx.slots.pool_inputs import STACK_TAGS
+from kronq.onnx.slots.record import adapter_record, plan_record
+from kronq.onnx.slots.row_stacks import record_factors, row_stacks
 from kronq.onnx.slots.slot_spec import PACKED, SlotGroup, SlotSpec, a_name, b1_name
 
 
@@ -51,11 +53,23 @@ def lazy_slot_inputs(adapter: Adapter, spec: SlotSpec) -> list[InputStack]:
         FormatError: A layer has values that are not finite.
         MismatchError: A layer has no slot, or another shape than its slot.
     """
+    if spec.stacked:
+        return _stack_of_one(adapter, spec)
     if not spec.kernel:
         check_finite(adapter)
         return list(_factor_inputs(adapter, spec))
     record = plan_record(adapter, spec.layers)
     return [InputStack([PACKED], (record.size,), np.dtype(np.uint8), record.chunks)]
+
+
+def _stack_of_one(adapter: Adapter, spec: SlotSpec) -> list[InputStack]:
+    """Returns stacks with one adapter alone, which rows name by 0 and a tag of 0."""
+    factors = record_factors(adapter_record(adapter, spec.layers), spec)
+    arrays = {STACK_TAGS: np.zeros(2, np.int64), **row_stacks([factors], spec)}
+    return [
+        InputStack([name], array.shape, array.dtype, partial(np.expand_dims, [array], 1))
+        for name, array in arrays.items()
+    ]
 
 
 def factor_inputs(adapter: Adapter, spec: SlotSpec) -> dict[str, NDArray[Any]]:

@@ -27,6 +27,7 @@ from pydantic import (
 from kronq import limits
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.json_file import read_json
+from kronq.onnx.slots.pool_inputs import STACK_TAGS
 
 SPEC = "kronq_slots.json"
 
@@ -35,6 +36,9 @@ PACKED = "kronq.adapter"
 
 COMPILED = 3
 """Version of a description of compiled operators; earlier ones took adapters in another layout."""
+
+STACKED = 4
+"""Version of a description of ONNX's own operators whose rows have adapters of their own."""
 
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -145,12 +149,11 @@ class SlotSpec(BaseModel):
 
     Attributes:
         version: Version of this description: 2 where there are convolutions, 3 where there are
-            compiled operators, else 1.
+            compiled operators, 4 where ONNX's own take an adapter for each row, else 1.
         groups: In the order of the graph.
         kernel: Platforms whose library of the graph's compiled operators is in the folder; None for
             ONNX's own operators.
-        pool: Whether each row of a batch names its adapter, in a pool of records; see
-            ``kronq.onnx.slots.pool_inputs``.
+        pool: Whether each row of a batch names its adapter; see ``kronq.onnx.slots.pool_inputs``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -198,11 +201,17 @@ class SlotSpec(BaseModel):
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
         read_json(file)  # for what pydantic allows: names that occur twice
-        if spec.version not in (1, 2, COMPILED):
+        if spec.version not in (1, 2, COMPILED, STACKED):
             raise UnsupportedError(
-                "unknown version", path=file, found=spec.version, expected="1, 2, 3", code="version"
+                "unknown version",
+                path=file,
+                found=spec.version,
+                expected="1, 2, 3, 4",
+                code="version",
             )
-        if (spec.kernel is not None) != (spec.version == COMPILED) or spec.pool > bool(spec.kernel):
+        stacked = spec.pool and spec.kernel is None
+        compiled = spec.kernel is not None
+        if (compiled, stacked) != (spec.version == COMPILED, spec.version == STACKED):
             raise UnsupportedError(
                 "the model's compiled operators are those of an earlier kronq",
                 path=file,
@@ -215,12 +224,18 @@ class SlotSpec(BaseModel):
             limits.DIMENSIONS.check(group.lead, file, group.name)
         return spec
 
+    @property
+    def stacked(self) -> bool:
+        """Whether rows take their adapters from stacks of factors, by ONNX's own operators."""
+        return self.version == STACKED
+
     @cached_property
     def input_names(self) -> frozenset[str]:
         """All arrays of an ``.onnx_adapter``: inputs of the graph, or a record of the adapter."""
         if self.kernel:
             return frozenset([PACKED])
-        return frozenset(name for group in self.groups for name in group.input_names)
+        own = frozenset(name for group in self.groups for name in group.input_names)
+        return own | {STACK_TAGS} if self.stacked else own
 
     @cached_property
     def digest(self) -> bytes:

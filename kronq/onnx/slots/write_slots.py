@@ -45,11 +45,9 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
     refuse_magnitudes(base.adapter, "a model with slots")
     opened, because = base.copy(), None
     libraries: dict[str, Path] = {}
-    if isinstance(form, Pooled):
-        libraries = find_libraries(form.platforms)
-        spec = open_slots(opened, tuple(libraries), pool=True)
-    elif form.compiled is False:
-        spec = open_slots(opened)
+    pool = isinstance(form, Pooled)
+    if form.compiled is False:
+        spec = open_slots(opened, pool=pool)
     else:
         try:
             spec, libraries = _open_compiled(opened, form)
@@ -58,7 +56,7 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
                 raise
             why = KronqError(error.message, layer=error.layer, found=error.found)
             opened, because = base.copy(), str(why)
-            spec = open_slots(opened)
+            spec = open_slots(opened, pool=pool)
     if base.prints is not None:
         write_prints(base.prints, folder)
     copy_data(opened.model, opened.file, folder)
@@ -73,12 +71,12 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
     return WrittenForm(library=named, platforms=spec.kernel or (), open_because=because)
 
 
-def _open_compiled(base: MatchedBase, form: Slots) -> tuple[SlotSpec, dict[str, Path]]:
+def _open_compiled(base: MatchedBase, form: Slots | Pooled) -> tuple[SlotSpec, dict[str, Path]]:
     """Opens slots for the compiled operator, in place; returns its libraries by platform, too."""
-    if form.compiled is None and not form.platforms:
+    if isinstance(form, Slots) and form.compiled is None and not form.platforms:
         if (provider := choose_target().provider) != CPU:
             raise UnsupportedError("this onnxruntime runs models elsewhere", found=provider)
         if not (base.file.parent / GENAI_CONFIG).is_file():  # as an image model's
             raise UnsupportedError(f"no {GENAI_CONFIG} tells programs of its library")
     libraries = find_libraries(form.platforms)
-    return open_slots(base, tuple(libraries)), libraries
+    return open_slots(base, tuple(libraries), pool=isinstance(form, Pooled)), libraries

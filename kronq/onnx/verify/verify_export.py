@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from kronq.io.unfinished import scratch_folder
+from kronq.model.adapter import Adapter
 from kronq.onnx.base_folder import MODEL
 from kronq.onnx.branch.write_branches import write_branches
 from kronq.onnx.export_report import Verification
 from kronq.onnx.forms import Branch, Form, FormName, Merged, Pooled, Slots
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.write_merged import write_merged
-from kronq.onnx.slots.pool_inputs import pool_inputs
+from kronq.onnx.slots.pool_inputs import pool_inputs, row_inputs
 from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
 from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
 from kronq.onnx.verify.check_branches import check_branches
@@ -57,9 +58,7 @@ def verify_export(
         zeros = check_zeros(base, folder, written.weights) if form.keep_zeros else None
     else:
         spec = SlotSpec.read(folder)
-        given = slot_inputs(base.adapter, spec)
-        if spec.pool:  # of one record
-            given = dict(pool_inputs(given[PACKED], [(0, 0)]))
+        given = _given(base.adapter, spec)
         layers = check_slots(base.adapter, spec, factor_inputs(base.adapter, spec))
     checker = check_onnx(folder / MODEL, base.file)
     reference = _reference_form(form, base)
@@ -79,6 +78,16 @@ def verify_export(
         delta_lost=lost,
         checker=checker,
         zeros=zeros,
+    )
+
+
+def _given(adapter: Adapter, spec: SlotSpec) -> Feeds:
+    """Returns the inputs of slots for one adapter, the only one of a pool, with a tag of 0."""
+    if not spec.pool:
+        return slot_inputs(adapter, spec)
+    given = slot_inputs(adapter, spec)
+    return (
+        {**given, **row_inputs([(0, 0)])} if spec.stacked else pool_inputs(given[PACKED], [(0, 0)])
     )
 
 

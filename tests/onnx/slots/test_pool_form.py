@@ -112,16 +112,19 @@ def test_a_row_of_another_adapter_is_an_error(folder: Path) -> None:
     assert {POOL, ROWS, TAGS} <= session.inputs.keys()
 
 
-def test_only_the_compiled_operator_can(capsys, tiny_base: Path, tmp_path: Path) -> None:
+def test_the_command_writes_either_operator(capsys, tiny_base: Path, tmp_path: Path) -> None:
     command = Kronq(capsys)
     kronq.save(kronq.quantize(tiny_adapter(), bits=8), tmp_path / "a.safetensors")
-    place = ["export", tmp_path / "a.safetensors", "--base", tiny_base, "-o", tmp_path / "out"]
-    refused = command.refuses(*place, "--form", "pool", "--no-kernel")
-    assert "no other than the compiled operator" in refused
-    done = command(*place, "--form", "pool", "--no-verify")
-    assert (done.code, done.err) == (0, "")
-    assert "kronq chat" in done.out
-    assert SlotSpec.read(tmp_path / "out").pool
+    for option, stacked in (("--kernel", False), ("--no-kernel", True)):
+        out = tmp_path / option
+        place = ["export", tmp_path / "a.safetensors", "--base", tiny_base, "-o", out]
+        done = command(*place, "--form", "pool", "--no-verify", option)
+        assert (done.code, done.err) == (0, "")
+        assert "kronq chat" in done.out
+        assert ("ONNX's own" in done.out) == stacked
+        assert SlotSpec.read(out).stacked == stacked
+    refused = command.refuses(*place, "--form", "pool", "--no-kernel", "--platform", "all")
+    assert "platforms are of the compiled operator" in refused
 
 
 def test_forms_are_named() -> None:
