@@ -67,7 +67,7 @@ def _stack_of_one(adapter: Adapter, spec: SlotSpec) -> list[InputStack]:
     factors = record_factors(adapter_record(adapter, spec.layers), spec)
     arrays = {STACK_TAGS: np.zeros(2, np.int64), **row_stacks([factors], spec)}
     return [
-        InputStack([name], array.shape, array.dtype, partial(np.expand_dims, [array], 1))
+        InputStack([name], array.shape, array.dtype, partial(list, [array[None]]))
         for name, array in arrays.items()
     ]
 
