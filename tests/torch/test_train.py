@@ -227,7 +227,7 @@ def test_the_command_says_what_it_did(verb, tiny_hf, data, tmp_path) -> None:
     assert (told["steps"], told["layers"], told["resumed"]) == (3, 14, 0)
     config = json.loads((out / "train.json").read_text())
     assert config["settings"]["scale"] == pytest.approx(2.0 * 2)
-    assert config["settings"]["rate"] == 4e-4
+    assert config["settings"]["rate"] == 1e-3
     assert len(config["losses"]) == 3
     assert next(iter(kronq.load(out).values())).scale == pytest.approx(4.0)
     assert "the output exists" in verb.refuses(*args)

@@ -9,7 +9,7 @@ from typing import Any
 from kronq.errors import ArgumentError
 from kronq.planning.families import AdapterShape
 
-RATES = {"lora": 4e-4, "kron": 1.5e-3, "lokr": 1.5e-3, "lora-xs": 1.5e-2}
+RATES = {"lora": 1e-3, "kron": 4e-3, "lokr": 4e-3, "lora-xs": 1.5e-2}
 """Family → learning rate. That of LoRA-XS is for R between orthonormal bases."""
 
 
