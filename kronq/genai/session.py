@@ -15,7 +15,7 @@ from kronq.genai.adapter_cache import AdapterFile, AdapterSource
 from kronq.genai.array_runner import ArrayRunner, Arrays, SessionReport, Shapes
 from kronq.genai.generation import Generation
 from kronq.genai.loaded_adapters import LoadedAdapters
-from kronq.genai.prompts import Prompt
+from kronq.genai.prompts import Message, Prompt
 from kronq.genai.sampling import GenerationSettings, Sampling, SamplingOptions
 from kronq.genai.text_runner import TextRunner
 from kronq.genai.token_inputs import IntArray, as_batch
@@ -196,6 +196,15 @@ class Session:
     def detokenize(self, tokens: Sequence[int] | IntArray) -> str:
         """Returns the text of token ids."""
         return self._texts.decode(tokens)
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """Returns a conversation in the folder's chat template, up to the model's next answer.
+
+        Raises:
+            UnsupportedError: The folder has no genai_config.json, or no chat template.
+            KronqError: A message has another form.
+        """
+        return self._texts.chat_text(messages)
 
     def generate(
         self,

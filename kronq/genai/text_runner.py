@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kronq.genai.generation import Generation, generate
-from kronq.genai.prompts import Prompt, encode_prompt
+from kronq.genai.prompts import Message, Prompt, apply_chat_template, encode_prompt
 from kronq.genai.sampling import GenerationSettings
 from kronq.genai.text_model import TextModel, load_text_model, load_tokenizer
 from kronq.genai.token_inputs import IntArray
@@ -52,6 +52,9 @@ class TextRunner:
 
     def decode(self, tokens: Sequence[int] | IntArray) -> str:
         return str(self.tokenizer.decode(np.asarray(tokens, np.int32)))
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        return apply_chat_template(self.tokenizer, messages)
 
     def generate(
         self,

@@ -16,6 +16,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "llama-cpp": ("gguf", "xllamacpp"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
     "ray": ("ray", "starlette", "uvicorn", "prometheus_client"),
+    "lm-eval": ("lm_eval", "onnxruntime_genai"),
     "train": ("torch", "transformers", "matplotlib"),
     "study": ("matplotlib", "onnxruntime_genai", "pyarrow", "torch", "transformers", "yaml"),
 }

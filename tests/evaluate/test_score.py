@@ -10,8 +10,9 @@ import pytest
 
 import kronq
 from kronq.errors import KronqError
-from kronq.evaluate import score as scoring
+from kronq.evaluate import continuations as scoring
 from kronq.evaluate.cache import Scorer
+from kronq.evaluate.continuations import Continuation, score_continuations
 from kronq.evaluate.provenance import find_trained
 from kronq.evaluate.score import nll_per_token, score_examples, top_token_agreement
 from kronq.evaluate.task_model import TaskModel
@@ -196,3 +197,30 @@ def test_the_adapter_as_trained_is_found_by_the_recorded_error(tmp_path: Path) -
     faint = {name: replace(delta, scale=delta.scale * 1e-6) for name, delta in small.items()}
     nothing = replace(small, layers=faint, recipe=replace(small.recipe, relative_error=1.0))
     assert find_trained(nothing, adapters) is None, "nothing is as far from all"
+
+
+class Counting:
+    """A model whose next token is likelier the nearer it is to the sum of all before it."""
+
+    context = None
+
+    def __init__(self) -> None:
+        self.read: list[tuple[int, ...]] = []
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(letter) % 16 for letter in text]
+
+    def predict(self, ids, mask, rows):
+        self.read += [tuple(map(int, row[: sum(of)])) for row, of in zip(ids, mask, strict=True)]
+        sums = np.cumsum(ids, axis=1).reshape(-1)[rows]
+        return -np.abs(np.arange(16, dtype=np.float32) - sums[:, None] % 16)
+
+
+def test_texts_that_differ_in_their_last_token_are_read_once() -> None:
+    texts = [Continuation((1, 2, last), 2) for last in range(4)]
+    texts += [Continuation((1, 2, 3, 4), 1), Continuation((2, 2, 0), 1)]
+    model = Counting()
+    found = score_continuations(model, texts)
+    assert model.read == [(1, 2, 3, 4), (1, 2, 0), (2, 2, 0)]
+    assert found == [score_continuations(Counting(), [text])[0] for text in texts]
+    assert [score.tokens for score in found] == [1, 1, 1, 1, 3, 2]
