@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
-from kronq.io.files import write_file
-from kronq.study.plan import Plan
-from kronq.study.store import Store
-from kronq.study.summary import StudyReport, summarize
-from kronq.study.table import collect, write_table
+from collections.abc import Sequence
+from pathlib import Path
 
-TABLE, REPORT = "table.parquet", "report.json"
+from kronq.io.files import write_file
+from kronq.study.page import write_page
+from kronq.study.paired import contrasts
+from kronq.study.pareto import family_deltas, is_on_front
+from kronq.study.plan import Plan
+from kronq.study.plots import plot_contrasts, plot_pareto
+from kronq.study.seeds import seed_spreads, seed_variances
+from kronq.study.store import Store
+from kronq.study.summary import Cell, StudyReport, summarize
+from kronq.study.table import Row, collect, write_table
+
+TABLE, REPORT, PAGE = "table.parquet", "report.json", "page.html"
+PARETO, CONTRASTS = "pareto.svg", "contrasts.svg"
 
 
 def write_results(plan: Plan, store: Store, failed: list[str]) -> StudyReport:
-    """Writes the table and the report of all that is done, and returns the report."""
-    rows = collect(plan, store)
-    write_table(rows, store.root / TABLE)
-    report = StudyReport(
+    """Writes the table, plots, page and report of all that is done, and returns the report."""
+    rows, root = collect(plan, store), store.root
+    write_table(rows, root / TABLE)
+    report = analyse(plan, rows, failed)
+    pictures: dict[str, Path] = {}
+    if any(cell.bytes for cell in report.cells):
+        pictures["pareto"] = plot_pareto(report.cells, root / PARETO)
+    if report.contrasts:
+        pictures["contrasts"] = plot_contrasts(report.contrasts, root / CONTRASTS)
+    files = [root / TABLE, root / PAGE, root / REPORT, *pictures.values()]
+    report = report.model_copy(update={"files": [*map(str, files)]})
+    write_page(report.model_copy(update={"files": []}), pictures, root / PAGE)
+    write_file(root / REPORT, (report.model_dump_json(indent=1) + "\n").encode(), force=True)
+    return report
+
+
+def analyse(plan: Plan, rows: Sequence[Row], failed: list[str]) -> StudyReport:
+    """Returns what the rows of a study say."""
+    reference = plan.study.reference or next(iter(plan.study.families))
+    cells = summarize(rows)
+    deltas = family_deltas(cells, reference)
+    return StudyReport(
         name=plan.study.name,
-        cells=summarize(rows),
+        cells=[_placed(cell, cells, deltas) for cell in cells],
+        contrasts=contrasts(rows, plan.study.pairs),
+        seed_spreads=seed_spreads(rows),
+        seed_variances=seed_variances(rows),
         left_out=[
             f"{r.label}, seed {r.seed}, {r.method} {r.setting}: {r.left_out}"
             for r in rows
             if r.left_out
         ],
         failed=failed,
-        files=[str(store.root / TABLE), str(store.root / REPORT)],
+        files=[],
     )
-    write_file(store.root / REPORT, (report.model_dump_json(indent=1) + "\n").encode(), force=True)
-    return report
+
+
+def _placed(
+    cell: Cell, cells: Sequence[Cell], deltas: dict[tuple[str, str, str], float | None]
+) -> Cell:
+    bd = deltas.get((cell.label, cell.trained_on, cell.task))
+    return cell.model_copy(update={"on_front": is_on_front(cell, cells), "bd_nll": bd})

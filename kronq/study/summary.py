@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
+from kronq.study.paired import Contrast
+from kronq.study.seeds import SeedSpread, SeedVariance
 from kronq.study.table import Row
 
 _Training = tuple[str, str, str, int | None]
@@ -33,6 +35,12 @@ class Cell(BaseModel):
     nll_change: float | None = Field(description="Against the adapter as trained, relative.")
     accuracy: float | None
     recall: float
+    on_front: bool = Field(default=False, description="No file as small has less loss.")
+    bd_nll: float | None = Field(
+        default=None,
+        description="Of the whole family: mean difference of the NLL to the reference family at "
+        "equal bytes, over the logarithm of bytes (Bjøntegaard delta).",
+    )
 
 
 class StudyReport(Displayed):
@@ -41,6 +49,9 @@ class StudyReport(Displayed):
     schema_version: int = 1
     name: str
     cells: list[Cell]
+    contrasts: list[Contrast] = Field(description="What quantization costs one of a pair more.")
+    seed_spreads: list[SeedSpread]
+    seed_variances: list[SeedVariance]
     left_out: list[str] = Field(description="Files that cannot be made, and why.")
     failed: list[str] = Field(description="Adapters that could not be trained, and why.")
     files: list[str] = Field(description="What was written.")
@@ -49,12 +60,16 @@ class StudyReport(Displayed):
         """Returns the report as a table."""
         several = len({(c.trained_on, c.task) for c in self.cells}) > 2
         rows = [_cells(cell, several) for cell in self.cells]
-        columns = ["family", "stored as", "bytes", "NLL", "change", "accuracy", "seeds"]
-        after = [*(f"left out: {line}" for line in self.left_out)]
+        columns = ["family", "stored as", "bytes", "NLL", "change", "BD", "accuracy", "seeds"]
+        after = [contrast.sentence for contrast in self.contrasts]
+        after += [*(f"left out: {line}" for line in self.left_out)]
         after += [*(f"failed: {line}" for line in self.failed)]
+        if any(cell.on_front for cell in self.cells):
+            after.insert(0, "*: no file as small has less loss.")
         if self.files:
             after.append(f"written: {', '.join(self.files)}")
-        return TableView([*(["task"] if several else []), *columns], rows, after=after)
+        titles = [*(["task"] if several else []), *columns]
+        return TableView(titles, rows, after=after, droppable=["BD", "seeds"])
 
 
 def _cells(cell: Cell, several: bool) -> list[str]:
@@ -62,11 +77,12 @@ def _cells(cell: Cell, several: bool) -> list[str]:
     told = f"{cell.method} {cell.setting}".strip()
     return [
         *([task] if several else []),
-        cell.label or "base",
+        f"{cell.label} *" if cell.on_front else cell.label or "base",
         told if cell.label else "alone",
         "" if cell.bytes is None else f"{cell.bytes:,.0f}",
         f"{cell.nll:.4f}",
         "" if cell.nll_change is None else f"{100 * cell.nll_change:+.2f} %",
+        "" if cell.bd_nll is None else f"{cell.bd_nll:+.4f}",
         "" if cell.accuracy is None else f"{100 * cell.accuracy:.1f} %",
         str(cell.seeds),
     ]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +114,59 @@ def test_a_study_is_taken_up_and_makes_only_what_is_new(command, desk, verb) -> 
     verb(*command)
     assert contents(desk / "out") == before
     assert (desk / "out" / "table.parquet").read_bytes() == table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_study_killed_again_and_again_ends_as_one_that_never_was(command, desk) -> None:
+    """In two processes; CPU times differ, and nothing else."""
+    out, rng = desk / "out", random.Random(0)  # noqa: S311
+    python = [sys.executable, "-m", "kronq", *command, "--jobs", "2"]
+    subprocess.run(python, check=True, capture_output=True)
+    whole = made_of(out)
+    shutil.rmtree(out)
+    for _ in range(8):
+        with subprocess.Popen(
+            python, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
+            try:
+                child.wait(rng.uniform(6, 14))
+            except subprocess.TimeoutExpired:
+                child.kill()
+    subprocess.run(python, check=True, capture_output=True)
+    assert made_of(out) == whole
+    left = [
+        file.name for file in out.rglob("*") if ".kronq-" in file.name or "checkpoint" in file.name
+    ]
+    assert left == []
+
+
+def made_of(out: Path) -> list[dict[str, object]]:
+    """Returns the table without times, and with the bytes of each file."""
+    rows = pq.read_table(out / "table.parquet").to_pylist()
+    for row in rows:
+        for name in [name for name in row if name.endswith("seconds")]:
+            del row[name]
+        if (out / row["path"]).is_file():
+            row["contents"] = (out / row["path"]).read_bytes()
+    return rows
+
+
+@pytest.mark.slow
+def test_the_page_fetches_nothing_and_says_what_was_found(command, desk, verb) -> None:
+    config = CONFIG.replace("  xs: {family: lora-xs, rank: 4}\n", "")
+    pairs = "pairs: [{name: near, kron: kron, lora: lora}]\naccuracy: [base, trained]\n"
+    (desk / "study.yaml").write_text(config.replace("steps: 6", "steps: 2") + pairs)
+    report = verb(*command, "--json").json()
+    page = (desk / "out" / "page.html").read_text("utf-8")
+    assert len(report["contrasts"]) == 2
+    assert {c["kron"] for c in report["contrasts"]} == {"kron"}
+    assert all(f"{c['method']} {c['setting']}" in page for c in report["contrasts"])
+    assert page.count("<svg") == 2
+    assert not re.search(r"<script|@import|(src|href)=\"(?!#)", page)
+    assert {(v["first"], v["second"]) for v in report["seed_variances"]} == {("lora", "kron")}
+    files = [cell for cell in report["cells"] if cell["method"] == "native"]
+    assert all(cell["accuracy"] is None for cell in files)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""The page of a study: one HTML file that fetches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kronq.io.files import write_file
+from kronq.report.display.table_view import TableView
+from kronq.report.html.style import style_sheet
+from kronq.report.markup import Child, Markup, join, table, tag
+from kronq.study.summary import StudyReport
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Content security policy: nothing is fetched and no script runs."""
+
+
+def write_page(report: StudyReport, pictures: Mapping[str, Path], path: Path) -> Path:
+    """Writes the page.
+
+    Args:
+        report: What the study found.
+        pictures: ``pareto`` and ``contrasts``, the SVGs that there are.
+        path: The .html file.
+    """
+    sections = [
+        tag("h1", f"{report.name}: adapters at their bytes"),
+        _section("Loss over bytes", _picture(pictures, "pareto"), _as_table(report.view(), 2)),
+        _question(report, pictures),
+        _seeds(report),
+    ]
+    document = tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", report.name),
+            tag("style", Markup(style_sheet())),
+        ),
+        tag("body", tag("main", sections)),
+        lang="en",
+    )
+    text = join([Markup("<!DOCTYPE html>\n"), document])
+    return write_file(path, (text + "\n").encode(), force=True)
+
+
+def _question(report: StudyReport, pictures: Mapping[str, Path]) -> Markup | None:
+    if not report.contrasts:
+        return None
+    lead = (
+        "Δ is the NLL of a file less that of its adapter as trained. Intervals are of a "
+        "hierarchical bootstrap over seeds and questions; those of few seeds are too narrow."
+    )
+    sentences = tag("ul", [tag("li", c.sentence) for c in report.contrasts])
+    return _section(
+        "What quantization costs", tag("p", lead), _picture(pictures, "contrasts"), sentences
+    )
+
+
+def _seeds(report: StudyReport) -> Markup | None:
+    if not report.seed_variances:
+        return None
+    rows = [
+        [
+            f"{v.first} − {v.second}",
+            v.stored,
+            v.task,
+            f"{v.seeds}",
+            *(f"{100 * x:.2f} %" for x in (v.difference, v.seed_sd, v.question_sd, v.rest_sd)),
+            v.smallest_design or "none that was tried",
+        ]
+        for v in report.seed_variances
+    ]
+    head = ["difference", "stored as", "task", "seeds", "NLL", "seed's sd", "question's sd",
+            "rest's sd", "smallest design for 0.3 %"]  # fmt: skip
+    return _section("Seeds", table("Where the variance is", head, rows, words=3))
+
+
+def _section(heading: str, *children: Child) -> Markup:
+    return tag("section", tag("h2", heading), join(children))
+
+
+def _picture(pictures: Mapping[str, Path], name: str) -> Markup | None:
+    if name not in pictures:
+        return None
+    text = pictures[name].read_text("utf-8")
+    return tag("figure", Markup(text[text.index("<svg") :]))
+
+
+def _as_table(view: TableView, words: int) -> Markup:
+    after = [tag("p", line) for line in view.after]
+    return join([table("Means over seeds", [*view.columns], view.rows, words=words), *after])

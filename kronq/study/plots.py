@@ -1,0 +1,88 @@
+"""Pictures of a study: loss and accuracy over bytes, and the contrasts with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kronq.errors import printable
+from kronq.report.html.chart import format_size
+from kronq.report.palette import BASELINE, MARKERS, METHODS, method_colour
+from kronq.report.picture import draw_picture, shade
+from kronq.study.paired import Contrast
+from kronq.study.summary import Cell
+
+
+def plot_pareto(cells: Sequence[Cell], path: Path) -> Path:
+    """Draws NLL, and accuracy where it was found, over bytes: a column of axes for each task."""
+    own = [c for c in cells if c.trained_on in ("", c.task)]
+    tasks = list(dict.fromkeys(c.task for c in own))
+    kinds = ["nll", "accuracy"] if any(c.accuracy is not None for c in own if c.label) else ["nll"]
+    size = (5.5 * len(tasks) + 2.5, 4.2 * len(kinds))
+    return draw_picture(path, partial(_draw_pareto, own, tasks, kinds), size=size, force=True)
+
+
+def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figure: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    grid = figure.subplots(len(kinds), len(tasks), squeeze=False)
+    labels = list(dict.fromkeys(c.label for c in cells if c.label))
+    colours = [shade(colour, dark=False) for colour in METHODS.values()]
+    handles: dict[str, Any] = {}
+    for row, kind in zip(grid, kinds, strict=True):
+        for axes, task in zip(row, tasks, strict=True):
+            for index, label in enumerate(labels):
+                mine = [c for c in cells if (c.label, c.task) == (label, task)]
+                points = sorted(
+                    (c.bytes, getattr(c, kind))
+                    for c in mine
+                    if c.bytes and getattr(c, kind) is not None
+                )
+                if points:
+                    (line,) = axes.plot(
+                        *zip(*points, strict=True),
+                        linestyle=":",
+                        color=colours[index % len(colours)],
+                        marker=MARKERS[index % len(MARKERS)],
+                        markersize=4,
+                    )
+                    handles.setdefault(label, line)
+            base = [getattr(c, kind) for c in cells if not c.label and c.task == task]
+            if base and base[0] is not None:
+                axes.axhline(base[0], color=shade(BASELINE, dark=False), linewidth=0.8)
+            axes.set(
+                xscale="log",
+                xlabel="whole file, bytes",
+                title=printable(task),
+                ylabel="NLL, nats a token" if kind == "nll" else "accuracy",
+            )
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_size(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.grid(visible=True, which="major", linewidth=0.6)
+            axes.set_axisbelow(True)
+    names = [printable(name) for name in handles]
+    figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
+
+
+def plot_contrasts(contrasts: Sequence[Contrast], path: Path) -> Path:
+    """Draws every contrast with its 95 % interval; left of zero the Kronecker family loses less."""
+    size = (9.0, 1.4 + 0.28 * len(contrasts))
+    return draw_picture(path, partial(_draw_contrasts, contrasts), size=size, force=True)
+
+
+def _draw_contrasts(contrasts: Sequence[Contrast], figure: Any) -> None:
+    axes = figure.subplots()
+    for place, each in enumerate(contrasts):
+        d = each.difference
+        colour = shade(method_colour(each.method), dark=False)
+        axes.plot([d.low, d.high], [place, place], color=colour)
+        axes.plot([d.value], [place], color=colour, marker="o", markersize=4)
+    names = [printable(f"{c.pair}: {c.method} {c.setting}") for c in contrasts]
+    axes.set_yticks(range(len(contrasts)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color=shade(BASELINE, dark=False), linewidth=0.8)
+    axes.set(xlabel="Δ of the Kronecker family − Δ of LoRA, nats a token")
+    axes.grid(visible=True, axis="x", linewidth=0.6)
+    axes.set_axisbelow(True)
