@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -63,7 +65,16 @@ def map_stream(function: Callable[[T], R], items: Iterable[T], workers: int) -> 
 
 
 def _call(function: Callable[[Any], R], item: SharedItem) -> R:
-    return function(receive(item))
+    result = function(receive(item))
+    _keep_modules()
+    return result
+
+
+@functools.cache
+def _keep_modules() -> None:
+    """Takes what is loaded by now, once, from what the collector of garbage goes through."""
+    gc.collect()
+    gc.freeze()
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ layer's scale carries it, or B's scales that of A.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -139,9 +140,9 @@ def _large_a(codes: ProductCodes) -> StoredA:
 
 def _exponents(scales: Mapping[str, F64]) -> dict[str, int]:
     """Exponents that bring scales into float16's range, the same one for as many as possible."""
-    tops = {name: float(scale.max(initial=0.0)) for name, scale in scales.items()}
-    common = int(np.frexp(max(tops.values(), default=0.0))[1])
-    own = {name: int(np.frexp(top)[1]) if top else common for name, top in tops.items()}
+    tops = {name: max(scale.tolist(), default=0.0) for name, scale in scales.items()}
+    common = math.frexp(max(tops.values(), default=0.0))[1]
+    own = {name: math.frexp(top)[1] if top else common for name, top in tops.items()}
     return {n: (common if common - e < _RANGE else e) - _TOP for n, e in own.items()}
 
 
