@@ -3,6 +3,8 @@
 ONNX Runtime's MatMulNBits computes x·(scale·(code − zero))ᵀ. An offset for each block adds
 sums(x)·offsetᵀ, where sums(x) are x's sums over the blocks: once for all layers of the same x.
 Offsets as float zero points would be equal, but the CPU has only a slow path for them.
+An export with compiled slots puts one operator in the place of these nodes, which it knows by their
+shape (kronq/onnx/slots/block_offsets.py).
 """
 
 from __future__ import annotations

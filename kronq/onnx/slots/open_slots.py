@@ -18,6 +18,7 @@ from kronq.onnx.branch.add_branches import opset_of
 from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
+from kronq.onnx.slots.block_offsets import fuse_offsets
 from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.record.layout import NO_ADAPTER, layer_id
 from kronq.onnx.slots.row_choice import add_row_choice
@@ -70,6 +71,8 @@ def open_slots(
         else:
             _add_compiled_node(kind, given, opened)
         groups.append(opened.group)
+    if platforms:
+        fuse_offsets(model)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)
     # A node is inserted after the last of its layers, but must come before readers of the first.

@@ -27,6 +27,9 @@ typedef struct {
   void (*left)(const Layer* t, const float* g, float* z, int64_t tokens, int64_t m, int64_t apart, int64_t width);
   void (*widen)(int type, const void* from, float* to, int64_t count);
   void (*narrow)(int type, const float* from, void* to, int64_t count);
+  void (*block_sums)(const float* x, float* sums, int64_t count, int64_t size);
+  void (*add_offsets)(const float* sums, int64_t blocks, const float* offset, float* z, int64_t width, int64_t tokens,
+                      int64_t columns);
 } Products;
 
 #if defined(__aarch64__)

@@ -27,8 +27,13 @@
 #define left_tail FOR_PROCESSOR(left_tail)
 #define left_rows FOR_PROCESSOR(left_rows)
 #define left FOR_PROCESSOR(left)
+#define block_sums FOR_PROCESSOR(block_sums)
+#define offset_tile FOR_PROCESSOR(offset_tile)
+#define offset_rows FOR_PROCESSOR(offset_rows)
+#define add_offsets FOR_PROCESSOR(add_offsets)
 
 #include "numbers.h"
+#include "sums.h"
 
 /* Adds rows × LANES floats to h, each sum as CHAINS partial sums. */
 INLINE void right_tile(const int rows, const float* x, int64_t k, const unsigned char* b, int64_t pitch,
@@ -137,7 +142,7 @@ TARGET static void left(const Layer* t, const float* g, float* z, int64_t tokens
   }
 }
 
-static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, narrow};
+static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, narrow, block_sums, add_offsets};
 
 #undef INLINE
 #undef load
@@ -159,6 +164,10 @@ static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, nar
 #undef left_tail
 #undef left_rows
 #undef left
+#undef block_sums
+#undef offset_tile
+#undef offset_rows
+#undef add_offsets
 #undef PROCESSOR
 #undef TARGET
 #undef TILE_ROWS

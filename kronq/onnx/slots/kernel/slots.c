@@ -8,8 +8,10 @@
  *
  * The attributes say, for each layer, its id in a record (`layer`), its output (`target`), its first column there
  * (`start`) and its columns (`d_out`). An adapter that does not have a layer adds nothing to it.
+ * kronq::BlockOffsets_1..4 (offsets.h) is a part of the base itself.
  * The names of operators for other types than float32 end in _float16 and _bfloat16; sums are float32 in all.
  */
+#include "offsets.h"
 #include "pool.h"
 
 #if defined(_WIN32)
@@ -17,13 +19,13 @@
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
-enum { TYPES = 3, FORMS = 2 };
+enum { TYPES = 3, FORMS = 2, OFFSETS = FORMS };
 static const struct {
   int type, ort;
   const char* name;
 } types[TYPES] = {
     {TYPE_FLOAT32, ORT_FLOAT, ""}, {TYPE_FLOAT16, ORT_FLOAT16, "_float16"}, {TYPE_BFLOAT16, ORT_BFLOAT16, "_bfloat16"}};
-static const char* const forms[FORMS] = {"RecordSlots", "PoolSlots"};
+static const char* const forms[] = {"RecordSlots", "PoolSlots", "BlockOffsets"};
 
 typedef struct {
   OrtCustomOp op;
@@ -76,13 +78,14 @@ static OrtStatus* compute(void* self, OrtKernelContext* context) {
   Kernel* kernel = self;
   Tensor x;
   TRY(tensor(kernel->ort, context, 0, &x));
-  if (x.shape[x.rank - 1] != kernel->d_in) return refuse(kernel->ort, "X has another width");
+  if (kernel->form != OFFSETS && x.shape[x.rank - 1] != kernel->d_in) return refuse(kernel->ort, "X has another width");
   const int64_t tokens = tokens_of(&x);
   Batch batch = {
       .products = products, .members = kernel->members, .outputs = kernel->outputs, .target = kernel->target,
       .start = kernel->start, .d_in = kernel->d_in, .type = kernel->type, .x = x.data,
   };
   TRY(make_outputs(kernel, context, tokens, &batch));
+  if (kernel->form == OFFSETS) return run_offsets(kernel, context, &batch, &x);
   return kernel->form ? run_pool(kernel, context, &batch, &x, tokens) : run_record(kernel, context, &batch, tokens);
 }
 
@@ -110,7 +113,7 @@ static OrtStatus* create(const OrtCustomOp* op, const OrtApi* ort, const OrtKern
   if (!made) return ort->CreateStatus(ORT_FAIL, "kronq: out of memory");
   const Op* own = (const Op*)op;
   made->ort = ort, made->outputs = own->outputs, made->form = own->form, made->type = types[own->type].type;
-  OrtStatus* status = attributes(ort, info, made);
+  OrtStatus* status = own->form == OFFSETS ? NULL : attributes(ort, info, made);
   if (status)
     free(made);
   else
@@ -122,10 +125,13 @@ static void destroy(void* kernel) { free(kernel); }
 static const char* name_of(const OrtCustomOp* op) { return ((const Op*)op)->name; }
 static const char* provider(const OrtCustomOp* op) { return (void)op, "CPUExecutionProvider"; }
 static size_t outputs(const OrtCustomOp* op) { return ((const Op*)op)->outputs; }
-static size_t inputs(const OrtCustomOp* op) { return outputs(op) + (((const Op*)op)->form ? 4 : 2); }
+static size_t inputs(const OrtCustomOp* op) {
+  const int form = ((const Op*)op)->form;
+  return outputs(op) + (form == OFFSETS ? 1 + outputs(op) : form ? 4 : 2);
+}
 static int output_type(const OrtCustomOp* op, size_t i) { return (void)i, types[((const Op*)op)->type].ort; }
 static int input_type(const OrtCustomOp* op, size_t i) {
-  if (i <= outputs(op)) return output_type(op, i);
+  if (i <= outputs(op) || ((const Op*)op)->form == OFFSETS) return output_type(op, i);
   return i == outputs(op) + 1 ? ORT_UINT8 : ORT_INT64;
 }
 static int required(const OrtCustomOp* op, size_t i) { return (void)op, (void)i, ORT_REQUIRED; }
@@ -165,13 +171,14 @@ static void define(Op* op, size_t count, int form, int type) {
 }
 
 EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
-  static Op ops[OUTPUTS * FORMS * TYPES];
+  static Op ops[OUTPUTS * (FORMS * TYPES + 1)];
   const OrtApi* ort = base->GetApi(ORT_VERSION);
   products = choose_products();
   OrtCustomOpDomain* domain; /* lives as long as the process: ONNX Runtime does not copy it */
   TRY(ort->CreateCustomOpDomain("kronq", &domain));
-  for (int i = 0; i < OUTPUTS * FORMS * TYPES; i++) {
-    define(ops + i, (size_t)(i % OUTPUTS) + 1, i / OUTPUTS % FORMS, i / (OUTPUTS * FORMS));
+  for (int i = 0; i < OUTPUTS * (FORMS * TYPES + 1); i++) {
+    const int type = i / (OUTPUTS * FORMS); /* after the last type: offsets, float32 */
+    define(ops + i, (size_t)(i % OUTPUTS) + 1, type < TYPES ? i / OUTPUTS % FORMS : OFFSETS, type % TYPES);
     TRY(ort->CustomOpDomain_Add(domain, &ops[i].op));
   }
   return ort->AddCustomOpDomain(options, domain);
