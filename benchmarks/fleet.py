@@ -21,7 +21,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import psutil
-import ray
 
 import kronq
 from benchmarks.generated import LINEARS, METHODS
@@ -40,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="does not delete them")
     args = parser.parse_args(arguments)
     args.folder.mkdir(parents=True, exist_ok=True)
+    import ray
+
     ray.init(include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     to_pool(args.folder / "warm", "rtn", 4)  # workers and their imports
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def to_files(folder: Path, method: str, count: int) -> None:
     """Writes packed files, each by the worker that made it."""
+    import ray
+
     folder.mkdir()
     write = partial(_write, folder=str(folder.resolve()), method=method)
     rows = ray.data.range(count).map_batches(write, batch_size=BATCH)
@@ -72,6 +75,8 @@ def to_files(folder: Path, method: str, count: int) -> None:
 
 def to_pool(folder: Path, method: str, count: int) -> None:
     """Adds adapters to a pool in the order in which workers are done with them."""
+    import ray
+
     rows = ray.data.range(count).map_batches(partial(_quantize, method=method), batch_size=BATCH)
     with kronq.Pool.open(folder, create=True) as pool:
         pool.add_many((f"adapter-{row['id']}", row["adapter"]) for row in rows.iter_rows())
