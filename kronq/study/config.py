@@ -130,7 +130,6 @@ class Study(_Part):
         reference: Family that sizes are compared with (Bjøntegaard delta); the first if None.
         dtype: Of the files of adapters as trained; LoRA-XS's are float32.
         transfer: (trained on, scored on) beside the own task.
-        text: Text outside of the tasks, on which predictions are compared.
     """
 
     name: str = "study"
@@ -146,7 +145,6 @@ class Study(_Part):
     reference: str | None = None
     dtype: Literal["fp32", "fp16", "bf16"] = "bf16"
     transfer: tuple[tuple[str, str], ...] = ()
-    text: str | None = None
 
     @model_validator(mode="after")
     def _known_labels(self) -> Study:
