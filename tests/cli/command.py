@@ -49,6 +49,6 @@ class Kronq:
         else:
             assert result.out == ""
         assert result.code == 2
-        assert result.err.startswith("kronq: error: ")
+        assert result.err.startswith("kronq: error: "), result.err
         assert result.err.count("\n") == 1
         return result.err.strip()
