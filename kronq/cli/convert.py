@@ -12,8 +12,8 @@ from kronq.errors import KronqError
 from kronq.writers.forms import DTYPES, FORMS
 
 if TYPE_CHECKING:
-    from kronq.model.low_rank import RankLoss
     from kronq.writers.contents import Contents
+    from kronq.writers.low_rank import RankLoss
 
 ONNX_ADAPTER = "onnx_adapter"
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from kronq.model.adapter import Adapter
 from kronq.model.layer_names import describe_names, name_template
-from kronq.model.low_rank import RankLoss
 from kronq.writers.contents import Contents
+from kronq.writers.low_rank import RankLoss
 
 if TYPE_CHECKING:
     from kronq.report.display.table_view import TableView

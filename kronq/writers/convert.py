@@ -10,10 +10,10 @@ from kronq.errors import ArgumentError, StrPath, check_choice, check_type
 from kronq.io.blas import small_matrices
 from kronq.io.files import check_apart, check_output, new_file, new_folder
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.low_rank import RankLoss, reduce_rank
 from kronq.model.plain import refuse_cores
 from kronq.writers.contents import Contents, Request
 from kronq.writers.forms import DTYPES, FORMS
+from kronq.writers.low_rank import RankLoss, reduce_rank
 from kronq.writers.module_paths import restore_paths
 
 

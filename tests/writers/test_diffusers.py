@@ -20,7 +20,7 @@ from torch import nn
 import kronq
 from kronq.errors import MismatchError, UnsupportedError
 from kronq.model.adapter import Adapter, Origin
-from kronq.model.low_rank import reduce_rank
+from kronq.writers.low_rank import reduce_rank
 from kronq.writers.module_paths import restore_paths
 from tests import adapters
 from tests.adapters import difference

@@ -11,8 +11,8 @@ import kronq
 from kronq.errors import ArgumentError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE
-from kronq.model.low_rank import RankLoss, reduce_rank
 from kronq.quantization.configs import Native
+from kronq.writers.low_rank import RankLoss, reduce_rank
 from tests import adapters
 from tests.adapters import KINDS, dense
 
