@@ -7,12 +7,9 @@ from pathlib import Path
 
 from kronq.io.files import write_file
 from kronq.report.display.table_view import TableView
-from kronq.report.html.style import style_sheet
+from kronq.report.html.document import html_document
 from kronq.report.markup import Child, Markup, join, table, tag
 from kronq.study.summary import StudyReport
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Content security policy: nothing is fetched and no script runs."""
 
 
 def write_page(report: StudyReport, pictures: Mapping[str, Path], path: Path) -> Path:
@@ -29,21 +26,7 @@ def write_page(report: StudyReport, pictures: Mapping[str, Path], path: Path) ->
         _question(report, pictures),
         _seeds(report),
     ]
-    document = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", report.name),
-            tag("style", Markup(style_sheet())),
-        ),
-        tag("body", tag("main", sections)),
-        lang="en",
-    )
-    text = join([Markup("<!DOCTYPE html>\n"), document])
+    text = html_document(report.name, sections)
     return write_file(path, (text + "\n").encode(), force=True)
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from kronq import Adapter, Compact, Native, Slots, export_onnx, quantize, save
+from kronq import Adapter, Compact, Engine, Native, Session, Slots, export_onnx, quantize, save
 from kronq.compiled.find import compiled_library
-from kronq.errors import UnsupportedError
+from kronq.errors import KronqError, UnsupportedError
 from kronq.model.adapter import Origin
 from kronq.model.delta import Delta
 from kronq.onnx.slots.kernel import PROGRAM
@@ -67,3 +68,22 @@ def save_adapters(folder: Path) -> dict[str, Path]:
             found[name] = folder / f"{name}.safetensors"
             save(make(make_adapter(10 + number + 5 * (form == "lora"), form)), found[name])
     return found
+
+
+def check_a_wrong_tag_ends_its_row_alone(engine: Engine, alone: Session) -> None:
+    """Changes the tag that one of four rows has, and compares the others with single runs."""
+    names = ["kron-native", "kron-float", "lora-native", None]
+    jobs = [engine.submit("abc", adapter=name, max_tokens=9) for name in names]
+    for _ in range(5):
+        engine.step()
+    wrong = jobs[1]
+    right, wrong.adapter = wrong.adapter, replace(wrong.adapter, tag=wrong.adapter.tag ^ 1)
+    while engine.step():
+        pass
+    with pytest.raises(KronqError, match="another"):
+        _ = wrong.generation
+    for name, job in zip(names, jobs, strict=True):
+        if job is not wrong:
+            expected = alone.generate("abc", adapter=name, max_tokens=9).tokens
+            assert job.generation.tokens == expected
+    assert right is not None

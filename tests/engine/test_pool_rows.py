@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks.soak import Soak
 from kronq import Engine, Pool, Session, Slots, export_onnx
-from kronq.errors import FormatError, KronqError, MismatchError, NotFoundError, UnsupportedError
+from kronq.errors import FormatError, MismatchError, NotFoundError, UnsupportedError
 from kronq.model.adapter import Adapter, Origin
 from kronq.pool.folder import make_pool
 from tests.adapters import kron
-from tests.engine.pool_app import export_app, has_operator, make_adapter, save_adapters
+from tests.engine.pool_app import (
+    check_a_wrong_tag_ends_its_row_alone,
+    export_app,
+    has_operator,
+    make_adapter,
+    save_adapters,
+)
 
 pytestmark = pytest.mark.skipif(not has_operator(), reason="needs a C compiler")
 
@@ -102,22 +107,7 @@ def test_a_replaced_adapter_answers_to_the_end(app, files, pool, alone):
 
 def test_a_record_of_another_adapter_ends_its_row_alone(app, files, pool, alone):
     """The tag is not that of the record there, as after a mistake in a pool."""
-    engine = engine_of(app, pool)
-    names = ["kron-native", "kron-float", "lora-native", None]
-    jobs = [engine.submit("abc", adapter=name, max_tokens=9) for name in names]
-    for _ in range(5):
-        engine.step()
-    wrong = jobs[1]
-    right, wrong.adapter = wrong.adapter, replace(wrong.adapter, tag=wrong.adapter.tag ^ 1)
-    while engine.step():
-        pass
-    with pytest.raises(KronqError, match="another"):
-        _ = wrong.generation
-    for name, job in zip(names, jobs, strict=True):
-        if job is not wrong:
-            expected = alone.generate("abc", adapter=name, max_tokens=9).tokens
-            assert job.generation.tokens == expected
-    assert right is not None
+    check_a_wrong_tag_ends_its_row_alone(engine_of(app, pool), alone)
 
 
 def test_an_adapter_of_another_model_is_refused(app, pool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -19,7 +18,12 @@ from kronq.onnx.slots.row_stacks import GroupStacks, record_factors, row_stacks
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.pool.folder import make_pool
 from tests.adapters import kron
-from tests.engine.pool_app import has_operator, make_adapter, save_adapters
+from tests.engine.pool_app import (
+    check_a_wrong_tag_ends_its_row_alone,
+    has_operator,
+    make_adapter,
+    save_adapters,
+)
 
 PROMPTS = ["abc", "The quick brown fox", "x", "One is", "zz top"]
 
@@ -110,22 +114,7 @@ def test_logits_are_those_of_the_compiled_operator(llama_bases, pool, files, tmp
 
 
 def test_a_record_of_another_adapter_ends_its_row_alone(app, pool, alone):
-    engine = engine_of(app, pool)
-    names = ["kron-native", "kron-float", "lora-native", None]
-    jobs = [engine.submit("abc", adapter=name, max_tokens=9) for name in names]
-    for _ in range(5):
-        engine.step()
-    wrong = jobs[1]
-    right, wrong.adapter = wrong.adapter, replace(wrong.adapter, tag=wrong.adapter.tag ^ 1)
-    while engine.step():
-        pass
-    with pytest.raises(KronqError, match="another"):
-        _ = wrong.generation
-    for name, job in zip(names, jobs, strict=True):
-        if job is not wrong:
-            expected = alone.generate("abc", adapter=name, max_tokens=9).tokens
-            assert job.generation.tokens == expected
-    assert right is not None
+    check_a_wrong_tag_ends_its_row_alone(engine_of(app, pool), alone)
 
 
 @pytest.mark.parametrize(

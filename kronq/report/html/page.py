@@ -9,17 +9,14 @@ from kronq.report.bound import GaussianBound
 from kronq.report.html.bars import histogram
 from kronq.report.html.chart import charts
 from kronq.report.html.curves import chart_series
+from kronq.report.html.document import html_document
 from kronq.report.html.header import header
 from kronq.report.html.heat import heat_map
 from kronq.report.html.layer_tables import layer_tables
-from kronq.report.html.style import style_sheet
 from kronq.report.html.width_curves import WidthCurves
 from kronq.report.markup import Child, Markup, join, tag
 from kronq.report.models import LayerStatistics
 from kronq.report.report import Report
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Content security policy: nothing is fetched and no script runs."""
 
 
 def page(report: Report, curves: WidthCurves, bound: GaussianBound | None) -> Markup:
@@ -33,21 +30,7 @@ def page(report: Report, curves: WidthCurves, bound: GaussianBound | None) -> Ma
         _code_section(report),
         _recipe_section(report),
     ]
-    document = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", f"{name}: what quantizing it cost"),
-            tag("style", Markup(style_sheet())),
-        ),
-        tag("body", tag("main", sections)),
-        lang="en",
-    )
-    return join([Markup("<!DOCTYPE html>\n"), document])
+    return html_document(f"{name}: what quantizing it cost", sections)
 
 
 def page_title(report: Report) -> str:
