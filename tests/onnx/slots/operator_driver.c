@@ -1,7 +1,7 @@
 /* Runs the operators without ONNX Runtime and without Python: for processors that have neither here.
  *
  *   operator_driver LIBRARY          the library, by its one function, on one layer, in every type of numbers
- *   operator_driver LIBRARY CHANGES  the same with so many damaged records and pools, for sanitizers
+ *   operator_driver LIBRARY CHANGES  the same with so many damaged records and pools, and shapes, for sanitizers
  *
  * The sums are compared with float64's, and two runs with each other. Exit status 0: all is well.
  */
@@ -31,9 +31,9 @@ enum { D_IN = A_IN * B_IN, D_OUT = A_OUT * B_OUT, FRONT = 128, SCALE = FRONT + 3
 enum { B2_AT = A_AT + 96, LARGEST = (B2_AT + 4 * B_IN * WIDE + 4 * RANK * COLUMNS + 63) / 64 * 64 };
 static const int types[] = {2, 3, 4, 5, 6, 7, 8, 16, 17, 32};
 
-static float x[TOKENS * D_IN], y[TOKENS * D_OUT], z[TOKENS * D_OUT], first[TOKENS * D_OUT];
+static float x[TOKENS * D_IN], y[TOKENS * D_OUT], z[TOKENS * D_OUT];
 static float a[A_OUT * A_IN], scale[RANK], b1[RANK * B_OUT], b2[B_IN * RANK];
-static const OrtCustomOp *of_record, *of_pool;
+static const OrtCustomOp *of_record, *of_pool, *of_offsets;
 static OrtApi api;
 static int64_t rows[TOKENS], tags[TOKENS];
 static const char* message; /* of an error */
@@ -65,6 +65,7 @@ static OrtStatus* add_operator(OrtCustomOpDomain* domain, const OrtCustomOp* op)
   (void)domain;
   if (!strcmp(op->GetName(op), "RecordSlots_1")) of_record = op;
   if (!strcmp(op->GetName(op), "PoolSlots_1")) of_pool = op;
+  if (!strcmp(op->GetName(op), "BlockOffsets_1")) of_offsets = op;
   return NULL;
 }
 static OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
@@ -178,20 +179,78 @@ static void* made(const OrtCustomOp* op) {
   return kernel;
 }
 
-static double run_twice(void* kernel) {
+/* Computes the output twice, which has to give the same bits. */
+static void run_twice(const OrtCustomOp* op, void* kernel) {
+  const Value* out = values + 5;
+  const size_t size = (size_t)(out->shape[0] * out->shape[1]) * sizeof(float);
+  float* before = malloc(size);
   for (int i = 0; i < 2; i++) {
-    memset(z, 0x7f, sizeof z);
-    if (of_record->KernelComputeV2(kernel, NULL)) fprintf(stderr, "%s\n", message), exit(1);
-    if (i && memcmp(first, z, sizeof z)) puts("two runs differ"), exit(1);
-    memcpy(first, z, sizeof z);
+    memset(out->data, 0x7f, size);
+    if (op->KernelComputeV2(kernel, NULL)) fprintf(stderr, "%s\n", message), exit(1);
+    if (i && memcmp(before, out->data, size)) puts("two runs differ"), exit(1);
+    memcpy(before, out->data, size);
   }
-  return error();
+  free(before);
 }
 
-/* Adds the outputs' bits to a digest, to compare processors by (FNV-1a). */
+/* Adds the output's bits to a digest, to compare processors by (FNV-1a). */
 static uint64_t bits(uint64_t found) {
-  for (size_t i = 0; i < sizeof z; i++) found = (found ^ ((const unsigned char*)z)[i]) * 0x100000001b3u;
+  const size_t size = (size_t)(values[5].shape[0] * values[5].shape[1]) * sizeof(float);
+  for (size_t i = 0; i < size; i++) found = (found ^ ((const unsigned char*)values[5].data)[i]) * 0x100000001b3u;
   return found;
+}
+
+static Value matrix(int64_t count, int64_t columns) {
+  float* data = malloc((size_t)(count * columns) * sizeof *data); /* so that a sanitizer sees its end */
+  for (int64_t i = 0; i < count * columns; i++) data[i] = draw();
+  return (Value){data, {count, columns}, 2};
+}
+
+/* Makes inputs and output of BlockOffsets_1: X, Y, and offsets [blocks, width]. */
+static void make_offsets(int64_t tokens, int64_t d_in, int64_t width, int64_t blocks, int64_t columns) {
+  values[0] = matrix(tokens, d_in), values[1] = matrix(tokens, width);
+  values[2] = matrix(blocks, columns), values[5] = matrix(tokens, width);
+}
+
+static void free_offsets(void) {
+  for (int i = 0; i < 6; i++)
+    if (i < 3 || i == 5) free(values[i].data);
+}
+
+/* Returns the largest difference of Y + sums(X) · offsets from float64's, as a part of the sum of the terms' sizes. */
+static double offsets_error(void) {
+  const int64_t d_in = values[0].shape[1], blocks = values[2].shape[0], width = values[2].shape[1];
+  const float *from = values[0].data, *before = values[1].data, *offset = values[2].data, *after = values[5].data;
+  double most = 0;
+  for (int64_t i = 0; i < values[5].shape[0] * width; i++) {
+    double sum = before[i], size = fabs(sum);
+    for (int64_t j = 0; j < d_in; j++) {
+      const double term = (double)from[i / width * d_in + j] * offset[j / (d_in / blocks) * width + i % width];
+      sum += term, size += fabs(term);
+    }
+    const double part = fabs(after[i] - sum) / size;
+    if (!(part <= most)) most = part;
+  }
+  return most;
+}
+
+/* The offsets of blocks: one token, a few and many; widths of one share of a thread and of two. */
+static int run_offsets(void) {
+  static const int64_t sizes[][4] = {{1, 576, 336, 18}, {7, 96, 16, 3}, {37, 64, 48, 1}, {3, 48, 576, 6}};
+  uint64_t digest = 0xcbf29ce484222325u;
+  double worst = 0;
+  void* kernel = made(of_offsets);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    make_offsets(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], sizes[i][2]);
+    run_twice(of_offsets, kernel);
+    const double found = offsets_error();
+    if (!(found <= worst)) worst = found;
+    digest = bits(digest);
+    free_offsets();
+  }
+  of_offsets->KernelDestroy(kernel);
+  printf("offsets: error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)digest);
+  return worst < 1e-6 ? 0 : 1;
 }
 
 static int run_all(void) {
@@ -201,12 +260,13 @@ static int run_all(void) {
   void* kernel = made(of_record);
   for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
     values[2] = (Value){packed, {write_record(packed, types[i], types[sizeof types / sizeof *types - 1 - i], 0)}, 1};
-    const double found = run_twice(kernel);
+    run_twice(of_record, kernel);
+    const double found = error();
     if (!(found <= worst)) worst = found;
     digest = bits(digest);
   }
   of_record->KernelDestroy(kernel);
-  printf("error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)digest);
+  printf("record: error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)digest);
   return worst < 1e-6 ? 0 : 1;
 }
 
@@ -242,6 +302,22 @@ static int run_damaged(long changes) {
   return refused > changes / 4 && refused < 2 * changes ? 0 : 1;
 }
 
+/* Offsets of shapes that fit and of others, where nothing outside of the tensors may be touched. */
+static int run_shapes(long changes) {
+  long refused = 0;
+  void* kernel = made(of_offsets);
+  for (long i = 0; i < changes; i++) {
+    const int64_t blocks = below(4), width = 16 * below(40) + (below(4) ? 0 : below(16));
+    const int64_t d_in = below(8) ? blocks * 8 * below(5) : below(90);
+    make_offsets(below(10), d_in, width, blocks, below(4) ? width : below(640));
+    refused += of_offsets->KernelComputeV2(kernel, NULL) != NULL;
+    free_offsets();
+  }
+  of_offsets->KernelDestroy(kernel);
+  printf("%ld of %ld shapes refused\n", refused, changes);
+  return refused > changes / 4 && refused < changes ? 0 : 1;
+}
+
 int main(int count, char** arguments) {
   OrtStatus* (*registers)(OrtSessionOptions*, const OrtApiBase*);
   void* found = count > 1 ? symbol(arguments[1], "RegisterCustomOps") : NULL;
@@ -258,5 +334,6 @@ int main(int count, char** arguments) {
   const OrtApiBase base = {.GetApi = get_api};
   if (registers(NULL, &base)) return 1;
   fill(x, TOKENS * D_IN), fill(y, TOKENS * D_OUT);
-  return count > 2 ? run_damaged(atol(arguments[2])) : run_all();
+  if (count < 3) return run_all() || run_offsets();
+  return run_damaged(atol(arguments[2])) || run_shapes(atol(arguments[2]) / 20);
 }
