@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.baselines import float16, hqq, loraquant, olive, torchao
+from benchmarks.baselines import compeft, float16, hqq, loraquant, lordba, olive, torchao
 from benchmarks.baselines.baseline import Baseline, BaselineFile
 
 BASELINES: tuple[Baseline, ...] = (
@@ -13,6 +13,8 @@ BASELINES: tuple[Baseline, ...] = (
     *torchao.SETTINGS,
     *hqq.SETTINGS,
     *loraquant.SETTINGS,
+    *lordba.SETTINGS,
+    *compeft.SETTINGS,
 )
 """All tools at all settings."""
 

@@ -50,7 +50,7 @@ def test_safetensors_reads_the_file(baseline: Baseline, adapter: Adapter) -> Non
 def test_the_file_holds_all_codes(baseline: Baseline, adapter: Adapter) -> None:
     """Never fewer bytes than the codes of B at one bit, and A in float16."""
     made = run(baseline, adapter)
-    if baseline.tool == "rank":
+    if baseline.tool in ("rank", "compeft"):  # which leave most of B out
         return
     a = sum(2 * d.a.parameters for d in adapter.values() if d.a is not ONE)
     b = sum(d.b.parameters for d in adapter.values())
