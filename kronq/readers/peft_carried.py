@@ -58,6 +58,8 @@ def _is_carried(name: str, config: PeftConfig) -> bool:
         return True
     if config.trains_biases and name.endswith(".bias"):
         return True
+    if config.ties_modules and re.fullmatch(r"(?!.*\.base_layer\.).+\.weight", name):
+        return True  # the config names one of the tied modules, the file has both
     return any(path.endswith(m) for path in _modules(name) for m in config.modules_to_save)
 
 

@@ -62,6 +62,11 @@ class PeftConfig:
     def trains_biases(self) -> bool:
         return self.settings.get("bias") not in (None, False, "none")
 
+    @property
+    def ties_modules(self) -> bool:
+        """Whether modules that were trained whole are tied to others, which are saved as well."""
+        return bool(self.modules_to_save and self.settings.get("ensure_weight_tying"))
+
     def alpha(self, layer: str) -> float:
         """Returns a layer's α."""
         alpha: float = self._value(

@@ -86,7 +86,7 @@ def test_every_width_is_what_it_says(shape: str, bits: int) -> None:
     assert snr < bound
 
 
-@pytest.mark.parametrize("bpw", [2, 3, 5])
+@pytest.mark.parametrize("bpw", [2, 3, 4, 5])
 @pytest.mark.parametrize("shape", NAMED)
 def test_compact_codes_come_within_0_8_db_of_the_bound(shape: str, bpw: int) -> None:
     """Of the bound for the bits of the stream, which is all of the file but its header."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 import kronq
 from kronq.errors import FormatError, UnsupportedError
@@ -38,10 +38,19 @@ def classifier() -> nn.Module:
     return LlamaForSequenceClassification(LlamaConfig(**sizes, **heads, pad_token_id=0))
 
 
+def tied() -> nn.Module:
+    torch.manual_seed(0)
+    config = llama().config
+    config.tie_word_embeddings = True
+    return LlamaForCausalLM(config).eval()
+
+
 Q = {"target_modules": ["q_proj"]}
 TOKENS = {"embed_tokens": [1, 5], "lm_head": [2]}
+TIED = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
 KINDS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], int]] = {
     "head": (llama, Q | {"modules_to_save": ["lm_head", "embed_tokens"]}, 2),
+    "tied to the head": (tied, Q | TIED, 2),
     "norms": (llama, Q | {"modules_to_save": ["norm"]}, 5),
     "classifier": (classifier, Q | {"task_type": "SEQ_CLS"}, 1),
     "tokens": (llama, Q | {"trainable_token_indices": [7, 3]}, 2),

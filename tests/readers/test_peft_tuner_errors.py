@@ -27,6 +27,14 @@ def test_an_initial_adapter_of_another_shape(tmp_path: Path) -> None:
         kronq.load(tmp_path / "a" / "adapter", initial=tmp_path / "b" / "initial")
 
 
+@pytest.mark.parametrize("targets", [["embed_tokens"], ["embed_tokens", "q_proj"]])
+def test_lora_on_embeddings_is_refused_by_name(tmp_path: Path, targets: list[str]) -> None:
+    model = peft.get_peft_model(llama(), peft.LoraConfig(r=4, target_modules=targets))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError, match=r"embedding .*model\.embed_tokens .*merge"):
+        kronq.load(tmp_path)
+
+
 def test_another_base(tmp_path: Path) -> None:
     train(WITH_BASE["vera"](), tmp_path)
     llama(hidden=90, heads=3).save_pretrained(tmp_path / "other")

@@ -16,6 +16,7 @@ from kronq.readers.layer_factors import Parts
 from kronq.readers.options import Options
 from kronq.readers.peft_config import PeftConfig
 from kronq.readers.peft_names import unwrap_name
+from kronq.readers.peft_tuners.other_weights import refuse_embeddings, refuse_experts
 
 ADAPTER_NAME = r"(\.[^.]+)?"
 """The adapter's name in a tensor's: ``default``; PEFT leaves it out when it saves."""
@@ -60,6 +61,7 @@ def split_names(
             )
     frozen = {f"{layer}.base_layer.weight" for layer, _ in names.values()}
     unknown = [tensor for tensor in unknown if unwrap_name(tensor) not in frozen]
+    refuse_embeddings(tensors, unknown)
     if unknown:
         raise UnsupportedError(
             "tensors that belong to no supported layer",
@@ -68,7 +70,7 @@ def split_names(
             hint="adapter_config.json names modules_to_save and bias: does it belong to this file?",
             code="unknown-tensors",
         )
-    _refuse_experts(tensors, {layer for layer, _ in names.values()})
+    refuse_experts(tensors, {layer for layer, _ in names.values()})
     return names
 
 
@@ -179,19 +181,4 @@ def refuse_scale(config: PeftConfig, options: Options) -> None:
             f"{config.kind} has no alpha and no scale rule",
             path=config.path,
             hint="leave out {alpha} and {scale_rule}",
-        )
-
-
-def _refuse_experts(tensors: Tensors, layers: Iterable[str]) -> None:
-    """Refuses LoRA on the stacked weights of experts, which has r rows for each of them.
-
-    Raises:
-        UnsupportedError: Some layers are such weights; all of them are named.
-    """
-    experts = [name for name in layers if re.search(r"(^|\.)(experts|base_layer)$", name)]
-    if experts:
-        raise UnsupportedError(
-            "LoRA on the stacked weights of experts (target_parameters) is not supported",
-            path=tensors.path,
-            found=listing(experts),
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import numpy_helper
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lycoris")
@@ -46,6 +48,37 @@ def test_convolutions_beside_lycoris(
     found = run(tmp_path / "out" / "model.onnx", x.numpy())
     assert apart(found, wanted) < EXACT < 1e-2 < apart(plain, wanted)
     assert report.verification.model is not None
+
+
+@pytest.mark.parametrize("on_output", [True, False])
+@pytest.mark.parametrize("geometry", ["stride", "pointwise"])
+def test_the_weight_is_that_of_lycoris_in_float64(
+    tmp_path: Path, geometry: str, on_output: bool
+) -> None:
+    """LyCORIS adds the epsilon of its dtype to each norm, and its norms are of that dtype, too.
+
+    So its own weight in float32 is off from that in float64 by several times what rounding takes;
+    kronq's is that in float64, rounded.
+    """
+    layer = copy.deepcopy(GEOMETRIES[geometry])
+    layer.weight.data *= 0.3  # norms below 1, as in trained models
+    module = layers.adapted(layer, "lokr", weight_decompose=True, wd_on_out=on_output)
+    module.lokr_w1.data *= 0.1
+    adapter = Adapter({"0": layers.delta_of(module, layer)})
+    x = layers.layer_input(layer)
+    base = layers.export(torch.nn.Sequential(layer), x, tmp_path / "base.onnx")
+    kronq.export_onnx(adapter, base, tmp_path / "out", "merged")
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    sizes = tuple(layer.weight.shape)
+    (found,) = (a for t in graph.initializer if (a := numpy_helper.to_array(t)).shape == sizes)
+    weight = layer.weight.detach()
+    with torch.no_grad():
+        update = module.get_weight(module.shape) * module.scalar
+        single = module.apply_weight_decompose(weight + update) - weight
+        double = module.double().apply_weight_decompose(weight.double() + update) - weight
+    rounding = torch.linalg.norm((weight + double).float() - weight - double)
+    assert torch.linalg.norm(single - double) > 3 * rounding
+    assert torch.linalg.norm(torch.from_numpy(found) - weight.double() - double) < 1.05 * rounding
 
 
 def train(model: torch.nn.Module) -> tuple[Adapter, torch.nn.Module]:
