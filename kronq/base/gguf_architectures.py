@@ -15,21 +15,18 @@ ARCHITECTURES = (
 """llama.cpp's names."""
 
 
-def check_architecture(fields: Mapping[str, Any], path: Path) -> None:
+def check_architecture(values: Mapping[str, Any], path: Path) -> None:
     """Refuses a file of another architecture, before its weights are dequantized.
 
     Args:
-        fields: Name → field of the gguf package.
+        values: The file's settings.
         path: For errors.
 
     Raises:
         FormatError: The file has no architecture.
         UnsupportedError: It holds an adapter, or a model of another architecture.
     """
-    kind, name = (
-        fields[key].contents() if key in fields else None
-        for key in ("general.type", "general.architecture")
-    )
+    kind, name = (values.get(key) for key in ("general.type", "general.architecture"))
     if kind == "adapter":
         raise UnsupportedError("an adapter, and no model", path=path, hint="give its base")
     if not isinstance(name, str):

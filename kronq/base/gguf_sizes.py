@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from kronq.base.gguf_architectures import check_architecture
-from kronq.errors import FormatError, KronqError
-from kronq.io.gguf_file import open_gguf
+from kronq.errors import FormatError
+from kronq.io.gguf_file import open_gguf, read_values
 
 _COUNTED = re.compile(r".+\.(block_count|expert_count|expert_used_count)")
 _MEASURED = re.compile(
@@ -27,22 +27,16 @@ def check_gguf(path: Path) -> None:
         UnsupportedError: Its architecture is none that becomes a base, or a tensor is of a type
             that the gguf package cannot read.
     """
-    try:
-        reader = open_gguf(path)
-        check_architecture(reader.fields, path)
-        blocks = {int(match[1]) for t in reader.tensors if (match := _BLOCK.match(t.name))}
-        sizes = [int(size) for tensor in reader.tensors for size in tensor.shape]
-        claims = {
-            name: field.contents()
-            for name, field in reader.fields.items()
-            if _COUNTED.fullmatch(name) or _MEASURED.fullmatch(name)
-        }
-    except KronqError:
-        raise
-    except Exception as error:  # gguf raises whatever it hits first
-        raise FormatError(
-            "unreadable GGUF file", path=path, found=repr(error), code="truncated"
-        ) from error
+    reader = open_gguf(path)
+    values = read_values(reader, path)
+    check_architecture(values, path)
+    blocks = {int(match[1]) for t in reader.tensors if (match := _BLOCK.match(t.name))}
+    sizes = [int(size) for tensor in reader.tensors for size in tensor.shape]
+    claims = {
+        name: value
+        for name, value in values.items()
+        if _COUNTED.fullmatch(name) or _MEASURED.fullmatch(name)
+    }
     largest = max(sizes, default=0)
     for name, claim in claims.items():
         limit = len(blocks) if name.endswith(".block_count") else largest

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from kronq.errors import UnsupportedError
 
 
-def check_types(types: Mapping[str, int], path: Path) -> None:
+def check_types(types: Mapping[str, int]) -> None:
     """Refuses a file with a tensor that the installed gguf package cannot dequantize.
 
     Args:
         types: Tensor → number of its type, as the file has it.
-        path: The file, for errors.
 
     Raises:
         UnsupportedError: There is one; the first is named.
@@ -29,7 +27,6 @@ def check_types(types: Mapping[str, int], path: Path) -> None:
         others = f"; {len(strange) - 1:,} more tensors like it" if len(strange) > 1 else ""
         raise UnsupportedError(
             f"a tensor of a type that the gguf package does not read{others}",
-            path=path,
             layer=tensor,
             found=names.get(number, f"type number {number}, which it does not know"),
             expected=", ".join(names[each] for each in names if _is_readable(each)),

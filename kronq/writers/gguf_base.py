@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.errors import FormatError, KronqError, UnsupportedError
-from kronq.io.gguf_file import is_gguf, open_gguf
+from kronq.errors import FormatError, UnsupportedError
+from kronq.io.gguf_file import is_gguf, open_gguf, read_values
 from kronq.io.json_file import read_json
 
 REORDERED: Mapping[str, tuple[str, ...]] = {
@@ -132,27 +132,20 @@ def _path_hint(path: Path) -> str | None:
 
 
 def _read_gguf(path: Path) -> GgufBase:
-    try:
-        reader = open_gguf(path)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-        shapes = {
-            tensor.name: (int(tensor.shape[1]), int(tensor.shape[0]))
-            for tensor in reader.tensors
-            if len(tensor.shape) == 2
-        }
-    except KronqError:
-        raise
-    except Exception as error:  # gguf raises whatever it hits first
-        raise FormatError(
-            "unreadable GGUF file", path=path, found=repr(error), code="truncated"
-        ) from error
-    architecture = str(fields.get("general.architecture"))
-    heads = fields.get(f"{architecture}.attention.head_count")
+    reader = open_gguf(path)
+    values = read_values(reader, path)
+    shapes = {
+        tensor.name: (int(tensor.shape[1]), int(tensor.shape[0]))
+        for tensor in reader.tensors
+        if len(tensor.shape) == 2
+    }
+    architecture = str(values.get("general.architecture"))
+    heads = values.get(f"{architecture}.attention.head_count")
     return _checked(
         path,
         architecture,
-        fields.get(f"{architecture}.block_count"),
-        (heads, fields.get(f"{architecture}.attention.head_count_kv", heads)),
+        values.get(f"{architecture}.block_count"),
+        (heads, values.get(f"{architecture}.attention.head_count_kv", heads)),
         "output.weight" not in shapes,
         shapes,
     )

@@ -15,7 +15,9 @@ import numpy as np
 from kronq.errors import KronqError
 from tests.attacks import hostile
 from tests.attacks.adapter_files import GOOD, SEALED
+from tests.attacks.gguf_files import change_gguf
 from tests.attacks.mutations import change_bytes, change_json, change_tensors, json_bytes
+from tests.attacks.protobufs import change_model
 from tests.attacks.readers import READERS
 
 SECONDS = 1.0
@@ -41,8 +43,8 @@ def change_file(rng: random.Random, path: Path) -> None:
         data = path.read_bytes()
         try:
             path.write_bytes(_changed(rng, path, data))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            path.write_bytes(change_bytes(rng, data))  # it was damaged already
+        except Exception:  # it was damaged already
+            path.write_bytes(change_bytes(rng, data))
 
 
 def _changed(rng: random.Random, path: Path, data: bytes) -> bytes:
@@ -50,6 +52,10 @@ def _changed(rng: random.Random, path: Path, data: bytes) -> bytes:
         return hostile.seal_anew(change_tensors(rng, data))
     if path.suffix == ".safetensors":
         return change_tensors(rng, data)
+    if path.suffix == ".onnx":
+        return change_model(rng, data)
+    if path.suffix == ".gguf":
+        return change_gguf(rng, data)
     if path.suffix == ".jsonl":
         lines = data.split(b"\n")
         i = rng.randrange(len(lines))

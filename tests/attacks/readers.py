@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from kronq.base.hf_folder import check_hf_folder
 from kronq.evaluate.cache import TaskCache
 from kronq.onnx.graph.match_by_map import load_mapping
 from tests.attacks import adapter_files as adapter
+from tests.attacks import base_files as base
+from tests.attacks import gguf_files as gguf
 from tests.attacks import other_files as other
 from tests.attacks import served_files as served
 
@@ -71,4 +74,11 @@ READERS = {
     "rows of a pool": Reader(served.pool_rows, served.read_pool_rows, file=served.ROWS),
     "record": Reader(served.one_record, served.read_one_record),
     "requests": Reader(served.requests, served.read_requests),
+    "ONNX base": Reader(base.with_data("matmul"), base.read_base),
+    "ONNX base, Gemm": Reader(base.with_data("gemm_t"), base.read_base),
+    "ONNX base, MatMulNBits": Reader(base.of_codes(qdq=False), base.read_base),
+    "ONNX base, DequantizeLinear": Reader(base.of_codes(qdq=True), base.read_base),
+    "ONNX base, scopes": Reader(base.of_scopes, base.read_base),
 }
+if importlib.util.find_spec("gguf") is not None:
+    READERS["GGUF"] = Reader(gguf.write_good, gguf.read_gguf)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,48 +16,11 @@ from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.onnx.export import export_onnx
 from kronq.onnx.graph.match_table import match_table
 from kronq.onnx.graph.site_names import SCOPES
+from tests.attacks.base_files import FORMS, quantized, scoped
+from tests.attacks.protobufs import mutate
 from tests.onnx import tiny_onnx as tiny
 
 SEEDS = 200
-FORMS = ("branch", "merged", "slots")
-STRINGS = ("", "x", "../x", "a\0b", "kronq_slots.json", "/etc/passwd", "-1", "9" * 20, "q" * 300)
-NUMBERS = (0, 1, -1, 2, 3, 22, 2**31, 2**62, -(2**40))
-ENUMS = (0, 1, 2, 7, 10, 16, 22, 99)
-
-logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-
-
-def quantized(*, qdq: bool) -> onnx.ModelProto:
-    """Returns the tiny model with codes: MatMulNBits, or DequantizeLinear and MatMul."""
-    rng = np.random.default_rng(0)
-    nodes, arrays, value = [], {}, "x"
-    for i, (layer, (d_out, d_in)) in enumerate(tiny.LAYERS.items()):
-        codes, scale, zero = f"{layer}.weight_Q4", f"{layer}.scale", f"{layer}.zero"
-        out = "y" if i else "h"
-        if qdq:
-            arrays[codes] = rng.integers(-99, 99, (d_in, d_out), dtype=np.int8)
-            arrays[scale] = (rng.random(d_out) / 80).astype(np.float32)
-            arrays[zero] = np.zeros(d_out, np.int8)
-            inputs = [codes, scale, zero]
-            nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{out}w"], axis=1))
-            nodes.append(helper.make_node("MatMul", [value, f"{out}w"], [out]))
-        else:
-            blocks = -(-d_in // 16)
-            arrays[codes] = rng.integers(0, 256, (d_out, blocks, 8), dtype=np.uint8)
-            arrays[scale] = (rng.random(d_out * blocks) / 8).astype(np.float32)
-            sizes = {"K": d_in, "N": d_out, "bits": 4, "block_size": 16}
-            nodes.append(
-                helper.make_node(
-                    "MatMulNBits", [value, codes, scale], [out], domain="com.microsoft", **sizes
-                )
-            )
-        value = out
-    shapes = {"x": tiny.D_IN, "y": tiny.D_OUT}
-    x, y = (helper.make_tensor_value_info(n, 1, ["batch", "seq", d]) for n, d in shapes.items())
-    inits = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    graph = helper.make_graph(nodes, "g", [x], [y], inits)
-    return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
 @pytest.fixture(scope="module")
@@ -74,86 +35,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, onnx.ModelProt
             found[folder] = onnx.load(folder / "model.onnx", load_external_data=False)
     for name, qdq in (("nbits", False), ("qdq", True)):
         found[root / name] = quantized(qdq=qdq)
-    scoped = onnx.ModelProto()
-    scoped.CopyFrom(found[root / "matmul-False"])
-    products = [node for node in scoped.graph.node if node.op_type == "MatMul"]
-    for node, layer in zip(products, tiny.LAYERS, strict=True):
-        node.metadata_props.add(key=SCOPES, value=repr(["", "model", layer, "linear"]))
-    found[root / "scoped"] = scoped
+    copy = onnx.ModelProto()
+    copy.CopyFrom(found[root / "matmul-False"])
+    found[root / "scoped"] = scoped(copy)
     for folder in found:
         folder.mkdir(exist_ok=True)
     return found
-
-
-def messages(message: Any) -> Iterator[Any]:
-    """Yields a protobuf message and all messages in it."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            inner = [value] if hasattr(value, "ListFields") else value
-            for each in inner:
-                yield from messages(each)
-
-
-def mutate(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Changes one field of one message: a value, a missing one, one too many, one elsewhere."""
-    message = rng.choice([*messages(model)])
-    present = [field for field, _ in message.ListFields()]
-    some = present if present and rng.random() < 0.75 else [*message.DESCRIPTOR.fields]
-    field = rng.choice(some)
-    value = getattr(message, field.name)
-    repeated = hasattr(value, "append")
-    if rng.random() < 0.3:
-        message.ClearField(field.name)
-    elif field.message_type is not None:
-        change_messages(rng, value) if repeated else value.SetInParent()
-    elif repeated:
-        change_values(rng, value, any_value(rng, field))
-    else:
-        setattr(message, field.name, any_value(rng, field))
-
-
-def change_messages(rng: random.Random, values: Any) -> None:
-    if not values:
-        values.add()
-        return
-    i, j = (rng.randrange(len(values)) for _ in range(2))
-    kind = rng.choice(["delete", "repeat", "add", "swap"])
-    if kind == "delete":
-        del values[i]
-    elif kind == "repeat":
-        values.add().CopyFrom(values[i])
-    elif kind == "add":
-        values.add()
-    else:
-        first = type(values[i])()
-        first.CopyFrom(values[i])
-        values[i].CopyFrom(values[j])
-        values[j].CopyFrom(first)
-
-
-def change_values(rng: random.Random, values: Any, value: object) -> None:
-    if values and rng.random() < 0.7:
-        i = rng.randrange(len(values))
-        if rng.random() < 0.5:
-            del values[i]
-        else:
-            values[i] = value
-    else:
-        values.append(value)
-
-
-def any_value(rng: random.Random, field: Any) -> object:
-    if field.enum_type is not None:
-        return rng.choice([n for n in ENUMS if n in field.enum_type.values_by_number] or [0])
-    if field.cpp_type == field.CPPTYPE_STRING:
-        text = rng.choice(STRINGS)
-        return text.encode() if field.type == field.TYPE_BYTES else text
-    if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
-        return rng.choice([0.0, -1.0, float("nan"), float("inf")])
-    fits = 2**31 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 2**63
-    unsigned = field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64)
-    return rng.choice([n for n in NUMBERS if -fits <= n < fits and (n >= 0 or not unsigned)])
 
 
 def test_random_faults(
