@@ -88,7 +88,7 @@ def _source_logits(hf_folder: Path, tokens: list[int]) -> NDArray[np.float32]:
 
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         model = AutoModelForCausalLM.from_pretrained(
-            hf_folder, dtype=torch.float32, local_files_only=True
+            hf_folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
     with torch.inference_mode():
         logits: NDArray[np.float32] = model.eval()(torch.tensor([tokens])).logits[0].numpy()

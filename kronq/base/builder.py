@@ -127,7 +127,7 @@ def _builder_command(hf_folder: Path, out: Path, cache: Path, options: BuildOpti
     command += [str(out.absolute()), precision, provider, str(cache)]
     # A cache as long as the window cannot be empty, so that no program but onnxruntime-genai's own
     # runs such a model, and that one for no text shorter than the window.
-    command += [f"fuse_qkv={str(options.fuse_qkv).lower()}", "hf_token=false"]
+    command += [f"fuse_qkv={str(options.fuse_qkv).lower()}", "hf_token=false", "hf_remote=false"]
     command += ["windowed_kv_cache=false"]
     if precision == "int4":
         # The builder's own default rounds activations to int8 (accuracy_level 4); two adapters

@@ -44,10 +44,11 @@ def gguf_to_hf(source: StrPath, out: StrPath, *, force: bool = False) -> Path:
         contextlib.redirect_stdout(io.StringIO()),
     ):
         try:
+            given = {"gguf_file": file.name, "trust_remote_code": False}
             loaded = AutoModelForCausalLM.from_pretrained(
-                folder_of_file, gguf_file=file.name, dtype=torch.float32
+                folder_of_file, dtype=torch.float32, **given
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(folder_of_file, **given)
         except (NotImplementedError, KeyError) as error:
             raise UnsupportedError(
                 "transformers cannot read this GGUF model", path=source, found=repr(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kronq.base.hf_config import refuse_foreign_operators
 from kronq.errors import FormatError
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
@@ -20,7 +21,8 @@ def check_hf_folder(folder: Path) -> None:
 
     Raises:
         NotFoundError: There is no such folder, or a part of the weights is missing.
-        FormatError: It is not a Hugging Face model folder, or its weights are damaged.
+        FormatError: It is not a Hugging Face model folder, or its weights are damaged, or its
+            config names operators of others.
     """
     folder = find_input(folder)
     if not folder.is_dir():
@@ -37,7 +39,9 @@ def check_hf_folder(folder: Path) -> None:
             path=folder,
             hint=f"give the file itself: {folder / ggufs[0]}" if ggufs else None,
         )
-    architectures = read_json(config_file).get("architectures")
+    config = read_json(config_file)
+    refuse_foreign_operators(config, config_file)
+    architectures = config.get("architectures")
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         architectures = []
     if not architectures:

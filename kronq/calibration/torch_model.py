@@ -79,9 +79,10 @@ def load_model(
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # kronq has one of its own
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        safe = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
         model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+            folder, dtype=torch.float32, **safe
         )
     except Exception as error:  # transformers' errors share no class of their own
         refuse_damaged_json(folder)

@@ -7,7 +7,7 @@ it does late. A whole large adapter would be held so, although each value is rea
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,20 @@ _AROUND = 2**16
 """Bytes before and behind a page that Linux maps with it (fault_around_bytes)."""
 
 
-def is_mapped(array: NDArray[Any]) -> bool:
-    """Returns whether an array is a large part of a mapped file."""
-    return array.nbytes >= _LEAST and _map_of(array) is not None
+def is_mapped(array: object) -> TypeGuard[NDArray[Any]]:
+    """Returns whether something is an array that is a large part of a mapped file."""
+    return isinstance(array, np.ndarray) and array.nbytes >= _LEAST and _map_of(array) is not None
 
 
-def release_pages(array: NDArray[Any]) -> None:
+def release_pages(array: object) -> None:
     """Gives back the pages of an array that is a large part of a mapped file.
 
     Its values stay what they are: the system reads them again when they are used.
     """
-    mapped = _map_of(array) if array.nbytes >= _LEAST else None
-    if mapped is None or not hasattr(mapped, "madvise") or not array.flags.c_contiguous:
+    if not is_mapped(array) or not array.flags.c_contiguous:
+        return
+    mapped = _map_of(array)
+    if mapped is None or not hasattr(mapped, "madvise"):
         return
     start = _address(array) - _address(np.frombuffer(mapped, dtype=np.uint8))
     first = max(0, start - _AROUND) // mmap.PAGESIZE * mmap.PAGESIZE

@@ -54,15 +54,31 @@ class Matrix(Protocol):
         """Returns the values [rows, cols]."""
 
 
+class Values(Protocol):
+    """Values in a file, that are read each time they are used."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __array__(self, dtype: Any = ..., /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Float:
     """A floating-point matrix in the dtype it was stored in (float32, float16 or bfloat16).
 
     Attributes:
-        array: [rows, cols]; may be a memory map, which is read only when its values are asked for.
+        array: [rows, cols]; may be a memory map, or values in a file, which are read only when
+            they are asked for.
     """
 
-    array: NDArray[Any]
+    array: NDArray[Any] | Values
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,7 +100,7 @@ class Float:
     @cached_property
     def is_finite(self) -> bool:
         """Whether no value is NaN or infinite; a memory map is read for it once."""
-        finite = _all_finite(self.array)
+        finite = _all_finite(np.asarray(self.array))
         release_pages(self.array)
         return finite
 
@@ -92,7 +108,7 @@ class Float:
         """Returns the values [rows, cols]: a copy of large mapped ones, whose pages are let go."""
         if not is_mapped(self.array):
             return np.asarray(self.array, dtype=np.float32)
-        values = self.array.astype(np.float32)
+        values = np.asarray(self.array).astype(np.float32)
         release_pages(self.array)
         return values
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kronq import limits
+from kronq.base.hf_config import check_counts, without_operators
 from kronq.calibration.linear_modules import linear_shape
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError, KronqError, StrPath
 from kronq.io.extras import require
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
 
 LinearLayers = Mapping[str, tuple[int, int]]
 """Layer → (d_out, d_in)."""
-
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 
 
 def read_linear_layers(path: StrPath) -> tuple[LinearLayers, str | None]:
@@ -32,7 +32,8 @@ def read_linear_layers(path: StrPath) -> tuple[LinearLayers, str | None]:
 
     Raises:
         NotFoundError: There is no such file.
-        FormatError: It is no config, or of a model that transformers does not know.
+        FormatError: It is no config, or of a model that transformers does not know, or that has
+            too many modules.
         MissingDependencyError: torch or transformers is not installed.
     """
     require("torch", "reading a model's config")
@@ -40,10 +41,8 @@ def read_linear_layers(path: StrPath) -> tuple[LinearLayers, str | None]:
     if file.is_dir():
         file = find_input(file / "config.json")
     config = read_json(file)
-    for key in _COUNTS:
-        if isinstance(count := config.get(key), int):
-            limits.LAYERS.check(count, file)
-    model = _make_model(config, file)
+    check_counts(config, file)
+    model = _make_model(without_operators(config), file)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     layers = {name: shape for name, each in model.named_modules() if (shape := linear_shape(each))}
     if not layers:
@@ -67,10 +66,12 @@ def _make_model(config: Mapping[str, Any], file: Path) -> Any:
     try:
         parsed = transformers.AutoConfig.for_model(**settings)
         made = getattr(transformers, name, None) if isinstance(name, str) else None
-        with torch.device("meta"):
+        with torch.device("meta"), _counted_modules(file):
             if isinstance(made, type) and issubclass(made, transformers.PreTrainedModel):
                 return made(parsed)
             return transformers.AutoModel.from_config(parsed)
+    except KronqError:
+        raise
     except Exception as error:  # each model's own code raises whatever it hits first
         raise FormatError(
             f"transformers makes no model of type {kind[:60]!r} of it",
@@ -78,3 +79,22 @@ def _make_model(config: Mapping[str, Any], file: Path) -> Any:
             found=str(error).strip().split("\n")[0][:200] or repr(error),
             hint="a newer transformers may know it",
         ) from error
+
+
+@contextmanager
+def _counted_modules(file: Path) -> Iterator[None]:
+    """Refuses a model of too many modules while it is made."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        limits.MODULES.check(made, file)
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

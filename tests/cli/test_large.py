@@ -63,10 +63,11 @@ def peak(*arguments: object) -> int:
     [
         (["inspect"], 0.0),
         (["quantize", "--dry-run", "--method", "rtn", "--bits", 4], 0.0),
+        (["quantize", "--dry-run", "--method", "fp16"], 0.0),
         (["quantize", "--dry-run", "--bits", 4], 0.0),
         (["convert", "--to", "lycoris", "--dtype", "fp16"], 0.0),
     ],
-    ids=["inspect", "rtn", "native", "convert"],
+    ids=["inspect", "rtn", "fp16", "native", "convert"],
 )
 def test_memory_grows_with_the_codes_alone(tmp_path: Path, arguments: list[object], kept: float):
     """Of three times as many layers nothing is kept in memory, codes neither."""

@@ -23,6 +23,7 @@ def files(folder: Path) -> dict[str, bytes]:
     for bits in (3, 4, 8):
         found[f"native {bits}"] = kronq.pack(kronq.quantize(adapter, bits=bits))
         found[f"rtn {bits}"] = kronq.pack(kronq.quantize(adapter, kronq.Uniform(bits=bits)))
+    found["fp16"] = kronq.pack(kronq.quantize(adapter, kronq.Float16()))
     kronq.convert(adapter, folder / "r2", to="lora", rank=2, force=True)
     found["r2"] = (folder / "r2/adapter_model.safetensors").read_bytes()
     return found

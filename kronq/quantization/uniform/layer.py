@@ -12,7 +12,7 @@ from kronq.io.progress import Progress
 from kronq.model.adapter import Recipe
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.float16 import exponent_near_one, scale_near_one
-from kronq.model.matrix import F32, Float, Quantized, stack_float32
+from kronq.model.matrix import F32, Float, Matrix, Quantized, stack_float32
 from kronq.quantization.grid import Fit, quantize_matrices
 from kronq.quantization.scale_search import largest_of_rows
 from kronq.quantization.uniform.gauge import balance_gauge
@@ -68,17 +68,14 @@ def quantize_layers(
 
 
 def _held(product: Product, overflow: Overflow) -> Product:
-    """Returns the product with its codes in memory, or in a file if there are too many."""
-    if not any(isinstance(matrix, Quantized) for matrix in product.matrices):
-        return product
-    return Product(
-        *(
-            replace(matrix, codes=overflow.hold(np.asarray(matrix.codes)))
-            if isinstance(matrix, Quantized)
-            else matrix
-            for matrix in product.matrices
-        )
-    )
+    """Returns the product with its values in memory, or in a file if there are too many."""
+    return product if product is ONE else Product(*(_hold(m, overflow) for m in product.matrices))
+
+
+def _hold(matrix: Matrix, overflow: Overflow) -> Matrix:
+    if isinstance(matrix, Quantized):
+        return replace(matrix, codes=overflow.hold(np.asarray(matrix.codes)))
+    return Float(overflow.hold(np.asarray(matrix.array))) if isinstance(matrix, Float) else matrix
 
 
 def _quantize_alike(
