@@ -31,6 +31,11 @@ KERNEL = "evil/kernel"
 """A repository of compiled kernels, that transformers would download and open."""
 
 
+@pytest.fixture
+def kronq_verb(capsys: pytest.CaptureFixture[str]) -> Kronq:
+    return Kronq(capsys)
+
+
 def write(folder: Path, config: dict[str, Any] | bytes) -> Path:
     file = folder / "config.json"
     file.write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
@@ -98,9 +103,9 @@ def test_modules_are_counted_while_they_are_made(
 )
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_values_are_planned_or_refused_in_one_line(
-    kronq: Kronq, tmp_path: Path, more: dict[str, Any], options: list[str]
+    kronq_verb: Kronq, tmp_path: Path, more: dict[str, Any], options: list[str]
 ) -> None:
-    result = kronq("plan", write(tmp_path, LLAMA | more), *options)
+    result = kronq_verb("plan", write(tmp_path, LLAMA | more), *options)
     assert result.code in (0, 2)
     assert result.err.count("\n") == (result.code == 2)
     assert_harmless(result.out + result.err)
@@ -123,8 +128,8 @@ def test_values_are_planned_or_refused_in_one_line(
     ],
     ids=lambda text: ascii(text)[:30],
 )
-def test_texts_that_are_no_config(kronq: Kronq, tmp_path: Path, text: bytes) -> None:
-    assert_harmless(kronq.refuses("plan", write(tmp_path, text)))
+def test_texts_that_are_no_config(kronq_verb: Kronq, tmp_path: Path, text: bytes) -> None:
+    assert_harmless(kronq_verb.refuses("plan", write(tmp_path, text)))
 
 
 @pytest.mark.parametrize(
