@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kronq.cli import shared
 from kronq.cli.command import OUTPUT, Command, option
 from kronq.cli.plan import kron_options
+from kronq.errors import ArgumentError
 from kronq.io.extras import require
 from kronq.io.files import check_output
+
+if TYPE_CHECKING:
+    from kronq.planning.families import AdapterShape
+    from kronq.torch import PeftShape
 
 EXAMPLES = """\b
 Examples:
   kronq train SmolLM2/ questions.jsonl -o my-lokr
   kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16
   kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
+  kronq train SmolLM2/ questions.jsonl -o my-vera --family vera --peft d_initial=0.05
 """
 FAMILIES = ("lora", "rslora", "kron", "lokr", "lora-xs")
+PEFT_FAMILIES = ("vera", "vblora", "unilora", "tinylora", "fourierft")
+"""Names of ``kronq.torch.training.peft_families``, which imports torch."""
 RECIPE = "Recipe"
 
 
@@ -27,8 +36,20 @@ RECIPE = "Recipe"
 @click.argument("base")
 @click.argument("data")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
-@click.option("--family", type=click.Choice(FAMILIES), default="lokr", show_default=True)
-@click.option("--rank", type=click.IntRange(1), default=8, show_default=True, metavar="R")
+@click.option(
+    "--family",
+    type=click.Choice(FAMILIES + PEFT_FAMILIES),
+    metavar="NAME",
+    default="lokr",
+    show_default=True,
+    help=f"{', '.join(FAMILIES)}; or trained by PEFT, {', '.join(PEFT_FAMILIES)}.",
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(1),
+    metavar="R",
+    help="[default: 8; VeRA 256, VB-LoRA and Uni-LoRA 4, TinyLoRA 2]",
+)
 @click.option("--only", metavar="REGEX", help="Layers in whose names REGEX is found.")
 @option("--steps", type=int, default=140, group=RECIPE, show_default=True, help="Batches.")
 @option("--batch", type=int, default=8, group=RECIPE, show_default=True, help="Examples in each.")
@@ -37,7 +58,7 @@ RECIPE = "Recipe"
     type=float,
     group=RECIPE,
     metavar="X",
-    help="Learning rate.  [default: 0.004; LoRA 0.001, LoRA-XS 0.015]",
+    help="Learning rate.  [default: 0.004; LoRA 0.001, LoRA-XS 0.015; of PEFT's, its paper's]",
 )
 @option("--seed", type=int, default=0, group=RECIPE, show_default=True)
 @option("--alpha", type=float, group=RECIPE, help="α.  [default: 2·rank; rslora 2·√8]")
@@ -46,6 +67,13 @@ RECIPE = "Recipe"
 @option("--clip", type=float, default=1.0, group=RECIPE, rare=True, help="Largest gradient norm.")
 @option("--dropout", type=float, default=0.0, group=RECIPE, rare=True, help="Of the inputs.")
 @option("--length", type=int, default=512, group=RECIPE, rare=True, help="Tokens of a sequence.")
+@option(
+    "--peft",
+    multiple=True,
+    metavar="NAME=VALUE",
+    group=RECIPE,
+    help="A field of PEFT's configuration of its family.",
+)
 @kron_options
 @option(
     "--dtype",
@@ -72,9 +100,9 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
 
     DATA is a .jsonl file with {"question", "choices", "answer"}, {"prompt", "answer"},
     {"prompt", "completion"} or {"text"} on each line, or plain text. Answers alone are learned, of
-    plain text all. LoRA, rsLoRA and LoKr become a PEFT folder, LoRA-XS its own folder, Kron-LoRA
-    as its paper shapes it a file of factors in the folder; train.json has the settings, and
-    loss.svg the loss.
+    plain text all. LoRA, rsLoRA and LoKr become a PEFT folder, as do the families that PEFT
+    trains; LoRA-XS its own folder, Kron-LoRA as its paper shapes it a file of factors in the
+    folder; train.json has the settings, and loss.svg the loss.
 
     A training that was stopped goes on where it was when the same command is given again.
     """
@@ -82,12 +110,10 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
     check_output(output, force=place["force"])
     shared.check_inputs(base, data)
     require("train", "training")
-    from kronq.planning.families import AdapterShape
     from kronq.torch import Place, TrainingSettings, train
 
-    family, rank = options.pop("family"), options.pop("rank")
-    sizes = {name: options.pop(name) for name in ("a_in", "a_out", "b_out", "factor")}
-    shape = AdapterShape("lora" if family == "rslora" else family, rank, **sizes)
+    family = options.pop("family")
+    shape = _shape(family, options)
     settings = TrainingSettings(shape, family == "rslora", **options)
     with shared.progress_bar("training", "steps") as progress:
 
@@ -105,3 +131,32 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
         f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f} nats a token "
         f"in {trained.steps} steps; {Path(output, 'loss.svg')} shows it",
     )
+
+
+def _shape(family: str, options: dict[str, Any]) -> AdapterShape | PeftShape:
+    """Takes the options of an adapter's sizes out of all, and returns the sizes."""
+    rank = options.pop("rank")
+    sizes = {name: options.pop(name) for name in ("a_in", "a_out", "b_out", "factor")}
+    fields = dict(_field(text) for text in options.pop("peft"))
+    if family in PEFT_FAMILIES:
+        from kronq.torch import PeftShape
+
+        return PeftShape(family, rank, fields)
+    if fields:
+        raise ArgumentError(
+            "PEFT trains no such family", found=family, expected=", ".join(PEFT_FAMILIES)
+        )
+    from kronq.planning.families import AdapterShape
+
+    return AdapterShape("lora" if family == "rslora" else family, rank or 8, **sizes)
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """Returns the name and the value of ``NAME=VALUE``: JSON, or text."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ArgumentError("no field of PEFT's", found=text, expected="{peft} NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

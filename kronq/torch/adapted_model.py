@@ -53,7 +53,7 @@ def adapt_linears(
         >>> ...  # train the parameters that need gradients
         >>> kronq.convert(kronq.torch.read_trained(model), "my-lokr", to="peft")
     """
-    found = _find_linears(model, only)
+    found = find_linears(model, only)
     likes = {n: make_delta(shape, m.out_features, m.in_features) for n, m in found.items()}
     scale = (2 * shape.rank if alpha is None else alpha) / shape.rank
     made: dict[str, Adapted]
@@ -73,7 +73,7 @@ def adapt_linears(
     return [*made.values()]
 
 
-def _find_linears(model: nn.Module, only: str | None) -> dict[str, nn.Linear]:
+def find_linears(model: nn.Module, only: str | None) -> dict[str, nn.Linear]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     matcher = NameMatcher()
     found = {

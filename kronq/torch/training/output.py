@@ -12,6 +12,7 @@ from kronq.io.blas import small_matrices
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.torch.training.loss_plot import plot_loss
+from kronq.torch.training.peft_tuner import write_tuned
 from kronq.writers import lora_xs, peft
 from kronq.writers.contents import Request, cast
 
@@ -36,6 +37,13 @@ class Layout:
         """Returns what kronq and others are given: the folder, or the file in it."""
         return out / FACTORS if self.family == "kron" else out
 
+    def write_tuned(
+        self, model: Any, work: Path, config: Mapping[str, Any], losses: Sequence[float]
+    ) -> None:
+        """Writes the folder of PEFT's model, its settings and its loss."""
+        write_tuned(model, work, self.request.dtype or "fp32")
+        _write_record(work, config, losses)
+
     @small_matrices()
     def check(self, adapter: Adapter) -> None:
         """Refuses an adapter that cannot be written, before it is trained.
@@ -59,9 +67,13 @@ class Layout:
             lora_xs.write(lora_xs.build(adapter, self.request), work)
         else:
             peft.write(peft.build(adapter, self.request), work)
-        text = json.dumps({**config, "losses": [*losses]}, indent=1) + "\n"
-        (work / CONFIG).write_text(text, "utf-8")
-        plot_loss(losses, work / PLOT)
+        _write_record(work, config, losses)
+
+
+def _write_record(work: Path, config: Mapping[str, Any], losses: Sequence[float]) -> None:
+    text = json.dumps({**config, "losses": [*losses]}, indent=1) + "\n"
+    (work / CONFIG).write_text(text, "utf-8")
+    plot_loss(losses, work / PLOT)
 
 
 def _raw_factors(adapter: Adapter, request: Request) -> tuple[dict[str, Any], dict[str, str]]:

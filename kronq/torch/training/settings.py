@@ -8,8 +8,12 @@ from typing import Any
 
 from kronq.errors import ArgumentError
 from kronq.planning.families import AdapterShape
+from kronq.torch.training.peft_families import PEFT_FAMILIES, PeftShape
 
-RATES = {"lora": 1e-3, "kron": 4e-3, "lokr": 4e-3, "lora-xs": 1.5e-2}
+RATES = {
+    **{"lora": 1e-3, "kron": 4e-3, "lokr": 4e-3, "lora-xs": 1.5e-2},
+    **{name: family.rate for name, family in PEFT_FAMILIES.items()},
+}
 """Family → learning rate. That of LoRA-XS is for R between orthonormal bases."""
 
 
@@ -20,7 +24,7 @@ class TrainingSettings:
     The loss is the mean negative log-likelihood of the answers' tokens in a batch.
 
     Attributes:
-        shape: Family and sizes of the adapter.
+        shape: Family and sizes of the adapter; a ``PeftShape`` has PEFT train its own.
         rank_stabilized: Whether ΔW has the factor α/√r (rsLoRA, arXiv 2312.03732), not α/r.
         alpha: α; None for 2·r, or the same factor as at rank 8 if rank-stabilized.
         only: A regular expression: layers in whose names it is found; all linear ones but the
@@ -36,7 +40,7 @@ class TrainingSettings:
         seed: Of the first values, the order of examples and dropout.
     """
 
-    shape: AdapterShape
+    shape: AdapterShape | PeftShape
     rank_stabilized: bool = False
     alpha: float | None = None
     only: str | None = None
@@ -55,6 +59,8 @@ class TrainingSettings:
             raise ArgumentError(
                 "no training of this family", found=self.shape.family, expected=", ".join(RATES)
             )
+        if isinstance(self.shape, PeftShape):
+            _check_peft(self.shape, self.alpha, self.rank_stabilized)
         least = {"steps": 1, "batch": 1, "length": 2, "seed": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
@@ -69,8 +75,10 @@ class TrainingSettings:
             )
 
     @property
-    def scale(self) -> float:
-        """Factor of ΔW."""
+    def scale(self) -> float | None:
+        """Factor of ΔW; None where PEFT's configuration has it."""
+        if isinstance(self.shape, PeftShape):
+            return None
         rank = self.shape.rank
         if self.rank_stabilized:
             return (2 * math.sqrt(8) if self.alpha is None else self.alpha) / math.sqrt(rank)
@@ -80,6 +88,12 @@ class TrainingSettings:
     def learning_rate(self) -> float:
         """Learning rate after the warm-up."""
         return RATES[self.shape.family] if self.rate is None else self.rate
+
+    def rate_factor(self, parameter: str) -> float:
+        """Returns what the rate is multiplied with for a parameter of this name."""
+        family = PEFT_FAMILIES.get(self.shape.family)
+        factors = {} if family is None else family.factors
+        return next((factor for part, factor in factors.items() if part in parameter), 1.0)
 
     def rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, as ``get_cosine_schedule_with_warmup`` has it."""
@@ -91,4 +105,16 @@ class TrainingSettings:
 
     def described(self) -> dict[str, Any]:
         """Returns all settings as JSON has them, with those that were not given worked out."""
-        return asdict(self) | {"rate": self.learning_rate, "scale": self.scale}
+        told = asdict(self) | {"rate": self.learning_rate, "scale": self.scale}
+        return told | {"peft": self.shape.fields} if isinstance(self.shape, PeftShape) else told
+
+
+def _check_peft(shape: PeftShape, alpha: float | None, rank_stabilized: bool) -> None:
+    if alpha is not None or rank_stabilized:
+        raise ArgumentError(f"{shape.family} has no α", found=alpha)
+    if shape.rank is not None and not PEFT_FAMILIES[shape.family].rank:
+        raise ArgumentError(
+            f"{shape.family} has no rank",
+            found=shape.rank,
+            expected="n_frequency among its options",
+        )

@@ -44,13 +44,14 @@ def run_steps(
         FormatError: The checkpoint is damaged.
     """
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW([*trained.values()], lr=0.0, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(_rated(trained, settings), lr=0.0, weight_decay=0.0)
     losses = checkpoint.load(trained, optimizer)
     resumed = len(losses)
     model.train()
     for step in range(resumed, settings.steps):
         torch.manual_seed(settings.seed * 1_000_003 + step)
-        optimizer.param_groups[0]["lr"] = settings.rate_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["factor"] * settings.rate_at(step)
         losses.append(add_gradients(model, batches[step], make_rows))
         if not math.isfinite(losses[-1]):
             raise KronqError(
@@ -66,6 +67,14 @@ def run_steps(
         if (step + 1) % SAVE_INTERVAL == 0 and step + 1 < settings.steps:
             checkpoint.save(trained, optimizer, losses)
     return losses, resumed
+
+
+def _rated(trained: dict[str, Any], settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Returns the parameters in groups of one rate each: ``factor`` times that of the settings."""
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in trained.items():
+        groups.setdefault(settings.rate_factor(name), []).append(parameter)
+    return [{"params": params, "factor": factor} for factor, params in groups.items()]
 
 
 def add_gradients(model: Any, batch: Sequence[TokenSequence], make_rows: MakeRows) -> float:

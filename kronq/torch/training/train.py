@@ -25,6 +25,8 @@ from kronq.io.safetensors_file import open_tensors
 from kronq.torch.adapted_model import adapt_linears, adapted_layers, read_trained
 from kronq.torch.training.checkpoint import CheckpointFile
 from kronq.torch.training.output import Layout
+from kronq.torch.training.peft_families import PeftShape
+from kronq.torch.training.peft_tuner import count_trained, tune_with_peft, tuner_layers
 from kronq.torch.training.rows import choose_rows
 from kronq.torch.training.settings import TrainingSettings
 from kronq.torch.training.steps import Follow, run_steps
@@ -94,18 +96,13 @@ def train(
         new_folder(out, "train", force=place.force) as work,
         _reproducible(settings.seed, place.threads),
     ):
-        adapt_linears(
-            model,
-            settings.shape,
-            only=settings.only,
-            alpha=settings.scale * settings.shape.rank,
-            dropout=settings.dropout,
-            base=base,
-        )
+        model = _adapt(model, settings, base)
         name = target.resolve().name
         request = Request("peft", place.dtype, base_model=str(base), title=name, basis=base)
         layout = Layout(settings.shape.family, request)
-        layout.check(read_trained(model))
+        shape = settings.shape
+        if not isinstance(shape, PeftShape):
+            layout.check(read_trained(model))
         end = _end_token(model) if settings.end else None
         sequences = encode_answers(examples, tokenize, _length(model, settings), end)
         config = _config(model, settings, examples, source)
@@ -113,11 +110,38 @@ def train(
         batches = TextBatches(sequences, settings.batch, settings.seed)
         make_rows = choose_rows(model, sequences)
         losses, resumed = run_steps(model, batches, make_rows, settings, checkpoint, follow)
-        adapter = read_trained(model)
         config |= {"base": str(base), **_surroundings(model, place)}
-        layout.write(adapter, work, config, losses)
+        if isinstance(shape, PeftShape):
+            layout.write_tuned(model, work, config, losses)
+        else:
+            layout.write(read_trained(model), work, config, losses)
+        counts = len(_linears(model)), count_trained(model)
     checkpoint.path.unlink(missing_ok=True)
-    return Trained.of(layout.file(target), adapter, losses, resumed)
+    return Trained.of(layout.file(target), counts, losses, resumed)
+
+
+def _adapt(model: Any, settings: TrainingSettings, base: StrPath) -> Any:
+    """Adapts a model in place, and returns it, or PEFT's around it."""
+    shape, scale = settings.shape, settings.scale
+    if isinstance(shape, PeftShape):
+        return tune_with_peft(model, shape, only=settings.only, dropout=settings.dropout)
+    assert scale is not None  # noqa: S101
+    adapt_linears(
+        model,
+        shape,
+        only=settings.only,
+        alpha=scale * shape.rank,
+        dropout=settings.dropout,
+        base=base,
+    )
+    return model
+
+
+def _linears(model: Any) -> dict[str, Any]:
+    """Returns the base's linear layers that are adapted."""
+    if hasattr(model, "peft_config"):
+        return {name: each.get_base_layer() for name, each in tuner_layers(model).items()}
+    return {name: each.base for name, each in adapted_layers(model).items()}
 
 
 @contextmanager
@@ -150,7 +174,7 @@ def _config(
     model: Any, settings: TrainingSettings, examples: Sequence[Example], source: str | None
 ) -> dict[str, Any]:
     """Returns all that the result depends on, but for the machine."""
-    linear = {name: each.base for name, each in adapted_layers(model).items()}
+    linear = _linears(model)
     shapes = {n: (each.out_features, each.in_features) for n, each in linear.items()}
     known = fingerprint_modules(linear, shapes)
     texts = json.dumps([[e.prompt, *e.choices, e.answer] for e in examples])

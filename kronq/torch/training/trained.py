@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.errors import printable
-from kronq.model.adapter import Adapter
 
 _WINDOW = 10
 
@@ -27,13 +26,15 @@ class Trained(BaseModel):
     last_loss: float = Field(description="Of the last ten steps on average.")
 
     @classmethod
-    def of(cls, path: Path, adapter: Adapter, losses: Sequence[float], resumed: int) -> Trained:
-        """Returns what was trained, with its losses as means."""
+    def of(
+        cls, path: Path, counts: tuple[int, int], losses: Sequence[float], resumed: int
+    ) -> Trained:
+        """Returns what was trained, (layers, numbers), with its losses as means."""
         first, last = losses[:_WINDOW], losses[-_WINDOW:]
         return cls(
             path=printable(str(path)),
-            layers=len(adapter),
-            parameters=adapter.parameters,
+            layers=counts[0],
+            parameters=counts[1],
             steps=len(losses),
             resumed=resumed,
             first_loss=sum(first) / len(first),
