@@ -25,6 +25,7 @@ Examples:
   kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16
   kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
   kronq train SmolLM2/ questions.jsonl -o my-vera --family vera --peft d_initial=0.05
+  kronq train SmolLM2/ questions.jsonl -o my-xs --family lora-xs --rank 16 --target 8KB
 """
 FAMILIES = ("lora", "rslora", "kron", "lokr", "lora-xs")
 PEFT_FAMILIES = ("vera", "vblora", "unilora", "tinylora", "fourierft")
@@ -62,6 +63,12 @@ RECIPE = "Recipe"
 )
 @option("--seed", type=int, default=0, group=RECIPE, show_default=True)
 @option("--alpha", type=float, group=RECIPE, help="α.  [default: 2·rank; rslora 2·√8]")
+@option(
+    "--target",
+    metavar="SIZE",
+    group=RECIPE,
+    help="Train the adapter as codes of a packed file of SIZE, as 8KB, which is written too.",
+)
 @option("--end", is_flag=True, group=RECIPE, help="Learn to end the text behind an answer.")
 @option("--warmup", type=int, group=RECIPE, rare=True, help="Steps until the rate is whole.")
 @option("--clip", type=float, default=1.0, group=RECIPE, rare=True, help="Largest gradient norm.")
@@ -104,6 +111,9 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
     trains; LoRA-XS its own folder, Kron-LoRA as its paper shapes it a file of factors in the
     folder; train.json has the settings, and loss.svg the loss.
 
+    With --target every step, once the rate has risen, runs the adapter rounded as its packed file
+    will be: packed.safetensors in the folder, of SIZE at most.
+
     A training that was stopped goes on where it was when the same command is given again.
     """
     place = {name: options.pop(name) for name in ("dtype", "device", "threads", "force")}
@@ -130,6 +140,7 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
         f"{trained.path}: {trained.layers} layers, {trained.parameters:,} parameters{went_on}",
         f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f} nats a token "
         f"in {trained.steps} steps; {Path(output, 'loss.svg')} shows it",
+        *([f"{trained.packed}: {trained.bytes:,} bytes"] if trained.packed else []),
     )
 
 

@@ -183,7 +183,7 @@ def _filled(
     bpw = round(8 * size / adapter.parameters, 4)
     if isinstance(config, Compact):
         recipe = Recipe("compact", min(max(bpw, 1e-4), MAX_BPW), refit=config.refit)
-        filled = fill_size(adapter, size, recipe, progress, second_moments)
+        filled = fill_size(adapter, size, recipe, progress, second_moments).adapter
         return _refitted(adapter, filled, config.refit)
     filled = native(adapter, size=size, moments=second_moments, progress=progress)
     quantized = _refitted(adapter, filled, config.refit)

@@ -23,6 +23,7 @@ from kronq.io.files import write_file
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.torch import TrainingSettings, train
 from kronq.torch.training import steps as steps_module
+from kronq.torch.training.checkpoint import CheckpointFile
 from kronq.torch.training.rows import choose_rows
 from kronq.torch.training.text_batches import TextBatches, encode_answers
 from tests.cli.command import Kronq
@@ -142,9 +143,9 @@ def test_the_recipe_is_that_of_the_trainer_of_transformers(tiny_hf, data) -> Non
     other = copy.deepcopy(model)
     sequences = encode_answers(kronq.read_examples(data), tokenize, 512)
     batches = TextBatches(sequences, given.batch, 0)
-    nowhere = steps_module.CheckpointFile(Path("nowhere.safetensors"), "")
+    nowhere = CheckpointFile(Path("nowhere.safetensors"), "")
     make_rows = choose_rows(model, sequences)
-    losses, _ = steps_module.run_steps(model, batches, make_rows, given, nowhere)
+    history, _ = steps_module.run_steps(model, batches, make_rows, given, nowhere)
 
     parameters = [p for p in other.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=given.rate, weight_decay=0.0)
@@ -159,14 +160,14 @@ def test_the_recipe_is_that_of_the_trainer_of_transformers(tiny_hf, data) -> Non
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        assert losses[step] == pytest.approx(loss.item(), rel=1e-4)
+        assert history.losses[step] == pytest.approx(loss.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(("dropout", "target"), [(0.0, None), (0.3, None), (0.0, "1500B")])
 def test_a_training_that_was_stopped_ends_with_the_same_bytes(
-    dropout, tiny_hf, data, tmp_path
+    dropout, target, tiny_hf, data, tmp_path
 ) -> None:
-    given = settings(dropout=dropout)
+    given = settings(dropout=dropout, target=target)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     train(tiny_hf, data, tmp_path / "a" / "out", given)
@@ -189,8 +190,8 @@ KILLED = """
 import os, signal, sys
 from kronq.torch.training import checkpoint
 save = checkpoint.CheckpointFile.save
-def save_and_die(self, parameters, optimizer, losses):
-    save(self, parameters, optimizer, losses)
+def save_and_die(self, parameters, optimizer, history):
+    save(self, parameters, optimizer, history)
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.CheckpointFile.save = save_and_die
 from kronq.cli import main

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,13 +34,28 @@ _HEADER = 1200
 """Typical bytes of a header, where only some layers are coded."""
 
 
+@dataclass(frozen=True, eq=False)
+class FilledSize:
+    """An adapter in compact codes of a size, and how its levels were chosen.
+
+    Attributes:
+        adapter: The quantized adapter.
+        step: Of the levels.
+        tables: Rates of codes.
+    """
+
+    adapter: Adapter
+    step: float
+    tables: RateTables
+
+
 def fill_size(
     adapter: Adapter,
     size: int,
     recipe: Recipe,
     progress: Progress | None = None,
     moments: Mapping[str, LayerMoments] | None = None,
-) -> Adapter:
+) -> FilledSize:
     """Quantizes to the compact codes of least error in ``size`` bytes.
 
     Args:
@@ -58,7 +73,7 @@ def fill_size(
     targets = prepare_targets(adapter, moments)
     size = _usable_size(adapter, targets, size, recipe)
     step, tables = _learn_tables(adapter, targets, size)
-    best: tuple[int, dict[str, Delta]] | None = None
+    best: tuple[int, dict[str, Delta], float] | None = None
     search = StepSearch(size)
     nbytes = 0
     for done in range(_PASSES):
@@ -68,7 +83,7 @@ def fill_size(
         assert stream is not None  # noqa: S101
         nbytes = file_size(replace(adapter, layers=layers, recipe=recipe), stream)
         if nbytes <= size and (best is None or nbytes > best[0]):
-            best = nbytes, share_stream(layers, stream)
+            best = nbytes, share_stream(layers, stream), step
         if progress is not None:
             progress(done + 1, _PASSES)
         if best is not None and best[0] >= CLOSE * size:
@@ -84,7 +99,7 @@ def fill_size(
             hint="ask for more",
         )
     ordered = {name: best[1][name] for name in sorted(adapter, key=natural_key)}
-    return replace(adapter, layers=ordered, recipe=recipe)
+    return FilledSize(replace(adapter, layers=ordered, recipe=recipe), best[2], tables)
 
 
 def _usable_size(

@@ -20,7 +20,6 @@ from kronq.quantization.compact.size_budget import fill_size, order_as_in_file
 from kronq.quantization.compact.unbiased import unbiased_factor
 from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build_coded_layers, share_stream
-from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.reconstruction import reconstruction_scales, shift_levels
@@ -77,12 +76,11 @@ def initialize_latents(
     filled = fill_size(adapter, size, recipe, None, moments)
     adapter = order_as_in_file(adapter)
     targets = prepare_targets(adapter, moments)
-    step = _step(filled)
     tables = RateTables()
     for _ in range(_LEARNING_PASSES):
-        _, tables = round_and_learn(targets, step, tables)
-    classes = round_targets(targets, step, tables).norm_classes
-    plan = plan_rounding(targets, step, tables, classes)
+        _, tables = round_and_learn(targets, filled.step, tables)
+    classes = round_targets(targets, filled.step, tables).norm_classes
+    plan = plan_rounding(targets, filled.step, tables, classes)
     lefts, levels = plan.left(), plan.zeros()
     round_side(plan, 0, lefts, levels)
     rights = plan.right(levels)
@@ -93,13 +91,7 @@ def initialize_latents(
         for p, product in enumerate(target.shape.products)
         if side < len(product)
     }
-    return Latents(adapter, recipe, plan, unbiased_factor(adapter, filled), values)
-
-
-def _step(filled: Adapter) -> float:
-    first = next(iter(filled.values())).b.left
-    assert isinstance(first, EntropyCoded)  # noqa: S101
-    return first.decode().step
+    return Latents(adapter, recipe, plan, unbiased_factor(adapter, filled.adapter), values)
 
 
 def round_latents(latents: Latents, multiplier: float) -> RoundedLevels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,23 @@ from kronq.io.tensor_writer import tensor_bytes
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps of each parameter."""
+
+
+INTERVAL = 10
+"""Steps between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What was measured in each step that is done.
+
+    Attributes:
+        losses: Of the batches.
+        sizes: Bytes of the packed file, 0 where there were no codes; empty without a target.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -35,36 +52,38 @@ class CheckpointFile:
         self,
         parameters: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
-        losses: list[float],
+        history: History,
     ) -> None:
-        """Writes the state after ``len(losses)`` steps; the file is whole, or the one before."""
+        """Writes the state after the steps of a history; the file is whole, or the one before."""
         tensors = {}
         for name, parameter in parameters.items():
             tensors[name] = parameter.detach().cpu().numpy()
             for moment in _MOMENTS:
                 tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment].cpu().numpy()
-        told = {"identity": self.identity, "losses": json.dumps(losses)}
+        told = {"identity": self.identity}
+        told |= {"losses": json.dumps(history.losses), "sizes": json.dumps(history.sizes)}
         write_file(self.path, tensor_bytes(tensors, told), force=True)
 
-    def load(
-        self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-    ) -> list[float]:
+    def load(self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> History:
         """Reads the state into parameters and optimizer.
 
         Returns:
-            The losses of the steps that are done; none if there is no checkpoint, or it is of
+            The history of the steps that are done; empty if there is no checkpoint, or it is of
             another training.
 
         Raises:
             FormatError: It is damaged.
         """
         if not self.path.exists():
-            return []
+            return History()
         file = open_tensors(self.path)
         if file.metadata.get("identity") != self.identity:
-            return []
+            return History()
         try:
-            losses = [float(loss) for loss in json.loads(file.metadata["losses"])]
+            history = History(
+                [float(loss) for loss in json.loads(file.metadata["losses"])],
+                [int(size) for size in json.loads(file.metadata["sizes"])],
+            )
             state = {
                 name: {m: _tensor(file.array(f"{name}.{m}"), p) for m in _MOMENTS}
                 for name, p in parameters.items()
@@ -80,7 +99,7 @@ class CheckpointFile:
             moments = state[name]
             moments["step"] = moments["step"].cpu()
             optimizer.state[parameter] = moments
-        return losses
+        return history
 
 
 def _tensor(array: object, like: Tensor) -> Tensor:

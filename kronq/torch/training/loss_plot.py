@@ -7,19 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kronq.report.palette import METHODS
+from kronq.report.palette import FILE, METHODS
 from kronq.report.picture import draw_picture, shade
+from kronq.torch.training.checkpoint import History
 
 _WINDOW = 10
 """Steps that the mean is taken over."""
 
 
-def plot_loss(losses: Sequence[float], path: Path) -> None:
-    """Draws the loss of each step, and its mean over the last ten."""
-    draw_picture(path, partial(_draw, losses), size=(7.0, 4.0))
+def plot_loss(history: History, path: Path) -> None:
+    """Draws the loss of each step, its mean over the last ten, and the bytes of the packed file."""
+    draw_picture(path, partial(_draw, history), size=(7.0, 4.0))
 
 
-def _draw(losses: Sequence[float], figure: Any) -> None:
+def _draw(history: History, figure: Any) -> None:
+    losses = history.losses
     axes = figure.subplots()
     colour = shade(METHODS["compact"], dark=False)
     steps = range(1, len(losses) + 1)
@@ -31,4 +33,13 @@ def _draw(losses: Sequence[float], figure: Any) -> None:
     axes.set(xlabel="step", ylabel="NLL of an answer's token, nats", ylim=(0, None))
     axes.grid(visible=True, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
+    lines = axes.get_lines()
+    if any(history.sizes):
+        lines += _draw_sizes(axes.twinx(), history.sizes)
+    axes.legend(handles=lines, frameon=False, fontsize=8)
+
+
+def _draw_sizes(axes: Any, sizes: Sequence[int]) -> Any:
+    coded = [(step, size / 1000) for step, size in enumerate(sizes, 1) if size]
+    axes.set(ylabel="packed file, KB", ylim=(0, 1.3 * max(size for _, size in coded)))
+    return axes.plot(*zip(*coded, strict=True), color=shade(FILE, dark=False), label="bytes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,10 @@ from typing import Any
 from kronq.io.blas import small_matrices
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.adapter import Adapter
+from kronq.packed.writer import save
+from kronq.quantization.configs import Compact
+from kronq.quantization.quantize import quantize
+from kronq.torch.training.checkpoint import History
 from kronq.torch.training.loss_plot import plot_loss
 from kronq.torch.training.peft_tuner import write_tuned
 from kronq.writers import lora_xs, peft
@@ -19,6 +23,7 @@ from kronq.writers.contents import Request, cast
 CONFIG = "train.json"
 PLOT = "loss.svg"
 FACTORS = "factors.safetensors"
+PACKED = "packed.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,11 @@ class Layout:
         return out / FACTORS if self.family == "kron" else out
 
     def write_tuned(
-        self, model: Any, work: Path, config: Mapping[str, Any], losses: Sequence[float]
+        self, model: Any, work: Path, config: Mapping[str, Any], history: History
     ) -> None:
         """Writes the folder of PEFT's model, its settings and its loss."""
         write_tuned(model, work, self.request.dtype or "fp32")
-        _write_record(work, config, losses)
+        _write_record(work, config, history)
 
     @small_matrices()
     def check(self, adapter: Adapter) -> None:
@@ -56,9 +61,9 @@ class Layout:
 
     @small_matrices()
     def write(
-        self, adapter: Adapter, work: Path, config: Mapping[str, Any], losses: Sequence[float]
+        self, adapter: Adapter, work: Path, config: Mapping[str, Any], history: History
     ) -> None:
-        """Writes the adapter, its settings and its loss into a folder."""
+        """Writes the adapter, its packed file, its settings and its loss into a folder."""
         if self.family == "kron":
             tensors, told = _raw_factors(adapter, self.request)
             with (work / FACTORS).open("wb") as stream:
@@ -67,13 +72,16 @@ class Layout:
             lora_xs.write(lora_xs.build(adapter, self.request), work)
         else:
             peft.write(peft.build(adapter, self.request), work)
-        _write_record(work, config, losses)
+        if (target := config["settings"].get("target")) is not None:
+            save(quantize(adapter, Compact(size=target)), work / PACKED)
+        _write_record(work, config, history)
 
 
-def _write_record(work: Path, config: Mapping[str, Any], losses: Sequence[float]) -> None:
-    text = json.dumps({**config, "losses": [*losses]}, indent=1) + "\n"
+def _write_record(work: Path, config: Mapping[str, Any], history: History) -> None:
+    measured = {"losses": history.losses} | ({"sizes": history.sizes} if history.sizes else {})
+    text = json.dumps({**config, **measured}, indent=1) + "\n"
     (work / CONFIG).write_text(text, "utf-8")
-    plot_loss(losses, work / PLOT)
+    plot_loss(history, work / PLOT)
 
 
 def _raw_factors(adapter: Adapter, request: Request) -> tuple[dict[str, Any], dict[str, str]]:

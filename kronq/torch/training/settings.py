@@ -9,6 +9,7 @@ from typing import Any
 from kronq.errors import ArgumentError
 from kronq.planning.families import AdapterShape
 from kronq.torch.training.peft_families import PEFT_FAMILIES, PeftShape
+from kronq.units import parse_size
 
 RATES = {
     **{"lora": 1e-3, "kron": 4e-3, "lokr": 4e-3, "lora-xs": 1.5e-2},
@@ -38,6 +39,8 @@ class TrainingSettings:
         length: Tokens of a sequence at most; longer examples are cut into pieces.
         end: Whether the token that ends a text is learned behind each answer.
         seed: Of the first values, the order of examples and dropout.
+        target: Bytes of a packed file, or a text such as ``"8KB"``: once the rate has risen every
+            step runs the adapter as that file will have it. None trains floats alone.
     """
 
     shape: AdapterShape | PeftShape
@@ -53,6 +56,7 @@ class TrainingSettings:
     length: int = 512
     end: bool = False
     seed: int = 0
+    target: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.shape.family not in RATES:
@@ -61,12 +65,19 @@ class TrainingSettings:
             )
         if isinstance(self.shape, PeftShape):
             _check_peft(self.shape, self.alpha, self.rank_stabilized)
+            if self.target is not None:
+                raise ArgumentError(
+                    f"{self.shape.family} has no factors to be coded",
+                    expected="no target, or another family",
+                )
         least = {"steps": 1, "batch": 1, "length": 2, "seed": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ArgumentError(f"{name} is at least {value}", found=getattr(self, name))
         if not 0 < self.learning_rate < math.inf or not 0 <= self.dropout < 1:
             raise ArgumentError("no such rate or dropout", found=(self.rate, self.dropout))
+        if self.target is not None:
+            object.__setattr__(self, "target", parse_size(self.target, "target"))
         if self.warmup is not None and not 0 <= self.warmup < self.steps:
             raise ArgumentError(
                 "the warm-up is shorter than the training",
@@ -89,6 +100,11 @@ class TrainingSettings:
         """Learning rate after the warm-up."""
         return RATES[self.shape.family] if self.rate is None else self.rate
 
+    @property
+    def warmup_steps(self) -> int:
+        """Steps over which the rate rises from 0."""
+        return self.steps // 7 if self.warmup is None else self.warmup
+
     def rate_factor(self, parameter: str) -> float:
         """Returns what the rate is multiplied with for a parameter of this name."""
         family = PEFT_FAMILIES.get(self.shape.family)
@@ -97,7 +113,7 @@ class TrainingSettings:
 
     def rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, as ``get_cosine_schedule_with_warmup`` has it."""
-        warmup = self.steps // 7 if self.warmup is None else self.warmup
+        warmup = self.warmup_steps
         if step < warmup:
             return self.learning_rate * step / warmup
         share = (step - warmup) / max(1, self.steps - warmup)
@@ -106,6 +122,8 @@ class TrainingSettings:
     def described(self) -> dict[str, Any]:
         """Returns all settings as JSON has them, with those that were not given worked out."""
         told = asdict(self) | {"rate": self.learning_rate, "scale": self.scale}
+        if self.target is None:  # the digests of trainings without one stay what they were
+            del told["target"]
         return told | {"peft": self.shape.fields} if isinstance(self.shape, PeftShape) else told
 
 

@@ -11,15 +11,14 @@ import torch
 from kronq.calibration.batches import TokenSequence
 from kronq.calibration.torch_model import model_device
 from kronq.errors import KronqError
-from kronq.torch.training.checkpoint import CheckpointFile
+from kronq.torch.training.checkpoint import INTERVAL, CheckpointFile, History
+from kronq.torch.training.codes import CodesInLoop
 from kronq.torch.training.rows import MakeRows, asked_logits, split_batch
 from kronq.torch.training.settings import TrainingSettings
 from kronq.torch.training.text_batches import TextBatches
 
 Follow = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
-SAVE_INTERVAL = 10
-"""Steps between two checkpoints."""
 
 
 def run_steps(
@@ -29,7 +28,7 @@ def run_steps(
     settings: TrainingSettings,
     checkpoint: CheckpointFile,
     follow: Follow | None = None,
-) -> tuple[list[float], int]:
+) -> tuple[History, int]:
     """Trains the parameters that need gradients, from the checkpoint on where there is one.
 
     A step depends on the state before it, the settings and its own number alone: the batch, the
@@ -37,22 +36,28 @@ def run_steps(
     one that was not.
 
     Returns:
-        The loss of each step, and the step that it went on from.
+        The loss and bytes of each step, and the step that it went on from.
 
     Raises:
-        KronqError: The loss is no longer a number.
+        KronqError: The loss is no longer a number, or the adapter does not fit the target.
         FormatError: The checkpoint is damaged.
     """
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(_rated(trained, settings), lr=0.0, weight_decay=0.0)
-    losses = checkpoint.load(trained, optimizer)
-    resumed = len(losses)
+    codes = CodesInLoop.of(model, settings)
+    history = checkpoint.load(trained, optimizer)
+    losses, resumed = history.losses, len(history.losses)
     model.train()
     for step in range(resumed, settings.steps):
         torch.manual_seed(settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = group["factor"] * settings.rate_at(step)
-        losses.append(add_gradients(model, batches[step], make_rows))
+        if codes is None:
+            losses.append(add_gradients(model, batches[step], make_rows))
+        else:
+            with codes.rounded(step) as nbytes:
+                losses.append(add_gradients(model, batches[step], make_rows))
+            history.sizes.append(nbytes)
         if not math.isfinite(losses[-1]):
             raise KronqError(
                 "the loss is not a number",
@@ -64,9 +69,9 @@ def run_steps(
         optimizer.zero_grad()
         if follow is not None:
             follow(step + 1, settings.steps, losses[-1])
-        if (step + 1) % SAVE_INTERVAL == 0 and step + 1 < settings.steps:
-            checkpoint.save(trained, optimizer, losses)
-    return losses, resumed
+        if (step + 1) % INTERVAL == 0 and step + 1 < settings.steps:
+            checkpoint.save(trained, optimizer, history)
+    return history, resumed
 
 
 def _rated(trained: dict[str, Any], settings: TrainingSettings) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from kronq.io.files import check_apart, check_output, new_folder
 from kronq.io.safetensors_file import open_tensors
 from kronq.torch.adapted_model import adapt_linears, adapted_layers, read_trained
 from kronq.torch.training.checkpoint import CheckpointFile
-from kronq.torch.training.output import Layout
+from kronq.torch.training.output import PACKED, Layout
 from kronq.torch.training.peft_families import PeftShape
 from kronq.torch.training.peft_tuner import count_trained, tune_with_peft, tuner_layers
 from kronq.torch.training.rows import choose_rows
@@ -63,6 +63,9 @@ def train(
     follow: Follow | None = None,
 ) -> Trained:
     """Trains an adapter, and writes it into a folder with its settings and the curve of its loss.
+
+    With ``settings.target`` the adapter is trained as codes, and the folder has the packed file
+    ``packed.safetensors`` of at most so many bytes beside the float factors.
 
     While it runs its state is in ``OUT.checkpoint.safetensors``, beside ``out``. If it is stopped,
     even by force, the same call goes on from there, to the same bits. On one machine, with as many
@@ -109,15 +112,16 @@ def train(
         checkpoint = _checkpoint(target, config, place.force)
         batches = TextBatches(sequences, settings.batch, settings.seed)
         make_rows = choose_rows(model, sequences)
-        losses, resumed = run_steps(model, batches, make_rows, settings, checkpoint, follow)
+        history, resumed = run_steps(model, batches, make_rows, settings, checkpoint, follow)
         config |= {"base": str(base), **_surroundings(model, place)}
         if isinstance(shape, PeftShape):
-            layout.write_tuned(model, work, config, losses)
+            layout.write_tuned(model, work, config, history)
         else:
-            layout.write(read_trained(model), work, config, losses)
+            layout.write(read_trained(model), work, config, history)
         counts = len(_linears(model)), count_trained(model)
     checkpoint.path.unlink(missing_ok=True)
-    return Trained.of(layout.file(target), counts, losses, resumed)
+    packed = None if settings.target is None else target / PACKED
+    return Trained.of(layout.file(target), counts, history.losses, resumed, packed)
 
 
 def _adapt(model: Any, settings: TrainingSettings, base: StrPath) -> Any:

@@ -25,9 +25,17 @@ class Trained(BaseModel):
     first_loss: float = Field(description="Of the first ten steps on average, in nats a token.")
     last_loss: float = Field(description="Of the last ten steps on average.")
 
+    packed: str | None = Field(description="The packed file; null without a target.")
+    bytes: int | None = Field(description="Of the packed file.")
+
     @classmethod
     def of(
-        cls, path: Path, counts: tuple[int, int], losses: Sequence[float], resumed: int
+        cls,
+        path: Path,
+        counts: tuple[int, int],
+        losses: Sequence[float],
+        resumed: int,
+        packed: Path | None = None,
     ) -> Trained:
         """Returns what was trained, (layers, numbers), with its losses as means."""
         first, last = losses[:_WINDOW], losses[-_WINDOW:]
@@ -39,4 +47,6 @@ class Trained(BaseModel):
             resumed=resumed,
             first_loss=sum(first) / len(first),
             last_loss=sum(last) / len(last),
+            packed=None if packed is None else printable(str(packed)),
+            bytes=None if packed is None else packed.stat().st_size,
         )
