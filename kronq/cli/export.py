@@ -218,6 +218,8 @@ def _summary_view(report: ExportReport) -> TableView:
         rows.append(("operator", f"compiled, for {own}" if own else "ONNX's own"))
     if report.cropped:
         rows.append(("cropped to the base", f"{len(report.cropped):,}"))
+    if report.trained_parts:
+        rows.append(("biases, norms and others put in", f"{len(report.trained_parts):,}"))
     rows += [(name, f"{size:,} bytes") for name, size in report.files.items()]
     if report.delta_kept is not None:
         least = min(report.layers_kept, key=report.layers_kept.__getitem__)

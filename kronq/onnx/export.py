@@ -21,6 +21,8 @@ from kronq.onnx.graph.layer_match import label_of
 from kronq.onnx.graph.match_by_map import LayerMap
 from kronq.onnx.guard_base import guard_base
 from kronq.onnx.matched_base import MatchedBase, match_base
+from kronq.onnx.merge.put_parts import put_parts
+from kronq.onnx.merge.trained_parts import TrainedPart, refuse_replaced, split_parts
 from kronq.onnx.merge.write_merged import write_merged
 from kronq.onnx.pruned_weights import find_pruned, refuse_unpruned, warn_of_pruned
 from kronq.onnx.slots.slot_spec import SPEC
@@ -84,7 +86,7 @@ def export_onnx(
     check_output(out, force=force)
     check_finite(adapter)
     progress("matching layers")
-    matched = _match(adapter, file, mapping)
+    matched, parts = _match(adapter, file, mapping, chosen)
     with new_folder(out, "export", force=force) as folder, guard_base(file):
         pruned = find_pruned(matched)
         if isinstance(chosen, Merged) and chosen.keep_zeros:
@@ -95,13 +97,22 @@ def export_onnx(
         verification = verify_export(matched, folder, chosen, written, progress) if verify else None
         files = _list_files(folder)
     warn_of_pruned(matched, pruned, chosen)
-    return _make_report(chosen, out, files, matched, written, pruned, verification)
+    report = _make_report(chosen, out, files, matched, written, pruned, verification)
+    return report.model_copy(update={"trained_parts": [part.tensor for part in parts]})
 
 
-def _match(adapter: Adapter, file: Path, mapping: LayerMap | None) -> MatchedBase:
+def _match(
+    adapter: Adapter, file: Path, mapping: LayerMap | None, form: Form
+) -> tuple[MatchedBase, list[TrainedPart]]:
+    """Returns the base, and the trained parts that are put into it beside its layers' ΔW."""
+    parts: list[TrainedPart] = []
+    if isinstance(form, Merged) and adapter.carried:
+        adapter, parts = split_parts(adapter)
+        refuse_replaced(parts, file)
     matched = match_base(adapter, file, mapping)
     refuse_reserved_names(matched.model, file, {MODEL, GENAI_CONFIG, SPEC, PRINTS, *LIBRARIES})
-    return matched
+    put_parts(matched.model, parts)
+    return matched, parts
 
 
 def _write_form(form: Form, base: MatchedBase, folder: Path) -> WrittenForm:

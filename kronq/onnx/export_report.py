@@ -69,6 +69,7 @@ class ExportReport(BaseModel):
         cropped: Layers that were cropped to the base's shapes.
         pruned: Layer → share of exact zeros in its float weight in the base, in a sample of rows,
             where it is above 30 %.
+        trained_parts: Tensors of biases, norms and other parameters that were put into the weights.
         verification: The checks; None when they were not asked for.
         kernel: Platforms whose library of the compiled operator is in the folder; empty for ONNX's
             own operators.
@@ -88,6 +89,7 @@ class ExportReport(BaseModel):
     layers_kept: dict[str, float] = {}
     cropped: list[str] = []
     pruned: dict[str, float] = {}
+    trained_parts: list[str] = []
     verification: Verification | None = None
     kernel: list[str] = []
     open_because: str | None = None

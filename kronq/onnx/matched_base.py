@@ -108,7 +108,7 @@ def match_base(adapter: Adapter, base: StrPath, mapping: LayerMap | None = None)
             carried tensors.
     """
     refuse_cores(adapter, "an ONNX base")
-    refuse_carried(adapter, "an ONNX base")
+    refuse_carried(adapter, "an ONNX base", "{form=merged} takes biases and norms")
     file = find_base(base)
     model = load_base(file)
     with guard_base(file):

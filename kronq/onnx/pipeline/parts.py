@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kronq.errors import FormatError, MismatchError, StrPath, listing
+from kronq.errors import FormatError, MismatchError, StrPath, UnsupportedError, listing
 from kronq.io.json_file import read_json
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.plain import refuse_carried
 from kronq.onnx.base_folder import MODEL
 
 INDEX = "model_index.json"
@@ -97,9 +96,8 @@ def split_adapter(adapter: Adapter, parts: Collection[str]) -> list[Part]:
 
     Raises:
         MismatchError: Layers of a text encoder that the pipeline has not.
-        UnsupportedError: The adapter has trained parts that are no ΔW.
+        UnsupportedError: Trained parts that are no ΔW, of a model that gets no layers.
     """
-    refuse_carried(adapter, "a pipeline")
     names: dict[str, dict[str, str]] = {}
     for layer in adapter:
         part, own = _place(layer, parts)
@@ -117,7 +115,24 @@ def split_adapter(adapter: Adapter, parts: Collection[str]) -> list[Part]:
             hint="{only} takes the adapter's part",
             code="layers-not-in-base",
         )
-    return [Part(part, _take(adapter, names[part]), names[part]) for part in parts if part in names]
+    carried = _carried(adapter, parts)
+    if others := carried.keys() - names.keys():
+        tensors = [tensor for part in others for tensor in carried[part].values()]
+        raise UnsupportedError(
+            "trained parts of a model that gets no layers", found=listing(tensors)
+        )
+    taken = {part: _take(adapter, names[part], carried.get(part, {})) for part in names}
+    return [Part(part, taken[part], names[part]) for part in parts if part in names]
+
+
+def _carried(adapter: Adapter, parts: Collection[str]) -> dict[str, dict[str, str]]:
+    """Returns model → name of a carried tensor in it → its name in the whole adapter."""
+    found: dict[str, dict[str, str]] = {}
+    for tensor in adapter.carried:
+        key, dot, kind = tensor.rpartition(".")
+        part, own = _place(key, parts)
+        found.setdefault(part, {})[f"{own}{dot}{kind}"] = tensor
+    return found
 
 
 def _place(layer: str, parts: Collection[str]) -> tuple[str, str]:
@@ -133,8 +148,13 @@ def _place(layer: str, parts: Collection[str]) -> tuple[str, str]:
     return next(name for name in DENOISERS if name in parts), layer
 
 
-def _take(adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+def _take(adapter: Adapter, names: Mapping[str, str], carried: Mapping[str, str]) -> Adapter:
     layers: dict[str, Delta] = {own: adapter[layer] for own, layer in names.items()}
     keys = adapter.origin.keys
     kept = {own: keys[layer] for own, layer in names.items() if layer in keys}
-    return replace(adapter, layers=layers, origin=replace(adapter.origin, keys=kept))
+    return replace(
+        adapter,
+        layers=layers,
+        origin=replace(adapter.origin, keys=kept),
+        carried={own: adapter.carried[tensor] for own, tensor in carried.items()},
+    )

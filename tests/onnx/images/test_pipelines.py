@@ -50,14 +50,15 @@ def base(pipeline: pipelines.Pipeline, tmp_path_factory: pytest.TempPathFactory)
 
 
 def train(
-    pipeline: pipelines.Pipeline, file: Path, algorithm: str = "lokr"
+    pipeline: pipelines.Pipeline, file: Path, algorithm: str = "lokr", *, norms: bool = False
 ) -> tuple[Path, np.ndarray]:
     """A file as kohya's scripts write it with LyCORIS, and what the pipeline says with it."""
     own = copy.deepcopy(pipeline)
     kept = {key: value for key, value in vars(LycorisNetwork).items() if key.isupper()}
+    encoder = ["CLIPEncoderLayer"] if norms else ["CLIPAttention", "CLIPMLP"]
     places = {
         "lora_unet": (own.unet, [*pipelines.PRESET], ["conv_in", "conv_out"]),
-        "lora_te": (own.text_encoder, ["CLIPAttention", "CLIPMLP"], []),
+        "lora_te": (own.text_encoder, encoder, []),
     }
     tensors = {}
     torch.manual_seed(5)
@@ -67,12 +68,11 @@ def train(
             LycorisNetwork.apply_preset(
                 {"enable_conv": True, "target_module": modules, "target_name": names}
             )
-            network = create_lycoris(
-                model, 1.0, linear_dim=3, conv_dim=3, linear_alpha=2, algo=algorithm, factor=4
-            )
+            sizes = {"linear_dim": 3, "conv_dim": 3, "linear_alpha": 2, "factor": 4}
+            network = create_lycoris(model, 1.0, algo=algorithm, train_norm=norms, **sizes)
             for module in network.loras:
                 for key, parameter in module.named_parameters():
-                    if key.startswith(("lokr", "lora", "hada")):
+                    if key.startswith(("lokr", "lora", "hada", "w_norm", "b_norm")):
                         torch.nn.init.normal_(parameter, std=0.2)
             network.apply_to()
             tensors |= {k: v.detach().clone() for k, v in network.eval().state_dict().items()}
@@ -106,6 +106,21 @@ def test_the_picture_is_that_of_diffusers(
     assert sum(len(part.layers) for part in report.parts.values()) == len(adapter)
     assert all(part.matched == {"name": len(part.layers)} for part in report.parts.values())
     assert {*report.parts} == {"unet", "text_encoder"}
+
+
+def test_norms_of_both_models_are_merged(
+    tmp_path: Path, pipeline: pipelines.Pipeline, base: Path
+) -> None:
+    file, wanted = train(pipeline, tmp_path / "adapter.safetensors", norms=True)
+    adapter = kronq.load(file)
+    assert len(adapter.carried) > 40
+    report = kronq.export_pipeline(adapter, base, tmp_path / "out", "merged", verify=False)
+    assert apart(pipelines.run_folder(tmp_path / "out"), wanted) < EXACT
+    put = {part: len(each.trained_parts) for part, each in report.parts.items()}
+    assert sum(put.values()) == len(adapter.carried)
+    assert min(put.values()) > 0
+    with pytest.raises(UnsupportedError, match="biases and norms"):
+        kronq.export_pipeline(adapter, base, tmp_path / "branch", "branch")
 
 
 def test_a_text_encoder_alone_leaves_the_unet_as_it_is(
