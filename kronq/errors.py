@@ -208,23 +208,29 @@ def printable_json(text: str) -> str:
 class Names(str):
     """Names that an error is about, joined by commas; its line shows three and the count.
 
+    Args:
+        names: Each of them.
+        short: What the line shows instead.
+
     Attributes:
         names: Each of them.
+        short: What the line shows.
     """
 
     names: tuple[str, ...]
+    short: str
 
-    def __new__(cls, names: Iterable[str]) -> Names:
+    def __new__(cls, names: Iterable[str], short: str | None = None) -> Names:
         names = tuple(names)
         joined = super().__new__(cls, ", ".join(names))
+        rest = len(names) - _EXAMPLES
+        more = f" and {rest:,} more" if rest > 0 else ""
         joined.names = names
+        joined.short = ", ".join(names[:_EXAMPLES]) + more if short is None else short
         return joined
 
-    @property
-    def short(self) -> str:
-        """Three names, and the count of the others."""
-        rest = len(self.names) - _EXAMPLES
-        return ", ".join(self.names[:_EXAMPLES]) + (f" and {rest:,} more" if rest > 0 else "")
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.names, self.short
 
 
 def listing(names: Iterable[str]) -> Names:

@@ -18,7 +18,14 @@ from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.linear_modules import linear_shape
 from kronq.calibration.module_prints import fingerprint_modules
 from kronq.calibration.torch_factors import TorchFactors, to_torch_factors
-from kronq.errors import ArgumentError, KronqError, MismatchError, MissingDependencyError, StrPath
+from kronq.errors import (
+    ArgumentError,
+    KronqError,
+    MismatchError,
+    MissingDependencyError,
+    StrPath,
+    listing,
+)
 from kronq.io.extras import require
 from kronq.io.input_path import find_input
 from kronq.io.json_file import refuse_damaged_json
@@ -122,7 +129,7 @@ def find_modules(model: torch.nn.Module, adapter: Adapter) -> dict[str, torch.nn
     if missing:
         raise MismatchError(
             f"{len(missing)} of {len(adapter)} adapted layers have no linear module in the model",
-            found="; ".join(missing),
+            found=listing(missing),
             hint="wrong base model?",
             code="layers-not-in-base",
         )

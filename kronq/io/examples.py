@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kronq.errors import FormatError, NotFoundError, StrPath
+from kronq.io.json_file import refuse_repeated_names
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _KINDS = (
@@ -97,7 +98,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Yields each row of JSON with its place: the items of a list, or line by line."""
     if text.lstrip().startswith("["):
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, object_pairs_hook=refuse_repeated_names)
         except (ValueError, RecursionError) as error:
             raise FormatError("not JSON", path=path, found=str(error), code="not-json") from None
         yield from ((f"item {number}", row) for number, row in enumerate(rows, 1))
@@ -106,9 +107,9 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=refuse_repeated_names)
             except (ValueError, RecursionError) as error:
-                raise _row_error(path, f"line {number}", str(error)) from None
+                raise _row_error(path, f"line {number}", str(error), "not-json") from None
             yield f"line {number}", row
 
 
@@ -167,13 +168,14 @@ def _example(row: Mapping[str, Any]) -> Example:
     return Example(prompt, (_check_text(row, "completion"),))
 
 
-def _row_error(path: Path, place: str, found: str) -> FormatError:
+def _row_error(path: Path, place: str, found: str, code: str | None = None) -> FormatError:
     return FormatError(
         f"{place} is no example",
         path=path,
         found=found,
         expected='{"question", "choices", "answer"}, {"prompt", "answer"}, '
         '{"prompt", "completion"}, {"instruction", "output"} or {"text"}',
+        code=code,
     )
 
 

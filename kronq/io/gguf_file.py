@@ -68,6 +68,8 @@ def _check_version(path: Path) -> None:
 
     with path.open("rb") as stream:
         bytes_ = stream.read(8)[4:]
+    if len(bytes_) < 4:
+        raise FormatError("the file is cut", path=path, found="no version", code="truncated")
     # A file of the other byte order has its version in the last bytes.
     version = int.from_bytes(bytes_, "little" if any(bytes_[:2]) else "big")
     if version not in SUPPORTED:

@@ -131,12 +131,13 @@ class Tensors:
 
     def _not_a_weight(self, name: str, kind: str, dimensions: str) -> FormatError:
         entry = self.entries[name]
+        is_number = entry.dtype in (*FLOATS, *FLOAT8, "F64")
         return FormatError(
             f"tensor {name!r} is not a floating-point {kind}",
             path=self.path,
             found=f"{entry.dtype} {list(entry.shape)}",
             expected=f"{dimensions} of {', '.join(FLOATS)}",
-            code="dtype",
+            code="tensors" if is_number else "dtype",
         )
 
     def vector(self, name: str) -> NDArray[Any]:

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from kronq import limits
-from kronq.errors import FormatError, StrPath, check_type
+from kronq.errors import FormatError, StrPath, check_type, listing
 from kronq.io.input_path import find_input
 from kronq.io.tokenizer_files import TOKENIZER_CONFIG, check_tokenizer
 from kronq.onnx.external_data import check_external_data, external_files
@@ -76,18 +78,39 @@ def load_base(path: Path) -> ir.Model:
         UnsupportedError: Its external data lies outside of its folder.
     """
     try:
-        model = ir.load(path)
+        proto = onnx.load(path, load_external_data=False)
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, path.parent)
         model.graph.sort()
     except Exception as error:
         raise FormatError(f"not an ONNX model: {type(error).__name__}", path=path) from None
     if not model.graph.outputs:  # an empty file is a valid protobuf
         raise FormatError("not an ONNX model: a graph without outputs", path=path)
+    _refuse_duplicates(proto, path)
     with guard_base(path):
         check_external_data(model, path)
         _refuse_unmade_values(model, path)
         find_sites(model)  # so that whoever lists them later need not expect damage
         integer_node_types(model)
     return model
+
+
+def _refuse_duplicates(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuses a graph with two weights of one name, of which onnx-ir keeps the last.
+
+    Raises:
+        FormatError: There are some.
+    """
+    names = Counter(tensor.name for tensor in proto.graph.initializer)
+    names.update(tensor.values.name for tensor in proto.graph.sparse_initializer)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise FormatError(
+            "the graph has weights that are there twice",
+            path=path,
+            found=listing(twice),
+            code="duplicate",
+        )
 
 
 def _refuse_unmade_values(model: ir.Model, path: Path) -> None:

@@ -187,4 +187,4 @@ class Index:
 
     def _removed(self, since: int) -> list[str]:
         rows = self._db.execute("SELECT name FROM removed WHERE generation > ?", (since,))
-        return [typed(row[0], str) for row in rows]
+        return [typed(row[0], str, self.path) for row in rows]

@@ -117,8 +117,8 @@ def read_head(database: sqlite3.Connection, path: Path) -> Head:
         raise FormatError(
             "the index is damaged", path=path, found=f"{len(rows)} heads", code="checksum"
         )
-    identity, file, end, generation = rows[0]
-    head = Head(typed(identity, str), typed(file, str), typed(end, int), typed(generation, int))
+    kinds = (str, str, int, int)
+    head = Head(*(typed(value, kind, path) for value, kind in zip(rows[0], kinds, strict=True)))
     if not _RECORDS.fullmatch(head.file) or not 0 <= head.end < _LARGEST:
         raise FormatError(
             "the index is damaged", path=path, found=f"{head.file!r}", code="checksum"
@@ -144,7 +144,7 @@ def entry_of(head: Head, row: tuple[Any, ...]) -> Entry | None:
     return None
 
 
-def typed(value: object, kind: type) -> Any:
+def typed(value: object, kind: type, path: Path) -> Any:
     """Returns a value of a row that has to be of a type.
 
     Raises:
@@ -152,6 +152,10 @@ def typed(value: object, kind: type) -> Any:
     """
     if type(value) is not kind:
         raise FormatError(
-            "the index is damaged", found=repr(value)[:80], expected=kind.__name__, code="checksum"
+            "the index is damaged",
+            path=path,
+            found=repr(value)[:80],
+            expected=kind.__name__,
+            code="checksum",
         )
     return value

@@ -70,7 +70,9 @@ class PoolView:
                 continue  # compacted between the two
             self._take(changes, anew=moved)
             return True
-        raise FormatError("the file of records is missing", path=self.path / head.file)
+        raise FormatError(
+            "the file of records is missing", path=self.path / head.file, code="truncated"
+        )
 
     def _take(self, changes: Changes, *, anew: bool) -> None:
         """Takes over what the index says; threads that look names up see all of it or nothing."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from kronq import limits
 from kronq.errors import FormatError, UnsupportedError, listing
+from kronq.io.json_file import refuse_repeated_names
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensors import Tensors
 from kronq.model.adapter import Adapter, Origin
@@ -126,9 +127,14 @@ def _read_shapes(file: Tensors) -> dict[str, tuple[int, int]]:
     if text is None:
         return {}
     try:
-        shapes: dict[str, Any] = json.loads(text)
+        shapes: dict[str, Any] = json.loads(text, object_pairs_hook=refuse_repeated_names)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            "the metadata's shapes are not JSON", path=file.path, found=str(error), code="not-json"
+        ) from None
+    try:
         return {name: (int(rows), int(cols)) for name, (rows, cols) in shapes.items()}
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise FormatError(
             "the metadata's shapes are not layer → [d_out, d_in]", path=file.path, found=text[:80]
         ) from None

@@ -110,7 +110,7 @@ def test_adapters_have_to_fit_the_model(kronq: Kronq, desk: Path, tiny_base: Pat
     save(quantize(tiny_adapter("lora"), bits=4), "fits.safetensors")
     assert kronq("pool", "add", "pool", "fits.safetensors", "--model", "app").code == 0
     line = kronq.refuses("pool", "add", "pool", "packed/a1.safetensors", "--model", "app")
-    assert "the layer has no slot" in line
+    assert "5 of 5 layers have no slot" in line
     assert list(Pool.open("pool")) == ["fits"]
 
 

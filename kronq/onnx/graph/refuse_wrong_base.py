@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from kronq.errors import MismatchError
+from kronq.errors import MismatchError, Names
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.fit import fit_adapter
@@ -39,7 +39,7 @@ def refuse_unmatched(
         base_model: Name of the base that the adapter was made for, for the message.
 
     Raises:
-        MismatchError: Layers are missing (three are shown) or ambiguous.
+        MismatchError: Layers are missing (its line shows three, ``found`` has all) or ambiguous.
     """
     ambiguous = {name: match for name, match in matches.items() if match.how == "ambiguous"}
     missing = [name for name, match in matches.items() if match.how == "missing"]
@@ -119,7 +119,7 @@ def _missing_error(
         hint = "wrong base model? or give {mapping}; {match_table} shows the table"
     return MismatchError(
         f"{len(missing)} of {total} adapted layers have no place in the base",
-        found="; ".join(_examples(missing, with_nearest)),
+        found=Names(missing, short="; ".join(_examples(missing, with_nearest))),
         expected=base_model and f"{base_model}, which the adapter was made for",
         hint=hint,
         code="layers-not-in-base",

@@ -19,7 +19,7 @@ from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
 from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
-from kronq.onnx.slots.record.fit import fit_layer
+from kronq.onnx.slots.record.fit import fit_layer, refuse_missing
 from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
 from kronq.onnx.slots.regroup import regroup_layers
 from kronq.onnx.slots.slot_spec import SlotGroup, SlotKernel, SlotSpec
@@ -84,6 +84,7 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
     refuse_carried(adapter, "a model with slots")
     refuse_other_kernels(adapter, spec)
     adapter = regroup_layers(adapter, spec.layers)
+    refuse_missing(adapter, spec.layers)
     stacks = adapter.stacks
     position = {
         name: (k, i) for k, stack in enumerate(stacks) for i, name in enumerate(stack.names)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kronq.errors import MismatchError, UnsupportedError
+from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.onnx.slots.regroup import Shapes, exact_lora, regroup_layers
+
+_SLOTS_HINT = "slots are opened for the layers of the adapter given to {export_onnx}"
 
 
 def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
@@ -32,6 +34,7 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
     refuse_carried(adapter, "a model with slots")
     if slots is not None:
         adapter = regroup_layers(adapter, slots)
+        refuse_missing(adapter, slots)
     changed: dict[str, Delta] = {}
     for stack in adapter.stacks:
         if any(size > 1 for size in stack.kernel):
@@ -51,20 +54,37 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
     return replace(adapter, layers={**adapter.layers, **changed}) if changed else adapter
 
 
+def refuse_missing(adapter: Adapter, slots: Mapping[str, tuple[int, int]]) -> None:
+    """Refuses an adapter with layers that have no slot.
+
+    Raises:
+        MismatchError: There are some; all are listed.
+    """
+    missing = [name for name in adapter if name not in slots]
+    if missing:
+        raise MismatchError(
+            f"{len(missing)} of {len(adapter)} layers have no slot",
+            path=adapter.origin.path,
+            found=listing(missing),
+            hint=_SLOTS_HINT,
+            code="layers-not-in-base",
+        )
+
+
 def fit_layer(adapter: Adapter, name: str, slots: Mapping[str, tuple[int, int]]) -> Delta:
     """Returns a layer in the shape of its slot.
 
     Raises:
-        MismatchError: It has no slot, or another shape.
+        MismatchError: It has another shape.
     """
-    fitted = adapter.fit_layer(name, slots[name]) if name in slots else None
+    fitted = adapter.fit_layer(name, slots[name])
     if fitted is None:
         raise MismatchError(
-            "the layer has no slot" if name not in slots else "the slot has another shape",
+            "the slot has another shape",
             layer=name,
             found=list(adapter[name].shape),
-            expected=list(slots[name]) if name in slots else None,
-            hint="slots are opened for the layers of the adapter given to {export_onnx}",
-            code="shape" if name in slots else "layers-not-in-base",
+            expected=list(slots[name]),
+            hint=_SLOTS_HINT,
+            code="shape",
         )
     return fitted

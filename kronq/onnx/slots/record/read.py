@@ -190,6 +190,5 @@ def _is_finite(part: U8, layout: PartLayout) -> bool:
 
 
 def _damaged(path: StrPath | None, found: str, expected: str) -> FormatError:
-    return FormatError(
-        "a damaged record of an adapter", path=path, found=found, expected=expected, code="checksum"
-    )
+    message = "a damaged record of an adapter"
+    return FormatError(message, path=path, found=found, expected=expected, code="truncated")
