@@ -72,7 +72,7 @@ def read_examples(path: StrPath) -> list[Example]:
         text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
     except FileNotFoundError:
         raise NotFoundError("no such file", path=path) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of the bytes, or of a path with a null
         raise FormatError(
             "cannot read the text", path=path, found=str(error), expected="a UTF-8 text file"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from kronq.errors import KronqError
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
+from kronq.io.unfinished import scratch_folder
 from kronq.model.adapter import Adapter
 from kronq.packed import pack_adapter
 from kronq.packed.writer import save
@@ -155,8 +155,8 @@ def _make_file(bench: Bench, chain: Chain, step: FileStep) -> None:
 def _quantize(bench: Bench, chain: Chain, step: FileStep, adapter: Adapter) -> Adapter:
     if not isinstance(step.config, Tuned):
         return quantize(adapter, step.config)
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, f"{chain.task}.jsonl")
+    with scratch_folder(f"study-{step.key}") as folder:
+        data = folder / "task.jsonl"
         _write_examples(bench.tasks[chain.task].learned, data)
         config = replace(step.config, model=bench.base.hf, data=data)
         return quantize(adapter, config)

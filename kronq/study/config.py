@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kronq.errors import FormatError, NotFoundError, StrPath
-from kronq.io.extras import require
+from kronq.errors import FormatError, StrPath
+from kronq.study.yaml_file import read_yaml
 
 MethodName = Literal["native", "compact", "balanced", "rtn", "fp16", "tuned", "baseline"]
 Scored = Literal["base", "trained", "files"]
@@ -172,16 +171,7 @@ def read_study(path: StrPath) -> Study:
         FormatError: It is no YAML, or describes no study; the first field at fault is named.
         MissingDependencyError: PyYAML is not installed.
     """
-    require("study", "a study")
-    import yaml
-
-    try:
-        value = yaml.safe_load(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise NotFoundError("no such file", path=path) from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        line = " ".join(str(error).split())
-        raise FormatError("not YAML", path=path, found=line) from None
+    value = read_yaml(path)
     try:
         return Study.model_validate(value)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from kronq import limits
 from kronq.io.cache import digest
 from kronq.planning.families import AdapterShape
 from kronq.quantization.config_names import config_for
@@ -117,6 +118,7 @@ def make_plan(
     Raises:
         ArgumentError: A family, recipe or method has values that do not do.
     """
+    limits.CHAINS.check(len(study.families) * len(study.tasks) * len(study.seeds), None)
     made = [_base_chain(study, base, tasks)]
     for label, family in study.families.items():
         for task in study.tasks:

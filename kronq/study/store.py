@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kronq import __version__
-from kronq.errors import OutputExistsError
+from kronq.errors import FormatError, OutputExistsError
 from kronq.evaluate.score import ExampleScore
 from kronq.io.files import MARK, write_file
 from kronq.io.json_file import read_json
 from kronq.torch.training.output import FACTORS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,20 @@ class Scores:
             tuple(bool(s.right_normalized) for s in scores) if judged else None,
             seconds,
         )
+
+
+class _Facts(BaseModel):
+    """What a file of facts may say; others are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    seconds: float = 0.0
+    last_loss: float | None = None
+    bytes: int | None = None
+    parameters: int | None = None
+    shared_bytes: int = 0
+    weight_error: float | None = None
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,9 +106,17 @@ class Store:
         return self.root / "files" / f"{key}.safetensors"
 
     def facts(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Returns what is known of a trained adapter or file; None before it is done."""
+        """Returns what is known of a trained adapter or file; None before it is done.
+
+        Raises:
+            FormatError: The file says something else.
+        """
         path = self._facts(kind, key)
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        told = read_json(path)
+        _validate(TypeAdapter(_Facts), told, path)
+        return told
 
     def write_facts(self, kind: str, key: str, facts: dict[str, Any]) -> None:
         """Says that a trained adapter or file is done."""
@@ -98,15 +124,21 @@ class Store:
         write_file(self._facts(kind, key), (json.dumps(told) + "\n").encode(), force=True)
 
     def scores(self, key: str) -> Scores | None:
-        """Returns scores; None before they are done."""
+        """Returns scores; None before they are done.
+
+        Raises:
+            FormatError: The file holds none.
+        """
         path = self.root / "scores" / f"{key}.json"
         if not path.exists():
             return None
         told = read_json(path)
-        fields: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in told.items()
-        }
-        return Scores(**{n: fields[n] for n in Scores.__dataclass_fields__})
+        told.pop("kronq", None)
+        scores = _validate(TypeAdapter(Scores), told, path)
+        counts = {len(scores.nll), len(scores.tokens), len(scores.recalled)}
+        if counts != {len(scores.nll)} or not scores.nll or min(scores.tokens) < 1:
+            raise FormatError("no scores of a study", path=path, hint="delete it")
+        return scores
 
     def write_scores(self, key: str, scores: Scores) -> None:
         """Keeps scores."""
@@ -119,6 +151,16 @@ class Store:
 
     def _facts(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.json"
+
+
+def _validate(kind: TypeAdapter[T], told: dict[str, Any], path: Path) -> T:
+    try:
+        return kind.validate_python(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = f"no file of a study's results: {place}: {first['msg']}"
+        raise FormatError(message, path=path, hint="delete it") from None
 
 
 def _is_study(mark: Path) -> bool:

@@ -78,6 +78,8 @@ class TrainingSettings:
             raise ArgumentError("no such rate or dropout", found=(self.rate, self.dropout))
         if self.target is not None:
             object.__setattr__(self, "target", parse_size(self.target, "target"))
+        if not 0 < self.clip < math.inf or not math.isfinite(self.alpha or 0):
+            raise ArgumentError("no such clip or alpha", found=(self.clip, self.alpha))
         if self.warmup is not None and not 0 <= self.warmup < self.steps:
             raise ArgumentError(
                 "the warm-up is shorter than the training",
