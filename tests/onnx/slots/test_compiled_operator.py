@@ -167,26 +167,33 @@ def test_a_token_that_does_not_fit_the_stack() -> None:
         assert np.abs(z - feeds[y] - sums).max() <= 1e-5 * np.abs(sums).max()
 
 
-@pytest.mark.parametrize("b_in", [7, 17, 500])
-def test_the_same_codes_give_the_same_bits_in_every_type(b_in: int) -> None:
+@pytest.mark.parametrize(("a_in", "b_in"), [(3, 7), (3, 17), (3, 500), (1, 19), (1, 501)])
+def test_the_same_codes_give_the_same_bits_in_every_type(a_in: int, b_in: int) -> None:
+    """Beside other tokens, and alone, where codes become floats in registers."""
     rng = np.random.default_rng(0)
-    members = [(2, 31, 9), (1, 62, 250)]
+    members = [(2, 31, 9), (1, 62, 250), (1, 62, 11)]
     codes = {
         f"l{i}": [rng.integers(-2, 2, s).astype(np.int8) for s in ((b_out, rank), (rank, b_in))]
         for i, (_, b_out, rank) in enumerate(members)
     }
     a = {
-        f"l{i}": Float(rng.normal(size=(m[0], 3)).astype(np.float32)) for i, m in enumerate(members)
+        f"l{i}": Float(rng.normal(size=(m[0], a_in)).astype(np.float32))
+        for i, m in enumerate(members)
     }
-    feeds = inputs(rng, (1, 3), 3 * b_in, [62, 62])
-    run = session(3 * b_in, [62, 62]).run
+    feeds = inputs(rng, (1, 3), a_in * b_in, [62, 62, 62])
+    run = session(a_in * b_in, [62, 62, 62]).run
 
     def results(as_matrix) -> np.ndarray:
         layers = {
             name: Delta.uncropped(Product(a[name]), Product(*map(as_matrix, pair, (1, 0))), 1.0)
             for name, pair in codes.items()
         }
-        return np.stack(run(None, {**feeds, "p": adapter_record(Adapter(layers))}))
+        record = adapter_record(Adapter(layers))
+        found = np.stack(run(None, {**feeds, "p": record}))
+        for i in range(3):
+            alone = {name: value[:, i : i + 1] for name, value in feeds.items()}
+            assert np.array_equal(run(None, {**alone, "p": record}), found[:, :, i : i + 1])
+        return found
 
     exact = results(lambda matrix, _: Float(matrix.astype(np.float32)))
     for dtype in (np.float16, bfloat16):

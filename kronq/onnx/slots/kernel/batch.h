@@ -110,13 +110,15 @@ static void add_staged(const Batch* batch, const Part* part, int64_t first, int6
   }
 }
 
-/* Fetches what a part's layers will read: the base's weights have pushed it out of the caches since the last token. */
+/* Fetches what a part's layers will read, as the base's weights have pushed it out of the caches since the last token:
+ * to the second cache, whose misses do not hold up the products of the part before. */
 static void fetch(const Batch* batch, const Part* part) {
   for (size_t i = 0; i < batch->members; i++) {
     const Layer* t = part->layers + i;
     if (!t->rank) continue;
     const unsigned char* end = t->b1.words + 4 * words_of(&t->b1);
-    for (const unsigned char* at = t->scale; at < end && at < t->scale + AHEAD; at += LINE) __builtin_prefetch(at);
+    for (const unsigned char* at = t->scale; at < end && at < t->scale + AHEAD; at += LINE)
+      __builtin_prefetch(at, 0, 2);
   }
 }
 

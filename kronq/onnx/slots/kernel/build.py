@@ -15,6 +15,7 @@ PROGRAM = Program(
         "kernel.h",
         "numbers.h",
         "offsets.h",
+        "one_row.h",
         "ort.h",
         "pool.h",
         "processors.h",

@@ -91,44 +91,44 @@ TARGET static void narrow(int type, const float* from, void* to, int64_t count) 
   }
 }
 
+INLINE words load_words(const unsigned char* from) {
+  words found;
+  memcpy(&found, from, sizeof found);
+  return found;
+}
+
+/* Returns row n of those in a word: codes, float16, bfloat16 or a float. */
+INLINE lanes row_of(const int type, words word, int n) {
+  if (type <= CODES_END)
+    return __builtin_convertvector((integers)(word << (32 - type * (n + 1))) >> (32 - type), lanes);
+  if (type == TYPE_FLOAT16) return from_half(n ? word >> 16 : word & 0xffff);
+  if (type == TYPE_BFLOAT16) word = n ? word & 0xffff0000 : word << 16;
+  lanes found;
+  memcpy(&found, &word, sizeof found);
+  return found;
+}
+
+/* Calls a function with the type as a constant, for which the compiler unrolls its loops. */
+#define WITH_TYPE(type, function, ...)                                  \
+  switch (type) {                                                       \
+    case 2: function(2, __VA_ARGS__); break;                            \
+    case 3: function(3, __VA_ARGS__); break;                            \
+    case 4: function(4, __VA_ARGS__); break;                            \
+    case 5: function(5, __VA_ARGS__); break;                            \
+    case 6: function(6, __VA_ARGS__); break;                            \
+    case 7: function(7, __VA_ARGS__); break;                            \
+    case 8: function(8, __VA_ARGS__); break;                            \
+    case TYPE_FLOAT16: function(TYPE_FLOAT16, __VA_ARGS__); break;      \
+    case TYPE_BFLOAT16: function(TYPE_BFLOAT16, __VA_ARGS__); break;    \
+    default: function(TYPE_FLOAT32, __VA_ARGS__);                       \
+  }
+
 /* Decodes `count` words a column, LANES columns, to rows of `pitch` floats. */
-INLINE void decode_codes(const int bits, const unsigned char* from, int64_t stride, int64_t count, float* to,
-                         int64_t pitch) {
-  const int rows = 32 / bits;
+INLINE void decode(const int type, const unsigned char* from, int64_t stride, int64_t count, float* to, int64_t pitch) {
+  const int rows = rows_in_word(type);
   for (int64_t w = 0; w < count; w++, from += 4 * stride, to += rows * pitch) {
-    words word;
-    memcpy(&word, from, sizeof word);
-    UNROLLED for (int n = 0; n < rows; n++)
-      store(to + n * pitch, __builtin_convertvector((integers)(word << (32 - bits * (n + 1))) >> (32 - bits), lanes));
-  }
-}
-
-INLINE void decode_halves(const int type, const unsigned char* from, int64_t stride, int64_t count, float* to,
-                          int64_t pitch) {
-  for (int64_t w = 0; w < count; w++, from += 4 * stride, to += 2 * pitch) {
-    words word;
-    memcpy(&word, from, sizeof word);
-    if (type == TYPE_FLOAT16) {
-      store(to, from_half(word & 0xffff)), store(to + pitch, from_half(word >> 16));
-    } else {
-      const words low = word << 16, high = word & 0xffff0000;
-      memcpy(to, &low, sizeof low), memcpy(to + pitch, &high, sizeof high);
-    }
-  }
-}
-
-TARGET static void decode(int type, const unsigned char* from, int64_t stride, int64_t count, float* to,
-                          int64_t pitch) {
-  switch (type) {
-    case 2: decode_codes(2, from, stride, count, to, pitch); break;
-    case 3: decode_codes(3, from, stride, count, to, pitch); break;
-    case 4: decode_codes(4, from, stride, count, to, pitch); break;
-    case 5: decode_codes(5, from, stride, count, to, pitch); break;
-    case 6: decode_codes(6, from, stride, count, to, pitch); break;
-    case 7: decode_codes(7, from, stride, count, to, pitch); break;
-    case 8: decode_codes(8, from, stride, count, to, pitch); break;
-    case TYPE_FLOAT16: decode_halves(TYPE_FLOAT16, from, stride, count, to, pitch); break;
-    default: decode_halves(TYPE_BFLOAT16, from, stride, count, to, pitch);
+    const words word = load_words(from);
+    UNROLLED for (int n = 0; n < rows; n++) store(to + n * pitch, row_of(type, word, n));
   }
 }
 
@@ -140,7 +140,7 @@ INLINE const unsigned char* panel_of(const Matrix* b, int64_t first, int64_t cou
   *pitch = b->columns;
   if (b->type == TYPE_FLOAT32) return from;
   *pitch = cols * LANES;
-  for (int c = 0; c < cols; c++)
-    decode(b->type, from + 4 * c * LANES, b->columns, (count + rows - 1) / rows, panel + c * LANES, *pitch);
+  for (int c = 0; c < cols; c++, from += 4 * LANES)
+    WITH_TYPE(b->type, decode, from, b->columns, (count + rows - 1) / rows, panel + c * LANES, *pitch)
   return (const unsigned char*)panel;
 }

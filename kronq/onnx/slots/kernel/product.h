@@ -16,9 +16,15 @@
 #define to_bfloat FOR_PROCESSOR(to_bfloat)
 #define widen FOR_PROCESSOR(widen)
 #define narrow FOR_PROCESSOR(narrow)
-#define decode_codes FOR_PROCESSOR(decode_codes)
-#define decode_halves FOR_PROCESSOR(decode_halves)
+#define row_of FOR_PROCESSOR(row_of)
+#define load_words FOR_PROCESSOR(load_words)
 #define decode FOR_PROCESSOR(decode)
+#define words_in_step FOR_PROCESSOR(words_in_step)
+#define row_at FOR_PROCESSOR(row_at)
+#define right_sum FOR_PROCESSOR(right_sum)
+#define right_row FOR_PROCESSOR(right_row)
+#define left_sum FOR_PROCESSOR(left_sum)
+#define left_row FOR_PROCESSOR(left_row)
 #define panel_of FOR_PROCESSOR(panel_of)
 #define right_tile FOR_PROCESSOR(right_tile)
 #define right FOR_PROCESSOR(right)
@@ -34,6 +40,7 @@
 
 #include "numbers.h"
 #include "sums.h"
+#include "one_row.h"
 
 /* Adds rows × LANES floats to h, each sum as CHAINS partial sums. */
 INLINE void right_tile(const int rows, const float* x, int64_t k, const unsigned char* b, int64_t pitch,
@@ -58,6 +65,10 @@ INLINE void right_tile(const int rows, const float* x, int64_t k, const unsigned
 TARGET static void right(const float* x, const Matrix* b2, float* h, int64_t m) {
   float panel[PANEL * LANES];
   const int64_t k = b2->rows, width = b2->columns;
+  if (m == 1) {
+    WITH_TYPE(b2->type, right_row, x, b2, h)
+    return;
+  }
   for (int64_t c = 0; c < width; c += LANES)
     for (int64_t first = 0; first < k; first += PANEL) {
       int64_t pitch, i = 0;
@@ -119,6 +130,10 @@ TARGET static void left(const Layer* t, const float* g, float* z, int64_t tokens
                         int64_t width) {
   float panel[PANEL * 2 * LANES];
   const int64_t n = t->b_out, each = m * t->lanes;
+  if (tokens * m == 1) {
+    WITH_TYPE(t->b1.type, left_row, g, &t->b1, z, n)
+    return;
+  }
   for (int64_t j = 0; j < n; j += 2 * LANES) {
     const int cols = n - j > LANES ? 2 : 1;
     for (int64_t first = 0; first < t->rank; first += PANEL) {
@@ -153,9 +168,16 @@ static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, nar
 #undef to_bfloat
 #undef widen
 #undef narrow
-#undef decode_codes
-#undef decode_halves
+#undef row_of
+#undef load_words
 #undef decode
+#undef words_in_step
+#undef row_at
+#undef right_sum
+#undef right_row
+#undef left_sum
+#undef left_row
+#undef WITH_TYPE
 #undef panel_of
 #undef right_tile
 #undef right
