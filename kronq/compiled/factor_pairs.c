@@ -5,32 +5,21 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "factor_pairs.h"
 #include "library.h"
 #include "processors.h"
 
-#define BLOCK 32   /* positions at once: rows have a multiple of it */
 #define FLUSH 512  /* products, each at most 128 * 32767, that an int32 holds */
 #define LONG_FLUSH (8 * FLUSH - BLOCK) /* that eight of them hold */
 #define TOGETHER 4 /* inner products with one row */
 #define UNITS 256  /* of a code, so that it is as large as a target */
 #define WEIGHT_BITS 24
-#define CACHE_LINE 64 /* bytes: vectors that cross it take twice as long */
 #define LARGEST 32767.0f /* target */
 #define INTEGER_FLOAT 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
 #define INTEGER 6755399441055744.0 /* 1.5 * 2^52, for double */
 #define FEW 8        /* channels whose sums fit into 32 bits */
 #define SPLIT 12     /* bits of the lower part of a weight */
 #define POSITIONS 64 /* of few channels at once */
-
-typedef struct {
-    int64_t channels, length;
-    double *weights; /* [channels, 2, channels]: whole ones of targets, and of the other codes */
-    double *units;   /* [channels]: what a sum is multiplied by */
-    const double *low, *high;
-    const int16_t *targets, *codes; /* [channels, length] */
-    int16_t *made;
-    double *numbers; /* [2 * channels, BLOCK], on a cache line */
-} Layer;
 
 typedef void Products(int64_t rows, int64_t length, const int16_t *a, const int16_t *b,
                       double *products);
@@ -192,25 +181,25 @@ static int64_t descend_few(const Layer *layer, const WholeWeights *whole) {
 }
 #endif
 
+void kronq_row_products(int64_t rows, int64_t length, const int16_t *codes, const int16_t *others,
+                        double *products) {
+    Products *multiply = products_1;
+#ifdef FOR_AVX2
+    if (HAS_AVX2) multiply = HAS_AVX512 ? products_16 : products_8;
+#endif
+    multiply(rows, length, codes, others, products);
+}
+
 /* Inner products of the rows of codes [layers, channels, length], at most 128, with each other and
  * with targets: [layers, channels, channels]. */
 EXPORT int kronq_inner_products(int64_t layers, int64_t channels, int64_t length,
                                 const int16_t *codes, const int16_t *targets, double *own,
                                 double *with_targets) {
     for (int64_t layer = 0; layer < layers; layer++) {
-        const int16_t *rows = codes + layer * channels * length;
-        const int16_t *others = targets + layer * channels * length;
-        int64_t at = layer * channels * channels;
-#ifdef FOR_AVX2
-        if (HAS_AVX2) {
-            Products *products = HAS_AVX512 ? products_16 : products_8;
-            products(channels, length, rows, rows, own + at);
-            products(channels, length, rows, others, with_targets + at);
-            continue;
-        }
-#endif
-        products_1(channels, length, rows, rows, own + at);
-        products_1(channels, length, rows, others, with_targets + at);
+        kronq_row_products(channels, length, codes, codes, own);
+        kronq_row_products(channels, length, codes, targets, with_targets);
+        codes += channels * length, targets += channels * length;
+        own += channels * channels, with_targets += channels * channels;
     }
     return OK;
 }
@@ -259,30 +248,37 @@ EXPORT int kronq_fix_points(int64_t rows, int64_t length, int64_t filled, const 
     return OK;
 }
 
+int64_t kronq_descend_layer(const Layer *layer, const double *cross, const double *gram,
+                            const double *steps, const double *scales) {
+    find_weights(layer, cross, gram, steps, scales);
+#ifdef FOR_AVX2
+    if (HAS_AVX2) {
+        WholeWeights whole;
+        return split_weights(layer, &whole) ? descend_few(layer, &whole) : descend_4(layer);
+    }
+#endif
+    return descend_2(layer);
+}
+
 /* Codes each channel anew, the others fixed; counts the values beyond the outermost codes. */
 EXPORT int kronq_descend(int64_t layers, int64_t channels, int64_t length, const double *cross,
                          const double *gram, const double *steps, const double *scales,
                          const double *low, const double *high, const int16_t *targets,
                          const int16_t *codes, int16_t *made, int64_t *clipped) {
-    int64_t room = 2 * channels * (channels + BLOCK) + channels;
-    char *memory = malloc(room * sizeof(double) + CACHE_LINE);
+    double *memory = malloc(layer_room(channels));
     if (!memory) return NO_MEMORY;
-    double *numbers = (double *)(memory + CACHE_LINE - (uintptr_t)memory % CACHE_LINE);
-    double *weights = numbers + 2 * channels * BLOCK, *units = weights + 2 * channels * channels;
     for (int64_t i = 0; i < layers; i++) {
         int64_t rows = i * channels, values = rows * length, pairs = rows * channels;
-        Layer layer = {channels, length, weights, units, low + rows, high + rows, targets + values,
-                       codes + values, made + values, numbers};
-        find_weights(&layer, cross + pairs, gram + pairs, steps + rows, scales + rows);
-#ifdef FOR_AVX2
-        if (HAS_AVX2) {
-            WholeWeights whole;
-            clipped[i] = split_weights(&layer, &whole) ? descend_few(&layer, &whole)
-                                                       : descend_4(&layer);
-            continue;
-        }
-#endif
-        clipped[i] = descend_2(&layer);
+        Layer layer = {.channels = channels,
+                       .length = length,
+                       .low = low + rows,
+                       .high = high + rows,
+                       .targets = targets + values,
+                       .codes = codes + values,
+                       .made = made + values};
+        take_room(&layer, memory);
+        clipped[i] = kronq_descend_layer(&layer, cross + pairs, gram + pairs, steps + rows,
+                                         scales + rows);
     }
     free(memory);
     return OK;

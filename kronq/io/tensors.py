@@ -209,7 +209,7 @@ def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
         arrays[name] = np.array(array, dtype=dtype, order="C")
         arrays[name].flags.writeable = False
     entries = {
-        name: Entry(_NAMES.get(array.dtype, str(array.dtype)), array.shape, 0, array.nbytes)
+        name: Entry(_NAMES.get(array.dtype) or str(array.dtype), array.shape, 0, array.nbytes)
         for name, array in arrays.items()
     }
     return ArrayTensors(None, 0, {}, entries, arrays)

@@ -32,6 +32,10 @@ int kronq_descend(int64_t, int64_t, int64_t, const double *, const double *, con
                   int16_t *, int64_t *);
 int kronq_inner_products(int64_t, int64_t, int64_t, const int16_t *, const int16_t *, double *,
                          double *);
+int kronq_fit_pairs(int64_t, int64_t, int64_t, int64_t, const int16_t *, const double *,
+                    const double *, const double *, int16_t *, float *, int64_t *, int64_t,
+                    const int16_t *, const double *, const double *, const double *, int16_t *,
+                    float *, int64_t *);
 int kronq_normalize_rows(int64_t, int64_t, const float *, float *, float *);
 int kronq_pack_channels(const int8_t *, int64_t, const uint8_t *, int64_t, uint8_t *);
 int kronq_unpack_channels(const uint8_t *, int64_t, int64_t, const uint8_t *, int64_t, int8_t *);
@@ -105,6 +109,49 @@ static void round_some(void) {
     free(clipped);
 }
 
+/* Numbers of one factor of some layers, of which the channels have any widths. */
+typedef struct {
+    int64_t length, *clipped;
+    int16_t *targets, *codes;
+    double *steps, *low, *high;
+    float *scales;
+} Factor;
+
+static Factor draw_factor(int64_t layers, int64_t channels) {
+    int64_t length = 32 * (1 + (int64_t)draw(5)), rows = layers * channels, count = rows * length;
+    Factor made = {length,
+                   malloc(layers * sizeof(int64_t)),
+                   malloc(count * sizeof(int16_t)),
+                   malloc(count * sizeof(int16_t)),
+                   malloc(rows * sizeof(double)),
+                   malloc(rows * sizeof(double)),
+                   malloc(rows * sizeof(double)),
+                   malloc(rows * sizeof(float))};
+    for (int64_t i = 0; i < count; i++)
+        made.targets[i] = (int16_t)draw(65536), made.codes[i] = (int8_t)draw(256);
+    for (int64_t i = 0; i < rows; i++) {
+        double most = (double)((1 << draw(8)) - 1);
+        made.steps[i] = number(1e-4f), made.scales[i] = draw(3) ? number(1e-2f) : 0;
+        made.low[i] = -most - 1, made.high[i] = most;
+    }
+    return made;
+}
+
+static void free_factor(Factor factor) {
+    free(factor.clipped), free(factor.targets), free(factor.codes), free(factor.steps);
+    free(factor.low), free(factor.high), free(factor.scales);
+}
+
+/* Fits two factors to each other. */
+static void fit_some(void) {
+    int64_t layers = (int64_t)draw(3), channels = 1 + (int64_t)draw(11);
+    Factor a = draw_factor(layers, channels), b = draw_factor(layers, channels);
+    kronq_fit_pairs(layers, channels, 3, a.length, a.targets, a.steps, a.low, a.high, a.codes,
+                    a.scales, a.clipped, b.length, b.targets, b.steps, b.low, b.high, b.codes,
+                    b.scales, b.clipped);
+    free_factor(a), free_factor(b);
+}
+
 /* Packs channels, and unpacks them from those bytes and from fewer. */
 static int pack_some(void) {
     int64_t channels = (int64_t)draw(5), length = (int64_t)draw(70), size = 0;
@@ -146,7 +193,7 @@ static void allocate_some(void) {
 }
 
 int main(void) {
-    for (int round = 0; round < 200; round++) round_some(), allocate_some();
+    for (int round = 0; round < 200; round++) round_some(), allocate_some(), fit_some();
     for (int round = 0; round < 400; round++)
         if (pack_some()) return 3;
     int far = 0;

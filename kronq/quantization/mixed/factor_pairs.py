@@ -1,11 +1,17 @@
-"""Codes of factor pairs B1·B2: alternating fits with error feedback, least-squares scales."""
+"""Codes of factor pairs B1·B2: alternating fits with error feedback, least-squares scales.
+
+In C where there is a compiler and no second moments, to the same bits.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kronq.compiled import call, library
 from kronq.model.delta import F64
 from kronq.model.matrix import F32
 from kronq.quantization.mixed.bit_allocation import U8
@@ -14,11 +20,11 @@ from kronq.quantization.mixed.fitted_factor import FittedFactor
 from kronq.quantization.mixed.gauges import FactorPair
 from kronq.quantization.mixed.gptq import I64, round_with_feedback
 from kronq.quantization.mixed.integer_descent import I16, coordinate_descent, fill_up
+from kronq.quantization.mixed.least_squares import solve_ridge, with_ridge
 
 _SWEEPS = 8
 _CALIBRATED_SWEEPS = 4
 """With second moments each sweep costs more and gains less."""
-_RIDGE = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +55,38 @@ def quantize_factor_pairs(
     """
     b1 = FittedFactor.rounded(pair.left, widths[0], left)
     b2 = FittedFactor.rounded(pair.right, widths[1], right)
-    best = _BestCodes(b1, b2)
     calibrated = left.factors is not None or right.factors is not None
-    for _ in range(_CALIBRATED_SWEEPS if calibrated else _SWEEPS):
+    functions = library()
+    if calibrated or functions is None:
+        _fit(b1, b2, _CALIBRATED_SWEEPS if calibrated else _SWEEPS)
+    else:
+        sides = (argument for matrix in (b1, b2) for argument in _as_c(matrix))
+        call(functions, "kronq_fit_pairs", *b1.codes.shape[:2], _SWEEPS, *sides)
+    scale = b1.scale.astype(np.float64) * b2.scale
+    lengths = pair.left.shape[2], pair.right.shape[2]
+    codes = tuple(m.codes[..., :length] for m, length in zip((b1, b2), lengths, strict=True))
+    return BatchCodes(codes, scale[..., 0], (b1.clipped, b2.clipped))
+
+
+def _as_c(matrix: FittedFactor) -> tuple[int | NDArray[Any], ...]:
+    """Returns a factor as C takes it, which changes its codes, scales and clipped."""
+    assert matrix.fixed is not None  # noqa: S101
+    low, high = (np.ascontiguousarray(limit, dtype=np.float64) for limit in matrix.limits)
+    target = matrix.fixed.numbers, matrix.fixed.steps
+    return matrix.codes.shape[2], *target, low, high, matrix.codes, matrix.scale, matrix.clipped
+
+
+def _fit(b1: FittedFactor, b2: FittedFactor, sweeps: int) -> None:
+    """Fits the factors in sweeps, to those of least error."""
+    best = _BestCodes(b1, b2)
+    for _ in range(sweeps):
         _refit_codes(b1, b2)
         _refit_codes(b2, b1)
         _refit_scales(b1, b2)
         best.update(b1, b2)
-    scale = best.scales[0].astype(np.float64) * best.scales[1]
-    lengths = pair.left.shape[2], pair.right.shape[2]
-    codes = tuple(each[..., :length] for each, length in zip(best.codes, lengths, strict=True))
-    return BatchCodes(codes, scale[..., 0], tuple(best.clipped))
+    for i, matrix in enumerate((b1, b2)):
+        matrix.scale = best.scales[i]
+        matrix.replace_codes(best.codes[i], best.clipped[i])
 
 
 def _refit_codes(matrix: FittedFactor, other: FittedFactor) -> None:
@@ -73,10 +100,10 @@ def _refit_codes(matrix: FittedFactor, other: FittedFactor) -> None:
         )
         return
     assert matrix.metric.factors is not None  # noqa: S101
-    target = np.linalg.solve(_regularized(gram), cross @ matrix.target).astype(np.float32)
+    target = np.linalg.solve(with_ridge(gram), cross @ matrix.target).astype(np.float32)
     codes, clipped = round_with_feedback(
         target,
-        _regularized(gram).astype(np.float32),
+        with_ridge(gram).astype(np.float32),
         matrix.metric.factors,
         matrix.scale,
         matrix.limits,
@@ -87,21 +114,15 @@ def _refit_codes(matrix: FittedFactor, other: FittedFactor) -> None:
 def _refit_scales(b1: FittedFactor, b2: FittedFactor) -> None:
     """Fits the scales of all components by least squares, and stores them with B1."""
     gram, cross = _component_products(b1, b2)
-    factor = np.linalg.solve(_regularized(gram), cross.sum(axis=2)[..., None])
-    b1.scale = b1.scale * np.clip(factor, 0.5, 2).astype(np.float32)
+    # Running sums, unlike sums, have one order of their terms.
+    factor = solve_ridge(gram, cross.cumsum(axis=2)[..., -1])
+    b1.scale = b1.scale * np.clip(factor[..., None], 0.5, 2).astype(np.float32)
 
 
 def _component_products(b1: FittedFactor, b2: FittedFactor) -> tuple[F64, F64]:
     """Inner products of coded components with coded and with target ones, [layers, rank, rank]."""
     gram = b1.own_products() * b2.own_products()
     return gram, b1.target_products() * b2.target_products()
-
-
-def _regularized(gram: F64) -> F64:
-    size = gram.shape[1]
-    mean = np.einsum("lii->l", gram)[:, None, None] / size
-    ridge: F64 = gram + np.eye(size) * (_RIDGE * mean + 1e-30)
-    return ridge
 
 
 class _BestCodes:
@@ -131,5 +152,5 @@ class _BestCodes:
     def _measure(self, b1: FittedFactor, b2: FittedFactor) -> F64:
         """Returns the error of each layer, less the norm of its target."""
         gram, cross = _component_products(b1, b2)
-        error: F64 = (gram - 2 * cross).sum(axis=(1, 2))
+        error: F64 = (gram - 2 * cross).reshape(len(gram), -1).cumsum(axis=1)[:, -1]
         return error

@@ -59,8 +59,7 @@ class FittedFactor:
     codes: I16
     clipped: I64
 
-    def __post_init__(self) -> None:
-        self.replace_codes(self.codes, self.clipped)
+    _products: tuple[F64, F64] | None = None
 
     @classmethod
     def rounded(cls, target: F32, widths: U8, metric: ErrorMetric) -> FittedFactor:
@@ -71,9 +70,13 @@ class FittedFactor:
         return cls(target, fixed, metric, limits, scale, codes, clipped)
 
     def replace_codes(self, codes: I16, clipped: I64) -> None:
-        self.codes, self.clipped = codes, clipped
-        if self.fixed is not None:
-            self._own, self._with_target = inner_products(codes, self.fixed.numbers)
+        self.codes, self.clipped, self._products = codes, clipped, None
+
+    def _code_products(self, fixed: FixedPoint) -> tuple[F64, F64]:
+        """Returns the inner products of codes with themselves and with targets."""
+        if self._products is None:
+            self._products = inner_products(self.codes, fixed.numbers)
+        return self._products
 
     def own_products(self) -> F64:
         """Returns the inner products of values with themselves, [layers, channels, channels].
@@ -83,13 +86,13 @@ class FittedFactor:
         """
         if self.fixed is None:
             return self.metric.inner(self._values, self._values)
-        return self._own * self._scales * self._scales.swapaxes(1, 2)
+        return self._code_products(self.fixed)[0] * self._scales * self._scales.swapaxes(1, 2)
 
     def target_products(self) -> F64:
         """Returns the inner products of values with targets, [layers, channels, channels]."""
         if self.fixed is None:
             return self.metric.inner(self._values, self.target)
-        return self._with_target * self._scales * self.fixed.steps[:, None]
+        return self._code_products(self.fixed)[1] * self._scales * self.fixed.steps[:, None]
 
     @property
     def _values(self) -> F32:
