@@ -54,6 +54,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many changed files of strangers were read or refused, and the most that one took."""
+    reports = terminalreporter.getreports("passed")
+    found = [dict(report.user_properties) for report in reports]
+    runs = [each for each in found if "changed files" in each]
+    if runs:
+        terminalreporter.line(
+            f"changed files: {sum(each['changed files'] for each in runs):,}, {len(runs)} readers, "
+            f"{sum(each['refused'] for each in runs):,} refused, the others read; at most "
+            f"{max(each['seconds'] for each in runs):.2f} s of CPU time and "
+            f"{max(each['megabytes'] for each in runs):.0f} MB more memory for one"
+        )
+
+
 def once_per_machine(name: str, make: Callable[[Path], object]) -> Path:
     """The folder ``.cache/NAME``, made if it is not there; never seen half-made.
 

@@ -90,14 +90,15 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
     """
     file = open_tensors(path)
     arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
-    if file.metadata.get(_CHECKSUM) != _checksum(arrays):
+    metadata = {key: text for key, text in file.metadata.items() if key != _CHECKSUM}
+    if file.metadata.get(_CHECKSUM) != _checksum(arrays, metadata):
         raise FormatError("the checksum differs", path=path, code="checksum")
-    return arrays, file.metadata
+    return arrays, metadata
 
 
 def _write(path: Path, arrays: Mapping[str, F32], metadata: Mapping[str, str]) -> None:
     """Writes array by array; ``safetensors.numpy.save`` would hold all of them a second time."""
-    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _checksum(arrays)}}
+    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _checksum(arrays, metadata)}}
     stop = 0
     for name, array in arrays.items():
         start, stop = stop, stop + array.nbytes
@@ -110,8 +111,8 @@ def _write(path: Path, arrays: Mapping[str, F32], metadata: Mapping[str, str]) -
         stream.writelines(parts)
 
 
-def _checksum(arrays: Mapping[str, F32]) -> str:
-    value = 0
+def _checksum(arrays: Mapping[str, F32], metadata: Mapping[str, str]) -> str:
+    value = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
     for name in sorted(arrays):
         value = zlib.crc32(
             np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), value)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 import kronq
+from kronq.errors import FormatError
 from kronq.evaluate.score import ExampleScore, score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.cache import digest, new_entry, read_entry, trim
@@ -116,11 +117,15 @@ class TaskCache:
 
 
 def _read_scores(file: Path) -> list[ExampleScore]:
-    return TypeAdapter(list[ExampleScore]).validate_json(file.read_bytes(), strict=True)
+    found, _, text = file.read_bytes().partition(b"\n")
+    if found != digest(text).encode():
+        raise FormatError("the checksum differs", path=file, code="checksum")
+    return TypeAdapter(list[ExampleScore]).validate_json(text, strict=True)
 
 
 def _write_scores(scores: list[ExampleScore]) -> bytes:
-    return json.dumps([asdict(score) for score in scores]).encode()
+    text = json.dumps([asdict(score) for score in scores]).encode()
+    return digest(text).encode() + b"\n" + text
 
 
 class Scorer:

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from tests.attacks.hostile import join
+from tests.attacks.hostile import join, split
 
 DEEP: Any = {}
 for _ in range(300):
@@ -108,6 +108,18 @@ def change_tensors(rng: random.Random, data: bytes) -> bytes:
         _change_metadata(rng, metadata)
         return join(json.dumps(header).encode("utf-8", "replace"), payload)
     return join(json_bytes(rng, change_json(rng, header)), payload)
+
+
+def change_unsealed(rng: random.Random, data: bytes) -> bytes:
+    """Changes a packed file, whose checksum stays as it is, at its place or not."""
+    kind = rng.random()
+    if kind < 0.4:
+        return change_bytes(rng, data)
+    header, payload = split(change_tensors(rng, data))
+    if kind < 0.6:
+        return join(json.dumps(header).encode("utf-8", "replace"), payload)
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8", "replace")
+    return len(text).to_bytes(8, "little") + text + payload
 
 
 def _change_metadata(rng: random.Random, metadata: dict[str, Any]) -> None:

@@ -108,8 +108,15 @@ def examples(folder: Path) -> None:
     (folder / "x.jsonl").write_text(text, "utf-8")
 
 
+SCORES = [ExampleScore(1.5, 2, (3, 4), True)] * 3
+
+
 def scores(folder: Path) -> None:
-    TaskCache(folder).scores("0" * 40, lambda: [ExampleScore(1.5, 2, (3, 4), True)] * 3)
+    TaskCache(folder).scores("0" * 40, lambda: SCORES)
+
+
+def read_scores(folder: Path, rng: random.Random) -> None:
+    assert TaskCache(folder).scores("0" * 40, list) in ([], SCORES)
 
 
 def moments(folder: Path) -> None:
@@ -118,8 +125,11 @@ def moments(folder: Path) -> None:
 
 
 def read_moments(folder: Path, rng: random.Random) -> None:
-    MomentStore(folder).read("x", 4)
-    MomentStore(folder).resume({"x": 4})
+    moment = MomentStore(folder).read("x", 4)
+    assert moment is None or np.array_equal(moment, ones(4, 4))
+    sums, done = MomentStore(folder).resume({"x": 4})
+    assert np.array_equal(sums["x"], ones(4, 4) if done else np.zeros((4, 4)))
+    assert done in (0, 3)
 
 
 def marked(folder: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import kronq
 from kronq.base.hf_folder import check_hf_folder
-from kronq.evaluate.cache import TaskCache
 from kronq.onnx.graph.match_by_map import load_mapping
 from tests.attacks import adapter_files as adapter
 from tests.attacks import base_files as base
 from tests.attacks import gguf_files as gguf
 from tests.attacks import other_files as other
 from tests.attacks import served_files as served
+from tests.attacks.adapter_files import UNSEALED
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ READERS = {
         for name, config in PACKED.items()
     },
     **{f"sealed, {name}": Reader(adapter.sealed(name), adapter.read_sealed) for name in SEALED},
+    **{
+        f"unsealed, {name}": Reader(adapter.sealed(name, UNSEALED), adapter.read_unsealed(name))
+        for name in SEALED
+    },
     "slots": Reader(other.slots, other.read_slots),
     ".onnx_adapter": Reader(other.onnx_adapter, other.read_onnx),
     "genai_config.json": Reader(other.genai, other.read_genai),
@@ -67,7 +71,7 @@ READERS = {
         lambda folder, _: load_mapping(folder / "x.json"),
     ),
     "examples": Reader(other.examples, lambda folder, _: kronq.read_examples(folder / "x.jsonl")),
-    "scores": Reader(other.scores, lambda folder, _: TaskCache(folder).scores("0" * 40, list)),
+    "scores": Reader(other.scores, other.read_scores),
     "moments": Reader(other.moments, other.read_moments),
     "mark": Reader(other.marked, other.read_marked),
     "pool": Reader(served.pool, served.read_pool),

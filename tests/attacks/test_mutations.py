@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,14 @@ def test_mutated_files(name: str, seed: int, goods: dict[str, Path]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_a_hundred_thousand_mutated_files(name: str, goods: dict[str, Path]) -> None:
+def test_a_hundred_thousand_mutated_files(
+    name: str, goods: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    """The end of the run's output has their number, and what the costliest took."""
     count = -(-FILES // len(READERS))
-    for seed in range(FIRST, FIRST + count):
-        attempt(name, seed, goods[name], goods[name].with_name("mutated"))
+    seeds = range(FIRST, FIRST + count)
+    done = [attempt(name, seed, goods[name], goods[name].with_name("mutated")) for seed in seeds]
+    record_property("changed files", len(done))
+    record_property("refused", sum(each.refused for each in done))
+    record_property("seconds", max(each.seconds for each in done))
+    record_property("megabytes", max(each.megabytes for each in done))
