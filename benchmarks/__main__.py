@@ -4,6 +4,7 @@ python -m benchmarks            everything but these:
 python -m benchmarks.batches    rows that each have an adapter of their own, in a pool (6 minutes)
 python -m benchmarks.accuracy   120 questions at every width (about 20 minutes)
 python -m benchmarks.adding     an engine's steps while adapters are added to its pool (1 minute)
+python -m benchmarks.convolutions  those of Stable Diffusion with a branch (3 minutes)
 python -m benchmarks.decoding   SmolLM2 with and without adapters, beside torch (8 minutes)
 python -m benchmarks.pool       a pool of 10,000 adapters (3 minutes, 11 GB of disk)
 python -m benchmarks.large      185 and 218 million parameters (5 minutes)

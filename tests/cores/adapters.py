@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.cores.weights import RANK, REFERENCE, base_weights
+from tests.cores.weights import REFERENCE, base_weights
 
 Weights = dict[str, np.ndarray]
 ALPHA = 12
@@ -53,23 +53,24 @@ def write_lora_xs(
     draws = np.random.RandomState(100 + seed)
     tensors, deltas = {}, {}
     for layer, (b, a) in (pairs or sklearn_pairs()).items():
-        r = (size * draws.normal(size=(RANK, RANK))).astype(np.float32)
+        rank = b.shape[1]
+        r = (size * draws.normal(size=(rank, rank))).astype(np.float32)
         prefix = "base_model.model."
         tensors[f"{prefix}{layer}.lora_B.weight"] = np.ascontiguousarray(b)
         tensors[f"{prefix}{layer}.lora_A.weight"] = np.ascontiguousarray(a)
         tensors[prefix + name.format(layer)] = r
-        deltas[layer] = ALPHA / RANK * b.astype(np.float64) @ r.astype(np.float64) @ a
+        deltas[layer] = ALPHA / rank * b.astype(np.float64) @ r.astype(np.float64) @ a
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     config = {
         "peft_type": "LORA",
-        "r": RANK,
+        "r": rank,
         "lora_alpha": ALPHA,
         "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
         "base_model_name_or_path": "tiny",
         "bias": "none",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    settings = {"r_squared": True, "svd": {"n_iter": 10, "random_state": 42, "rank": RANK}}
+    settings = {"r_squared": True, "svd": {"n_iter": 10, "random_state": 42, "rank": rank}}
     (folder / "reconstr_config.json").write_text(json.dumps(settings))
     return deltas
 

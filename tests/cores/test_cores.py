@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import kronq
+from kronq.cores.randomized_svd import singular_bases
+from kronq.model.frozen_bases import BasisRecipe
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.readers.basis import extract_with_moments
 from tests.cores.adapters import (
@@ -62,6 +64,27 @@ def test_error_told_is_that_of_delta(tmp_path: Path, config, shards: int) -> Non
     by_delta = kronq.measure(kronq.load(tmp_path / "xs"), found)
     assert report.total.relative_error == pytest.approx(by_delta.total.relative_error, rel=1e-4)
     assert report.total.spectral_error == pytest.approx(by_delta.total.spectral_error, rel=1e-4)
+
+
+def test_bytes_of_a_7b_model_at_rank_16(tmp_path: Path) -> None:
+    """32 blocks of seven layers; R, the recipe and the digests do not grow with the widths."""
+    draws = np.random.RandomState(0)
+    attention = [f"self_attn.{name}_proj" for name in "qkvo"]
+    names = [*attention, *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
+    layers = [f"model.layers.{block}.{name}" for block in range(32) for name in names]
+    weights = {name: draws.normal(size=(20, 24)).astype(np.float32) for name in layers}
+    pairs = {}
+    for name, weight in weights.items():
+        up, down = singular_bases(weight, 16, BasisRecipe())
+        pairs[name] = up.astype(np.float32), down.astype(np.float32)
+    write_lora_xs(tmp_path / "xs", pairs)
+    base = write_base(tmp_path / "base", weights)
+    cores = kronq.extract_cores(kronq.load(tmp_path / "xs"), base)
+    assert len(cores) == 224
+    assert cores.parameters == 224 * 16**2
+    for bpw, most in ((4, 29_000), (1, 7_200)):
+        quantized = kronq.quantize(cores, kronq.Compact(bpw=bpw))
+        assert kronq.save(quantized, tmp_path / f"{bpw}.safetensors").stat().st_size <= most
 
 
 def test_all_sources_of_bases_give_the_same_file(tmp_path: Path, base: Path, folder: Path) -> None:
