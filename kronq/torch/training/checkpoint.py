@@ -82,7 +82,7 @@ class CheckpointFile:
         try:
             history = History(
                 [float(loss) for loss in json.loads(file.metadata["losses"])],
-                [int(size) for size in json.loads(file.metadata["sizes"])],
+                [int(size) for size in json.loads(file.metadata.get("sizes", "[]"))],
             )
             state = {
                 name: {m: _tensor(file.array(f"{name}.{m}"), p) for m in _MOMENTS}
