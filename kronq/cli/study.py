@@ -14,7 +14,7 @@ from kronq.cli.command import OUTPUT, Command, option
 if TYPE_CHECKING:
     from kronq.report.comparison_models import Baseline
     from kronq.study.config import Study
-    from kronq.study.plan import Plan
+    from kronq.study.steps import Plan
     from kronq.study.store import Store
 
 EXAMPLES = """\b

@@ -75,6 +75,12 @@ RECIPE = "Recipe"
 @option("--dropout", type=float, default=0.0, group=RECIPE, rare=True, help="Of the inputs.")
 @option("--length", type=int, default=512, group=RECIPE, rare=True, help="Tokens of a sequence.")
 @option(
+    "--start",
+    metavar="PATH",
+    group=RECIPE,
+    help="An adapter of the same family and sizes to go on from, quantized or not.",
+)
+@option(
     "--peft",
     multiple=True,
     metavar="NAME=VALUE",
@@ -102,7 +108,9 @@ RECIPE = "Recipe"
 )
 @shared.force_option
 @shared.json_option
-def command(base: str, data: str, output: str, as_json: bool, **options: Any) -> None:
+def command(
+    base: str, data: str, output: str, start: str | None, as_json: bool, **options: Any
+) -> None:
     """Train an adapter of BASE, a Hugging Face folder, on DATA, and write it to a folder.
 
     DATA is a .jsonl file with {"question", "choices", "answer"}, {"prompt", "answer"},
@@ -118,7 +126,7 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
     """
     place = {name: options.pop(name) for name in ("dtype", "device", "threads", "force")}
     check_output(output, force=place["force"])
-    shared.check_inputs(base, data)
+    shared.check_inputs(base, data, start)
     require("train", "training")
     from kronq.torch import Place, TrainingSettings, train
 
@@ -131,7 +139,7 @@ def command(base: str, data: str, output: str, as_json: bool, **options: Any) ->
             progress.what = f"loss {loss:.3f}"
             progress(done, total)
 
-        trained = train(base, data, output, settings, Place(**place), follow=follow)
+        trained = train(base, data, output, settings, Place(**place), start=start, follow=follow)
     if as_json:
         shared.show_json(trained)
         return

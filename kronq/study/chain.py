@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kronq.errors import KronqError
+from kronq.evaluate.divergence import compare_text, log_probabilities, text_windows
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
 from kronq.io.examples import Example
 from kronq.io.unfinished import scratch_folder
 from kronq.model.adapter import Adapter
-from kronq.packed import pack_adapter
+from kronq.model.matrix import F32
 from kronq.packed.writer import save
 from kronq.quantization.configs import Tuned
 from kronq.quantization.error_budget import relative_error
 from kronq.quantization.quantize import quantize
-from kronq.readers.basis import extract_cores
-from kronq.readers.load import load
-from kronq.report.comparison_models import Baseline
-from kronq.study.plan import Chain, FileStep, ScoreStep
-from kronq.study.sources import Base, TaskExamples
-from kronq.study.store import Scores, Store
+from kronq.study.adapters import (
+    Bench,
+    bytes_of_bases,
+    family_of,
+    size_facts,
+    start_of,
+    to_quantize,
+    to_score,
+)
+from kronq.study.steps import Chain, FileStep, ScoreStep, TextStep
+from kronq.study.store import Scores
 
 Follow = Callable[[int, int], None]
 """Called with (units done, units in all) of a training or a scoring."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all chains of a study work with.
-
-    Attributes:
-        store: Where results are kept.
-        base: The base.
-        tasks: Label → examples.
-        dtype: Of adapters as trained.
-        baselines: Name → baseline.
-    """
-
-    store: Store
-    base: Base
-    tasks: Mapping[str, TaskExamples]
-    dtype: str
-    baselines: Mapping[str, Baseline]
+References = dict[tuple[str, str], list[F32]]
+"""(Text, source) → log-probabilities that others are compared with."""
 
 
 def run_chain(bench: Bench, chain: Chain, follow: Follow | None = None) -> str | None:
@@ -69,6 +58,10 @@ def run_chain(bench: Bench, chain: Chain, follow: Follow | None = None) -> str |
     for score in chain.scores:
         if not bench.store.has_scores(score.key):
             _score(bench, chain, score, follow)
+    references: References = {}
+    for text in chain.texts:
+        if bench.store.facts("texts", text.key) is None:
+            _compare(bench, chain, text, references)
     return None
 
 
@@ -79,8 +72,8 @@ def _train(bench: Bench, chain: Chain, follow: Follow) -> None:
     from kronq.torch.training.train import Place, train
 
     assert chain.settings is not None  # noqa: S101
-    family = chain.settings.shape.family
-    place = Place(dtype="fp32" if family == "lora-xs" else bench.dtype, device="cpu")
+    dtype = "fp32" if family_of(chain) == "lora-xs" else bench.dtype
+    place = Place(dtype=dtype, device="cpu")
     begun, share = time.process_time(), 1.0
     if not store.trained(chain.key).exists():
         trained = train(
@@ -89,54 +82,23 @@ def _train(bench: Bench, chain: Chain, follow: Follow) -> None:
             store.trained(chain.key),
             chain.settings,
             place,
+            start=start_of(bench, chain),
             follow=lambda done, total, _: follow(done, total),
         )
         share = (trained.steps - trained.resumed) / trained.steps
     seconds = (time.process_time() - begun) / max(share, 1e-9)
     losses = json.loads((store.trained(chain.key) / "train.json").read_text("utf-8"))["losses"]
     last = losses[-10:]
-    facts = {"seconds": seconds, "last_loss": sum(last) / len(last), **_size(bench, chain)}
+    facts = {"seconds": seconds, "last_loss": sum(last) / len(last), **size_facts(bench, chain)}
     store.write_facts("trained", chain.key, facts)
 
 
-def _size(bench: Bench, chain: Chain) -> dict[str, Any]:
-    """Returns the size of an adapter as trained: its file, or R alone and its bases apart."""
-    adapter = _adapter(bench, chain)
-    if adapter.bases is not None:
-        nbytes = len(pack_adapter(adapter))
-    else:
-        path = bench.store.trained_adapter(chain.key)
-        files = [path] if path.is_file() else [*path.glob("adapter_model.*")]
-        nbytes = sum(file.stat().st_size for file in files)
-    return {
-        "bytes": nbytes,
-        "parameters": adapter.parameters,
-        "shared_bytes": _bytes_of_bases(adapter),
-    }
-
-
-def _bytes_of_bases(adapter: Adapter) -> int:
-    """Returns the bytes in float16 of frozen bases, which a receiver makes again or has once."""
-    if adapter.bases is None:
-        return 0
-    shapes = {name: basis.shape for name, basis in adapter.bases.layers.items()}
-    return sum(2 * adapter[name].rank * sum(shape) for name, shape in shapes.items())
-
-
-def _adapter(bench: Bench, chain: Chain) -> Adapter:
-    """Returns the adapter that is quantized: as trained, or of LoRA-XS R alone."""
-    adapter = load(bench.store.trained_adapter(chain.key))
-    assert chain.settings is not None  # noqa: S101
-    if chain.settings.shape.family == "lora-xs":
-        return extract_cores(adapter, bench.base.hf)
-    return adapter
-
-
 def _make_file(bench: Bench, chain: Chain, step: FileStep) -> None:
-    adapter, begun = _adapter(bench, chain), time.process_time()
-    file = bench.store.file(step.key)
-    facts: dict[str, Any] = {"shared_bytes": _bytes_of_bases(adapter)}
+    begun, file = time.process_time(), bench.store.file(step.key)
+    facts: dict[str, Any] = {}
     try:
+        adapter = to_quantize(bench, chain)
+        facts["shared_bytes"] = bytes_of_bases(adapter)
         if step.config is None:
             made = bench.baselines[step.method].run(adapter)
             quantized, nbytes = made.adapter, made.nbytes
@@ -183,12 +145,10 @@ def _model(onnx: Path) -> TaskModel:
 
 
 def _score(bench: Bench, chain: Chain, step: ScoreStep, follow: Follow) -> None:
-    if step.source not in ("base", "trained"):
-        facts = bench.store.facts("files", step.source)
-        if facts is None or "left_out" in facts:
-            return
+    if not _is_there(bench, step.source):
+        return
     begun, model = time.process_time(), _model(bench.base.onnx)
-    model.use(_scored_adapter(bench, chain, step))
+    model.use(to_score(bench, chain, step.source))
     scores = score_examples(
         model,
         bench.tasks[step.task].scored,
@@ -198,11 +158,32 @@ def _score(bench: Bench, chain: Chain, step: ScoreStep, follow: Follow) -> None:
     bench.store.write_scores(step.key, Scores.of(scores, time.process_time() - begun))
 
 
-def _scored_adapter(bench: Bench, chain: Chain, step: ScoreStep) -> Adapter | None:
-    if step.source == "base":
-        return None
-    if step.source == "trained":
-        return load(bench.store.trained_adapter(chain.key))
-    assert chain.settings is not None  # noqa: S101
-    basis = bench.base.hf if chain.settings.shape.family == "lora-xs" else None
-    return load(bench.store.file(step.source), basis=basis)
+def _is_there(bench: Bench, source: str) -> bool:
+    """Returns whether there is something to score: not of a file that could not be made."""
+    if source in ("base", "trained"):
+        return True
+    facts = bench.store.facts("files", source)
+    return facts is not None and "left_out" not in facts
+
+
+def _windows(bench: Bench, text: str) -> list[list[int]]:
+    source = bench.texts[text]
+    return text_windows(_model(bench.base.onnx), source.text, source.tokens)
+
+
+def _compare(bench: Bench, chain: Chain, step: TextStep, references: References) -> None:
+    if not _is_there(bench, step.source):
+        return
+    begun, model = time.process_time(), _model(bench.base.onnx)
+    names = ["base", "trained"][: 1 if chain.settings is None else 2]
+    windows = _windows(bench, step.text)
+    for name in names:
+        if (step.text, name) not in references:
+            model.use(to_score(bench, chain, name))
+            references[step.text, name] = log_probabilities(model, windows)
+    model.use(to_score(bench, chain, step.source))
+    compared = compare_text(model, windows, [references[step.text, name] for name in names])
+    facts: dict[str, Any] = {"nll": compared.nll, "tokens": compared.tokens}
+    facts |= {f"kl_{name}": kl for name, kl in zip(names, compared.kl, strict=True)}
+    facts["seconds"] = time.process_time() - begun
+    bench.store.write_facts("texts", step.key, facts)

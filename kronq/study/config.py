@@ -4,50 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kronq.errors import FormatError, StrPath
+from kronq.study.family import Family, Part, Recipe
 from kronq.study.yaml_file import read_yaml
 
 MethodName = Literal["native", "compact", "balanced", "rtn", "fp16", "tuned", "baseline"]
 Scored = Literal["base", "trained", "files"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Recipe(_Part):
-    """Recipe of a training: fields of ``kronq.torch.TrainingSettings``, None for its default."""
-
-    steps: int | None = None
-    batch: int | None = None
-    rate: float | None = None
-    warmup: int | None = None
-    clip: float | None = None
-    dropout: float | None = None
-    length: int | None = None
-    alpha: float | None = None
-    only: str | None = None
-
-    def given(self) -> dict[str, Any]:
-        """Returns the fields that were given."""
-        fields = {name: getattr(self, name) for name in Recipe.model_fields}
-        return {name: value for name, value in fields.items() if value is not None}
-
-
-class Family(Recipe):
-    """A family of adapters at one size; fields of the recipe are instead of the study's."""
-
-    family: Literal["lora", "rslora", "lokr", "kron", "lora-xs"]
-    rank: int = Field(ge=1)
-    a_in: int = 2
-    a_out: int | None = None
-    b_out: int = 200
-    factor: int = 4
-
-
-class Task(_Part):
+class Task(Part):
     """A task: two files of examples, or one that is split.
 
     Attributes:
@@ -73,7 +40,7 @@ class Task(_Part):
         return self
 
 
-class Method(_Part):
+class Method(Part):
     """A method at widths or at sizes of files.
 
     Attributes:
@@ -105,7 +72,36 @@ class Method(_Part):
         return self
 
 
-class Pair(_Part):
+class Text(Part):
+    """Text of no task, on which distributions of the next token are compared.
+
+    Attributes:
+        file: Plain text.
+        tokens: How many are read, from the beginning.
+    """
+
+    file: str
+    tokens: int = Field(default=2048, ge=16)
+
+
+class Sequence(Part):
+    """One task learned after another: a training that goes on from the adapter of the first.
+
+    Attributes:
+        first: Task.
+        then: Task.
+        between: What is done with the first adapter before the second training; without anything
+            it is always made, too.
+        families: Labels; None for all.
+    """
+
+    first: str
+    then: str
+    between: tuple[Method, ...] = ()
+    families: tuple[str, ...] | None = None
+
+
+class Pair(Part):
     """Two families whose losses are compared: of ``kron`` less those of ``lora``."""
 
     name: str
@@ -113,7 +109,7 @@ class Pair(_Part):
     lora: str
 
 
-class Study(_Part):
+class Study(Part):
     """A study.
 
     Attributes:
@@ -129,6 +125,8 @@ class Study(_Part):
         reference: Family that sizes are compared with (Bjøntegaard delta); the first if None.
         dtype: Of the files of adapters as trained; LoRA-XS's are float32.
         transfer: (trained on, scored on) beside the own task.
+        texts: Label → text that everything is compared on, with the base and as trained.
+        sequential: Tasks that are learned one after the other.
     """
 
     name: str = "study"
@@ -144,14 +142,21 @@ class Study(_Part):
     reference: str | None = None
     dtype: Literal["fp32", "fp16", "bf16"] = "bf16"
     transfer: tuple[tuple[str, str], ...] = ()
+    texts: dict[str, Text] = Field(default_factory=dict)
+    sequential: tuple[Sequence, ...] = ()
 
     @model_validator(mode="after")
     def _known_labels(self) -> Study:
         families = [label for pair in self.pairs for label in (pair.kron, pair.lora)]
         families += [label for method in self.methods for label in method.families or ()]
         families += [self.reference] if self.reference else []
+        families += [label for each in self.sequential for label in each.families or ()]
         _check_labels("family", families, self.families)
-        _check_labels("task", [t for pair in self.transfer for t in pair], self.tasks)
+        sequences = [t for each in self.sequential for t in (each.first, each.then)]
+        tasks = [t for pair in self.transfer for t in pair] + sequences
+        _check_labels("task", tasks, self.tasks)
+        if both := {*self.texts} & {*self.tasks}:
+            raise ValueError(f"{min(both)!r} is a task and a text")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError("a seed is given twice")
         return self

@@ -12,7 +12,7 @@ from pathlib import Path
 from kronq.io.examples import Example
 from kronq.io.safetensors_file import open_tensors
 from kronq.quantization.configs import Tuned
-from kronq.study.plan import Chain, FileStep, Plan
+from kronq.study.steps import Chain, FileStep, Plan
 from kronq.study.store import Store
 
 _TOKEN_CHARACTERS = 4.3
@@ -30,7 +30,7 @@ class Item:
     """One thing that a study makes.
 
     Attributes:
-        kind: ``training``, ``quantizing``, ``tuning`` or ``scoring``.
+        kind: ``training``, ``quantizing``, ``tuning``, ``scoring`` or ``comparing texts``.
         estimate: CPU seconds by the constants above.
         measured: CPU seconds that it took; None before it is done.
     """
@@ -94,6 +94,10 @@ def items_of(plan: Plan, store: Store, chain: Chain) -> Iterator[Item]:
         tokens = _tokens(examples, choices=score.choices)
         found = store.scores(score.key)
         yield Item("scoring", _SCORING * weights * tokens, found.seconds if found else None)
+    for text in chain.texts:
+        facts = store.facts("texts", text.key) or {}
+        read = 2 * _SCORING * weights * plan.texts[text.text].tokens
+        yield Item("comparing texts", read, facts.get("seconds"))
 
 
 def _file_seconds(file: FileStep, step: float) -> float:

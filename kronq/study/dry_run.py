@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.study.cost import estimate
-from kronq.study.plan import Plan
+from kronq.study.steps import Plan
 from kronq.study.store import Store
 
 

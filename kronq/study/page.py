@@ -24,6 +24,7 @@ def write_page(report: StudyReport, pictures: Mapping[str, Path], path: Path) ->
         tag("h1", f"{report.name}: adapters at their bytes"),
         _section("Loss over bytes", _picture(pictures, "pareto"), _as_table(report.view(), 2)),
         _question(report, pictures),
+        _texts(report),
         _seeds(report),
     ]
     text = html_document(report.name, sections)
@@ -41,6 +42,17 @@ def _question(report: StudyReport, pictures: Mapping[str, Path]) -> Markup | Non
     return _section(
         "What quantization costs", tag("p", lead), _picture(pictures, "contrasts"), sentences
     )
+
+
+def _texts(report: StudyReport) -> Markup | None:
+    view = report.texts_view()
+    if not view.rows:
+        return None
+    lead = (
+        "Distributions of the next token on text that no adapter learned: KL from the base's, and "
+        "from those of the same adapter as trained, in nats a token."
+    )
+    return _section("Text outside of the tasks", tag("p", lead), _as_table(view, 4))
 
 
 def _seeds(report: StudyReport) -> Markup | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kronq import limits
@@ -12,8 +12,10 @@ from kronq.io.cache import digest
 from kronq.planning.families import AdapterShape
 from kronq.quantization.config_names import config_for
 from kronq.quantization.configs import Compact, Config, Float16, Native, Tuned
-from kronq.study.config import Family, Method, Study
-from kronq.study.sources import Base, TaskExamples
+from kronq.study.config import Method, Sequence, Study
+from kronq.study.family import PEFT, Family
+from kronq.study.sources import Base, TaskExamples, TextSource
+from kronq.study.steps import Chain, FileStep, Plan, ScoreStep, Start, TextStep
 
 if TYPE_CHECKING:
     from kronq.torch.training.settings import TrainingSettings
@@ -23,157 +25,124 @@ MEANING = "1"
 
 
 @dataclass(frozen=True)
-class FileStep:
-    """A file made of a trained adapter.
-
-    Attributes:
-        key: Its digest.
-        method: Name of the method.
-        config: Its configuration; None for a baseline, whose ``setting`` is its name.
-        setting: In words.
-        bits: As asked for; None for a size.
-        size: Bytes as asked for.
-    """
-
-    key: str
-    method: str
-    config: Config | None
-    setting: str
-    bits: float | None = None
-    size: int | str | None = None
-
-
-@dataclass(frozen=True)
-class ScoreStep:
-    """Scores of the base (``source`` is ``base``), of an adapter as trained, or of a file.
-
-    Attributes:
-        key: Its digest.
-        source: ``base``, ``trained``, or the key of a file.
-        task: Task that is scored.
-        choices: Whether all choices are.
-    """
-
-    key: str
-    source: str
-    task: str
-    choices: bool
-
-
-@dataclass(frozen=True)
-class Chain:
-    """One trained adapter, the files made of it, and all scores of these; or the base's scores.
-
-    Attributes:
-        family: Label of the family; empty for the base.
-        task: Task that it is trained on.
-        seed: Of the training.
-        key: Digest of the training.
-        settings: Of the training; None for the base.
-        files: The files.
-        scores: The scores.
-    """
-
-    family: str
-    task: str
-    seed: int
-    key: str
-    settings: TrainingSettings | None
-    files: tuple[FileStep, ...]
-    scores: tuple[ScoreStep, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.family}, {self.task}, seed {self.seed}" if self.family else "the base"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All chains of a study.
+class Sources:
+    """What a study is planned of.
 
     Attributes:
         study: The study.
         base: Its base.
         tasks: Label → examples.
-        chains: The base, then every adapter.
+        texts: Label → text.
+        baselines: Names of the baselines that are installed.
     """
 
     study: Study
     base: Base
     tasks: Mapping[str, TaskExamples]
-    chains: tuple[Chain, ...]
+    texts: Mapping[str, TextSource] = field(default_factory=dict)
+    baselines: tuple[str, ...] = ()
 
 
-def make_plan(
-    study: Study, base: Base, tasks: Mapping[str, TaskExamples], baselines: tuple[str, ...] = ()
-) -> Plan:
+def make_plan(sources: Sources) -> Plan:
     """Plans a study.
-
-    Args:
-        study: The study.
-        base: Its base.
-        tasks: Label → examples.
-        baselines: Names of the baselines that are installed.
 
     Raises:
         ArgumentError: A family, recipe or method has values that do not do.
     """
-    limits.CHAINS.check(len(study.families) * len(study.tasks) * len(study.seeds), None)
-    made = [_base_chain(study, base, tasks)]
-    for label, family in study.families.items():
-        for task in study.tasks:
-            for seed in study.seeds:
-                chain = _chain(study, base, tasks, (label, family, task, seed), baselines)
-                made.append(chain)
-    return Plan(study, base, tasks, tuple(made))
+    study = sources.study
+    then = sum(
+        1 + sum(1 + len(m.bits) + len(m.sizes) for m in each.between) for each in study.sequential
+    )
+    count = len(study.families) * len(study.seeds) * (len(study.tasks) + then)
+    limits.CHAINS.check(count, None)
+    made = [_base_chain(sources)]
+    cells = [(label, seed) for label in study.families for seed in study.seeds]
+    first = {
+        (label, task, seed): _chain(sources, label, task, seed)
+        for label in study.families
+        for task in study.tasks
+        for seed in study.seeds
+    }
+    later: list[Chain] = []
+    for each in study.sequential:
+        for label, seed in cells:
+            if each.families is None or label in each.families:
+                cell = (label, each.first, seed)
+                first[cell], followers = _sequence(sources, first[cell], each)
+                later += followers
+    return Plan(study, sources.base, sources.tasks, (*made, *first.values(), *later), sources.texts)
 
 
 def training_settings(study: Study, family: Family, seed: int) -> TrainingSettings:
     """Returns the settings that a family is trained with."""
+    from kronq.torch.training.peft_families import PeftShape
     from kronq.torch.training.settings import TrainingSettings
 
     kind = "lora" if family.family == "rslora" else family.family
-    sizes = (family.rank, family.a_in, family.a_out, family.b_out, family.factor)
     recipe = study.training.given() | family.given()
+    if family.family in PEFT:
+        shape = PeftShape(family.family, family.rank, family.peft)
+        return TrainingSettings(shape, seed=seed, **recipe)
+    assert family.rank is not None  # noqa: S101
+    sizes = (family.rank, family.a_in, family.a_out, family.b_out, family.factor)
     return TrainingSettings(
         AdapterShape(kind, *sizes), family.family == "rslora", seed=seed, **recipe
     )
 
 
-def _base_chain(study: Study, base: Base, tasks: Mapping[str, TaskExamples]) -> Chain:
-    scores = tuple(
-        _score(study, "base", task, tasks[task], base.digest, "base") for task in study.tasks
-    )
-    return Chain("", "", 0, base.digest, None, (), scores)
+def _base_chain(sources: Sources) -> Chain:
+    study, key = sources.study, sources.base.digest
+    scores = tuple(_score(sources, "base", task, key, "base") for task in study.tasks)
+    texts = tuple(_text(sources, "base", label, key, "") for label in study.texts)
+    return Chain("", "", 0, key, None, (), scores, texts)
 
 
-def _chain(
-    study: Study,
-    base: Base,
-    tasks: Mapping[str, TaskExamples],
-    cell: tuple[str, Family, str, int],
-    baselines: tuple[str, ...],
-) -> Chain:
-    label, family, task, seed = cell
-    settings = training_settings(study, family, seed)
-    learned = tasks[task].learned_digest
-    key = _key("trained", base.digest, learned, settings.described(), study.dtype)
+def _chain(sources: Sources, label: str, task: str, seed: int, start: Start | None = None) -> Chain:
+    study, base = sources.study, sources.base
+    settings = training_settings(study, study.families[label], seed)
+    learned = sources.tasks[task].learned_digest
+    parts = [base.digest, learned, settings.described(), study.dtype]
+    key = _key("trained", *parts, *([] if start is None else [start.key]))
     files = tuple(
         step
         for method in study.methods
         if method.families is None or label in method.families
-        for step in _file_steps(method, key, baselines)
+        for step in _file_steps(method, key, sources.baselines)
     )
-    scored = [task, *(to for start, to in study.transfer if start == task)]
-    scores = [
-        _score(study, source, name, tasks[name], source_key, kind)
-        for name in scored
-        for source, source_key, kind in (
-            ("trained", key, "trained"),
-            *((step.key, step.key, "files") for step in files),
-        )
+    chain = Chain(label, task, seed, key, settings, files, (), (), start)
+    return _scored(sources, chain)
+
+
+def _scored(sources: Sources, chain: Chain) -> Chain:
+    """Returns a chain with all scores of its adapter and files."""
+    study = sources.study
+    tasks = [chain.task, *(to for start, to in study.transfer if start == chain.task)]
+    if chain.start is not None and chain.start.task not in tasks:
+        tasks.append(chain.start.task)
+    made = [("trained", chain.key, "trained"), *((f.key, f.key, "files") for f in chain.files)]
+    scores = [_score(sources, source, t, key, kind) for t in tasks for source, key, kind in made]
+    texts = [
+        _text(sources, source, label, key, chain.key)
+        for label in study.texts
+        for source, key, _ in made
     ]
-    return Chain(label, task, seed, key, settings, files, tuple(scores))
+    return replace(chain, scores=tuple(scores), texts=tuple(texts))
+
+
+def _sequence(sources: Sources, first: Chain, sequence: Sequence) -> tuple[Chain, list[Chain]]:
+    """Returns the first training, with the files between, and those that go on from it."""
+    between = [
+        step
+        for method in sequence.between
+        if method.families is None or first.family in method.families
+        for step in _file_steps(method, first.key, sources.baselines)
+    ]
+    known = {step.key for step in first.files}
+    files = (*first.files, *(step for step in between if step.key not in known))
+    starts = [Start(first.task, first.key)]
+    starts += [Start(first.task, s.key, f"{s.method} {s.setting}") for s in between]
+    then = [_chain(sources, first.family, sequence.then, first.seed, start) for start in starts]
+    return _scored(sources, replace(first, files=files)), then
 
 
 def _file_steps(method: Method, trained: str, baselines: tuple[str, ...]) -> list[FileStep]:
@@ -214,12 +183,17 @@ def _file_step(
     return FileStep(key, config.method, config, told, bits, size)
 
 
-def _score(
-    study: Study, source: str, task: str, examples: TaskExamples, source_key: str, kind: str
-) -> ScoreStep:
-    choices = examples.choices and kind in study.accuracy
+def _score(sources: Sources, source: str, task: str, source_key: str, kind: str) -> ScoreStep:
+    examples = sources.tasks[task]
+    choices = examples.choices and kind in sources.study.accuracy
     key = _key("score", source_key, examples.scored_digest, choices)
     return ScoreStep(key, source, task, choices)
+
+
+def _text(sources: Sources, source: str, text: str, source_key: str, trained: str) -> TextStep:
+    told = sources.texts[text]
+    parts = (sources.base.digest, source_key, trained, told.digest, told.tokens)
+    return TextStep(_key("text", *parts), source, text)
 
 
 def _key(kind: str, *parts: Any) -> str:

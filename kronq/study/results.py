@@ -9,9 +9,9 @@ from kronq.io.files import write_file
 from kronq.study.page import write_page
 from kronq.study.paired import contrasts
 from kronq.study.pareto import family_deltas, is_on_front
-from kronq.study.plan import Plan
 from kronq.study.plots import plot_contrasts, plot_pareto
 from kronq.study.seeds import seed_spreads, seed_variances
+from kronq.study.steps import Plan
 from kronq.study.store import Store
 from kronq.study.summary import Cell, StudyReport, summarize
 from kronq.study.table import Row, collect, write_table
@@ -27,7 +27,8 @@ def write_results(plan: Plan, store: Store, failed: list[str]) -> StudyReport:
     report = analyse(plan, rows, failed)
     pictures: dict[str, Path] = {}
     if any(cell.bytes for cell in report.cells):
-        pictures["pareto"] = plot_pareto(report.cells, root / PARETO)
+        shown = [cell for cell in report.cells if cell.text_tokens is None]
+        pictures["pareto"] = plot_pareto(shown, root / PARETO)
     if report.contrasts:
         pictures["contrasts"] = plot_contrasts(report.contrasts, root / CONTRASTS)
     files = [root / TABLE, root / PAGE, root / REPORT, *pictures.values()]
@@ -41,10 +42,11 @@ def analyse(plan: Plan, rows: Sequence[Row], failed: list[str]) -> StudyReport:
     """Returns what the rows of a study say."""
     reference = plan.study.reference or next(iter(plan.study.families))
     cells = summarize(rows)
-    deltas = family_deltas(cells, reference)
+    tasks = [cell for cell in cells if cell.text_tokens is None]
+    deltas = family_deltas(tasks, reference)
     return StudyReport(
         name=plan.study.name,
-        cells=[_placed(cell, cells, deltas) for cell in cells],
+        cells=[_placed(cell, tasks, deltas) for cell in cells],
         contrasts=contrasts(rows, plan.study.pairs),
         seed_spreads=seed_spreads(rows),
         seed_variances=seed_variances(rows),
@@ -61,5 +63,7 @@ def analyse(plan: Plan, rows: Sequence[Row], failed: list[str]) -> StudyReport:
 def _placed(
     cell: Cell, cells: Sequence[Cell], deltas: dict[tuple[str, str, str], float | None]
 ) -> Cell:
+    if cell.text_tokens is not None:
+        return cell
     bd = deltas.get((cell.label, cell.trained_on, cell.task))
     return cell.model_copy(update={"on_front": is_on_front(cell, cells), "bd_nll": bd})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 from kronq.io.blas import small_matrices
 from kronq.io.processes import map_stream
 from kronq.report.comparison_models import Baseline
-from kronq.study.chain import Bench, run_chain
+from kronq.study.adapters import Bench
+from kronq.study.chain import run_chain
 from kronq.study.config import Study
-from kronq.study.plan import Plan, make_plan
-from kronq.study.sources import find_base, read_task
+from kronq.study.plan import Sources, make_plan
+from kronq.study.sources import find_base, read_task, read_text
+from kronq.study.steps import Chain, Plan
 from kronq.study.store import Store
 
 Begin = Callable[[str, int, int], None]
@@ -46,8 +48,9 @@ def plan_study(study: Study, folder: Path, store: Store, baselines: Mapping[str,
         KronqError: A file is missing, or a value does not do.
     """
     tasks = {label: read_task(task, folder) for label, task in study.tasks.items()}
+    texts = {label: read_text(text, folder) for label, text in study.texts.items()}
     base = find_base(study, folder, store.root)
-    return make_plan(study, base, tasks, tuple(baselines))
+    return make_plan(Sources(study, base, tasks, texts, tuple(baselines)))
 
 
 def run_plan(
@@ -71,18 +74,29 @@ def run_plan(
         Adapters that could not be trained, and why.
     """
     watch = watch or Watch()
-    bench = Bench(store, plan.base, plan.tasks, plan.study.dtype, baselines)
-    total, failed = len(plan.chains), []
-    if jobs > 1:
-        watch.begin(f"{jobs} at a time", 0, total)
-        results = map_stream(partial(run_chain, bench), plan.chains, jobs)
-        for done, (chain, why) in enumerate(zip(plan.chains, results, strict=True), 1):
-            watch.begin(f"after {chain.name}", done, total)
+    bench = Bench(store, plan.base, plan.tasks, plan.study.dtype, baselines, plan.texts)
+    waves = [[c for c in plan.chains if (c.start is None) == first] for first in (True, False)]
+    done, total, failed = 0, len(plan.chains), []
+    for wave in waves:  # what goes on from another adapter needs it
+        if jobs > 1 and wave:
+            watch.begin(f"{jobs} at a time", done, total)
+        for chain, why in _results(bench, wave, jobs, watch, done, total):
+            done += 1
+            if jobs > 1:
+                watch.begin(f"after {chain.name}", done, total)
             failed += [why] if why else []
-        return failed
-    for done, chain in enumerate(plan.chains):
-        watch.begin(chain.name, done, total)
+    return failed
+
+
+def _results(
+    bench: Bench, chains: list[Chain], jobs: int, watch: Watch, done: int, total: int
+) -> Iterator[tuple[Chain, str | None]]:
+    """Runs chains, and yields each with why it failed."""
+    if jobs > 1:
+        yield from zip(chains, map_stream(partial(run_chain, bench), chains, jobs), strict=True)
+        return
+    for place, chain in enumerate(chains, done):
+        watch.begin(chain.name, place, total)
         with small_matrices():
             why = run_chain(bench, chain, watch.follow)
-        failed += [why] if why else []
-    return failed
+        yield chain, why

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kronq.errors import StrPath
+from kronq.errors import FormatError, StrPath
 from kronq.io.cache import digest, digest_files
 from kronq.io.examples import Example, read_examples
 from kronq.io.gguf_file import is_gguf
 from kronq.io.input_path import find_input
-from kronq.study.config import Study, Task
+from kronq.study.config import Study, Task, Text
 
 Say = Callable[[str], None]
 
@@ -55,6 +55,36 @@ class TaskExamples:
     @property
     def scored_digest(self) -> str:
         return digest_examples(self.scored)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Text of no task.
+
+    Attributes:
+        text: The text.
+        tokens: How many are read.
+    """
+
+    text: str
+    tokens: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def read_text(text: Text, folder: Path) -> TextSource:
+    """Reads a text.
+
+    Raises:
+        KronqError: There is no such file, or it is no UTF-8.
+    """
+    path = find_input(folder / text.file)
+    try:
+        return TextSource(path.read_text("utf-8-sig"), text.tokens)
+    except (OSError, ValueError) as error:
+        raise FormatError("no text", path=path, found=str(error), expected="UTF-8") from None
 
 
 def digest_examples(examples: Sequence[Example]) -> str:

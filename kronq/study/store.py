@@ -62,6 +62,11 @@ class _Facts(BaseModel):
     bytes: int | None = None
     parameters: int | None = None
     shared_bytes: int = 0
+    shared: str = ""
+    tokens: int | None = None
+    nll: float | None = None
+    kl_base: float | None = None
+    kl_trained: float | None = None
     weight_error: float | None = None
     left_out: str = ""
 
@@ -87,7 +92,7 @@ class Store:
             raise OutputExistsError(
                 "the output exists, and is no study's folder", path=self.root, hint="another {out}"
             )
-        for part in ("trained", "files", "scores"):
+        for part in ("trained", "files", "scores", "texts"):
             (self.root / part).mkdir(parents=True, exist_ok=True)
         if not mark.exists():
             write_file(mark, (json.dumps({"kronq": __version__, "verb": "study"}) + "\n").encode())

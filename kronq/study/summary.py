@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +35,11 @@ class Cell(BaseModel):
     nll_change: float | None = Field(description="Against the adapter as trained, relative.")
     accuracy: float | None
     recall: float
+    text_tokens: int | None = Field(
+        default=None, description="Of a text of no task, on which distributions are compared."
+    )
+    kl_base: float | None = Field(default=None, description="KL(base ‖ this), nats a token.")
+    kl_trained: float | None = Field(default=None, description="KL(as trained ‖ this).")
     on_front: bool = Field(default=False, description="No file as small has less loss.")
     bd_nll: float | None = Field(
         default=None,
@@ -58,8 +63,9 @@ class StudyReport(Displayed):
 
     def view(self) -> TableView:
         """Returns the report as a table."""
-        several = len({(c.trained_on, c.task) for c in self.cells}) > 2
-        rows = [_cells(cell, several) for cell in self.cells]
+        cells = [cell for cell in self.cells if cell.text_tokens is None]
+        several = len({(c.trained_on, c.task) for c in cells}) > 2
+        rows = [_cells(cell, several) for cell in cells]
         columns = ["family", "stored as", "bytes", "NLL", "change", "BD", "accuracy", "seeds"]
         after = [contrast.sentence for contrast in self.contrasts]
         after += [*(f"left out: {line}" for line in self.left_out)]
@@ -70,6 +76,26 @@ class StudyReport(Displayed):
             after.append(f"written: {', '.join(self.files)}")
         titles = [*(["task"] if several else []), *columns]
         return TableView(titles, rows, after=after, droppable=["BD", "seeds"])
+
+    def texts_view(self) -> TableView:
+        """Returns the comparisons on texts as a table."""
+        rows = [
+            [
+                *(cell.task, cell.trained_on, cell.label or "base"),
+                f"{cell.method} {cell.setting}".strip() if cell.label else "alone",
+                f"{cell.nll:.4f}",
+                *("" if kl is None else f"{kl:.5f}" for kl in (cell.kl_base, cell.kl_trained)),
+            ]
+            for cell in self.cells
+            if cell.text_tokens is not None
+        ]
+        columns = ["text", "trained on", "family", "stored as", "NLL", "KL base", "KL trained"]
+        return TableView(columns, rows, droppable=["NLL"])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _cells(cell: Cell, several: bool) -> list[str]:
@@ -124,4 +150,7 @@ def _cell(
         nll_change=fmean(changes) if changes else None,
         accuracy=fmean(accuracies) if accuracies else None,
         recall=fmean(row.recall or 0.0 for row in rows),
+        text_tokens=first.text_tokens,
+        kl_base=_mean(row.kl_base for row in rows),
+        kl_trained=_mean(row.kl_trained for row in rows),
     )

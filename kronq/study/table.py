@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kronq.io.files import write_file
-from kronq.study.plan import Chain, FileStep, Plan, ScoreStep
+from kronq.study.steps import Chain, FileStep, Plan
 from kronq.study.store import Scores, Store
 
 SHARED = "bases made of the base's weights"
@@ -24,7 +24,7 @@ class Row:
         kind: ``base``, ``trained`` or ``file``.
         label: Label of the family.
         family: Name of the family.
-        rank: Its rank.
+        rank: Its rank; None of PEFT's families at their default.
         seed: Of the training.
         trained_on: Task.
         task: Task that is scored.
@@ -38,7 +38,10 @@ class Row:
         parameters: Numbers that were trained.
         weight_error: ‖ΔW − ΔŴ‖ / ‖ΔW‖.
         questions: Number of examples.
-        nll: Negative log-likelihood of right answers, nats a token.
+        nll: Negative log-likelihood of right answers, or of a text, nats a token.
+        text_tokens: Tokens of a text of no task that were predicted; None for a task.
+        kl_base: KL(base ‖ this) on the text, nats a token.
+        kl_trained: KL(as trained ‖ this) on the text.
         accuracy: Share of right choices by likelihood.
         accuracy_normalized: The same per character.
         recall: Share of answers all of whose tokens are the likeliest.
@@ -71,6 +74,9 @@ class Row:
     weight_error: float | None = None
     questions: int | None = None
     nll: float | None = None
+    text_tokens: int | None = None
+    kl_base: float | None = None
+    kl_trained: float | None = None
     accuracy: float | None = None
     accuracy_normalized: float | None = None
     recall: float | None = None
@@ -93,12 +99,21 @@ _TYPES = {
     "shared_bytes": "int64",
     "parameters": "int64",
     "questions": "int64",
+    "text_tokens": "int64",
     "question_nll": "list<float64>",
     "question_tokens": "list<int32>",
     "question_right": "list<bool>",
     **dict.fromkeys(
         (
-            *("weight_error", "nll", "accuracy", "accuracy_normalized", "recall"),
+            *(
+                "weight_error",
+                "nll",
+                "kl_base",
+                "kl_trained",
+                "accuracy",
+                "accuracy_normalized",
+                "recall",
+            ),
             *("train_seconds", "make_seconds", "score_seconds"),
         ),
         "float64",
@@ -119,31 +134,44 @@ def _rows(plan: Plan, store: Store, chain: Chain) -> Iterator[Row]:
         left_out = (store.facts("files", score.source) or {}).get("left_out", "")
         if scores is not None or left_out:
             yield Row(
-                **_identity(plan, store, chain, files.get(score.source), score),
+                **_identity(plan, store, chain, files.get(score.source), score.source),
                 task=score.task,
                 left_out=left_out,
                 key=score.key,
                 **(_figures(scores) if scores is not None else {}),
             )
+    for text in chain.texts:
+        facts = store.facts("texts", text.key)
+        if facts is not None:
+            yield Row(
+                **_identity(plan, store, chain, files.get(text.source), text.source),
+                task=text.text,
+                key=text.key,
+                text_tokens=facts["tokens"],
+                nll=facts["nll"],
+                kl_base=facts.get("kl_base"),
+                kl_trained=facts.get("kl_trained"),
+                score_seconds=facts["seconds"],
+            )
 
 
 def _identity(
-    plan: Plan, store: Store, chain: Chain, step: FileStep | None, score: ScoreStep
+    plan: Plan, store: Store, chain: Chain, step: FileStep | None, source: str
 ) -> dict[str, Any]:
     if chain.settings is None:
         return {"kind": "base"}
     trained = store.facts("trained", chain.key) or {}
     made = trained if step is None else store.facts("files", step.key) or {}
     told: dict[str, Any] = {
-        "kind": "trained" if score.source == "trained" else "file",
+        "kind": "trained" if source == "trained" else "file",
         "label": chain.family,
         "family": plan.study.families[chain.family].family,
         "rank": chain.settings.shape.rank,
         "seed": chain.seed,
-        "trained_on": chain.task,
+        "trained_on": chain.trained_on,
         "bytes": made.get("bytes"),
         "shared_bytes": made.get("shared_bytes", 0),
-        "shared": SHARED if made.get("shared_bytes") else "",
+        "shared": made.get("shared") or (SHARED if made.get("shared_bytes") else ""),
         "parameters": trained.get("parameters"),
         "train_seconds": trained.get("seconds"),
         "method": "as trained",

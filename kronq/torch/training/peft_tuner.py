@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -118,6 +119,20 @@ def tuner_layers(model: Any) -> dict[str, Any]:
 def count_trained(model: nn.Module) -> int:
     """Returns how many numbers are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def frozen_numbers(model: Any) -> int:
+    """Returns how many numbers of the tuner are not trained, equal tensors counted once."""
+    seen: dict[str, int] = {}
+    for layer in tuner_layers(model).values():
+        for name in layer.other_param_names:
+            held: Any = getattr(layer, name, None)
+            for tensor in held.values() if hasattr(held, "values") else ():
+                if isinstance(tensor, Tensor):
+                    data = tensor.detach().cpu().contiguous().numpy()
+                    key = f"{name} {data.shape} {hashlib.sha256(data).hexdigest()}"
+                    seen[key] = data.size
+    return sum(seen.values())
 
 
 def _delta(layer: Any) -> Delta:

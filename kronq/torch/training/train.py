@@ -22,13 +22,20 @@ from kronq.io.examples import Example, resolve_examples
 from kronq.io.extras import require
 from kronq.io.files import check_apart, check_output, new_folder
 from kronq.io.safetensors_file import open_tensors
+from kronq.model.adapter import Adapter
 from kronq.torch.adapted_model import adapt_linears, adapted_layers, read_trained
 from kronq.torch.training.checkpoint import CheckpointFile
 from kronq.torch.training.output import PACKED, Layout
-from kronq.torch.training.peft_families import PeftShape
-from kronq.torch.training.peft_tuner import count_trained, tune_with_peft, tuner_layers
+from kronq.torch.training.peft_families import PEFT_FAMILIES, PeftShape
+from kronq.torch.training.peft_tuner import (
+    count_trained,
+    frozen_numbers,
+    tune_with_peft,
+    tuner_layers,
+)
 from kronq.torch.training.rows import choose_rows
 from kronq.torch.training.settings import TrainingSettings
+from kronq.torch.training.start import take_start
 from kronq.torch.training.steps import Follow, run_steps
 from kronq.torch.training.text_batches import TextBatches, encode_answers
 from kronq.torch.training.trained import Trained
@@ -60,6 +67,7 @@ def train(
     settings: TrainingSettings,
     place: Place | None = None,
     *,
+    start: StrPath | Adapter | None = None,
     follow: Follow | None = None,
 ) -> Trained:
     """Trains an adapter, and writes it into a folder with its settings and the curve of its loss.
@@ -77,6 +85,8 @@ def train(
         out: The folder to write.
         settings: Family and recipe.
         place: Device, threads and dtype.
+        start: An adapter of the same family and shapes whose values the training goes on from: a
+            path, quantized or not, or an adapter; new values if None.
         follow: Called with (steps done, steps in all, loss).
 
     Raises:
@@ -100,6 +110,7 @@ def train(
         _reproducible(settings.seed, place.threads),
     ):
         model = _adapt(model, settings, base)
+        begun = {} if start is None else {"start_sha256": take_start(model, start, base)}
         name = target.resolve().name
         request = Request("peft", place.dtype, base_model=str(base), title=name, basis=base)
         layout = Layout(settings.shape.family, request)
@@ -108,13 +119,18 @@ def train(
             layout.check(read_trained(model))
         end = _end_token(model) if settings.end else None
         sequences = encode_answers(examples, tokenize, _length(model, settings), end)
-        config = _config(model, settings, examples, source)
+        config = _config(model, settings, examples, source) | begun
         checkpoint = _checkpoint(target, config, place.force)
         batches = TextBatches(sequences, settings.batch, settings.seed)
         make_rows = choose_rows(model, sequences)
         history, resumed = run_steps(model, batches, make_rows, settings, checkpoint, follow)
         config |= {"base": str(base), **_surroundings(model, place)}
         if isinstance(shape, PeftShape):
+            config["parameters"] = count_trained(model)
+            config["receiver"] = {
+                "makes": PEFT_FAMILIES[shape.family].receiver,
+                "numbers": frozen_numbers(model),
+            }
             layout.write_tuned(model, work, config, history)
         else:
             layout.write(read_trained(model), work, config, history)
