@@ -5,6 +5,9 @@ from __future__ import annotations
 from kronq.errors import UnsupportedError, listing
 from kronq.model.adapter import Adapter
 
+DORA_FORMS = "{form=branch} and {form=merged} read the base's weights, which DoRA's norms are of"
+"""What takes magnitudes, where slots do not: a hint."""
+
 
 def refuse_kernels(adapter: Adapter, verb: str) -> None:
     """Refuses an adapter of convolutions.

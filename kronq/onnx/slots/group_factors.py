@@ -17,7 +17,7 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
-from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
+from kronq.model.plain import DORA_FORMS, refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
 from kronq.onnx.slots.record.fit import fit_layer, refuse_missing
 from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
@@ -80,7 +80,7 @@ def group_factors(adapter: Adapter, spec: SlotSpec) -> Iterator[GroupFactors]:
         UnsupportedError: The adapter has DoRA's magnitudes or carried tensors.
     """
     refuse_cores(adapter, "a model with slots")
-    refuse_magnitudes(adapter, "a model with slots")
+    refuse_magnitudes(adapter, "a model with slots", DORA_FORMS)
     refuse_carried(adapter, "a model with slots")
     refuse_other_kernels(adapter, spec)
     adapter = regroup_layers(adapter, spec.layers)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.errors import KronqError, KronqWarning, UnsupportedError
-from kronq.model.plain import refuse_magnitudes
+from kronq.model.plain import DORA_FORMS, refuse_magnitudes
 from kronq.onnx.base_folder import MODEL, copy_data
 from kronq.onnx.base_prints import write_prints
 from kronq.onnx.forms import Pooled, Slots
@@ -42,7 +42,7 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
             or no library of it can be had; or the adapter has DoRA's magnitudes.
         KronqError: A library that kronq was installed with is damaged.
     """
-    refuse_magnitudes(base.adapter, "a model with slots")
+    refuse_magnitudes(base.adapter, "a model with slots", DORA_FORMS)
     opened, because = base.copy(), None
     libraries: dict[str, Path] = {}
     pool = isinstance(form, Pooled)

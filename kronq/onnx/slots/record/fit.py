@@ -8,7 +8,7 @@ from dataclasses import replace
 from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
-from kronq.model.plain import refuse_carried, refuse_cores, refuse_magnitudes
+from kronq.model.plain import DORA_FORMS, refuse_carried, refuse_cores, refuse_magnitudes
 from kronq.onnx.slots.regroup import Shapes, exact_lora, regroup_layers
 
 _SLOTS_HINT = "slots are opened for the layers of the adapter given to {export_onnx}"
@@ -30,7 +30,7 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
     """
     refuse_cores(adapter, "a record of an adapter")
     if any(stack.magnitude is not None for stack in adapter.stacks):
-        refuse_magnitudes(adapter, "a model with slots")
+        refuse_magnitudes(adapter, "a model with slots", DORA_FORMS)
     refuse_carried(adapter, "a model with slots")
     if slots is not None:
         adapter = regroup_layers(adapter, slots)
