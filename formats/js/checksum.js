@@ -1,7 +1,9 @@
 /** The checksum of a packed file: formats/SPEC.md, Checksum. */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { sha256 } from "./sha256.js";
+
+const check = checkAs("checksum");
 
 const FRONT = '{"__metadata__":{"checksum":"';
 const START = 8 + FRONT.length;

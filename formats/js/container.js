@@ -1,9 +1,12 @@
 /** The safetensors container: https://github.com/huggingface/safetensors#format */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { parseJson } from "./json.js";
+import { LIMITS } from "./limits.js";
 
-const LARGEST_HEADER = 64 * 2 ** 20;
+const check = checkAs("truncated");
+const checkLimit = checkAs("limit");
+
 const ITEM_BYTES = {
   ...{ F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1 },
   ...{ I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1 },
@@ -17,9 +20,9 @@ export function openContainer(file) {
   check(file.length >= 8, "not a safetensors file: shorter than 8 bytes");
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const length = Number(view.getBigUint64(0, true));
-  check(length <= LARGEST_HEADER, `a header of ${length} bytes: at most ${LARGEST_HEADER}`);
   check(length <= file.length - 8, "the header is longer than the file: not a safetensors file, or cut short");
-  const header = parseJson(file.subarray(8, 8 + length), "header");
+  checkLimit(length <= LIMITS.header, `a header of ${length} bytes: at most ${LIMITS.header}`);
+  const header = parseJson(file.subarray(8, 8 + length), "header", "truncated");
   check(isObject(header), "the header is not an object");
   const { __metadata__: metadata = {}, ...entries } = header;
   check(isObject(metadata), "the metadata is not an object");

@@ -57,7 +57,13 @@ export interface PackedAdapter {
 }
 
 /** The file is damaged, cut short, or not what its manifest says. */
-export class FormatError extends Error {}
+export class FormatError extends Error {
+  /** What is wrong, for programs: one of the codes in kronq's docs/reference/errors.md; it never changes. */
+  code: string;
+}
+
+/** What a file may ask for, checked before anything of that size is made. Raise them for a file that you trust. */
+export const LIMITS: { header: number; layers: number };
 
 /** Whether the bytes are a safetensors file with kronq's manifest. */
 export function isPacked(bytes: Uint8Array): boolean;

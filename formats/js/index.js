@@ -9,14 +9,15 @@
 
 import { verifyChecksum } from "./checksum.js";
 import { openContainer } from "./container.js";
-import { check, FormatError } from "./errors.js";
+import { checkAs, FormatError } from "./errors.js";
+import { LIMITS } from "./limits.js";
 import { isCoded, readManifest, ROLES } from "./manifest.js";
 import { readStack, Tensors } from "./native.js";
 import { reconstruct } from "./reconstruction.js";
 import { decodeStream } from "./stream.js";
 import { expand } from "./templates.js";
 
-export { FormatError };
+export { FormatError, LIMITS };
 
 /** The first version whose files have a checksum. */
 const FIRST_SEALED = 4;
@@ -48,7 +49,7 @@ export function readPacked(bytes, { verify = true } = {}) {
     const besides = readBesides(tensors, index, group, names);
     const factors = coded.get(group) ?? readNative(tensors, index, group, names.length);
     names.forEach((name, i) => {
-      check(!layers.has(name), `the layer ${name} is there twice`);
+      checkAs("duplicate")(!layers.has(name), `the layer ${name} is there twice`);
       layers.set(name, { shape: group.shape, scale: scales[i], ...factors[i], ...besides[i], ...cores.get(name) });
     });
   });
@@ -60,7 +61,7 @@ export function readPacked(bytes, { verify = true } = {}) {
 
 /** ΔW of a layer as a Float64Array [d_out · d_in], row-major: for tests, and for small layers. */
 export function denseUpdate({ shape: [rows, cols], scale, A, A2, B1, B2, core }) {
-  check(!core, "LoRA-XS's R alone: there is no ΔW without its frozen bases");
+  checkAs("unsupported")(!core, "LoRA-XS's R alone: there is no ΔW without its frozen bases");
   const a = A ? multiply(A, A2) : { rows: 1, cols: 1, data: [1] };
   const b = multiply(B1, B2);
   const delta = new Float64Array(rows * cols);
@@ -85,7 +86,7 @@ function readCores(tensors, groups) {
 function openGroup(group) {
   const names = group.layers.flatMap(expand);
   const scales = Array.isArray(group.scale) ? group.scale : names.map(() => group.scale);
-  check(scales.length === names.length, `${scales.length} scales for ${names.length} layers`);
+  checkAs("manifest")(scales.length === names.length, `${scales.length} scales for ${names.length} layers`);
   return { group, names, scales };
 }
 
@@ -101,7 +102,7 @@ function readNative(tensors, index, group, n) {
 /** What a group's layers have beside their factors: a kernel, a magnitude, a key. */
 function readBesides(tensors, index, { kernel = [], magnitude, keys }, names) {
   const listed = Array.isArray(keys) ? keys.flatMap(expand) : names.map((name) => keys + name.replaceAll(".", "_"));
-  check(listed.length === names.length, `${listed.length} keys for ${names.length} layers`);
+  checkAs("manifest")(listed.length === names.length, `${listed.length} keys for ${names.length} layers`);
   const stack = magnitude ? readStack(tensors, `${index}.magnitude`, magnitude, names.length) : [];
   return names.map((_, i) => ({
     ...(kernel.length && { kernel }),
@@ -118,7 +119,7 @@ function readCoded(tensors, { codes }, groups) {
   const rolesOf = (group) => PRODUCTS.map((pair) => pair.filter((role) => group[role])).filter((pair) => pair.length);
   const shapes = groups.flatMap(({ group, names }) => names.map(() => rolesOf(group).map((pair) => pair.map((role) => group[role].shape))));
   const levels = shapes.flat(2).reduce((sum, [rows, cols]) => sum + rows * cols, 0);
-  check(levels <= LEVELS_PER_BYTE * bytes.length, `${levels} levels in a stream of ${bytes.length} bytes: cut short`);
+  checkAs("truncated")(levels <= LEVELS_PER_BYTE * bytes.length, `${levels} levels in a stream of ${bytes.length} bytes: cut short`);
   const { products, steps } = decodeStream(bytes, shapes, codes.layer_steps ?? false);
   let [layer, next] = [0, 0];
   for (const { group, scales } of groups) {

@@ -1,22 +1,22 @@
-import { check, FormatError } from "./errors.js";
+import { checkAs, FormatError } from "./errors.js";
 
 const DEEPEST = 32;
 
 /** Parses JSON in UTF-8 that is not deep, whose text is Unicode, and in which no object has a name twice. */
-export function parseJson(bytes, what) {
+export function parseJson(bytes, what, code) {
   let text, value;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     value = JSON.parse(text);
   } catch (error) {
-    throw new FormatError(`${what}: ${error.message}`);
+    throw new FormatError(`${what}: ${error.message}`, code);
   }
-  checkTokens(text, what);
+  checkTokens(text, what, checkAs(code));
   return value;
 }
 
 /** Walks the strings and brackets of valid JSON; a string before a colon is a name. */
-function checkTokens(text, what) {
+function checkTokens(text, what, check) {
   const open = [];
   for (const [token, string, colon] of text.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|[{}[\]]/g)) {
     if (token === "{" || token === "[") {

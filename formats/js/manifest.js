@@ -1,25 +1,27 @@
 /** The manifest of a packed file, and what of it a reader checks before it reads a number. */
 
 import { isObject } from "./container.js";
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { parseJson } from "./json.js";
+import { LIMITS } from "./limits.js";
 import { countNames } from "./templates.js";
 
+const check = checkAs("manifest");
+
 const LARGEST_VERSION = 4;
-const MOST_LAYERS = 100_000;
 
 /** Reads the manifest of an open container; fields that are null as good as absent are left out. */
 export function readManifest(metadata) {
   check(typeof metadata.kronq === "string", "no manifest of kronq in the header: not a packed adapter");
-  const manifest = parseJson(new TextEncoder().encode(metadata.kronq), "manifest");
+  const manifest = parseJson(new TextEncoder().encode(metadata.kronq), "manifest", "manifest");
   const { version } = isObject(manifest) ? manifest : {};
-  check(!(version > LARGEST_VERSION), `version ${version}: this reader knows 1 to ${LARGEST_VERSION}`);
+  checkAs("version")(!(version > LARGEST_VERSION), `version ${version}: this reader knows 1 to ${LARGEST_VERSION}`);
   MANIFEST(manifest, "manifest");
   const needed = requiredVersion(manifest);
   check(version === needed || version === LARGEST_VERSION, `its contents are of version ${needed}, not of ${version}`);
   const layers = manifest.groups.flatMap((group) => group.layers).reduce((sum, each) => sum + countNames(each), 0);
   check(layers > 0, "no adapted layers");
-  check(layers <= MOST_LAYERS, `${layers} layers: at most ${MOST_LAYERS}`);
+  checkAs("limit")(layers <= LIMITS.layers, `${layers} layers: at most ${LIMITS.layers}`);
   return manifest;
 }
 

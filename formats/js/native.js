@@ -1,7 +1,9 @@
 /** Matrices of floats and of integer codes with scales: everything but the entropy-coded stream. */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { readFloats } from "./floats.js";
+
+const check = checkAs("tensors");
 
 /** A reader of the container's tensors that remembers which were asked for. */
 export class Tensors {
@@ -77,7 +79,7 @@ function scalesOf(rows, cols, axis, size) {
 
 function readScales(bytes, name) {
   const scales = readFloats(bytes, "float16");
-  check(scales.every((scale) => scale >= 0 && scale < Infinity), `a scale of ${name} is negative or not finite`);
+  checkAs("scale")(scales.every((scale) => scale >= 0 && scale < Infinity), `a scale of ${name} is negative or not finite`);
   return scales;
 }
 

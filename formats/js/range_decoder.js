@@ -1,6 +1,8 @@
 /** The range coder of constriction 0.4 (RangeDecoder): 64 bits of state, 24 bits of precision. */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
+
+const check = checkAs("format");
 
 const PRECISION = 24;
 const TOTAL = 2 ** PRECISION;

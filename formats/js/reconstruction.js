@@ -1,7 +1,9 @@
 /** Levels as numbers: formats/SPEC.md, Values. */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { exp2Eighths, floorDoubledLog2, floorExp2 } from "./exact_powers.js";
+
+const check = checkAs("format");
 
 /**
  * The matrices of one layer's products as float32.

@@ -1,9 +1,11 @@
 /** The entropy-coded stream: numbers of channels and layers first, then levels. formats/SPEC.md, Coded matrices. */
 
 import { Counts } from "./counts.js";
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
 import { lengthClass } from "./exact_powers.js";
 import { RangeDecoder } from "./range_decoder.js";
+
+const check = checkAs("format");
 
 const LANE = 128;
 const RENEWALS = new Set([1, 2, 4, 8, 16, 32, 64]);

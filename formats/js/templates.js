@@ -1,6 +1,8 @@
 /** Layer names of a group: `h.{0-1,5}.attn` is h.0.attn, h.1.attn and h.5.attn. */
 
-import { check } from "./errors.js";
+import { checkAs } from "./errors.js";
+
+const check = checkAs("manifest");
 
 const LONGEST_NAME = 500;
 

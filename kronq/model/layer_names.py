@@ -57,6 +57,18 @@ def describe_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(compress_names(names))
 
 
+class TooManyNamesError(ValueError):
+    """Templates of more names than are allowed.
+
+    Attributes:
+        count: Names of those up to the one that is too much.
+    """
+
+    def __init__(self, template: str, count: int) -> None:
+        super().__init__(f"bad layer template {template[:MAX_NAME]!r}: {count:,} names")
+        self.count = count
+
+
 def expand_templates(templates: Iterable[str], *, limit: int | None = None) -> list[str]:
     """Returns the names that templates of ``compress_names`` stand for.
 
@@ -102,7 +114,9 @@ def _parse(templates: Iterable[str], limit: int) -> Iterator[tuple[str, range | 
         for run in runs:
             size = 1 if run is None else run.stop - run.start
             total += size
-            if size < 1 or total > limit or len(head) + len(tail) > MAX_NAME:
+            if total > limit:
+                raise TooManyNamesError(text, total)
+            if size < 1 or len(head) + len(tail) > MAX_NAME:
                 raise ValueError(f"bad layer template {text[:MAX_NAME]!r}")
             yield head, run, tail
 

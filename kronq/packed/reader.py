@@ -74,7 +74,7 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
     stacks = [_layer_stack(file, i, group, coded) for i, group in enumerate(manifest.groups)]
     names = [name for stack in stacks for name in stack.names]
     if not names:
-        raise FormatError("no adapted layers", path=file.path)
+        raise FormatError("no adapted layers", path=file.path, code="manifest")
     if len(set(names)) < len(names):
         ((repeated, _),) = Counter(names).most_common(1)
         raise FormatError(
@@ -143,7 +143,9 @@ def layer_names(file: TensorFile, group: Group) -> list[str]:
     names = expand_templates(group.layers)
     for name in names:
         if not name or "{" in name or "}" in name:
-            raise FormatError("a layer's name is empty or has braces", path=file.path, found=name)
+            raise FormatError(
+                "a layer's name is empty or has braces", path=file.path, found=name, code="manifest"
+            )
     return names
 
 
@@ -224,7 +226,7 @@ def _layer_stack(
     try:
         return LayerStack(names, group.shape, scales, a, b, group.kernel, magnitude)
     except ValueError as error:
-        raise FormatError(str(error), path=file.path, layer=names[0]) from None
+        raise FormatError(str(error), path=file.path, layer=names[0], code="manifest") from None
 
 
 def _matrix_stack(file: TensorFile, name: str, spec: MatrixSpec) -> MatrixStack:

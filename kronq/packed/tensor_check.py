@@ -9,7 +9,7 @@ from kronq.errors import FormatError, listing
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.bit_packing import WIDTH_BITS, packed_size
 from kronq.model.frozen_bases import SHORT_DIGEST
-from kronq.model.layer_names import count_names
+from kronq.model.layer_names import TooManyNamesError, count_names
 from kronq.packed.manifest import Manifest, MatrixSpec
 
 _FLOAT_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -63,8 +63,10 @@ def _expected_tensors(file: TensorFile, manifest: Manifest) -> dict[str, TensorS
     for index, group in enumerate(manifest.groups):
         try:
             size = count_names(group.layers, limit=limits.LAYERS.value - layers)
+        except TooManyNamesError as error:
+            limits.LAYERS.check(layers + error.count, file.path)
         except ValueError as error:
-            raise FormatError(str(error), path=file.path, code="tensors") from None
+            raise FormatError(str(error), path=file.path, code="manifest") from None
         layers += size
         cores += size if group.core else 0
         for role, spec in group.tensors().items():

@@ -1,5 +1,5 @@
 /**
- * Prints a line a packed file: a digest of all its factors, or "refused". Any other error ends the
+ * Prints a line a packed file: a digest of all its factors, or "refused" (with --codes, and why). Any other error ends the
  * program, and so does a file that takes over a second. With --no-verify checksums do not count.
  */
 
@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { FormatError, readPacked } from "../../formats/js/index.js";
 import { factorParts } from "./factor_parts.js";
 
+const codes = process.argv.includes("--codes");
 const verify = !process.argv.includes("--no-verify");
 
 function digest(bytes) {
@@ -23,7 +24,7 @@ for (const path of readFileSync(0, "utf8").split("\n").filter(Boolean)) {
     console.log(digest(bytes));
   } catch (error) {
     if (!(error instanceof FormatError)) throw new Error(path, { cause: error });
-    console.log("refused");
+    console.log(codes ? `refused:${error.code}` : "refused");
   }
   if (process.cpuUsage().user - user > 1e6) throw new Error(`${path} took a second`);
 }
