@@ -3,13 +3,12 @@
 Steps with and without take turns of 40. A step is one run of a full batch. Its time is that of the
 clock without what it waited for a processor, which other programs had (Linux tells it; elsewhere an
 idle machine is needed). A thread adds the file under a new name ten times a second, by the clock.
-Threads take turns as often as in ``kronq serve``.
+Python is set up as in ``kronq serve``.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
@@ -19,20 +18,20 @@ import numpy as np
 
 from kronq import Engine, Pool
 from kronq.pool.folder import make_pool
-from kronq.serve.stepping import TURN_SECONDS
+from kronq.serve.stepping import keep_steps_even
 
 TURNS, STEPS, ROWS = 6, 40, 8
 
 
 def measure(app: Path, source: Path) -> dict[str, list[float]]:
     """Returns times in milliseconds: of steps alone, of steps while adding, and of adding one."""
-    sys.setswitchinterval(TURN_SECONDS)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "pool")
         make_pool(folder)
         pool = Pool.open(folder)
         pool.add("first", source)
         engine = Engine(app, pool=pool, rows=ROWS, threads=1)
+        keep_steps_even()
         alone, beside, adds = [], [], []
         for _ in range(TURNS):
             alone += _steps(engine)

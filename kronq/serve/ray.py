@@ -9,7 +9,6 @@ answers. Starting, watching and replacing them is Ray's.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,10 +98,9 @@ class Replica:
 
     def __init__(self, settings: Mapping[str, Any], key: str | None) -> None:
         from kronq.serve.service import ServerOptions, open_service
-        from kronq.serve.stepping import TURN_SECONDS
+        from kronq.serve.stepping import keep_steps_even
 
         given = ReplicaSettings.model_validate(settings)
-        sys.setswitchinterval(TURN_SECONDS)
         self._service = open_service(
             given.path,
             ServerOptions(
@@ -116,6 +114,7 @@ class Replica:
             chunk=given.chunk,
             threads=given.threads,
         )
+        keep_steps_even()
 
     def __serve_build_asgi_app__(self) -> Starlette:
         from kronq.serve.app import make_app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -13,7 +12,7 @@ import uvicorn
 from kronq.errors import ArgumentError
 from kronq.serve.app import make_app
 from kronq.serve.service import Service
-from kronq.serve.stepping import TURN_SECONDS
+from kronq.serve.stepping import keep_steps_even
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -47,7 +46,7 @@ def run_server(
         server_header=False,
         timeout_graceful_shutdown=max(1, round(drain)),
     )
-    sys.setswitchinterval(TURN_SECONDS)
+    keep_steps_even()
     shown = f"[{host}]" if ":" in host else host
     started(f"http://{shown}:{listening.getsockname()[1]}")
     _Server(config, service).run(sockets=[listening])

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 import threading
 
 from kronq.engine.engine import Engine
 from kronq.errors import KronqError
 
 _IDLE_SECONDS = 0.5
-TURN_SECONDS = 0.0002
+_TURN_SECONDS = 0.0002
 """For how long another thread may keep Python to itself while a step waits for it.
 
 By default that is 5 ms, and a step, which lets go of Python at every run and every large array,
-waited for up to 13 of 30 ms while an adapter was added. In a server of its own, for all threads.
+waited for up to 13 of 30 ms while an adapter was added.
 """
+
+
+def keep_steps_even() -> None:
+    """Keeps other threads, such as one that adds adapters, from holding up the engine's steps.
+
+    Threads take turns more often, and all that is loaded by now is taken from what the collector of
+    garbage goes through: adding makes it go through everything now and then, for 50 ms of Python's
+    own lock. It changes the whole process, so it is for a server, when all is loaded.
+    """
+    sys.setswitchinterval(_TURN_SECONDS)
+    gc.collect()
+    gc.freeze()
 
 
 class Stepping(threading.Thread):
