@@ -42,8 +42,8 @@ METHODS: Mapping[str, Config] = {
 }
 
 
-STREAM = {"compact": 24, "native": 60}
-"""Adapters of a stream; 120 of the other methods."""
+STREAM = {"compact": 100, "native": 300, "rtn": 600}
+"""Adapters of a stream, of which the start of its processes is a small part; 100 of the others."""
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def _alone(method: str) -> None:
 def _stream(method: str) -> None:
     """Prints the adapters a minute, the start of the processes included, and their CPU time."""
     generated = [state_dict(seed) for seed in range(6)]
-    count = STREAM.get(method, 120)
+    count = STREAM.get(method, 100)
     adapters = (kronq.Adapter.from_state_dict(generated[i % 6], CONFIG) for i in range(count))
     start, used = time.perf_counter(), _cpu_seconds()
     made = sum(1 for _ in kronq.pack_many(adapters, METHODS[method], workers=2))
