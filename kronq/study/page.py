@@ -23,12 +23,26 @@ def write_page(report: StudyReport, pictures: Mapping[str, Path], path: Path) ->
     sections = [
         tag("h1", f"{report.name}: adapters at their bytes"),
         _section("Loss over bytes", _picture(pictures, "pareto"), _as_table(report.view(), 2)),
+        _advice(report),
         _question(report, pictures),
         _texts(report),
         _seeds(report),
     ]
     text = html_document(report.name, sections)
     return write_file(path, (text + "\n").encode(), force=True)
+
+
+def _advice(report: StudyReport) -> Markup | None:
+    if not report.advice:
+        return None
+    lead = (
+        "Of what was made on every task, by the mean NLL; a longer list of methods may know better."
+    )
+    return _section(
+        "Which to train for a size",
+        tag("p", lead),
+        tag("ul", [tag("li", line) for line in report.advice]),
+    )
 
 
 def _question(report: StudyReport, pictures: Mapping[str, Path]) -> Markup | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kronq.io.files import write_file
+from kronq.study.advice import advise
 from kronq.study.page import write_page
 from kronq.study.paired import contrasts
 from kronq.study.pareto import family_deltas, is_on_front
@@ -48,6 +49,7 @@ def analyse(plan: Plan, rows: Sequence[Row], failed: list[str]) -> StudyReport:
         name=plan.study.name,
         cells=[_placed(cell, tasks, deltas) for cell in cells],
         contrasts=contrasts(rows, plan.study.pairs),
+        advice=[each.sentence for each in advise(tasks)],
         seed_spreads=seed_spreads(rows),
         seed_variances=seed_variances(rows),
         left_out=[

@@ -55,6 +55,7 @@ class StudyReport(Displayed):
     name: str
     cells: list[Cell]
     contrasts: list[Contrast] = Field(description="What quantization costs one of a pair more.")
+    advice: list[str] = Field(description="What has the least loss within each of some sizes.")
     seed_spreads: list[SeedSpread]
     seed_variances: list[SeedVariance]
     left_out: list[str] = Field(description="Files that cannot be made, and why.")
@@ -67,7 +68,8 @@ class StudyReport(Displayed):
         several = len({(c.trained_on, c.task) for c in cells}) > 2
         rows = [_cells(cell, several) for cell in cells]
         columns = ["family", "stored as", "bytes", "NLL", "change", "BD", "accuracy", "seeds"]
-        after = [contrast.sentence for contrast in self.contrasts]
+        after = [f"best {line}" for line in self.advice]
+        after += [contrast.sentence for contrast in self.contrasts]
         after += [*(f"left out: {line}" for line in self.left_out)]
         after += [*(f"failed: {line}" for line in self.failed)]
         if any(cell.on_front for cell in self.cells):
