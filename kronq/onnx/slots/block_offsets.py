@@ -8,6 +8,7 @@ fifth of the time of a token. The operator computes the same in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -16,8 +17,23 @@ from kronq.onnx.branch.function_body import DOMAIN
 MOST = 4
 """Layers of one operator at most."""
 _LANES = 8
-_Shift = tuple[ir.Node, ir.Value, ir.Value]
-"""The node that adds a layer's offsets, the layer's product, the offsets [blocks, d_out]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """The addition of the offsets of a layer's blocks.
+
+    Attributes:
+        added: The node that adds them.
+        y: What it adds them to: the layer's product, or that with a slot.
+        value: The offsets.
+        offset: float32 [blocks, d_out].
+    """
+
+    added: ir.Node
+    y: ir.Value
+    value: ir.Value
+    offset: ir.TensorProtocol
 
 
 def fuse_offsets(model: ir.Model) -> int:
@@ -31,7 +47,7 @@ def fuse_offsets(model: ir.Model) -> int:
         x = _summed(sums)
         if x is None:
             continue
-        shifts = list(_shifts(model.graph, sums))
+        shifts = list(_shifts(sums))
         for first in range(0, len(shifts), MOST):
             _replace(model, x, shifts[first : first + MOST])
         fused += len(shifts)
@@ -56,48 +72,72 @@ def _ints(inputs: Sequence[ir.Value | None]) -> list[int] | None:
     return None if tensor is None else [int(number) for number in tensor.numpy().ravel()]
 
 
-def _shifts(graph: ir.Graph, sums: ir.Node) -> Iterator[_Shift]:
+def _shifts(sums: ir.Node) -> Iterator[Shift]:
     """Yields the layers whose offsets are multiplied with the sums; not the output layer."""
     for product in sums.outputs[0].consumers():
-        offset = product.inputs[1] if product.op_type == "MatMul" else None
-        tensor = None if offset is None else offset.const_value
-        readers = [*product.outputs[0].consumers()]
-        if offset is None or tensor is None or len(readers) != 1 or readers[0].op_type != "Add":
-            continue
-        added = readers[0]
-        y = next((value for value in added.inputs if value is not product.outputs[0]), None)
-        maker = None if y is None else y.producer()
-        if maker is None or not (maker.op_type == "MatMulNBits" or maker.domain == DOMAIN):
-            continue  # of another shape perhaps
-        fits = tensor.dtype == ir.DataType.FLOAT and tensor.shape.numpy()[1] % (2 * _LANES) == 0
-        if y is not None and fits and added.outputs[0] not in graph.outputs:
-            yield added, y, offset
+        shift = _shift(product)
+        if shift is not None and shift.offset.shape.numpy()[1] % (2 * _LANES) == 0:
+            yield shift
 
 
-def _replace(model: ir.Model, x: ir.Value, shifts: list[_Shift]) -> None:
-    added, products, offsets = zip(*shifts, strict=True)
-    outputs = [ir.Value(name=None) for _ in added]
+def _shift(product: ir.Node) -> Shift | None:
+    """Returns the addition of a product of sums and offsets to a layer's product."""
+    value = product.inputs[1] if product.op_type == "MatMul" else None
+    offset = None if value is None else value.const_value
+    readers = [*product.outputs[0].consumers()]
+    if value is None or offset is None or len(readers) != 1 or readers[0].op_type != "Add":
+        return None
+    added = readers[0]
+    y = next((value for value in added.inputs if value is not product.outputs[0]), None)
+    maker = None if y is None else y.producer()
+    if maker is None or not (maker.op_type == "MatMulNBits" or maker.domain == DOMAIN):
+        return None  # of another shape perhaps
+    fits = offset.dtype == ir.DataType.FLOAT and not added.outputs[0].is_graph_output()
+    return Shift(added, y, value, offset) if y is not None and fits else None
+
+
+def shift_of(product: ir.Node) -> Shift | None:
+    """Returns the addition of the offsets of a MatMulNBits' blocks, before or after its slot."""
+    y = product.outputs[0]
+    readers = [*y.consumers()]
+    if len(readers) == 1 and readers[0].domain == DOMAIN and readers[0].inputs[0] is not y:
+        y = readers[0].outputs[readers[0].inputs.index(y) - 1]
+        readers = [*y.consumers()]
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return None
+    other = next((value for value in readers[0].inputs if value is not y), None)
+    maker = None if other is None else other.producer()
+    sums = maker.inputs[0].producer() if maker is not None and maker.inputs[0] is not None else None
+    if maker is None or sums is None or sums.op_type != "ReduceSum":
+        return None
+    return _shift(maker) if _summed(sums) is product.inputs[0] else None
+
+
+def _replace(model: ir.Model, x: ir.Value, shifts: list[Shift]) -> None:
+    outputs = [ir.Value(name=None) for _ in shifts]
     node = ir.Node(
         DOMAIN,
-        f"BlockOffsets_{len(added)}",
-        [x, *products, *offsets],
+        f"BlockOffsets_{len(shifts)}",
+        [x, *(shift.y for shift in shifts), *(shift.value for shift in shifts)],
         outputs=outputs,
-        name=f"{added[0].name}/kronq",
+        name=f"{shifts[0].added.name}/kronq",
     )
-    model.graph.insert_after(added[-1], node)
-    for old, new in zip(added, outputs, strict=True):
-        value = old.outputs[0]
-        new.name, new.type, new.shape = value.name, value.type, value.shape
-        value.name = None
-        value.replace_all_uses_with(new)
-        multiplied = [v.producer() for v in old.inputs if v is not None and v not in products]
-        model.graph.remove(old, safe=True)
-        for unused in multiplied:
-            if unused is not None:
-                _remove_unused(model.graph, unused)
+    model.graph.insert_after(shifts[-1].added, node)
+    for shift, new in zip(shifts, outputs, strict=True):
+        old = shift.added.outputs[0]
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        old.name = None
+        old.replace_all_uses_with(new)
+        remove_unused(model.graph, shift.added)
 
 
-def _remove_unused(graph: ir.Graph, node: ir.Node) -> None:
+def remove_shift(graph: ir.Graph, shift: Shift) -> None:
+    """Removes the addition of offsets; what read the sum reads what they were added to."""
+    shift.added.outputs[0].replace_all_uses_with(shift.y)
+    remove_unused(graph, shift.added)
+
+
+def remove_unused(graph: ir.Graph, node: ir.Node) -> None:
     """Removes a node that nothing reads any more, and those that only it has read."""
     if any(value.uses() for value in node.outputs):
         return
@@ -106,6 +146,6 @@ def _remove_unused(graph: ir.Graph, node: ir.Node) -> None:
     for value in inputs:
         producer = value.producer()
         if producer is not None:
-            _remove_unused(graph, producer)
+            remove_unused(graph, producer)
         elif not value.uses() and value.is_initializer() and value.name is not None:
             graph.initializers.pop(value.name, None)

@@ -19,6 +19,7 @@ from kronq.onnx.branch.function_body import DOMAIN
 from kronq.onnx.graph.values import add_initializer, move_readers
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.slots.block_offsets import fuse_offsets
+from kronq.onnx.slots.block_products import MEANT, fuse_products
 from kronq.onnx.slots.pool_inputs import POOL, ROWS, TAGS
 from kronq.onnx.slots.record.layout import NO_ADAPTER, layer_id
 from kronq.onnx.slots.row_choice import add_row_choice
@@ -72,6 +73,8 @@ def open_slots(
             _add_compiled_node(kind, given, opened)
         groups.append(opened.group)
     if platforms:
+        if {*platforms} <= {*MEANT}:
+            fuse_products(model)
         fuse_offsets(model)
     model.graph.opset_imports[DOMAIN] = 1
     model.ir_version = max(model.ir_version, 8)

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.errors import KronqError, KronqWarning, UnsupportedError
 from kronq.model.plain import DORA_FORMS, refuse_magnitudes
-from kronq.onnx.base_folder import MODEL, copy_data
+from kronq.onnx.base_folder import DATA, MODEL, copy_data
 from kronq.onnx.base_prints import write_prints
 from kronq.onnx.forms import Pooled, Slots
 from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.provider_names import CPU
 from kronq.onnx.providers import choose_target
+from kronq.onnx.slots.block_products import has_products
 from kronq.onnx.slots.kernel import PROGRAM, find_libraries
 from kronq.onnx.slots.open_slots import open_slots
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
@@ -59,10 +60,14 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
             spec = open_slots(opened, pool=pool)
     if base.prints is not None:
         write_prints(base.prints, folder)
-    copy_data(opened.model, opened.file, folder)
+    weights = None
+    if has_products(opened.model):
+        weights = DATA  # all of them in one file, and none that nothing reads any more
+    else:
+        copy_data(opened.model, opened.file, folder)
     for library in libraries.values():
         shutil.copyfile(library, folder / library.name)
-    ir.save(opened.model, folder / MODEL)
+    ir.save(opened.model, folder / MODEL, external_data=weights)
     (folder / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", "utf-8")
     if because is not None:
         text = f"open slots, which take longer than the compiled operator: {because}"

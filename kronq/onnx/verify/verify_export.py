@@ -17,6 +17,7 @@ from kronq.onnx.export_report import Verification
 from kronq.onnx.forms import Branch, Form, FormName, Merged, Pooled, Slots
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.merge.write_merged import write_merged
+from kronq.onnx.slots.block_products import has_products
 from kronq.onnx.slots.pool_inputs import pool_inputs, row_inputs
 from kronq.onnx.slots.slot_inputs import factor_inputs, slot_inputs
 from kronq.onnx.slots.slot_spec import PACKED, SlotSpec
@@ -65,7 +66,7 @@ def verify_export(
     runs = ModelRuns(skipped=f"the base has {base.nbytes:,} bytes, more than {LARGEST_RUN:,}")
     if base.nbytes <= LARGEST_RUN:
         progress("checking the whole model")
-        runs = _run_models(base, folder, reference, given)
+        runs = _run_models(base, folder, form, given)
         if isinstance(form, Merged) and form.keep_zeros and reference is None:
             runs = replace(runs, skipped="no other form keeps the zeros")
     lost = None if written.kept is None else float(np.sqrt(max(0.0, 1 - written.kept)))
@@ -91,13 +92,9 @@ def _given(adapter: Adapter, spec: SlotSpec) -> Feeds:
     )
 
 
-def _run_models(
-    base: MatchedBase,
-    folder: Path,
-    reference: FormName | None,
-    given: Feeds | None,
-) -> ModelRuns:
+def _run_models(base: MatchedBase, folder: Path, form: Form, given: Feeds | None) -> ModelRuns:
     """Runs the export, the base and the same adapter in the reference form."""
+    reference = _reference_form(form, base)
     dtype = _coarsest_dtype(base)
     if reference is None:
         runs = check_whole_model(folder / MODEL, None, base.file, dtype, given)
@@ -108,7 +105,14 @@ def _run_models(
             write_branches(base, scratch)
         else:
             write_merged(base, scratch, allow_loss=True)
-        return check_whole_model(folder / MODEL, scratch / MODEL, base.file, dtype, given)
+        return check_whole_model(
+            folder / MODEL,
+            scratch / MODEL,
+            base.file,
+            dtype,
+            given,
+            rounds_anew=isinstance(form, Slots | Pooled) and has_products(ir.load(folder / MODEL)),
+        )
 
 
 def _reference_form(form: Form, base: MatchedBase) -> FormName | None:

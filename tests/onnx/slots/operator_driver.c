@@ -33,14 +33,14 @@ static const int types[] = {2, 3, 4, 5, 6, 7, 8, 16, 17, 32};
 
 static float x[TOKENS * D_IN], y[TOKENS * D_OUT], z[TOKENS * D_OUT];
 static float a[A_OUT * A_IN], scale[RANK], b1[RANK * B_OUT], b2[B_IN * RANK];
-static const OrtCustomOp *of_record, *of_pool, *of_offsets;
+static const OrtCustomOp *of_record, *of_pool, *of_offsets, *of_products;
 static OrtApi api;
 static int64_t rows[TOKENS], tags[TOKENS];
 static const char* message; /* of an error */
 
 typedef struct {
   void* data;
-  int64_t shape[2];
+  int64_t shape[3];
   size_t rank;
 } Value;
 static Value values[] = {{x, {TOKENS, D_IN}, 2}, {y, {TOKENS, D_OUT}, 2}, {NULL, {0}, 1},
@@ -66,6 +66,7 @@ static OrtStatus* add_operator(OrtCustomOpDomain* domain, const OrtCustomOp* op)
   if (!strcmp(op->GetName(op), "RecordSlots_1")) of_record = op;
   if (!strcmp(op->GetName(op), "PoolSlots_1")) of_pool = op;
   if (!strcmp(op->GetName(op), "BlockOffsets_1")) of_offsets = op;
+  if (!strcmp(op->GetName(op), "BlockProducts_1")) of_products = op;
   return NULL;
 }
 static OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
@@ -270,6 +271,73 @@ static int run_all(void) {
   return worst < 1e-6 ? 0 : 1;
 }
 
+/* Fills in a float16 of 1.5 · 2^e; returns it. */
+static float put_half(unsigned char* at) {
+  const int exponent = (int)floorf(draw() * 3), negative = draw() < 0;
+  const uint16_t half = (uint16_t)(negative << 15 | (exponent + 15) << 10 | 0x200);
+  put(at, &half, 2);
+  return ldexpf(negative ? -1.5f : 1.5f, exponent);
+}
+
+/* Makes inputs and output of BlockProducts_1, and d and m of each column and block. */
+static void make_products(int64_t tokens, int64_t blocks, int64_t panels, float* d, float* m) {
+  unsigned char* at = malloc((size_t)(panels * blocks * 320 + 1));
+  values[0] = matrix(tokens, 32 * blocks), values[5] = matrix(tokens, 16 * panels);
+  values[1] = (Value){at, {panels, blocks, 320}, 3};
+  for (int64_t n = 0; n < panels * blocks; n++, at += 320) {
+    for (int c = 0; c < 16; c++) d[16 * n + c] = put_half(at + 2 * c), m[16 * n + c] = put_half(at + 32 + 2 * c);
+    for (int i = 64; i < 320; i++) at[i] = (unsigned char)((draw() + 1) * 127.99f);
+  }
+}
+
+/* Returns the largest difference from the sums with x rounded to int8 in float64, as a part of the terms' sizes. */
+static double products_error(const float* d, const float* m) {
+  const int64_t blocks = values[1].shape[1], width = values[5].shape[1];
+  const unsigned char* bytes = values[1].data;
+  double most = 0;
+  for (int64_t t = 0; t < values[0].shape[0]; t++)
+    for (int64_t n = 0; n < width; n++) {
+      double sum = 0, size = 0;
+      for (int64_t b = 0; b < blocks; b++) {
+        const float* from = (const float*)values[0].data + (t * blocks + b) * 32;
+        const int64_t block = n / 16 * blocks + b;
+        double largest = 0;
+        for (int k = 0; k < 32; k++) largest = fmax(largest, fabs(from[k]));
+        for (int k = 0; k < 32; k++) {
+          const int byte = bytes[block * 320 + 64 + k / 8 * 64 + n % 16 * 4 + k % 4];
+          const int code = k % 8 < 4 ? byte & 15 : byte >> 4;
+          const double rounded = largest / 127 * rint(from[k] * 127 / largest);
+          const double terms[] = {d[16 * block + n % 16] * (code - 8) * rounded,
+                                  ((double)m[16 * block + n % 16] + 8 * d[16 * block + n % 16]) * from[k]};
+          sum += terms[0] + terms[1], size += fabs(terms[0]) + fabs(terms[1]);
+        }
+      }
+      const double part = fabs(((const float*)values[5].data)[t * width + n] - sum) / size;
+      if (!(part <= most)) most = part;
+    }
+  return most;
+}
+
+/* Products with blocks of 4 bits: one token and many, panels of one share of a thread and of two. */
+static int run_products(void) {
+  static const int64_t sizes[][3] = {{1, 18, 36}, {7, 3, 1}, {21, 1, 9}};
+  static float d[16 * 18 * 36], m[16 * 18 * 36];
+  uint64_t digest = 0xcbf29ce484222325u;
+  double worst = 0;
+  void* kernel = made(of_products);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    make_products(sizes[i][0], sizes[i][1], sizes[i][2], d, m);
+    run_twice(of_products, kernel);
+    const double found = products_error(d, m);
+    if (!(found <= worst)) worst = found;
+    digest = bits(digest);
+    free(values[0].data), free(values[1].data), free(values[5].data);
+  }
+  of_products->KernelDestroy(kernel);
+  printf("products: error %.1e of the terms' sizes, bits %016llx\n", worst, (unsigned long long)digest);
+  return worst < 1e-6 ? 0 : 1;
+}
+
 static uint32_t below(uint32_t n) { return (uint32_t)((draw() + 1) / 2 * (float)n) % n; }
 
 /* Changes a few bytes of a pool of two records, mostly of their heads, and cuts it. */
@@ -314,6 +382,17 @@ static int run_shapes(long changes) {
     free_offsets();
   }
   of_offsets->KernelDestroy(kernel);
+  kernel = made(of_products);
+  for (long i = 0; i < changes; i++) {
+    static float unused[16 * 4 * 12];
+    const int64_t blocks = below(4), panels = below(12);
+    make_products(below(10), blocks, panels, unused, unused);
+    if (!below(4)) values[below(2)].shape[1] -= below(3); /* a part of what there is */
+    if (values[0].shape[1] < 0 || values[1].shape[1] < 0) values[0].shape[1] = values[1].shape[1] = 0;
+    refused += of_products->KernelComputeV2(kernel, NULL) != NULL;
+    free(values[0].data), free(values[1].data), free(values[5].data);
+  }
+  of_products->KernelDestroy(kernel), changes *= 2;
   printf("%ld of %ld shapes refused\n", refused, changes);
   return refused > changes / 4 && refused < changes ? 0 : 1;
 }
@@ -334,6 +413,6 @@ int main(int count, char** arguments) {
   const OrtApiBase base = {.GetApi = get_api};
   if (registers(NULL, &base)) return 1;
   fill(x, TOKENS * D_IN), fill(y, TOKENS * D_OUT);
-  if (count < 3) return run_all() || run_offsets();
+  if (count < 3) return run_all() || run_offsets() || run_products();
   return run_damaged(atol(arguments[2])) || run_shapes(atol(arguments[2]) / 20);
 }

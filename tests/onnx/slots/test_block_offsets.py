@@ -13,9 +13,11 @@ from onnx import TensorProto, helper
 
 import kronq
 from kronq.compiled.find import compiled_library
+from kronq.compiled.platforms import this_platform
 from kronq.errors import UnsupportedError
 from kronq.model.adapter import Adapter
 from kronq.onnx.forms import Pooled, Slots
+from kronq.onnx.slots.block_products import MEANT
 from kronq.onnx.slots.kernel import PROGRAM
 from kronq.onnx.slots.pool_inputs import pool_inputs
 from kronq.onnx.slots.record import adapter_record
@@ -82,7 +84,10 @@ def base(request, tmp_path_factory) -> Path:
 
     from kronq.base.gguf_graph import keep_blocks
 
-    folder, rng = tmp_path_factory.mktemp("q4_1"), np.random.default_rng(0)
+    folder, rng = (
+        tmp_path_factory.mktemp("fast" if request.param else "exact"),
+        np.random.default_rng(0),
+    )
     x = ir.val("x", ir.DataType.FLOAT, ["batch", "n", D_IN])
     writer = GGUFWriter(folder / "m.gguf", "llama")
     nodes, weights = [], []
@@ -142,7 +147,10 @@ def test_an_export_computes_what_its_base_does(base: Path, form, tmp_path: Path)
     nodes = onnx.load(tmp_path / "app" / "model.onnx", load_external_data=False).graph.node
     kinds = sorted(node.op_type for node in nodes)
     slots = "PoolSlots_2" if isinstance(form, Pooled) else "RecordSlots_2"
-    assert kinds == ["BlockOffsets_2", "MatMulNBits", "MatMulNBits", "Neg", "Neg", slots]
+    fast = "BlockProducts_2" in kinds
+    assert fast == (base.parent.name.startswith("fast") and this_platform() in MEANT)
+    parts = ["BlockProducts_2"] if fast else ["BlockOffsets_2", "MatMulNBits", "MatMulNBits"]
+    assert kinds == [*parts, "Neg", "Neg", slots]
     record = adapter_record(given)
     x = {"x": np.random.default_rng(2).normal(size=(1, 5, D_IN)).astype(np.float32)}
     for some, reference in ((None, base), (record, plain)):

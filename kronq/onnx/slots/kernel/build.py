@@ -12,6 +12,8 @@ PROGRAM = Program(
     sources=("slots.c",),
     headers=(
         "batch.h",
+        "block_products.h",
+        "blocks.h",
         "kernel.h",
         "numbers.h",
         "offsets.h",

@@ -12,6 +12,7 @@
 #define LANES 8
 #define CHAINS 4 /* partial sums of a dot product, for every number of rows: so many hide an addition's time */
 #define PANEL 240 /* rows that are decoded at once: whole words of every type */
+#define BLOCK 32 /* activations that are rounded to int8 with one scale */
 #define UNROLLED _Pragma("GCC unroll 16")
 #define JOINED_(name, processor) name##_##processor
 #define JOINED(name, processor) JOINED_(name, processor)
@@ -30,6 +31,7 @@ typedef struct {
   void (*block_sums)(const float* x, float* sums, int64_t count, int64_t size);
   void (*add_offsets)(const float* sums, int64_t blocks, const float* offset, float* z, int64_t width, int64_t tokens,
                       int64_t columns);
+  void (*round_blocks)(const float* x, int8_t* codes, float* scales, int32_t* shifts, int64_t count);
 } Products;
 
 #if defined(__aarch64__)

@@ -34,6 +34,7 @@
 #define left_rows FOR_PROCESSOR(left_rows)
 #define left FOR_PROCESSOR(left)
 #define block_sums FOR_PROCESSOR(block_sums)
+#define round_blocks FOR_PROCESSOR(round_blocks)
 #define offset_tile FOR_PROCESSOR(offset_tile)
 #define offset_rows FOR_PROCESSOR(offset_rows)
 #define add_offsets FOR_PROCESSOR(add_offsets)
@@ -157,7 +158,8 @@ TARGET static void left(const Layer* t, const float* g, float* z, int64_t tokens
   }
 }
 
-static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, narrow, block_sums, add_offsets};
+static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, narrow, block_sums,
+                                                        add_offsets, round_blocks};
 
 #undef INLINE
 #undef load
@@ -187,6 +189,7 @@ static const Products FOR_PROCESSOR(products) = {right, middle, left, widen, nar
 #undef left_rows
 #undef left
 #undef block_sums
+#undef round_blocks
 #undef offset_tile
 #undef offset_rows
 #undef add_offsets

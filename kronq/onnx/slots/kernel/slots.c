@@ -8,9 +8,14 @@
  *
  * The attributes say, for each layer, its id in a record (`layer`), its output (`target`), its first column there
  * (`start`) and its columns (`d_out`). An adapter that does not have a layer adds nothing to it.
- * kronq::BlockOffsets_1..4 (offsets.h) is a part of the base itself.
+ * kronq::BlockOffsets_1..4 (offsets.h) and BlockProducts_1..4 (block_products.h) are parts of the base itself.
  * The names of operators for other types than float32 end in _float16 and _bfloat16; sums are float32 in all.
  */
+#include "processors.h"
+
+static const Products* products; /* of this processor: chosen before the first operator is made */
+
+#include "block_products.h"
 #include "offsets.h"
 #include "pool.h"
 
@@ -19,13 +24,13 @@
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
-enum { TYPES = 3, FORMS = 2, OFFSETS = FORMS };
+enum { TYPES = 3, FORMS = 2, OFFSETS = FORMS, PRODUCTS, ALL_OPS = FORMS * TYPES + 2 };
 static const struct {
   int type, ort;
   const char* name;
 } types[TYPES] = {
     {TYPE_FLOAT32, ORT_FLOAT, ""}, {TYPE_FLOAT16, ORT_FLOAT16, "_float16"}, {TYPE_BFLOAT16, ORT_BFLOAT16, "_bfloat16"}};
-static const char* const forms[] = {"RecordSlots", "PoolSlots", "BlockOffsets"};
+static const char* const forms[] = {"RecordSlots", "PoolSlots", "BlockOffsets", "BlockProducts"};
 
 typedef struct {
   OrtCustomOp op;
@@ -33,8 +38,6 @@ typedef struct {
   int form, type;
   char name[32];
 } Op;
-
-static const Products* products; /* of this processor: chosen before the first operator is made */
 
 /* Computes with one adapter for all tokens. */
 static OrtStatus* run_record(Kernel* kernel, OrtKernelContext* context, Batch* batch, int64_t tokens) {
@@ -78,6 +81,7 @@ static OrtStatus* compute(void* self, OrtKernelContext* context) {
   Kernel* kernel = self;
   Tensor x;
   TRY(tensor(kernel->ort, context, 0, &x));
+  if (kernel->form == PRODUCTS) return run_products(kernel, context, &x);
   if (kernel->form != OFFSETS && x.shape[x.rank - 1] != kernel->d_in) return refuse(kernel->ort, "X has another width");
   const int64_t tokens = tokens_of(&x);
   Batch batch = {
@@ -113,7 +117,7 @@ static OrtStatus* create(const OrtCustomOp* op, const OrtApi* ort, const OrtKern
   if (!made) return ort->CreateStatus(ORT_FAIL, "kronq: out of memory");
   const Op* own = (const Op*)op;
   made->ort = ort, made->outputs = own->outputs, made->form = own->form, made->type = types[own->type].type;
-  OrtStatus* status = own->form == OFFSETS ? NULL : attributes(ort, info, made);
+  OrtStatus* status = own->form >= OFFSETS ? NULL : attributes(ort, info, made);
   if (status)
     free(made);
   else
@@ -127,10 +131,12 @@ static const char* provider(const OrtCustomOp* op) { return (void)op, "CPUExecut
 static size_t outputs(const OrtCustomOp* op) { return ((const Op*)op)->outputs; }
 static size_t inputs(const OrtCustomOp* op) {
   const int form = ((const Op*)op)->form;
-  return outputs(op) + (form == OFFSETS ? 1 + outputs(op) : form ? 4 : 2);
+  if (form >= OFFSETS) return 1 + outputs(op) * (form == OFFSETS ? 2 : 1);
+  return outputs(op) + (form ? 4 : 2);
 }
 static int output_type(const OrtCustomOp* op, size_t i) { return (void)i, types[((const Op*)op)->type].ort; }
 static int input_type(const OrtCustomOp* op, size_t i) {
+  if (i && ((const Op*)op)->form == PRODUCTS) return ORT_UINT8;
   if (i <= outputs(op) || ((const Op*)op)->form == OFFSETS) return output_type(op, i);
   return i == outputs(op) + 1 ? ORT_UINT8 : ORT_INT64;
 }
@@ -166,19 +172,20 @@ static void define(Op* op, size_t count, int form, int type) {
       .GetVariadicOutputMinArity = one, .GetVariadicOutputHomogeneity = one,
       .CreateKernelV2 = create, .KernelComputeV2 = compute,
       .GetStartVersion = one, .GetEndVersion = one,
-      .GetMayInplace = places[count - 1], .ReleaseMayInplace = release,
+      .GetMayInplace = form == PRODUCTS ? NULL : places[count - 1], .ReleaseMayInplace = release,
   };
 }
 
 EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
-  static Op ops[OUTPUTS * (FORMS * TYPES + 1)];
+  static Op ops[OUTPUTS * ALL_OPS];
   const OrtApi* ort = base->GetApi(ORT_VERSION);
-  products = choose_products();
+  products = choose_products(), panel_product = choose_panel_product();
   OrtCustomOpDomain* domain; /* lives as long as the process: ONNX Runtime does not copy it */
   TRY(ort->CreateCustomOpDomain("kronq", &domain));
-  for (int i = 0; i < OUTPUTS * (FORMS * TYPES + 1); i++) {
-    const int type = i / (OUTPUTS * FORMS); /* after the last type: offsets, float32 */
-    define(ops + i, (size_t)(i % OUTPUTS) + 1, type < TYPES ? i / OUTPUTS % FORMS : OFFSETS, type % TYPES);
+  for (int i = 0; i < OUTPUTS * ALL_OPS; i++) {
+    const int of = i / OUTPUTS; /* the forms of slots in each type, then the parts of the base in float32 */
+    const int form = of < FORMS * TYPES ? of % FORMS : OFFSETS + of - FORMS * TYPES;
+    define(ops + i, (size_t)(i % OUTPUTS) + 1, form, form < OFFSETS ? of / FORMS : 0);
     TRY(ort->CustomOpDomain_Add(domain, &ops[i].op));
   }
   return ort->AddCustomOpDomain(options, domain);

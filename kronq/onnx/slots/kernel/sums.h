@@ -12,6 +12,37 @@ TARGET static void block_sums(const float* x, float* sums, int64_t count, int64_
   }
 }
 
+/* Rounds `count` blocks of BLOCK floats to int8, a scale and −8 times their sum: to the nearest, to even ones between two. */
+TARGET static void round_blocks(const float* x, int8_t* codes, float* scales, int32_t* shifts, int64_t count) {
+  for (int64_t b = 0; b < count; b++, x += BLOCK, codes += BLOCK) {
+    words most = {0};
+    UNROLLED for (int i = 0; i < BLOCK; i += LANES) { /* sizes of floats are in the order of their bits */
+      words size;
+      memcpy(&size, x + i, sizeof size);
+      size &= 0x7fffffff;
+      const words more = (words)(size > most);
+      most = (size & more) | (most & ~more);
+    }
+    uint32_t highest = 0;
+    float size;
+    for (int i = 0; i < LANES; i++) highest = most[i] > highest ? most[i] : highest;
+    memcpy(&size, &highest, sizeof size);
+    scales[b] = size / 127.0f;
+    const float inverse = size > 0 ? 127.0f / size : 0;
+    words sum = {0};
+    UNROLLED for (int i = 0; i < BLOCK; i += LANES) {
+      const lanes shifted = load(x + i) * inverse + 12582912.0f; /* 1.5 · 2^23: the last byte is the number */
+      words bits;
+      memcpy(&bits, &shifted, sizeof bits);
+      for (int n = 0; n < LANES; n++) codes[i + n] = (int8_t)(bits[n] & 0xff);
+      sum += (bits & 0xff) - ((bits & 0x80) << 1);
+    }
+    uint32_t all = 0;
+    for (int n = 0; n < LANES; n++) all += sum[n];
+    shifts[b] = -8 * (int32_t)all;
+  }
+}
+
 /* Adds to rows × cols·LANES floats of z; the next columns of the offsets are fetched meanwhile. */
 INLINE void offset_tile(const int rows, const int cols, const float* sums, int64_t blocks, const float* offset,
                         float* z, int64_t width) {
