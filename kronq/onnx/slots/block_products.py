@@ -68,7 +68,7 @@ class _Product:
         )
         return halves if same else None
 
-    def panels(self) -> ir.Tensor:
+    def panels(self) -> ir.TensorProtocol:
         """Returns the weights as the operator reads them, uint8 [panels, blocks, 320]."""
         halves = self.halves()
         assert halves is not None  # noqa: S101 - was asked for before
@@ -113,8 +113,8 @@ def pack_panels(
     d_out, blocks = scale.shape
     panels = np.empty((d_out // PANEL, blocks, PANEL_BYTES), np.uint8)
     for start, halves in ((0, scale), (2 * PANEL, offset)):
-        apart = halves.reshape(-1, PANEL, blocks).transpose(0, 2, 1)
-        panels[..., start : start + 2 * PANEL] = np.ascontiguousarray(apart).view(np.uint8)
+        ordered = np.ascontiguousarray(halves.reshape(-1, PANEL, blocks).transpose(0, 2, 1))
+        panels[..., start : start + 2 * PANEL] = ordered.view(np.uint8)
     # [panel, column, block, group, half of 4, byte of 2 codes]
     pairs = codes.reshape(-1, PANEL, blocks, 4, 2, 2)
     apart = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(-1, PANEL, blocks, 4, 2, 4)
