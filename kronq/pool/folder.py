@@ -12,6 +12,7 @@ from kronq.errors import FormatError, KronqError, OutputExistsError, StrPath
 from kronq.io.files import new_file
 from kronq.io.unfinished import sweep_unfinished
 from kronq.pool.index import INDEX
+from kronq.pool.sqlite_errors import sqlite_errors
 from kronq.pool.tables import write_index
 
 FIRST = "records-1"
@@ -40,7 +41,7 @@ def make_pool(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIRST).touch(0o644)
     try:
-        with new_file(folder / INDEX) as work:
+        with new_file(folder / INDEX) as work, sqlite_errors(folder / INDEX):
             write_index(work, FIRST)
     except OutputExistsError:
         return  # another program has made it meanwhile
