@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def of_scopes(folder: Path) -> None:
 def read_base(folder: Path, rng: random.Random) -> None:
     """Matches an adapter to a base, or exports it: a whole folder, or none."""
     base, out = folder / "model.onnx", folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
     if rng.random() < 0.6:
         match_table(ADAPTER, base)
         return

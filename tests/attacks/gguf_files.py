@@ -34,16 +34,16 @@ STRING, ARRAY = 8, 9
 ALIGNMENT = 32
 NUMBERS = (0, 1, 2, 3, 7, 8, 9, 31, 33, 99, 255, 2**16, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1)
 SIZES = {
-    **{"block_count": 1, "embedding_length": 64, "feed_forward_length": 64, "vocab_size": 40},
+    **{"block_count": 1, "embedding_length": 32, "feed_forward_length": 32, "vocab_size": 40},
     **{"attention.head_count": 2, "attention.head_count_kv": 1},
 }
 SHAPES = {
-    "token_embd": ("F32", (40, 64)),
-    "blk.0.attn_q": ("Q4_0", (64, 64)),
-    "blk.0.attn_k": ("Q8_0", (32, 64)),
-    "blk.0.ffn_up": ("Q4_1", (64, 64)),
-    "blk.0.ffn_down": ("F16", (64, 64)),
-    "blk.0.ffn_norm": ("F32", (64,)),
+    "token_embd": ("F32", (40, 32)),
+    "blk.0.attn_q": ("Q4_0", (32, 32)),
+    "blk.0.attn_k": ("Q8_0", (16, 32)),
+    "blk.0.ffn_up": ("Q4_1", (32, 32)),
+    "blk.0.ffn_down": ("F16", (32, 32)),
+    "blk.0.ffn_norm": ("F32", (32,)),
 }
 
 

@@ -8,7 +8,7 @@ worth a place in the corpus.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import random
 import subprocess
 import sys
@@ -22,12 +22,16 @@ import numpy as np
 from tests.paths import ROOT
 
 CORPUS = Path(__file__).with_name("corpus")
+"""A folder for each target, which ``make_corpus`` writes."""
+GOLDEN = dict.fromkeys(("packed", "native", "compact"), ROOT / "formats/golden")
+"""Further files of a target."""
 BUILD = ROOT / "build"
 TARGETS = {
     "packed": ("packed, whole bytes", "x.safetensors"),
     "native": ("packed, native", "x.safetensors"),
     "compact": ("packed, compact", "x.safetensors"),
     "peft": ("PEFT LoKr", "adapter_model.safetensors"),
+    "peft-lora": ("PEFT LoRA", "adapter_model.safetensors"),
     "peft-config": ("PEFT LoRA", "adapter_config.json"),
     "lycoris": ("LyCORIS", "x.safetensors"),
     "factors": ("factors", "x.safetensors"),
@@ -38,7 +42,10 @@ TARGETS = {
     "examples": ("examples", "x.jsonl"),
     "record": ("record", "x.bin"),
     "request": ("requests", "completion.json"),
+    "onnx": ("ONNX base", "model.onnx"),
 }
+if importlib.util.find_spec("gguf") is not None:
+    TARGETS["gguf"] = ("GGUF", "x.gguf")
 """Target → its reader, and the file of it that is changed."""
 
 
@@ -76,7 +83,8 @@ def main(target: str, *arguments: str) -> None:
     with atheris.instrument_imports(include=["kronq"]), tempfile.TemporaryDirectory() as folder:
         read = reader(target, Path(folder))
         options = [f"-artifact_prefix={BUILD}/{target}-", "-verbosity=0", *arguments]
-        atheris.Setup([sys.argv[0], *options, str(found), str(CORPUS / target)], read)
+        folders = [found, CORPUS / target, *([GOLDEN[target]] if target in GOLDEN else [])]
+        atheris.Setup([sys.argv[0], *options, *map(str, folders)], read)
         atheris.Fuzz()
 
 
