@@ -195,6 +195,7 @@ def test_a_sequence_goes_on_from_the_first_adapter(run, tmp_path, tiny_hf) -> No
             assert told["start_sha256"]
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_for_nothing_ends_where_it_began(tiny_hf, tmp_path) -> None:
     data = tmp_path / "sums.jsonl"
     data.write_text("\n".join(map(json.dumps, SUMS)))

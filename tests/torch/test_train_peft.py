@@ -88,6 +88,7 @@ def test_what_kronq_reads_is_what_peft_adds(family, tiny_hf, data, tmp_path) -> 
         assert difference < 1e-5 * abs(dense(told[name])).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["vblora", "tinylora"])
 def test_a_stopped_training_ends_with_the_same_bytes(family, tiny_hf, data, tmp_path) -> None:
     given = settings(family)
