@@ -3,8 +3,9 @@
     python -m benchmarks.llama_cpp MODEL.gguf [--processes 5] [--keep FILE] [--no-agreement]
 
 The exact 4-bit base and the fast one, each with compiled slots, and llama.cpp on the file itself:
-without an adapter, with the Kron adapter of the examples and with a LoRA of rank 8, one thread, by
-CPU time, so that other work on the machine counts less. Then how far each is from float32 on the
+without an adapter, with the Kron adapter of the examples and with a LoRA of rank 8, in float32 and
+of 8 bits, and each base as ``kronq base`` writes it, one thread, by CPU time, so that other work on
+the machine counts less. Then how far each is from float32 on the
 same text, with the Kron adapter.
 """
 
@@ -40,6 +41,9 @@ from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 
 BASES = {"exact 4 bits": False, "--fast": True}
 LLAMA, NONE, KRON, LORA = "llama.cpp", "no adapter", "Kron", "LoRA-8"
+LORA_8_BITS = "LoRA-8 of 8 bits"
+PLAIN = " base"
+"""What the name of a base's own folder ends in, without slots."""
 WORK = Workload(128, 32)
 
 
@@ -64,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _write(gguf: Path, scratch: Path) -> dict[str, Any]:
     """Writes all bases and adapters; returns model folder or file → adapter's name → file."""
     adapters = {KRON: kronq.load(ADAPTER), LORA: random_lora(kronq.load(ADAPTER), 8)}
+    adapters[LORA_8_BITS] = kronq.quantize(adapters[LORA], bits=8)
     sides: dict[str, dict[str, str | None]] = {LLAMA: {NONE: None}}
     models = {LLAMA: str(gguf)}
     for name, adapter in adapters.items():
@@ -76,6 +81,7 @@ def _write(gguf: Path, scratch: Path) -> dict[str, Any]:
         form = Slots(compiled=True)
         kronq.export_onnx(adapters[KRON], folder / "base", app, form=form, verify=False)
         models[label], sides[label] = str(app), {NONE: None}
+        models[label + PLAIN], sides[label + PLAIN] = str(folder / "base"), {NONE: None}
         for name, adapter in adapters.items():
             file = write_onnx_adapter(adapter, app, folder / f"{name}.onnx_adapter")
             sides[label][name] = str(file)
@@ -135,11 +141,13 @@ def _print_speeds(found: list[dict[str, dict[str, float]]]) -> None:
         line += "".join(f"{_told(cell, 3):>24}" for cell in cells[2:])
         print(f"{name:<26}{line}")
     for label in BASES:
-        for name in (KRON, LORA):
-            ratios = [
-                one[f"{label}, {name}"]["step"] / one[f"{label}, {NONE}"]["step"] for one in found
-            ]
-            print(f"{label}, a token with {name} ÷ without: {_told(ratios, 3)}")
+        for name in (KRON, LORA, LORA_8_BITS):
+            for other, called in ((label, "without"), (label + PLAIN, "the base's own folder")):
+                ratios = [
+                    one[f"{label}, {name}"]["step"] / one[f"{other}, {NONE}"]["step"]
+                    for one in found
+                ]
+                print(f"{label}, a token with {name} ÷ {called}: {_told(ratios, 3)}")
     print(f"{len(found)} processes: medians with the quartiles")
 
 
@@ -169,6 +177,8 @@ def _predictions(
     request: Mapping[str, Any], name: str, tokens: list[int]
 ) -> Iterator[tuple[str, np.ndarray]]:
     for label, path in request["models"].items():
+        if label.endswith(PLAIN):
+            continue
         file = request["sides"][label][name]
         if label == LLAMA:
             lora = None if file is None else Path(file)
