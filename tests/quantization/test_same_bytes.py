@@ -56,3 +56,15 @@ def test_the_same_bytes() -> None:
     assert digests(**two) == found
     if OPTIONAL:
         assert digests(NPY_DISABLE_CPU_FEATURES=" ".join(OPTIONAL)) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", ["Prescott", "Haswell", "SkylakeX"])
+def test_the_same_bytes_by_the_kernels_of_another_processor(processor: str) -> None:
+    """Likely, as docs/explanation/methods.md says, and so for these adapters."""
+    numbers = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if processor == "SkylakeX" and not instructions.__cpu_features__.get("AVX512_SKX"):
+        pytest.skip("needs AVX-512")
+    if processor == "Haswell" and not instructions.__cpu_features__.get("AVX2"):
+        pytest.skip("needs AVX2")
+    assert digests(**numbers, OPENBLAS_CORETYPE=processor) == digests(**numbers)
