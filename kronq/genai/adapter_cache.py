@@ -21,6 +21,7 @@ from kronq.errors import (
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.checksummed import add_trailer, verify_trailer
 from kronq.io.input_path import find_input
+from kronq.io.unfinished import temporary_folder
 from kronq.model.adapter import Adapter
 from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.base_prints import BasePrints
@@ -151,7 +152,7 @@ def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterF
 
 
 def _write_scratch(values: Sequence[InputStack], name: str, origin: Path | None) -> AdapterFile:
-    scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
+    scratch = temporary_folder()
     file = Path(scratch.name, name)
     write_inputs(values, file)
     return AdapterFile(file, origin, cached=False, scratch=scratch)

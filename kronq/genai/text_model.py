@@ -15,6 +15,7 @@ from kronq.io.extras import require
 from kronq.io.files import link_folder
 from kronq.io.json_file import refuse_damaged_json
 from kronq.io.tokenizer_files import TOKENIZER, TOKENIZER_CONFIG, check_tokenizer
+from kronq.io.unfinished import temporary_folder
 from kronq.onnx.base_folder import load_base
 from kronq.onnx.genai_config import (
     DATA_FOLDER,
@@ -169,7 +170,7 @@ def _write_checked_folder(
     It has a genai_config.json of kronq's, a link to the model folder, and a copy of the verified
     library, which onnxruntime-genai opens beside its config only.
     """
-    folder = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
+    folder = temporary_folder()
     link = Path(folder.name, _LINK)
     link_folder(files.folder, link)
     config = rewrite_config(files.genai, _LINK)

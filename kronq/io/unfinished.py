@@ -6,10 +6,13 @@ that writes the same target tells litter from the work of a program that still r
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +54,33 @@ def scratch_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
         yield work
 
 
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Makes a folder that is deleted with its object, and by the next run if this one is killed.
+
+    All of a process lie in one folder, so that any number of them takes a single lock.
+    """
+    parent = _process_folder(os.getpid(), tempfile.gettempdir())
+    if not parent.is_dir():  # a cleaner of the system's has deleted it
+        _process_folder.cache_clear()
+        parent = _process_folder(os.getpid(), tempfile.gettempdir())
+    return tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
+
+
+@functools.cache
+def _process_folder(pid: int, parent: str) -> Path:
+    """Returns a folder of this process alone (a fork has its own), deleted when it ends."""
+    name = "kronq-process"
+    sweep_unfinished(Path(parent), name)
+    folder, _ = _make(Path(parent), f".{name}{_INFIX}", folder=True)  # locked until it ends
+
+    def delete() -> None:
+        if os.getpid() == pid:
+            _delete(folder)
+
+    atexit.register(delete)
+    return folder
+
+
 def _make(parent: Path, prefix: str, folder: bool) -> tuple[Path, int]:
     """Returns a new file or folder, and a descriptor that holds its lock."""
     while True:
@@ -70,13 +100,16 @@ def _make(parent: Path, prefix: str, folder: bool) -> tuple[Path, int]:
 
 
 def sweep_unfinished(parent: Path, name: str) -> None:
-    """Deletes what killed processes left beside an output."""
+    """Deletes what killed processes of this user left beside an output."""
     if sys.platform == "win32":
         return
     litter = re.compile(re.escape(f".{name}{_INFIX}") + "[a-z0-9_]{8}")
     with contextlib.suppress(OSError):
         for entry in [e for e in parent.iterdir() if litter.fullmatch(e.name)]:
             with contextlib.suppress(OSError):  # locked, or deleted meanwhile
+                found = entry.lstat()
+                if found.st_uid != os.geteuid() or stat.S_ISLNK(found.st_mode):
+                    continue
                 lock = os.open(entry, os.O_RDONLY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

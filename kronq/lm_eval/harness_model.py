@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from kronq.errors import ArgumentError, StrPath
 from kronq.evaluate.continuations import Continuation, score_continuations
 from kronq.evaluate.task_model import TaskModel
 from kronq.genai.session import Session
+from kronq.io.unfinished import temporary_folder
 from kronq.onnx.export import export_onnx
 from kronq.readers.load import load
 
@@ -205,7 +205,7 @@ class KronqModel(TemplateLM):  # type: ignore[misc]
     def _session(self) -> Session:
         if self._adapter is None:
             return self._plain
-        self._folder = tempfile.TemporaryDirectory(prefix="kronq-lm-eval-")
+        self._folder = temporary_folder()
         slots = Path(self._folder.name, "slots")
         export_onnx(self._adapter, self._base, slots, "slots", verify=False)
         session = Session(slots, **self._execution)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kronq.genai.bench.timing import Round, Sample, Spread, time_ratio, tokens_p
 from kronq.io.extras import require
 from kronq.io.gguf_file import is_gguf
 from kronq.io.input_path import find_input
+from kronq.io.unfinished import temporary_folder
 from kronq.readers.load import load
 from kronq.writers.convert import convert
 
@@ -84,7 +84,7 @@ def open_llama_cpp(
     if not is_gguf(file):
         raise ArgumentError("llama.cpp runs GGUF files", path=gguf, expected="a .gguf file")
     tokens = workload.prompt_tokens + workload.new_tokens
-    with tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         lora = convert(
             load(adapter, basis=basis), Path(folder, "lora.gguf"), to="gguf", base_model=str(file)
         )

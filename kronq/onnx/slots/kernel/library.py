@@ -6,7 +6,6 @@ It is never opened: if it equals kronq's own, byte for byte, that one is opened 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -18,6 +17,7 @@ from kronq.compiled.find import compiled_library, own_library
 from kronq.compiled.platforms import SHIPPED, library_name, this_platform
 from kronq.compiled.shipped import shipped_library
 from kronq.errors import ArgumentError, KronqError, UnsupportedError
+from kronq.io.unfinished import temporary_folder
 from kronq.onnx.slots.kernel.build import PROGRAM
 
 TRUST = "KRONQ_TRUST_KERNEL"
@@ -156,6 +156,9 @@ def _compiled_library() -> Path | None:
 @functools.cache
 def _scratch_cache() -> str:
     """Returns a cache for this process alone, which is deleted when it ends."""
-    scratch = tempfile.TemporaryDirectory(prefix="kronq-", ignore_cleanup_errors=True)
-    atexit.register(scratch.cleanup)
-    return scratch.name
+    return _scratch().name
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return temporary_folder()
