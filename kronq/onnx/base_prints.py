@@ -52,7 +52,8 @@ class BasePrints:
         Raises:
             MismatchError: It was.
         """
-        refuse_other_base(adapter.base, self.join(adapter), self.path)
+        if adapter.base is not None:  # joining takes a tenth of a first load
+            refuse_other_base(adapter.base, self.join(adapter), self.path)
 
     def join(self, layers: Collection[str]) -> BaseFingerprint | None:
         """Returns the fingerprint of the base of some layers; None where one is not known."""

@@ -46,6 +46,7 @@ No record at all, which is the base alone, is a row of 8 zero bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -103,37 +104,37 @@ class PartLayout:
     b1: int
     b2: int
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """The rank, rounded up: R."""
         return round_up(self.rank, LANES)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """b_out, rounded up: N."""
         return round_up(self.b[0], LANES)
 
-    @property
+    @cached_property
     def b2_words(self) -> tuple[int, int]:
         return -(-self.b[1] // rows_in_word(self.b2)), self.lanes
 
-    @property
+    @cached_property
     def b1_words(self) -> tuple[int, int]:
         return -(-self.rank // rows_in_word(self.b1)), self.columns
 
-    @property
+    @cached_property
     def a_at(self) -> int:
         return PART.itemsize + 4 * self.lanes
 
-    @property
+    @cached_property
     def b2_at(self) -> int:
         return self.a_at + round_up(4 * self.a[0] * self.a[1], 4 * LANES)
 
-    @property
+    @cached_property
     def b1_at(self) -> int:
         return self.b2_at + 4 * self.b2_words[0] * self.b2_words[1]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of the part."""
         return round_up(self.b1_at + 4 * self.b1_words[0] * self.b1_words[1])
