@@ -43,6 +43,7 @@ class KronqModel(TemplateLM):  # type: ignore[misc]
         adapter: StrPath | None = None,
         basis: StrPath | None = None,
         *,
+        other_base: bool = False,
         device: str | None = None,
         provider: str | None = None,
         threads: int | None = None,
@@ -57,6 +58,7 @@ class KronqModel(TemplateLM):  # type: ignore[misc]
             base: The base's folder.
             adapter: A packed file, a PEFT folder or whatever else ``kronq.load`` reads.
             basis: Where LoRA-XS's R alone finds its frozen bases.
+            other_base: Takes an adapter that was calibrated or tested with another base, too.
             device: ``auto``, ``cpu`` or ``cuda``. The harness's own, ``cuda:0``, is ``auto``.
             provider: Execution provider in place of a device.
             threads: Threads of an operator; one a core if not given.
@@ -77,7 +79,9 @@ class KronqModel(TemplateLM):  # type: ignore[misc]
             "threads": threads,
         }
         self._plain = Session(base, **self._execution)
-        self._adapter = None if adapter is None else load(adapter, basis=basis)
+        self._adapter = (
+            None if adapter is None else load(adapter, basis=basis, other_base=other_base)
+        )
         self._model = TaskModel(base, **self._execution)
         self._model.use(self._adapter)
         self._max_gen_toks = max_gen_toks
