@@ -195,3 +195,14 @@ EXPORT int kronq_decode_lanes(const uint32_t *words, uint64_t count, Position *p
     *position = decoder.at;
     return failed;
 }
+
+/* Copies the levels of n channels, which lie one after the other, to where they belong: channel i
+ * has lengths[i] of them, from out[first[i]] on in steps of steps[i]. */
+EXPORT int kronq_place_channels(const int32_t *levels, int64_t n, const int64_t *lengths,
+                                const int64_t *first, const int64_t *steps, int32_t *out) {
+    for (int64_t i = 0; i < n; i++) {
+        int32_t *to = out + first[i];
+        for (int64_t k = 0; k < lengths[i]; k++) to[k * steps[i]] = *levels++;
+    }
+    return OK;
+}

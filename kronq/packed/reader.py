@@ -32,9 +32,8 @@ from kronq.packed.manifest import (
 from kronq.packed.mixed_widths import read_mixed_stack, read_scales
 from kronq.packed.provenance import from_spec, read_base
 from kronq.packed.tensor_check import CARRIED, check_tensors
-from kronq.trellis.coded_matrix import CodedStack, EntropyCoded
-from kronq.trellis.layer_shape import LayerShape
-from kronq.trellis.stream import StreamParameters, open_stream
+from kronq.trellis.coded_stacks import CodedGroup, CodedStack, open_stream
+from kronq.trellis.stream import StreamParameters
 
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
 _SEALED = 4
@@ -70,7 +69,7 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
         raise missing_checksum(file.path)
     check_tensors(file, manifest)
     _check_ranks(file, manifest)
-    coded = _coded_layers(file, manifest)
+    coded = _coded_groups(file, manifest)
     stacks = [_layer_stack(file, i, group, coded) for i, group in enumerate(manifest.groups)]
     names = [name for stack in stacks for name in stack.names]
     if not names:
@@ -172,8 +171,8 @@ def _layer_scales(file: TensorFile, group: Group, layers: int) -> list[float]:
     return scales
 
 
-def _coded_layers(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, EntropyCoded]]:
-    """Returns the matrices of every coded layer by role, in the order of the manifest."""
+def _coded_groups(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, CodedStack]]:
+    """Returns the matrices of every coded group by role, in the order of the manifest."""
     if manifest.codes is None:
         return iter(())
     groups = [group for group in manifest.groups if group.B1.coded]
@@ -182,41 +181,37 @@ def _coded_layers(file: TensorFile, manifest: Manifest) -> Iterator[dict[str, En
 
 def _open_coded_groups(
     file: TensorFile, codes: CodesSpec, groups: list[Group]
-) -> Iterator[dict[str, EntropyCoded]]:
-    layers_in_all = sum(count_names(group.layers) for group in groups)
+) -> Iterator[dict[str, CodedStack]]:
+    counts = [count_names(group.layers) for group in groups]
     data = file.array("codes")
-    limits.CODED_LAYERS.check(-(-layers_in_all // max(1, len(data))), file.path)
-    shapes: list[LayerShape] = []
-    roles: list[list[str]] = []
-    for group in groups:
+    limits.CODED_LAYERS.check(-(-sum(counts) // max(1, len(data))), file.path)
+    coded: list[CodedGroup] = []
+    for group, count in zip(groups, counts, strict=True):
         specs = group.specs()
         products = [[specs[r].shape for r in product if r in specs] for product in _PRODUCTS]
         shape = tuple(tuple(product) for product in products if product)
-        scales = _layer_scales(file, group, count_names(group.layers))
-        shapes.extend(LayerShape(shape, scale) for scale in scales)
-        roles.extend([list(specs)] * len(scales))
+        coded.append(CodedGroup(shape, _layer_scales(file, group, count)))
     parameters = StreamParameters(codes.step, codes.shifts, codes.layer_steps)
     try:
-        layers = open_stream(data, shapes, parameters, file.path)
+        stacks = open_stream(data, coded, parameters, file.path)
     except ValueError as error:
         raise FormatError(str(error), path=file.path) from None
     return (
-        dict(zip(each, (m for product in layer for m in product), strict=True))
-        for each, layer in zip(roles, layers, strict=True)
+        dict(zip(group.specs(), (m for product in of_group for m in product), strict=True))
+        for group, of_group in zip(groups, stacks, strict=True)
     )
 
 
 def _layer_stack(
-    file: TensorFile, index: int, group: Group, coded: Iterator[dict[str, EntropyCoded]]
+    file: TensorFile, index: int, group: Group, coded: Iterator[dict[str, CodedStack]]
 ) -> LayerStack:
-    """Reads a group; its layers are the next of ``coded``, if they are entropy-coded."""
+    """Reads a group; its matrices are the next of ``coded``, if they are entropy-coded."""
     names = layer_names(file, group)
     scales = _layer_scales(file, group, len(names))
     specs = group.specs()
     stacks: dict[str, MatrixStack]
     if group.B1.coded:
-        layers = [next(coded) for _ in names]
-        stacks = {role: CodedStack([layer[role] for layer in layers]) for role in specs}
+        stacks = {**next(coded)}
     else:
         stacks = {r: _matrix_stack(file, f"{index}.{r}", spec) for r, spec in specs.items()}
     magnitude = None

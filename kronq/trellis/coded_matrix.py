@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from kronq.model.matrix import F32
-from kronq.model.stacks import ALL, LayerIndex, SeparateMatrices
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
 from kronq.trellis.reconstruction import Shifts, shift_levels
@@ -74,23 +73,6 @@ class EntropyCoded:
         if self.axis is None:
             return points * decoded.scale
         return points * np.expand_dims(decoded.scale, 1 - self.axis)
-
-
-@dataclass(frozen=True, eq=False)
-class CodedStack(SeparateMatrices):
-    """One coded matrix of every layer of a stack; all have one shape."""
-
-    matrices: Sequence[EntropyCoded]
-
-    def float32(self, layers: LayerIndex = ALL) -> F32:
-        """Returns the matrices of selected layers [layers, rows, cols], in a few steps for all."""
-        numbers = range(len(self.matrices))[layers] if isinstance(layers, slice) else layers
-        chosen = [self.matrices[number].decode() for number in numbers]
-        axis = self.matrices[0].axis
-        points = shift_levels(np.stack([each.levels for each in chosen]), chosen[0].shifts)
-        scales = np.stack([each.scale for each in chosen])
-        points *= scales[:, None] if axis is None else np.expand_dims(scales, 2 - axis)
-        return points
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -82,30 +81,41 @@ def norm_class_differences(
     return [np.array(firsts, dtype=np.int32), np.concatenate(others).astype(np.int32)]
 
 
-def norm_classes_from(shapes: Sequence[LayerShape], differences: Sequence[I32]) -> list[list[I32]]:
-    """Returns all norm classes, by layer and product; inverts ``norm_class_differences``.
+def norm_classes_from(
+    groups: Sequence[tuple[Sequence[Sequence[Shape]], int]], differences: Sequence[I32]
+) -> list[list[I32]]:
+    """Returns all norm classes; inverts ``norm_class_differences``.
+
+    Args:
+        groups: The products of each layer of a group, and how many layers it has.
+        differences: As in the stream.
+
+    Returns:
+        By group and product, int32 [layers, channels].
 
     Raises:
         ValueError: One is out of range.
     """
-    firsts, others = (x.tolist() for x in differences[:2])
+    firsts, others = (x.astype(np.int64) for x in differences[:2])
     previous: dict[int, int] = {}
     classes = []
-    product_index = start = 0
-    for shape in shapes:
-        layer_classes = []
-        for p, product in enumerate(shape.products):
-            kind, count = p - len(shape.products), channel_count(product) - 1
-            first = firsts[product_index] + previous.get(kind, 0)
-            previous[kind] = first
-            numbers = [*accumulate(others[start : start + count], initial=first)]
-            product_index, start = product_index + 1, start + count
-            if min(numbers) < 0 or max(numbers) > _LARGEST_NUMBER:
+    for products, layers in groups:
+        counts = [channel_count(product) - 1 for product in products]
+        own, firsts = np.split(firsts, [layers * len(products)])
+        apart, others = np.split(others, [layers * sum(counts)])
+        apart = apart.reshape(layers, -1)
+        of_group = []
+        for p, (product, count) in enumerate(zip(products, counts, strict=True)):
+            kind = p - len(products)
+            first = previous.get(kind, 0) + np.cumsum(own[p :: len(products)])
+            previous[kind] = int(first[-1])
+            mine, apart = apart[:, :count], apart[:, count:]
+            numbers = np.cumsum(np.column_stack((first, mine)), axis=1)
+            if numbers.min() < 0 or numbers.max() > _LARGEST_NUMBER:
                 raise ValueError("the stream of codes is damaged: a norm class is out of range")
-            first_class = least_norm_class(product) - 1
-            each = [first_class + number if number else EMPTY_CHANNEL for number in numbers]
-            layer_classes.append(np.array(each, dtype=np.int32))
-        classes.append(layer_classes)
+            shifted = numbers + (least_norm_class(product) - 1)
+            of_group.append(np.where(numbers != 0, shifted, EMPTY_CHANNEL).astype(np.int32))
+        classes.append(of_group)
     return classes
 
 

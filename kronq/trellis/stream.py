@@ -1,4 +1,4 @@
-"""Coded layers as one stream, and back.
+"""Coded layers as one stream; ``coded_stacks`` reads it back.
 
 Every layer's factors are levels of one step, so that error counts alike everywhere. A factor's
 channel (a column of B1 with its row of B2; a matrix without a partner as a whole) has a norm class,
@@ -8,32 +8,19 @@ formats/SPEC.md has the details.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kronq.errors import FormatError, StrPath
+from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
 from kronq.trellis import norm_classes as norms
 from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
-from kronq.trellis.layer_shape import (
-    I32,
-    LayerShape,
-    channel_axis,
-    channel_count,
-    layer_shape,
-    zero_levels,
-)
+from kronq.trellis.layer_shape import I32, LayerShape, layer_shape
 from kronq.trellis.norm_classes import NO_OFFSETS
 from kronq.trellis.range_coder import encode_runs
-from kronq.trellis.range_decoder import decode_runs
-from kronq.trellis.reconstruction import Shifts, scales_of_layers
-from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
+from kronq.trellis.reconstruction import Shifts
+from kronq.trellis.stream_layout import StreamLayout, lay_out_stream
 
 LEVELS_PER_BYTE = 256
 """The most levels per byte of a stream: bounds the memory that a small file can ask for."""
@@ -138,118 +125,8 @@ def decoded_levels(delta: Delta) -> list[list[MatrixLevels]]:
     return [[m.decode() for m in p.matrices if isinstance(m, EntropyCoded)] for p in products]
 
 
-def open_stream(
-    data: NDArray[np.uint8],
-    shapes: Sequence[LayerShape],
-    parameters: StreamParameters,
-    path: StrPath | None = None,
-) -> list[list[list[EntropyCoded]]]:
-    """Returns the matrices of every layer, by product; the stream is decoded when one is used.
-
-    Args:
-        data: The stream.
-        shapes: Of the layers in it.
-        parameters: Of the stream.
-        path: The file it is from, for error messages.
-
-    Raises:
-        ValueError: There would be more levels than a stream of this size may stand for.
-    """
-    total = sum(shape.size for shape in shapes)
-    if total > LEVELS_PER_BYTE * len(data):
-        raise ValueError(
-            f"{total:,} levels in a stream of {len(data):,} bytes: at most {LEVELS_PER_BYTE} a byte"
-        )
-    stream = _LazyStream(data, shapes, parameters, path)
-    sizes = [rows * cols for s in shapes for product in s.products for rows, cols in product]
-    shares = iter(stream_shares(sizes, len(data)))
-    return [
-        [
-            [
-                EntropyCoded(
-                    size,
-                    channel_axis(product, side),
-                    next(shares),
-                    partial(stream.matrix_levels, layer, p, side),
-                )
-                for side, size in enumerate(product)
-            ]
-            for p, product in enumerate(shape.products)
-        ]
-        for layer, shape in enumerate(shapes)
-    ]
-
-
 def stream_shares(sizes: Sequence[int], nbytes: int) -> list[int]:
     """Returns whole bytes of a stream for matrices of some sizes: they add up to ``nbytes``."""
     total = max(sum(sizes), 1)
     ends = [end * nbytes // total for end in accumulate(sizes)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
-
-
-class _LazyStream:
-    """Stream that is decoded once, when the first of its matrices is used."""
-
-    def __init__(
-        self,
-        data: NDArray[np.uint8],
-        shapes: Sequence[LayerShape],
-        parameters: StreamParameters,
-        path: StrPath | None,
-    ) -> None:
-        self._data = data
-        self._shapes = shapes
-        self._parameters = parameters
-        self._path = path
-        self._lock = threading.Lock()
-        self._levels: list[list[list[MatrixLevels]]] | None = None
-
-    def matrix_levels(self, layer: int, product: int, side: int) -> MatrixLevels:
-        with self._lock:
-            if self._levels is None:
-                try:
-                    data = self._data.tobytes()
-                    self._levels = decode_stream(data, self._shapes, self._parameters)
-                except ValueError as error:
-                    raise FormatError(str(error), path=self._path) from None
-            return self._levels[layer][product][side]
-
-
-def decode_stream(
-    data: bytes, shapes: Sequence[LayerShape], parameters: StreamParameters
-) -> list[list[list[MatrixLevels]]]:
-    """Decodes the levels of every matrix: by layer, product and side.
-
-    Raises:
-        ValueError: The stream is damaged.
-    """
-    channels = [channel_count(product) for shape in shapes for product in shape.products]
-    counts = [len(channels), sum(channels) - len(channels)]
-    if parameters.has_offsets:
-        counts.append(3 * len(shapes))
-    classes: list[list[I32]] = []
-    offsets = [NO_OFFSETS] * len(shapes)
-    layout = StreamLayout(shapes, [], [])
-
-    def runs_of(numbers: list[I32]) -> Sequence[Run]:
-        nonlocal classes, offsets, layout
-        classes = norms.norm_classes_from(shapes, numbers)
-        if parameters.has_offsets:
-            offsets = norms.step_offsets_from(numbers[2])
-        layout = lay_out_stream(shapes, classes, offsets)
-        return layout.runs
-
-    runs = decode_runs(data, counts, runs_of)
-    levels = zero_levels(shapes)
-    layout.scatter(runs, levels)
-    step, shifts = parameters.step, parameters.shifts
-    scales = scales_of_layers(shapes, classes, step, offsets)
-    if not np.isfinite(np.concatenate([x for of_layer in scales for x in of_layer])).all():
-        raise ValueError("the stream of codes is damaged: a scale is not finite")
-    return [
-        [
-            [MatrixLevels(matrix, each, scale, step, shifts, own) for matrix in product]
-            for product, each, scale in zip(*of_layer, strict=True)
-        ]
-        for *of_layer, own in zip(levels, classes, scales, offsets, strict=True)
-    ]

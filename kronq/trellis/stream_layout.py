@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,8 @@ from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
 
 LANE = 128
 """Levels in a row that one path through the trellis makes."""
+
+_NO_PARTS = np.zeros((6, 0), dtype=np.int64)
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -66,17 +67,17 @@ class StreamLayout:
     Attributes:
         shapes: Of the layers.
         runs: In the order of the stream: those of left matrices first, each side by class.
-        columns: What is in the runs, in order: the fields of all ``parts``, field by field.
+        columns: What is in the runs, in order: each field of all ``parts`` [6, parts].
     """
 
     shapes: Sequence[LayerShape]
     runs: Sequence[Run]
-    columns: Sequence[Sequence[int]]
+    columns: NDArray[np.int64]
 
     @cached_property
     def parts(self) -> Sequence[ChannelPart]:
         """What is in the runs, in order."""
-        return [*map(ChannelPart._make, zip(*self.columns, strict=True))]
+        return [*map(ChannelPart._make, zip(*self.columns.tolist(), strict=True))]
 
     def view(self, matrix: NDArray[Any], part: ChannelPart) -> NDArray[Any]:
         """Returns the entries of ``matrix`` that are the channel's."""
@@ -93,7 +94,7 @@ class StreamLayout:
     def scatter(self, runs: Sequence[I32], levels: AdapterLevels) -> None:
         """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
         start = [0] * len(runs)
-        for run, layer, product, side, channel, length in zip(*self.columns, strict=True):
+        for run, layer, product, side, channel, length in zip(*self.columns.tolist(), strict=True):
             first = start[run]
             start[run] = end = first + length
             shapes = self.shapes[layer].products[product]
@@ -102,16 +103,13 @@ class StreamLayout:
 
     def of_side(self, side: int) -> StreamLayout:
         """Returns the layout of left (0) or right (1) matrices alone."""
-        if not self.columns:
-            return self
         sides = self.columns[3]  # in ascending order
-        first, last = bisect_left(sides, side), bisect_left(sides, side + 1)
-        run, *others = (column[first:last] for column in self.columns)
-        if not run:
-            return replace(self, runs=[], columns=[])
-        renumbered = [number - run[0] for number in run]
-        runs = self.runs[run[0] : run[-1] + 1]
-        return replace(self, runs=runs, columns=[renumbered, *others])
+        columns = self.columns[:, slice(*np.searchsorted(sides, (side, side + 1)))].copy()
+        if not columns.size:
+            return replace(self, runs=[], columns=columns)
+        first, last = columns[0, [0, -1]].tolist()
+        columns[0] -= first
+        return replace(self, runs=self.runs[first : last + 1], columns=columns)
 
 
 def lay_out_stream(
@@ -132,7 +130,7 @@ def lay_out_stream(
                 rows.append((layer, p, side, length, doubled_log2(length) - own[1 + side]))
                 classes.append(each)
     if not rows:
-        return StreamLayout(shapes, [], [])
+        return StreamLayout(shapes, [], _NO_PARTS)
     counts = [len(each) for each in classes]
     starts = np.cumsum([0, *counts[:-1]])
     channel = np.arange(sum(counts)) - np.repeat(starts, counts)
@@ -148,7 +146,7 @@ def lay_out_stream(
     columns = (np.cumsum(run), layer[order], p[order], side, channel[order], length)
     sizes = np.add.reduceat(length, begins).tolist() if len(begins) else []
     runs = [*map(Run, context[begins].tolist(), sizes)]
-    return StreamLayout(shapes, runs, [each.tolist() for each in columns])
+    return StreamLayout(shapes, runs, np.array(columns, dtype=np.int64))
 
 
 def split_lanes(values: NDArray[Number]) -> NDArray[Number]:

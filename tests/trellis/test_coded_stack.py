@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from kronq import Compact, quantize
-from kronq.model.stacks import stack_layers
-from kronq.trellis.coded_matrix import CodedStack
+from kronq import Compact, load, quantize, save
+from kronq.trellis.coded_stacks import CodedStack
 from kronq.trellis.reconstruction import _points, shift_levels
 from kronq.trellis.stream import stream_shares
 from tests import adapters
 
 
-def test_a_stack_equals_its_matrices():
-    adapter = quantize(adapters.adapter(), Compact(bpw=4))
-    for stack in stack_layers(dict(adapter)):
-        for apart in (*stack.a, *stack.b):
-            together = CodedStack(apart.matrices)
-            assert np.array_equal(together.float32(), apart.float32())
-            assert np.array_equal(together.float32([0]), apart.float32([0]))
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_a_stack_equals_its_matrices(compiled, tmp_path, monkeypatch):
+    monkeypatch.setenv("KRONQ_COMPILED", compiled)
+    made = quantize(adapters.adapter(), Compact(bpw=4))
+    save(made, tmp_path / "small.safetensors")
+    read = load(tmp_path / "small.safetensors")
+    assert isinstance(read.stacks[0].b[0], CodedStack)
+    for stack in read.stacks:
+        layers = [made[name] for name in stack.names]
+        assert (
+            stack.nbytes()
+            == sum(layer.nbytes for layer in layers)
+            == stack.nbytes(list(range(len(layers))))
+        )
+        for stacks, product in ((stack.a, "a"), (stack.b, "b")):
+            for side, together in enumerate(stacks):
+                apart = [getattr(layer, product).matrices[side] for layer in layers]
+                assert np.array_equal(together.float32(), [m.float32() for m in apart])
+                assert np.array_equal(together.float32([0])[0], apart[0].float32())
+                for number, matrix in enumerate(apart):
+                    found, known = together.matrix(number).decode(), matrix.decode()
+                    assert np.array_equal(found.levels, known.levels)
+                    assert np.array_equal(found.norm_classes, known.norm_classes)
+                    assert np.array_equal(found.scale, known.scale)
 
 
 def test_points_are_looked_up_or_computed():
