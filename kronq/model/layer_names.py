@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from kronq import limits
 
-_NUMBER = re.compile(r"\d+")
 _DIGITS = re.compile(r"(\d+)")
 _PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _RUN = r"(?:0|[1-9][0-9]*)(?:-(?:0|[1-9][0-9]*))?"
@@ -19,18 +19,20 @@ MAX_NAME = 500
 
 
 @lru_cache(maxsize=2**14)
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+def natural_key(name: str) -> tuple[str | tuple[int, str], ...]:
     """Returns a sort key under which layer 10 comes after layer 9."""
-    # Numbers compare by length, then by digits: int() limits the number of digits.
-    return tuple(
-        (0, len(digits := part.lstrip("0")), digits) if i % 2 else (1, 0, part)
-        for i, part in enumerate(_DIGITS.split(name))
-    )
+    # Every other part is a number. They compare by length, then by digits: int() limits the number
+    # of digits.
+    key: list[Any] = _DIGITS.split(name)
+    for place in range(1, len(key), 2):
+        digits = key[place].lstrip("0")
+        key[place] = (len(digits), digits)
+    return tuple(key)
 
 
 def name_template(name: str) -> str:
     """Returns the name with its first number as ``{}``, which layers of one kind share."""
-    return _NUMBER.sub("{}", name, count=1)
+    return _split_name(name)[0]
 
 
 def compress_names(names: Sequence[str]) -> list[str]:
@@ -41,14 +43,13 @@ def compress_names(names: Sequence[str]) -> list[str]:
     """
     runs: list[tuple[str, list[int]]] = []
     for name in names:
-        match = _NUMBER.search(name)
-        number = match.group() if match else ""
+        template, number = _split_name(name)
         if not _PLAIN_NUMBER.fullmatch(number) or "{" in name or "}" in name:
             runs.append((name, []))
-        elif runs and runs[-1][1] and runs[-1][0] == name_template(name):
+        elif runs and runs[-1][1] and runs[-1][0] == template:
             runs[-1][1].append(int(number))
         else:
-            runs.append((name_template(name), [int(number)]))
+            runs.append((template, [int(number)]))
     return [t.replace("{}", "{" + _ranges(ns) + "}", 1) if ns else t for t, ns in runs]
 
 
@@ -119,6 +120,12 @@ def _parse(templates: Iterable[str], limit: int) -> Iterator[tuple[str, range | 
             if size < 1 or len(head) + len(tail) > MAX_NAME:
                 raise ValueError(f"bad layer template {text[:MAX_NAME]!r}")
             yield head, run, tail
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Returns the template of a name, and its first number."""
+    parts = _DIGITS.split(name, 1)
+    return (f"{parts[0]}{{}}{parts[2]}", parts[1]) if len(parts) == 3 else (name, "")
 
 
 def _ranges(numbers: list[int]) -> str:

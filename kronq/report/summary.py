@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import cycle
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -110,14 +111,14 @@ def summarize(adapter: Adapter) -> Summary:
 def _groups(adapter: Adapter) -> list[GroupSummary]:
     """Returns the groups in the natural order of their first layers."""
     found: dict[object, list[tuple[LayerStack, list[int]]]] = {}
+    numbers: dict[object, int] = {}  # of kinds: they are long, and hashed for every layer
     for stack in adapter.stacks:
-        kinds = _kinds(stack)
+        kinds = [numbers.setdefault(kind, len(numbers)) for kind in _kinds(stack)]
         layers: dict[object, list[int]] = {}
-        for layer, name in enumerate(stack.names):
-            alike = (
-                *(name_template(name), stack.scales[layer], kinds[layer % len(kinds)]),
-                _core_shape(adapter, name),
-            )
+        each = zip(stack.names, stack.scales, cycle(kinds), strict=False)
+        for layer, (name, scale, number) in enumerate(each):
+            core = None if adapter.bases is None else _core_shape(adapter, name)
+            alike = name_template(name), scale, number, core
             layers.setdefault(alike, []).append(layer)
         for kind, members in layers.items():
             found.setdefault(kind, []).append((stack, members))

@@ -12,7 +12,7 @@ import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.other_parts import other_parts
 from kronq.model.part import take_part
-from kronq.report import gaussian_bound
+from kronq.report.bound import gaussian_bound
 from kronq.report.summary import summarize
 from kronq.writers.model_card import model_card
 from tests import adapters

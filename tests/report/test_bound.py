@@ -19,7 +19,7 @@ import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
-from kronq.report import GaussianBound, gaussian_bound
+from kronq.report.bound import GaussianBound, gaussian_bound
 from kronq.report.factor_bound import FactorBound
 from tests import adapters
 from tests.adapters import dense, matrix

@@ -9,8 +9,8 @@ import pytest
 
 import kronq
 from kronq.model.adapter import Adapter
-from kronq.report import measure
 from kronq.report.coding_cost import coding_costs, round_to_bytes
+from kronq.report.measurement import measure
 from tests import adapters
 
 

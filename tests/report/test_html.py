@@ -16,13 +16,15 @@ import kronq
 from kronq.errors import KronqError, OutputExistsError
 from kronq.model.adapter import Adapter, Origin
 from kronq.quantization.config_names import config_for
-from kronq.report import Report, gaussian_bound, measure
+from kronq.report.bound import gaussian_bound
 from kronq.report.comparison import compare
 from kronq.report.comparison_models import Comparison
 from kronq.report.html import compare_widths, width_curves, write_html
 from kronq.report.html.chart import format_percent, format_size
 from kronq.report.html.chart_labels import place_labels
+from kronq.report.measurement import measure
 from kronq.report.palette import METHODS
+from kronq.report.report import Report
 from tests import adapters
 from tests.paths import EXAMPLE
 from tests.report.test_statistics import seen

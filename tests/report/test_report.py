@@ -15,8 +15,9 @@ from kronq.errors import MismatchError
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Product
 from kronq.model.matrix import Float
-from kronq.report import Report, measure
 from kronq.report.groups import combine_layers, group_layers, sort_by_error
+from kronq.report.measurement import measure
+from kronq.report.report import Report
 from tests import adapters
 from tests.adapters import dense
 

@@ -15,8 +15,9 @@ from kronq.model.delta import Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.model.second_moments import LayerMoments, SecondMoments
 from kronq.quantization.config_names import config_for
-from kronq.report import Report, measure
 from kronq.report.groups import combine_layers
+from kronq.report.measurement import measure
+from kronq.report.report import Report
 from tests import adapters
 from tests.adapters import dense
 from tests.model.test_shared_bases import moment
