@@ -72,7 +72,8 @@ def call(functions: ctypes.CDLL, name: str, *arguments: int | NDArray[Any]) -> i
     Raises:
         MemoryError: There is too little.
     """
-    status = int(functions[name](*map(_as_c, arguments)))
+    function = getattr(functions, name)  # which, other than functions[name], is made once
+    status = int(function(*map(_as_c, arguments)))
     if status == NO_MEMORY:
         raise MemoryError
     return status

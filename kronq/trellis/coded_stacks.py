@@ -20,7 +20,7 @@ from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import I32, LayerShape, Shape, channel_axis, channel_count
 from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
 from kronq.trellis.range_decoder import decode_runs
-from kronq.trellis.reconstruction import scales_of_layers, shift_levels
+from kronq.trellis.reconstruction import scales_of_stacks, shift_levels
 from kronq.trellis.stream import LEVELS_PER_BYTE, StreamParameters, stream_shares
 from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
 
@@ -210,17 +210,17 @@ def decode_stream(
     places = _Places(groups)
     if runs:
         places.put(np.concatenate(runs), layout)
-    flat = scales_of_layers(shapes, by_layer, parameters.step, offsets)
-    if not np.isfinite(np.concatenate([x for of_layer in flat for x in of_layer])).all():
-        raise ValueError("the stream of codes is damaged: a scale is not finite")
     ends = [*accumulate((len(group.scales) for group in groups), initial=0)]
     found = []
     for g, (of_group, own_classes) in enumerate(zip(places.stacks, classes, strict=True)):
         layers = slice(ends[g], ends[g + 1])
-        scales = [np.stack(each) for each in zip(*flat[layers], strict=True)]
+        own = offsets[layers]
+        scales = scales_of_stacks(shapes[layers], own_classes, parameters.step, own)
+        if not all(np.isfinite(each).all() for each in scales):
+            raise ValueError("the stream of codes is damaged: a scale is not finite")
         found.append(
             [
-                [LevelStack(matrix, each, scale, offsets[layers]) for matrix in product]
+                [LevelStack(matrix, each, scale, own) for matrix in product]
                 for product, each, scale in zip(of_group, own_classes, scales, strict=True)
             ]
         )

@@ -61,54 +61,57 @@ def reconstruction_scales(
     Returns:
         By product, float32 [channels]; both matrices of a product share them.
     """
-    return scales_of_layers([shape], [norm_classes], step, [offsets])[0]
+    stacks = [each[None] for each in norm_classes]
+    return [each[0] for each in scales_of_stacks([shape], stacks, step, [offsets])]
 
 
-def scales_of_layers(
+def scales_of_stacks(
     shapes: Sequence[LayerShape],
-    norm_classes: Sequence[Sequence[I32]],
+    norm_classes: Sequence[I32],
     step: float,
     offsets: Sequence[StepOffsets],
-) -> list[list[F32]]:
-    """Returns ``reconstruction_scales`` of every layer, which are rounded to float32 together."""
-    products = [
-        (len(product), factor, eighths, each)
-        for shape, of_layer, own in zip(shapes, norm_classes, offsets, strict=True)
-        for product, (factor, eighths), each in zip(
-            shape.products, _product_factors(shape, of_layer, step, own), of_layer, strict=True
-        )
-    ]
-    if not products:
-        return [[] for _ in shapes]
-    matrices, factors, powers, classes = zip(*products, strict=True)
-    counts = [len(each) for each in classes]
-    channel = np.concatenate(classes)
-    apart = np.repeat(np.array(matrices) > 1, counts)  # channels have norms of their own
-    empty = apart & (channel == EMPTY_CHANNEL)
-    eighths = np.repeat(powers, counts) - np.where(apart & ~empty, 2 * channel, 0)
-    with np.errstate(over="ignore", under="ignore"):  # a reader refuses what is not finite
-        values = np.repeat(factors, counts) * np.ldexp(_ROOTS[eighths & 7], eighths >> 3)
-        flat = np.where(empty, 0.0, np.where(apart, np.sqrt(values), values)).astype(np.float32)
-    parts = iter(np.split(flat, np.cumsum(counts)[:-1]))
-    return [[next(parts) for _ in of_layer] for of_layer in norm_classes]
+) -> list[F32]:
+    """Returns ``reconstruction_scales`` of layers of one shape together.
 
+    Args:
+        shapes: Of the layers; they differ in their scales alone.
+        norm_classes: By product, [layers, channels].
+        step: The step of the whole adapter's levels.
+        offsets: Of each layer.
 
-def _product_factors(
-    shape: LayerShape, norm_classes: Sequence[I32], step: float, offsets: StepOffsets
-) -> list[tuple[float, int]]:
-    """Returns f and n of each product: a channel of norm class c has the scale √(f·2^(n/8-c/4)).
-
-    A product of one matrix has the scale f·2^(n/8).
+    Returns:
+        By product, float32 [layers, channels].
     """
     found = []
-    for p in range(len(shape.products)):
-        factor, eighths = step, 0
-        if p == len(shape.products) - 1:
+    products = shapes[0].products
+    for p, (product, channel) in enumerate(zip(products, norm_classes, strict=True)):
+        factors, powers = [step] * len(shapes), [0] * len(shapes)
+        if p == len(products) - 1:
             if p == 1:  # B beside an A, whose levels carry the step and the norm of ΔW
-                factor, eighths = 1.0, -2 * product_norm_class(norm_classes[0])
-            factor *= _exp2_eighths(2 * offsets.step) / (abs(shape.scale) or 1.0)
-        found.append((factor, eighths))
+                factors = [1.0] * len(shapes)
+                powers = [-2 * product_norm_class(each) for each in norm_classes[0]]
+            factors = [
+                factor * (_exp2_eighths(2 * own.step) / (abs(shape.scale) or 1.0))
+                for factor, own, shape in zip(factors, offsets, shapes, strict=True)
+            ]
+        found.append(_channel_scales(channel, factors, powers, apart=len(product) > 1))
     return found
+
+
+def _channel_scales(
+    classes: I32, factors: Sequence[float], powers: Sequence[int], *, apart: bool
+) -> F32:
+    """Returns the scales of channels [layers, channels], rounded to float32 at last.
+
+    With f and n of its layer, a channel of norm class c has the scale √(f·2^(n/8-c/4)); where
+    channels have no norms of their own, f·2^(n/8).
+    """
+    empty = apart & (classes == EMPTY_CHANNEL)
+    eighths = np.array(powers)[:, None] - np.where(apart & ~empty, 2 * classes, 0)
+    with np.errstate(over="ignore", under="ignore"):  # a reader refuses what is not finite
+        values = np.array(factors)[:, None] * np.ldexp(_ROOTS[eighths & 7], eighths >> 3)
+        scales = np.where(empty, 0.0, np.sqrt(values) if apart else values)
+        return scales.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4096)
