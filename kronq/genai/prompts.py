@@ -30,6 +30,7 @@ def encode_prompt(tokenizer: og.Tokenizer, prompt: Prompt, chat: bool = False) -
     """
     check_type("prompt", prompt, str, Sequence)
     if isinstance(prompt, str) and not chat:
+        refuse_null(prompt)
         ids = [int(token) for token in tokenizer.encode(prompt)]
     else:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -47,11 +48,19 @@ def apply_chat_template(tokenizer: og.Tokenizer, messages: Sequence[Message]) ->
             raise ArgumentError(
                 "not a message", found=repr(message), expected='{"role": "user", "content": "…"}'
             )
+        for text in message.values():
+            refuse_null(text)
     data = json.dumps([dict(message) for message in messages])
     try:
         return str(tokenizer.apply_chat_template(data, add_generation_prompt=True))
     except RuntimeError as error:
         raise UnsupportedError("no usable chat template", found=str(error)) from error
+
+
+def refuse_null(text: object) -> None:
+    """Refuses a text that onnxruntime-genai would read up to its first null character only."""
+    if isinstance(text, str) and "\0" in text:
+        raise ArgumentError("a null character in the prompt", expected="text without any")
 
 
 def drop_second_bos(ids: list[int], bos: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kronq.genai.generation import Generation, generate
-from kronq.genai.prompts import Message, Prompt, apply_chat_template, encode_prompt
+from kronq.genai.prompts import Message, Prompt, apply_chat_template, encode_prompt, refuse_null
 from kronq.genai.sampling import GenerationSettings
 from kronq.genai.text_model import TextModel, load_text_model, load_tokenizer
 from kronq.genai.token_inputs import IntArray
@@ -48,6 +48,7 @@ class TextRunner:
         return load_text_model(self.files, self.target)
 
     def encode(self, text: str) -> list[int]:
+        refuse_null(text)
         return [int(token) for token in self.tokenizer.encode(text)]
 
     def decode(self, tokens: Sequence[int] | IntArray) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from starlette.requests import Request
 
 from kronq import limits
+from kronq.io.json_file import refuse_repeated_names
 from kronq.serve.refusal import RefusedError
+
+_SECONDS = 60.0
+"""In which a body has to arrive."""
 
 
 async def read_json(request: Request) -> Any:
@@ -18,16 +23,21 @@ async def read_json(request: Request) -> Any:
     without being asked whether it may.
 
     Raises:
-        RefusedError: It is no JSON, or larger than ``limits.REQUEST``.
+        RefusedError: It is no JSON, larger than ``limits.REQUEST``, or takes too long.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RefusedError(415, "the body has to be application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limits.REQUEST.value:
-            raise RefusedError(413, f"the body is larger than {limits.REQUEST.value:,} bytes")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.REQUEST.value:
+                    most = f"{limits.REQUEST.value:,} bytes"
+                    raise RefusedError(413, f"the body is larger than {most}")
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive in {_SECONDS:g} s") from None
     return parse_json(body)
 
 
@@ -38,7 +48,7 @@ def parse_json(body: bytes | bytearray) -> Any:
         RefusedError: It is none.
     """
     try:
-        data = json.loads(body)
+        data = json.loads(body, object_pairs_hook=refuse_repeated_names)
         if b"\\ud" in body.lower():  # escapes can name half of a surrogate pair, which is no text
             json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:

@@ -133,10 +133,13 @@ class Catalog:
         if any(part.startswith(".") or not part for part in parts):
             return None
         path = self._folder.joinpath(*parts)
-        if (path / CONFIG).is_file():
-            return path
         file = path.with_name(f"{path.name}.safetensors")
-        return file if file.is_file() else None
+        try:
+            found = path if (path / CONFIG).is_file() else file if file.is_file() else None
+            inside = found is None or _is_inside(found, self._folder)
+        except (OSError, RuntimeError):  # a name that no file can have, or links in a circle
+            return None
+        return found if inside else None
 
     def _needed_pool(self) -> Pool:
         if self._pool is None:
@@ -152,6 +155,14 @@ class Catalog:
             "root": parent or name,
             "parent": parent,
         }
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Tells whether an adapter's files lie in a folder, wherever links lead."""
+    real = folder.resolve()
+    if not path.resolve().is_relative_to(real):
+        return False
+    return all(file.resolve().is_relative_to(real) for file in path.rglob("*"))
 
 
 def _unusable(name: str, error: KronqError) -> RefusedError:

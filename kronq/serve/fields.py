@@ -37,10 +37,13 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
 
 _MANY = 2**31
 """More tokens than any model has, in its vocabulary or its context."""
+_STOPS = 64
+_StopText = Annotated[str, Field(max_length=1000)]
+"""Stop strings are looked for after every token, while the texts of others wait."""
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class StreamOptions(_Fields):
@@ -59,7 +62,7 @@ class TextFields(_Fields):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=_MANY)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: str | list[str] | None = None
+    stop: _StopText | Annotated[list[_StopText], Field(max_length=_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -107,7 +110,7 @@ class TextPart(_Fields):
 class Message(BaseModel):
     """A message of a conversation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     role: str
     content: str | list[TextPart]

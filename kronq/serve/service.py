@@ -22,6 +22,8 @@ from kronq.serve.refusal import RefusedError
 from kronq.serve.stepping import Stepping
 
 _DEFAULT_TEMPERATURE = 1.0
+_CHARACTERS = 128
+"""Of a token at most, on average; a longer prompt is refused before it is split into tokens."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,15 @@ class Service:
         )
 
     def _encode(self, prompt: Prompt | list[int], limit: int | None) -> list[int]:
-        tokens = self.engine.encode(prompt)
         context, asked = self.engine.context, limit or 1
+        if _characters(prompt) > _CHARACTERS * context:
+            raise RefusedError(
+                400,
+                f"This model's maximum context length is {context} tokens, and the prompt has "
+                f"{_characters(prompt):,} characters",
+                code="context_length_exceeded",
+            )
+        tokens = self.engine.encode(prompt)
         if len(tokens) + asked > context:
             raise RefusedError(
                 400,
@@ -146,6 +155,12 @@ class Service:
         counts = self.engine.counts
         if counts.running + counts.waiting + wanted > room:
             raise RefusedError(429, "The queue is full; try again", code="rate_limit_exceeded")
+
+
+def _characters(prompt: Prompt | list[int]) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(text) for part in prompt if isinstance(part, dict) for text in part.values())
 
 
 def open_service(
