@@ -24,6 +24,7 @@ from kronq.io.files import write_file
 from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.frozen_bases import BasisRecipe
+from kronq.model.matrix import Float
 
 KEY = "kronq_basis"
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -112,7 +113,7 @@ def _read_pair(file: TensorFile, name: str, digest: bytes) -> Pair:
     """
     if not {f"{name}.A", f"{name}.B"} <= file.entries.keys():
         raise FormatError("the file lacks a layer's bases", path=file.path, layer=name)
-    b, a = (np.asarray(file.matrix(f"{name}.{part}"), dtype=np.float32) for part in "BA")
+    b, a = (Float(file.matrix(f"{name}.{part}")).float32() for part in "BA")
     if b.shape[1] != a.shape[0] or pair_digest(b, a) != digest:
         raise FormatError(
             "the bases are not those that were written",

@@ -90,7 +90,7 @@ class _File:
 
     def append(self, array: NDArray[Any]) -> int:
         """Writes an array; returns where it begins."""
-        data = np.ascontiguousarray(array).data.cast("B")
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         with self._lock:
             start = self._end
             self._stream.seek(start)

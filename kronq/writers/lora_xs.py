@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kronq.cores.fold import find_frames
 from kronq.cores.sources import BasisSource
 from kronq.errors import ArgumentError, UnsupportedError
-from kronq.io.tensor_writer import tensor_bytes
+from kronq.io.overflow import Overflow
+from kronq.io.tensor_writer import Tensor, TensorParts, tensor_bytes
 from kronq.model.adapter import Adapter
 from kronq.model.plain import refuse_all_but_deltas
 from kronq.readers.basis import open_basis
@@ -75,8 +77,10 @@ def write(contents: LoraXsFolder, work: Path) -> None:
         stream.writelines(tensor_bytes(contents.tensors, {"format": "pt"}))
 
 
-def _tensors(adapter: Adapter, source: BasisSource, dtype: str) -> dict[str, NDArray[Any]]:
-    tensors = {}
+def _tensors(adapter: Adapter, source: BasisSource, dtype: str) -> dict[str, Tensor]:
+    """Returns the tensors, each made once: all bases are compared before anything is written."""
+    tensors: dict[str, Tensor] = {}
+    overflow = Overflow()
     for name, _, frame in find_frames(adapter, source):
         core = adapter[name]
         mapping = frame.mapping(core.b.float64() * core.scale)
@@ -85,8 +89,16 @@ def _tensors(adapter: Adapter, source: BasisSource, dtype: str) -> dict[str, NDA
             (f"{name}.lora_B.weight", frame.b),
             (f"{name}_lora_latent_mapping.weight", mapping),
         ):
-            tensors[PREFIX + key] = cast(array, dtype, name)
+            tensors[PREFIX + key] = _held(cast(array, dtype, name), overflow)
     return tensors
+
+
+def _held(array: NDArray[Any], overflow: Overflow) -> Tensor:
+    """Returns the tensor in memory, or in a file if there are too many."""
+    held = overflow.hold(array)
+    if isinstance(held, np.ndarray):
+        return held
+    return TensorParts(array.dtype, array.shape, lambda: [np.asarray(held)])
 
 
 def _config(adapter: Adapter, base_model: str | None) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.cores.adapters import write_lora_xs
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak of memory"),
 ]
 
 ROWS = COLS = 1024
+RANK = 512
 LAYER = 4 * ROWS * COLS
 """Bytes of a layer: one whole factor in float32."""
 RUN = """
@@ -76,3 +79,26 @@ def test_memory_grows_with_the_codes_alone(tmp_path: Path, arguments: list[objec
         options += ["--force", "-o", tmp_path / "out.safetensors"]
     few, many = (peak(verb, write(tmp_path, layers), *options) for layers in (4, 12))
     assert many - few < (kept + 0.2) * 8 * LAYER
+
+
+def test_memory_does_not_grow_with_frozen_bases(tmp_path: Path):
+    """LoRA-XS's own folder has the bases, which R alone has not."""
+
+    def convert(layers: int) -> int:
+        folder, small = tmp_path / f"xs-{layers}", tmp_path / f"{layers}.safetensors"
+        random = np.random.default_rng(0)
+        shapes = (ROWS, RANK), (RANK, COLS)
+        pairs = {
+            f"model.layers.{layer}.{module}": tuple(
+                random.normal(size=shape).astype(np.float32) for shape in shapes
+            )
+            for layer in range(layers // 4)
+            for module in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
+        }
+        write_lora_xs(folder, pairs)
+        peak("quantize", folder, "--basis", folder, "--method", "rtn", "-o", small)
+        options = ("--basis", folder, "-o", tmp_path / "out", "--force")
+        return peak("convert", small, "--to", "lora-xs", "--dtype", "bf16", *options)
+
+    few, many = (convert(layers) for layers in (4, 12))
+    assert many - few < 0.2 * 8 * 4 * RANK * (ROWS + COLS)

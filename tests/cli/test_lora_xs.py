@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import kronq as api
+from kronq.io import overflow
 from tests.cli.command import Kronq
 from tests.cores.adapters import total_error, write_base, write_lora_xs
 from tests.cores.weights import RANK
@@ -41,6 +42,21 @@ def test_from_the_adapter_to_r_alone_and_back(
         assert kronq("convert", small, "--to", to, "-o", tmp_path / to, "--basis", basis).code == 0
     delta = {to: load(tmp_path / to) for to in ("peft", "lora-xs")}
     assert total_error(delta["peft"], delta["lora-xs"]) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_the_folder_is_the_same_where_memory_is_short(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    xs, base = folders
+    small = api.extract_cores(api.load(xs), base)
+    for out, kept in (("memory", overflow.KEPT), ("file", 2000)):
+        monkeypatch.setattr(overflow, "KEPT", kept)
+        api.convert(small, tmp_path / out, to="lora-xs", basis=base, dtype=dtype)
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "memory" / weights).read_bytes() == (
+        tmp_path / "file" / weights
+    ).read_bytes()
 
 
 def load(path: Path) -> dict[str, object]:

@@ -144,5 +144,5 @@ def open_pairs(folder: Path) -> StoredBases:
 
 
 def _pair(tensors: Tensors, parts: Mapping[str, str]) -> tuple[F32, F32]:
-    b, a = (np.asarray(tensors.matrix(parts[p]), np.float32) for p in ("lora_B", "lora_A"))
+    b, a = (Float(tensors.matrix(parts[part])).float32() for part in ("lora_B", "lora_A"))
     return b, a
