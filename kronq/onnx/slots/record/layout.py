@@ -46,7 +46,7 @@ No record at all, which is the base alone, is a row of 8 zero bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -140,6 +140,7 @@ class PartLayout:
         return round_up(self.b1_at + 4 * self.b1_words[0] * self.b1_words[1])
 
 
+@lru_cache(maxsize=2**14)
 def layer_id(name: str) -> int:
     """Returns the id by which a layer is found in a record: 64 bits of its name's BLAKE2b."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
