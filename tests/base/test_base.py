@@ -137,11 +137,17 @@ def test_an_architecture_the_builder_does_not_know(tiny_hf, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["hf"]
 
 
-@pytest.mark.parametrize("content", [b"not one", b"GGUF and then nothing of the sort"])
-def test_damaged_ggufs(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (b"not one", FormatError, r"m\.gguf"),
+        (b"GGUF and then nothing of the sort", UnsupportedError, r"m\.gguf.* found 1684955424"),
+    ],
+)
+def test_damaged_ggufs(tmp_path, content, error, message):
     file = tmp_path / "m.gguf"
     file.write_bytes(content)
-    with pytest.raises(FormatError, match=r"m\.gguf"):
+    with pytest.raises(error, match=message):
         gguf_to_hf(file, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 

@@ -98,7 +98,7 @@ def test_every_layer_without_a_module_is_listed(tmp_path: Path) -> None:
     ):
         pass
     for part in (*(f"self_attn.{n}" for n in tiny.ATTENTION), "mlp.up_proj"):
-        assert f"model.layers.7.{part}" in str(error.value)
+        assert f"model.layers.7.{part}" in str(error.value.found)
 
 
 def test_another_shape_is_refused_and_raw_factors_are_cropped() -> None:

@@ -83,7 +83,7 @@ def test_baselines_and_missing_tools(
     rows = result.json()["rows"]
     assert [row["method"] for row in rows if row["source"] == "kronq"] == ["native"]
     tools = {row["method"].split()[0] for row in rows if row["source"] == "baseline"}
-    assert tools == {"fp16", "rank", "olive", "torchao", "loraquant"}
+    assert tools == {"fp16", "rank", "olive", "torchao", "loraquant", "lordba", "compeft"}
     assert "olive int4 b32" in kronq(
         "compare", trained, "--bits", 4, "--method", "native", "--baselines"
     ).out  # fmt: skip
