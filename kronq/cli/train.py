@@ -24,7 +24,7 @@ Examples:
   kronq train SmolLM2/ questions.jsonl -o my-lokr
   kronq train SmolLM2/ notes.txt -o my-lora --family lora --rank 16
   kronq train SmolLM2/ questions.jsonl -o my-kron --family kron --a-in 2
-  kronq train SmolLM2/ questions.jsonl -o v --family vera --peft d_initial=0.05
+  kronq train SmolLM2/ questions.jsonl -o v --family vera --peft d_initial=0.1
   kronq train SmolLM2/ questions.jsonl -o xs --family lora-xs --target 8KB
 """
 FAMILIES = ("lora", "rslora", "kron", "lokr", "lora-xs")
