@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kronq.cli import progress
 from tests.fuzzing import register_profiles
 from tests.paths import ROOT
 from tests.tiny_llama import llama_bases, once_per_run, tiny_base, tiny_build, tiny_hf
@@ -36,6 +37,14 @@ EXTRA = re.compile(
 )
 CACHE = ROOT / ".cache"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_by_the_clock() -> Iterator[None]:
+    """Keeps out of what tests read that work took over 10 s, on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "FIRST_LINE_SECONDS", 3600.0)
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

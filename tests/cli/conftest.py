@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kronq.cli import progress
 from tests import adapters
 from tests.cli.command import Kronq
 
 
 @pytest.fixture
-def kronq(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Kronq:
-    """Runs kronq; how long work takes on a busy machine is not printed into what tests read."""
-    monkeypatch.setattr(progress, "FIRST_LINE_SECONDS", 3600.0)
+def kronq(capsys: pytest.CaptureFixture[str]) -> Kronq:
     return Kronq(capsys)
 
 
