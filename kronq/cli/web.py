@@ -39,6 +39,7 @@ Examples:
 @click.option(
     "--install", is_flag=True, help="Let npm fetch onnxruntime-web once, where it is not cached."
 )
+@shared.other_base_option
 @shared.force_option
 def command(
     path: str,
@@ -49,6 +50,7 @@ def command(
     port: int,
     install: bool,
     force: bool,
+    other_base: bool,
 ) -> None:
     """Serve PATH to a browser of this machine: a model with slots, or a folder written by -o.
 
@@ -70,7 +72,15 @@ def command(
     named = shared.named_adapters(adapters)
     shared.check_inputs(*named.values())
     packages = find_packages(install=install)
-    write = partial(write_site, path, named, packages=packages, question=question, prompt=prompt)
+    write = partial(
+        write_site,
+        path,
+        named,
+        packages=packages,
+        question=question,
+        prompt=prompt,
+        other_base=other_base,
+    )
     if output is not None:
         site = write(output, force=force)
         shared.show(*_describe(site), f"wrote {output}; 'kronq web {output}' serves it")

@@ -6,11 +6,13 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from kronq.errors import ArgumentError
 from kronq.serve.app import make_app
+from kronq.serve.connections import BoundedConnection
 from kronq.serve.service import Service
 from kronq.serve.stepping import keep_steps_even
 
@@ -39,17 +41,23 @@ def run_server(
         raise ArgumentError(
             "the address cannot be used", found=f"{host}:{port}: {error.strerror}", hint="{port}"
         ) from None
-    config = uvicorn.Config(
-        make_app(service),
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(drain)),
-    )
+    config = server_config(service, timeout_graceful_shutdown=max(1, round(drain)))
     keep_steps_even()
     shown = f"[{host}]" if ":" in host else host
     started(f"http://{shown}:{listening.getsockname()[1]}")
     _Server(config, service).run(sockets=[listening])
+
+
+def server_config(service: Service, **options: Any) -> uvicorn.Config:
+    """Returns how uvicorn serves: its settings, and connections of a bound number and patience."""
+    return uvicorn.Config(
+        make_app(service),
+        http=BoundedConnection,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        **options,
+    )
 
 
 class _Server(uvicorn.Server):

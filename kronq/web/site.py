@@ -57,6 +57,7 @@ def write_site(
     *,
     question: str = "",
     prompt: str = "{}",
+    other_base: bool = False,
     force: bool = False,
 ) -> Site:
     """Writes the page and all that it loads; any web server can serve the folder.
@@ -68,6 +69,7 @@ def write_site(
         packages: What ``find_packages`` returned.
         question: The question that the page shows first.
         prompt: The prompt; ``{}`` stands for the question.
+        other_base: Takes adapters that were calibrated or tested with another base, too.
         force: Whether an earlier site is replaced.
 
     Raises:
@@ -79,7 +81,8 @@ def write_site(
     found, paths = find_model(model), {name: Path(path) for name, path in adapters.items()}
     check_apart(out, found.folder, *paths.values())
     _check_model(found)
-    spec, prints = SlotSpec.read(found.folder), read_prints(found.folder)
+    spec = SlotSpec.read(found.folder)
+    prints = None if other_base else read_prints(found.folder)
     for path in paths.values():
         _check_adapter(path, spec, prints)
     with new_folder(out, "web", force=force, subfolders=SUBFOLDERS) as work:
@@ -107,7 +110,7 @@ def _check_model(found: ModelFiles) -> None:
         )
 
 
-def _check_adapter(path: Path, spec: SlotSpec, prints: BasePrints) -> None:
+def _check_adapter(path: Path, spec: SlotSpec, prints: BasePrints | None) -> None:
     """Refuses what the page could not load."""
     if path.suffix == SUFFIX:
         refuse_unfit(path, spec)
@@ -121,7 +124,8 @@ def _check_adapter(path: Path, spec: SlotSpec, prints: BasePrints) -> None:
             hint="{quantize} packs it; bits=16 keeps floats",
         )
     adapter = read_packed(file)
-    prints.check(adapter)
+    if prints is not None:
+        prints.check(adapter)
     lazy_slot_inputs(adapter, spec)
 
 

@@ -166,27 +166,6 @@ def test_broken_http(server: Running, head: bytes) -> None:
     assert b" 500 " not in answer[:20]
 
 
-def test_bodies_that_are_announced_and_not_sent(server: Running) -> None:
-    """A hundred clients that send a head, a byte and no more hold no row and nobody up."""
-    address = urlsplit(server.url)
-    head = (
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
-        b"Content-Type: application/json\r\nContent-Length: 10000000000\r\n\r\n{"
-    )
-    slow = [socket.create_connection((address.hostname, address.port), 5) for _ in range(100)]
-    try:
-        for each in slow:
-            each.sendall(head)
-        begun = time.monotonic()
-        answer = server.post(TEXTS, model="tiny", prompt="abc", max_tokens=2)
-        assert answer.status_code == 200
-        assert time.monotonic() - begun < 5
-        assert server.service.engine.counts.running == 0
-    finally:
-        for each in slow:
-            each.close()
-
-
 def test_a_body_without_end_is_refused_at_the_limit(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

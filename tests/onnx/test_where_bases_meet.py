@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,6 +59,15 @@ def file_for_slots(place: Place, other: bool) -> None:
     kronq.write_onnx_adapter(
         place.reading(other), place.slots, place.out / "a.onnx_adapter", force=True
     )
+
+
+def site(place: Place, other: bool) -> None:
+    from kronq.web.site import write_site
+
+    packages = place.out / "node_modules"
+    packages.mkdir(exist_ok=True)
+    given = {"a": place.adapter}, place.out / "site", packages
+    write_site(place.slots, *given, other_base=other, force=True)
 
 
 def calibrate(place: Place, other: bool) -> None:
@@ -126,6 +136,7 @@ def filled_pool(place: Place) -> Path:
     [
         session,
         file_for_slots,
+        site,
         calibrate,
         calibrate_two_sided,
         pytest.param(tuning, marks=pytest.mark.slow),
@@ -157,12 +168,17 @@ VERBS = {
     "search": "quantize {adapter} --base {base} --tasks {data} --max-loss-increase 90%"
     " -o {out}/searched.safetensors --force",
     "run": "run {slots} --adapter {adapter} --max-tokens 1 --prompt abc",
+    "chat": "chat {slots} --adapter {adapter}",
+    "bench": "bench {slots} --adapter {adapter} --new-tokens 2 --prompt-tokens 8 --rounds 1",
     "pool add": "pool add {out}/added {adapter} --model {app} --force",
 }
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_in_verbs(made: Place, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+def test_in_verbs(
+    made: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # of chat: no question
     pytest.importorskip("onnxruntime_genai")
     if verb == "pool add" and made.app is None:
         pytest.skip("needs a C compiler")

@@ -16,8 +16,8 @@ import uvicorn
 
 from kronq import Engine
 from kronq.engine.row_adapters import RowAdapters
-from kronq.serve.app import make_app
 from kronq.serve.catalog import Catalog
+from kronq.serve.run import server_config
 from kronq.serve.service import ServerOptions, Service
 
 TEMPLATE = (
@@ -71,8 +71,7 @@ def running(
         made.adapters = made._batch._adapters = adapters
     names = Catalog("tiny", made.adapters, **(catalog or {}))
     service = Service(made, names, ServerOptions("tiny", **options))
-    config = uvicorn.Config(make_app(service), port=0, log_level="warning", access_log=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(service, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
