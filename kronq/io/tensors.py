@@ -188,10 +188,8 @@ class ArrayTensors(Tensors):
         return self.arrays[name]
 
 
-def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
-    """Copies numpy arrays, torch tensors, or anything that ``numpy.asarray`` takes.
-
-    float64 becomes float32, float8 float16; every other dtype stays.
+def as_arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Returns numpy arrays, torch tensors, or what ``numpy.asarray`` takes, as arrays.
 
     Raises:
         ArgumentError: A name is no string, or a value no array.
@@ -201,9 +199,16 @@ def copy_tensors(tensors: Mapping[str, Any]) -> ArrayTensors:
     for name, value in tensors.items():
         check_type("a tensor's name", name, str)
         try:
-            array = _as_numpy(value)
+            arrays[name] = _as_numpy(value)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ArgumentError(f"tensor {name!r} is no array", found=str(error)) from None
+    return arrays
+
+
+def copy_tensors(tensors: Mapping[str, NDArray[Any]]) -> ArrayTensors:
+    """Copies arrays; float64 becomes float32, float8 float16, and every other dtype stays."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, array in tensors.items():
         dtype = np.float32 if array.dtype == np.float64 else array.dtype
         dtype = np.dtype(np.float16) if array.dtype in FLOAT8.values() else dtype
         arrays[name] = np.array(array, dtype=dtype, order="C")

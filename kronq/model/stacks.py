@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.layer_names import name_template, natural_key
@@ -55,6 +56,27 @@ class SeparateMatrices:
 
 
 @dataclass(frozen=True, eq=False)
+class FloatStack:
+    """Floating-point matrices as they came, [layers, rows, cols]."""
+
+    array: NDArray[Any]
+
+    def matrix(self, layer: int) -> Float:
+        return Float(self.array[layer])
+
+    def float32(self, layers: LayerIndex = ALL) -> F32:
+        return np.asarray(self.array[layers], dtype=np.float32)
+
+    def nbytes(self, layers: LayerIndex = ALL) -> int:
+        return self.matrix(0).nbytes * len(layer_numbers(len(self.array), layers))
+
+
+def layer_numbers(count: int, layers: LayerIndex) -> Sequence[int]:
+    """Returns the numbers of selected layers of ``count``."""
+    return range(count)[layers] if isinstance(layers, slice) else layers
+
+
+@dataclass(frozen=True, eq=False)
 class LayerStack:
     """Layers of one shape, stacked.
 
@@ -81,6 +103,10 @@ class LayerStack:
 
     def __post_init__(self) -> None:
         _ = self.first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (self.names, self.shape, self.scales, self.a, self.b, self.kernel, self.magnitude)
+        return LayerStack, fields  # without ``first``, whose arrays are views
 
     @cached_property
     def first(self) -> Delta:
@@ -152,6 +178,9 @@ class StackedLayers(Mapping[str, Delta]):
             name: (stack, layer) for stack in stacks for layer, name in enumerate(stack.names)
         }
         self._built: dict[str, Delta] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StackedLayers, (self.stacks,)
 
     def __getitem__(self, name: str) -> Delta:
         if name not in self._built:

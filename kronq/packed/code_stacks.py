@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.bit_packing import WIDTH_BITS, channels_size, packed_size
-from kronq.model.matrix import F32, Float, Quantized, dequantize_codes
-from kronq.model.stacks import ALL, LayerIndex
+from kronq.model.matrix import F32, Quantized, dequantize_codes
+from kronq.model.stacks import ALL, LayerIndex, layer_numbers
 
 I8 = NDArray[np.int8]
 
@@ -117,7 +117,7 @@ class QuantizedStack:
 
     def nbytes(self, layers: LayerIndex = ALL) -> int:
         if self.widths is None:
-            return self.matrix(0).nbytes * len(_numbers(self.codes.layers, layers))
+            return self.matrix(0).nbytes * len(layer_numbers(self.codes.layers, layers))
         widths = self.widths[layers]
         scales = 0 if self.scale is None else np.count_nonzero(widths)
         codes = channels_size(widths, self.codes.shape[1 - self.axis])
@@ -126,23 +126,3 @@ class QuantizedStack:
     def float32(self, layers: LayerIndex = ALL) -> F32:
         scale = None if self.scale is None else self.scale[layers]
         return dequantize_codes(self.codes.select(layers), scale, self.axis, self.group_size)
-
-
-@dataclass(frozen=True, eq=False)
-class FloatStack:
-    """Floating-point matrices as they came, [layers, rows, cols]."""
-
-    array: NDArray[Any]
-
-    def matrix(self, layer: int) -> Float:
-        return Float(self.array[layer])
-
-    def float32(self, layers: LayerIndex = ALL) -> F32:
-        return np.asarray(self.array[layers], dtype=np.float32)
-
-    def nbytes(self, layers: LayerIndex = ALL) -> int:
-        return self.matrix(0).nbytes * len(_numbers(len(self.array), layers))
-
-
-def _numbers(count: int, layers: LayerIndex) -> Sequence[int]:
-    return range(count)[layers] if isinstance(layers, slice) else layers

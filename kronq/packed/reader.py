@@ -17,10 +17,10 @@ from kronq.model.bit_packing import unpack_codes
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
 from kronq.model.mapped_pages import is_mapped, release_pages
-from kronq.model.stacks import LayerStack, MatrixStack, StackedLayers
+from kronq.model.stacks import FloatStack, LayerStack, MatrixStack, StackedLayers
 from kronq.packed.bases import read_bases
 from kronq.packed.checksum import KEY, missing_checksum, verify_checksum
-from kronq.packed.code_stacks import CodeStack, FloatStack, QuantizedStack
+from kronq.packed.code_stacks import CodeStack, QuantizedStack
 from kronq.packed.manifest import (
     CodesSpec,
     Group,

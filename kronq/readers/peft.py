@@ -12,7 +12,7 @@ from typing import Any
 
 from kronq.errors import FormatError, StrPath, UnsupportedError, check_text, check_type
 from kronq.io.safetensors_file import TensorFile, open_tensors
-from kronq.io.tensors import Tensors, copy_tensors
+from kronq.io.tensors import Tensors, as_arrays, copy_tensors
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.frozen_bases import LORA_XS
 from kronq.model.layer_names import natural_key
@@ -24,6 +24,7 @@ from kronq.readers.peft_config import CONFIG, WEIGHTS, PeftConfig, read_config
 from kronq.readers.peft_names import refuse_weights_beside
 from kronq.readers.peft_tuners import reader_of
 from kronq.readers.peft_tuners.lora_xs import find_mappings
+from kronq.readers.repeated import kind_of, read_repeated, remember
 from kronq.readers.scale_rule import ScaleRule
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
@@ -87,6 +88,10 @@ def read_state_dict(
 ) -> Adapter:
     """Reads a PEFT adapter that is held in memory; see ``Adapter.from_state_dict``."""
     check_type("config", settings, Mapping)
+    arrays = as_arrays(tensors)
+    kind = kind_of(arrays, settings) if base_weights is None and initial is None else None
+    if kind is not None and (repeated := read_repeated(kind, arrays)) is not None:
+        return repeated
     config = PeftConfig(settings)
     config.check_supported()
     for name in (*tensors, config.base_model or ""):
@@ -97,7 +102,11 @@ def read_state_dict(
         base_weights=find_folder("base_weights", base_weights, "base"),
         initial=find_folder("initial", initial, "adapter"),
     )
-    return _read_adapter(copy_tensors(tensors), config, options, origin)
+    copies = copy_tensors(arrays)
+    adapter = _read_adapter(copies, config, options, origin)
+    if kind is not None:
+        remember(kind, copies.arrays, adapter)
+    return adapter if kind is None else read_repeated(kind, arrays) or adapter
 
 
 def _read_adapter(

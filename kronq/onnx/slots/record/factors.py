@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 
 from kronq.model.mapped_pages import release_pages
 from kronq.model.matrix import F32, Float, Matrix, Quantized
-from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack, SeparateMatrices
+from kronq.model.stacks import (
+    FloatStack,
+    LayerIndex,
+    LayerStack,
+    MatrixStack,
+    SeparateMatrices,
+)
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT16, FLOAT32
-from kronq.packed.code_stacks import FloatStack, QuantizedStack
+from kronq.packed.code_stacks import QuantizedStack
 
 _TYPES = {
     np.dtype(np.float16): FLOAT16,
