@@ -110,15 +110,32 @@ static void add_staged(const Batch* batch, const Part* part, int64_t first, int6
   }
 }
 
-/* Fetches what a part's layers will read, as the base's weights have pushed it out of the caches since the last token:
- * to the second cache, whose misses do not hold up the products of the part before. */
-static void fetch(const Batch* batch, const Part* part) {
+/* Fetches bytes that the base's weights have pushed out of the caches since the last token: to the second cache, whose
+ * misses do not hold up the products meanwhile. */
+static void fetch(const unsigned char* at, const unsigned char* end) {
+  for (const unsigned char* last = at + AHEAD; at < end && at < last; at += LINE) __builtin_prefetch(at, 0, 2);
+}
+
+static int is_alike(const Matrix* one, const Matrix* other) {
+  return one->rows == other->rows && one->columns == other->columns && one->type == other->type;
+}
+
+/* Has the numbers of the next part fetched word by word, when those in their places are read, where it has such. */
+static void look_ahead(const Batch* batch, const Part* part, const Part* next) {
+  for (size_t i = 0; i < batch->members; i++) {
+    Layer* now = part->layers + i;
+    const Layer* then = next->layers + i;
+    if (!now->rank || !then->rank || !is_alike(&now->b1, &then->b1) || !is_alike(&now->b2, &then->b2)) continue;
+    now->b2.ahead = then->b2.words - now->b2.words, now->b1.ahead = then->b1.words - now->b1.words;
+  }
+}
+
+/* Fetches what a part's layers will read, except for what is fetched with that of the part before. */
+static void fetch_part(const Batch* batch, const Part* part, const Part* before) {
   for (size_t i = 0; i < batch->members; i++) {
     const Layer* t = part->layers + i;
-    if (!t->rank) continue;
-    const unsigned char* end = t->b1.words + 4 * words_of(&t->b1);
-    for (const unsigned char* at = t->scale; at < end && at < t->scale + AHEAD; at += LINE)
-      __builtin_prefetch(at, 0, 2);
+    const int with_before = before && before->layers[i].b2.ahead;
+    if (t->rank) fetch(t->scale, with_before ? t->b2.words : t->b1.words + 4 * words_of(&t->b1));
   }
 }
 
@@ -128,7 +145,7 @@ static void work(void* with, size_t index) {
   Part* part = batch->part;
   int64_t unit = (int64_t)index;
   while (unit >= part->units) unit -= part->units, part++;
-  if (!unit && part + 1 < batch->part + batch->parts) fetch(batch, part + 1);
+  if (!unit && part + 1 < batch->part + batch->parts) fetch_part(batch, part + 1, part);
   const int64_t first = unit * part->step, left_over = part->tokens - first;
   const int64_t m = left_over < part->step ? left_over : part->step;
   float room[ROOM], *scratch = part->room > ROOM ? malloc((size_t)part->room * sizeof *scratch) : room;

@@ -67,7 +67,8 @@ static OrtStatus* run(const OrtApi* ort, OrtKernelContext* context, Batch* batch
   int64_t units = 0;
   for (size_t p = 0; p < batch->parts; p++) plan_part(batch, batch->part + p), units += batch->part[p].units;
   if (!units) return NULL;
-  fetch(batch, batch->part);
+  for (size_t p = 1; p < batch->parts; p++) look_ahead(batch, batch->part + p - 1, batch->part + p);
+  fetch_part(batch, batch->part, NULL);
   if (units == 1)
     work(batch, 0);
   else

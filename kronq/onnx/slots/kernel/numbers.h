@@ -91,8 +91,10 @@ TARGET static void narrow(int type, const float* from, void* to, int64_t count) 
   }
 }
 
-INLINE words load_words(const unsigned char* from) {
+/* Loads words, and fetches those that lie `ahead` of them to the second cache. */
+INLINE words load_words(const unsigned char* from, int64_t ahead) {
   words found;
+  __builtin_prefetch(from + ahead, 0, 2);
   memcpy(&found, from, sizeof found);
   return found;
 }
@@ -124,10 +126,11 @@ INLINE lanes row_of(const int type, words word, int n) {
   }
 
 /* Decodes `count` words a column, LANES columns, to rows of `pitch` floats. */
-INLINE void decode(const int type, const unsigned char* from, int64_t stride, int64_t count, float* to, int64_t pitch) {
+INLINE void decode(const int type, const unsigned char* from, int64_t ahead, int64_t stride, int64_t count, float* to,
+                   int64_t pitch) {
   const int rows = rows_in_word(type);
   for (int64_t w = 0; w < count; w++, from += 4 * stride, to += rows * pitch) {
-    const words word = load_words(from);
+    const words word = load_words(from, ahead);
     UNROLLED for (int n = 0; n < rows; n++) store(to + n * pitch, row_of(type, word, n));
   }
 }
@@ -138,9 +141,12 @@ INLINE const unsigned char* panel_of(const Matrix* b, int64_t first, int64_t cou
   const int64_t rows = rows_in_word(b->type);
   const unsigned char* from = b->words + 4 * (first / rows * b->columns + column);
   *pitch = b->columns;
-  if (b->type == TYPE_FLOAT32) return from;
+  if (b->type == TYPE_FLOAT32) {
+    for (int64_t j = 0; j < count; j++) __builtin_prefetch(from + b->ahead + 4 * j * b->columns, 0, 2);
+    return from;
+  }
   *pitch = cols * LANES;
   for (int c = 0; c < cols; c++, from += 4 * LANES)
-    WITH_TYPE(b->type, decode, from, b->columns, (count + rows - 1) / rows, panel + c * LANES, *pitch)
+    WITH_TYPE(b->type, decode, from, b->ahead, b->columns, (count + rows - 1) / rows, panel + c * LANES, *pitch)
   return (const unsigned char*)panel;
 }

@@ -11,26 +11,26 @@ INLINE int words_in_step(const int type) {
 }
 
 /* Returns LANES columns of row j of a matrix that begins at `from`. */
-INLINE lanes row_at(const int type, const unsigned char* from, int64_t stride, int64_t j) {
+INLINE lanes row_at(const int type, const unsigned char* from, const Matrix* m, int64_t j) {
   const int64_t rows = rows_in_word(type);
-  return row_of(type, load_words(from + 4 * stride * (j / rows)), (int)(j % rows));
+  return row_of(type, load_words(from + 4 * m->columns * (j / rows), m->ahead), (int)(j % rows));
 }
 
-/* Returns x [count] · b [count, LANES]. */
-INLINE lanes right_sum(const int type, const float* x, const unsigned char* b, int64_t stride, int64_t count) {
+/* Returns x [count] · b [count, LANES], which begins there in B2. */
+INLINE lanes right_sum(const int type, const float* x, const Matrix* b2, const unsigned char* b, int64_t count) {
   const int rows = rows_in_word(type), some = words_in_step(type);
   const unsigned char* at = b;
   lanes sums[CHAINS] = {{0}};
   int64_t j = 0;
   for (; j + some * rows <= count; j += some * rows)
-    UNROLLED for (int w = 0; w < some; w++, at += 4 * stride) {
-      const words word = load_words(at);
+    UNROLLED for (int w = 0; w < some; w++, at += 4 * b2->columns) {
+      const words word = load_words(at, b2->ahead);
       UNROLLED for (int n = 0; n < rows; n++)
         sums[(w * rows + n) % CHAINS] += x[j + w * rows + n] * row_of(type, word, n);
     }
   for (; j + CHAINS <= count; j += CHAINS)
-    UNROLLED for (int n = 0; n < CHAINS; n++) sums[n] += x[j + n] * row_at(type, b, stride, j + n);
-  for (; j < count; j++) sums[0] += x[j] * row_at(type, b, stride, j);
+    UNROLLED for (int n = 0; n < CHAINS; n++) sums[n] += x[j + n] * row_at(type, b, b2, j + n);
+  for (; j < count; j++) sums[0] += x[j] * row_at(type, b, b2, j);
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
@@ -41,20 +41,21 @@ INLINE void right_row(const int type, const float* x, const Matrix* b2, float* h
     for (int64_t first = 0; first < k; first += PANEL) {
       const int64_t count = k - first < PANEL ? k - first : PANEL;
       const unsigned char* b = b2->words + 4 * (first / rows_in_word(type) * width + c);
-      const lanes sum = right_sum(type, x + first, b, width, count);
+      const lanes sum = right_sum(type, x + first, b2, b, count);
       store(h + c, first ? sum + load(h + c) : sum);
     }
 }
 
-/* Returns z [LANES] + g [rank] · b [rank, LANES]. */
-INLINE lanes left_sum(const int type, const float* g, const unsigned char* b, int64_t stride, int64_t rank, lanes z) {
+/* Returns z [LANES] + g [rank] · LANES columns of B1 [rank, b_out], from column j on. */
+INLINE lanes left_sum(const int type, const float* g, const Matrix* b1, int64_t j, lanes z) {
+  const unsigned char* b = b1->words + 4 * j;
   const int rows = rows_in_word(type);
   int64_t k = 0;
-  for (; k + rows <= rank; k += rows, b += 4 * stride) {
-    const words word = load_words(b);
+  for (; k + rows <= b1->rows; k += rows, b += 4 * b1->columns) {
+    const words word = load_words(b, b1->ahead);
     UNROLLED for (int n = 0; n < rows; n++) z += g[k + n] * row_of(type, word, n);
   }
-  for (int n = 0; k + n < rank; n++) z += g[k + n] * row_of(type, load_words(b), n);
+  for (int n = 0; k + n < b1->rows; n++) z += g[k + n] * row_of(type, load_words(b, b1->ahead), n);
   return z;
 }
 
@@ -62,10 +63,10 @@ INLINE lanes left_sum(const int type, const float* g, const unsigned char* b, in
 INLINE void left_row(const int type, const float* g, const Matrix* b1, float* z, int64_t b_out) {
   int64_t j = 0;
   for (; j + LANES <= b_out; j += LANES)
-    store(z + j, left_sum(type, g, b1->words + 4 * j, b1->columns, b1->rows, load(z + j)));
+    store(z + j, left_sum(type, g, b1, j, load(z + j)));
   if (j == b_out) return;
   float whole[LANES] = {0};
   memcpy(whole, z + j, (size_t)(b_out - j) * sizeof *z);
-  store(whole, left_sum(type, g, b1->words + 4 * j, b1->columns, b1->rows, load(whole)));
+  store(whole, left_sum(type, g, b1, j, load(whole)));
   memcpy(z + j, whole, (size_t)(b_out - j) * sizeof *z);
 }

@@ -24,10 +24,11 @@ typedef struct {
   int64_t size, layers;
 } Record;
 
-/* B1ᵀ or B2ᵀ: words [rows / rows in a word, columns]. */
+/* B1ᵀ or B2ᵀ: words [rows / rows in a word, columns]. With each of them, what lies `ahead` bytes further on is fetched:
+ * 0 is the word itself. */
 typedef struct {
   const unsigned char* words;
-  int64_t rows, columns;
+  int64_t rows, columns, ahead;
   int type;
 } Matrix;
 
@@ -122,7 +123,8 @@ static const char* read_layer(const Record* record, uint64_t id, int64_t d_out, 
   if (rank < 1 || rank > LARGEST_RANK || !is_type(b1) || !is_type(b2)) return "the adapter's record is damaged";
   const int64_t lanes = rounded(rank, 8);
   Layer made = {.a_out = a_out, .a_in = a_in, .b_out = b_out, .b_in = b_in, .rank = rank, .lanes = lanes};
-  made.b2 = (Matrix){NULL, b_in, lanes, b2}, made.b1 = (Matrix){NULL, rank, rounded(b_out, 8), b1};
+  made.b2 = (Matrix){.rows = b_in, .columns = lanes, .type = b2};
+  made.b1 = (Matrix){.rows = rank, .columns = rounded(b_out, 8), .type = b1};
   const int64_t a_at = head + 4 * lanes, b2_at = a_at + rounded(4 * a_out * a_in, 32);
   const int64_t b1_at = b2_at + 4 * words_of(&made.b2), end = b1_at + 4 * words_of(&made.b1);
   if (end > record->size - offset) return "a layer lies outside of the adapter's record";
