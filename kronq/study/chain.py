@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from kronq.packed.writer import save
 from kronq.quantization.configs import Tuned
 from kronq.quantization.error_budget import relative_error
 from kronq.quantization.quantize import quantize
+from kronq.readers.load import load
 from kronq.study.adapters import (
     Bench,
     bytes_of_bases,
@@ -31,7 +33,7 @@ from kronq.study.adapters import (
     to_quantize,
     to_score,
 )
-from kronq.study.steps import Chain, FileStep, ScoreStep, TextStep
+from kronq.study.steps import IN_THE_LOOP, Chain, FileStep, ScoreStep, TextStep
 from kronq.study.store import Scores
 
 Follow = Callable[[int, int], None]
@@ -99,7 +101,10 @@ def _make_file(bench: Bench, chain: Chain, step: FileStep) -> None:
     try:
         adapter = to_quantize(bench, chain)
         facts["shared_bytes"] = bytes_of_bases(adapter)
-        if step.config is None:
+        if step.method == IN_THE_LOOP:
+            shutil.copyfile(bench.store.trained_packed(chain.key), file)
+            quantized, nbytes = load(file), file.stat().st_size
+        elif step.config is None:
             made = bench.baselines[step.method].run(adapter)
             quantized, nbytes = made.adapter, made.nbytes
             save(quantized, file, force=True)

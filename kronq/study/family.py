@@ -18,7 +18,12 @@ class Part(BaseModel):
 
 
 class Recipe(Part):
-    """Recipe of a training: fields of ``kronq.torch.TrainingSettings``, None for its default."""
+    """Recipe of a training: fields of ``kronq.torch.TrainingSettings``, None for its default.
+
+    Attributes:
+        target: Bytes of the packed file that is trained for, as ``5KB``. That file is then made of
+            the adapter, and others only by methods that name the family.
+    """
 
     steps: int | None = None
     batch: int | None = None
@@ -29,6 +34,7 @@ class Recipe(Part):
     length: int | None = None
     alpha: float | None = None
     only: str | None = None
+    target: str | int | None = None
 
     def given(self) -> dict[str, Any]:
         """Returns the fields that were given."""

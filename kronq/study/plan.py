@@ -15,7 +15,7 @@ from kronq.quantization.configs import Compact, Config, Float16, Native, Tuned
 from kronq.study.config import Method, Sequence, Study
 from kronq.study.family import PEFT, Family
 from kronq.study.sources import Base, TaskExamples, TextSource
-from kronq.study.steps import Chain, FileStep, Plan, ScoreStep, Start, TextStep
+from kronq.study.steps import IN_THE_LOOP, Chain, FileStep, Plan, ScoreStep, Start, TextStep
 
 if TYPE_CHECKING:
     from kronq.torch.training.settings import TrainingSettings
@@ -103,13 +103,15 @@ def _chain(sources: Sources, label: str, task: str, seed: int, start: Start | No
     learned = sources.tasks[task].learned_digest
     parts = [base.digest, learned, settings.described(), study.dtype]
     key = _key("trained", *parts, *([] if start is None else [start.key]))
-    files = tuple(
+    size = settings.target
+    files = [
         step
         for method in study.methods
-        if method.families is None or label in method.families
+        if (size is None if method.families is None else label in method.families)
         for step in _file_steps(method, key, sources.baselines)
-    )
-    chain = Chain(label, task, seed, key, settings, files, (), (), start)
+    ]
+    made = [] if size is None else [_in_the_loop(key, size)]
+    chain = Chain(label, task, seed, key, settings, (*made, *files), (), (), start)
     return _scored(sources, chain)
 
 
@@ -154,6 +156,11 @@ def _file_steps(method: Method, trained: str, baselines: tuple[str, ...]) -> lis
         return [_file_step(trained, Float16(), bits=16)]
     found = [_file_step(trained, _config(method, bits=b), bits=b) for b in method.bits]
     return found + [_file_step(trained, _config(method, size=s), size=s) for s in method.sizes]
+
+
+def _in_the_loop(trained: str, size: int | str) -> FileStep:
+    key = _key("file", trained, IN_THE_LOOP)
+    return FileStep(key, IN_THE_LOOP, None, f"size {size}", size=size)
 
 
 def _config(method: Method, *, bits: float | None = None, size: Any = None) -> Config:

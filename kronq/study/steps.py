@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from kronq.torch.training.settings import TrainingSettings
 
 
+IN_THE_LOOP = "in the loop"
+"""Method of the file that an adapter was trained as, of a recipe with a ``target``."""
+
+
 @dataclass(frozen=True)
 class FileStep:
     """A file made of a trained adapter.
@@ -21,7 +25,8 @@ class FileStep:
     Attributes:
         key: Its digest.
         method: Name of the method.
-        config: Its configuration; None for a baseline, whose ``setting`` is its name.
+        config: Its configuration; None for a baseline, whose ``setting`` is its name, and for
+            ``IN_THE_LOOP``.
         setting: In words.
         bits: As asked for; None for a size.
         size: Bytes as asked for.

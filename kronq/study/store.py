@@ -14,7 +14,7 @@ from kronq.errors import FormatError, OutputExistsError
 from kronq.evaluate.score import ExampleScore
 from kronq.io.files import MARK, write_file
 from kronq.io.json_file import read_json
-from kronq.torch.training.output import FACTORS
+from kronq.torch.training.output import FACTORS, PACKED
 
 T = TypeVar("T")
 
@@ -105,6 +105,10 @@ class Store:
         """Returns what ``kronq.load`` reads of it."""
         factors = self.trained(key) / FACTORS
         return factors if factors.exists() else self.trained(key)
+
+    def trained_packed(self, key: str) -> Path:
+        """Returns the packed file that it was trained as."""
+        return self.trained(key) / PACKED
 
     def file(self, key: str) -> Path:
         """Returns the packed file of a key."""

@@ -17,6 +17,7 @@ from kronq.evaluate.task_model import TaskModel
 from kronq.study.config import Task
 from kronq.study.sources import read_task
 from kronq.torch import Place, TrainingSettings, train
+from kronq.units import parse_size
 from tests.adapters import dense
 from tests.cli.command import Kronq
 
@@ -121,6 +122,28 @@ def test_every_baseline_of_a_study_is_a_file_that_is_scored(run, tmp_path, tiny_
 
 
 LORA = "families:\n  lora: {family: lora, rank: 4}\nmethods: [{method: native, bits: [2]}]\n"
+
+
+@pytest.mark.slow
+def test_what_is_trained_for_a_size_is_a_file_of_that_size(run, tmp_path) -> None:
+    sizes = {"lora": "6KB", "xs": "3KB"}
+    families = "".join(
+        f"  {label}: {{family: {family}, rank: 4, target: {sizes[label]}}}\n"
+        for label, family in (("lora", "lora"), ("xs", "lora-xs"))
+    )
+    every = "methods: [{method: native, bits: [2]}, {method: rtn, bits: [4], families: [xs]}]\n"
+    rows = run(one_task(HEAD) + f"families:\n{families}{every}")
+    files = [row for row in rows if row["kind"] == "file"]
+    assert [(f["label"], f["method"]) for f in files] == [
+        *(("lora", "in the loop"), ("xs", "in the loop"), ("xs", "rtn")),
+    ]
+    trained = {row["label"]: row["path"] for row in rows if row["kind"] == "trained"}
+    for row in files[:2]:
+        file = tmp_path / "out" / row["path"]
+        assert row["bytes"] == file.stat().st_size <= parse_size(sizes[row["label"]], "size")
+        packed = tmp_path / "out" / trained[row["label"]] / "packed.safetensors"
+        assert packed.read_bytes() == file.read_bytes()
+        assert 0 < row["weight_error"] < 1
 
 
 @pytest.mark.slow
