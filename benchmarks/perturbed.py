@@ -15,7 +15,7 @@ import kronq
 from kronq.onnx.slots.record import adapter_record
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOATS
 from kronq.onnx.slots.record.read import read_layouts
-from kronq.onnx.slots.record.words import pack_words
+from kronq.onnx.slots.record.words import pack_in_numpy
 from kronq.pool.convert import convert_adapter
 from kronq.pool.record import U8, record_digest
 from kronq.pool.writing import NewRecord, append
@@ -32,7 +32,7 @@ def lowest_bits(record: U8) -> U8:
             (layout.b1_at, layout.b1, layout.rank, layout.b[0], layout.columns),
         ):
             if kind not in {BFLOAT16, *FLOATS}:
-                words = pack_words(np.ones((1, rows, cols), np.int8), kind, columns)
+                words = pack_in_numpy(np.ones((1, rows, cols), np.int8), kind, columns)
                 data = np.ascontiguousarray(words).view(np.uint8).reshape(-1)
                 mask[offset + at : offset + at + data.size] = data
     return mask

@@ -91,21 +91,41 @@ EXPORT int kronq_pack_channels(const int8_t *codes, int64_t channels, const uint
     return OK;
 }
 
-/* Packs matrices [rows, cols] of codes of `bits` bits into words [words, columns], which are zero
- * so far; `next` is from one matrix's first word to that of the next one. Code [i, j] of matrix m
- * is codes[m * strides[0] + i * strides[1] + j * strides[2]]. */
+/* Packs matrices [rows, cols] of codes into words [words, columns], which are zero so far: matrix m
+ * in codes of bits[m] bits, from out[at[m]] on. Its code [i, j] is
+ * codes[m * strides[0] + i * strides[1] + j * strides[2]]. */
 EXPORT int kronq_pack_words(const int8_t *codes, const int64_t *strides, int64_t matrices,
-                            int64_t rows, int64_t cols, int64_t bits, int64_t columns,
-                            int64_t next, uint32_t *words) {
-    int64_t per_word = 32 / bits;
-    uint32_t mask = (1u << bits) - 1;
-    for (int64_t m = 0; m < matrices; m++, words += next, codes += strides[0])
+                            int64_t rows, int64_t cols, const int64_t *bits, int64_t columns,
+                            const int64_t *at, uint32_t *out) {
+    for (int64_t m = 0; m < matrices; m++, codes += strides[0]) {
+        int64_t per_word = 32 / bits[m];
+        uint32_t mask = (1u << bits[m]) - 1;
         for (int64_t i = 0; i < rows; i++) {
             const int8_t *row = codes + i * strides[1];
-            uint32_t *line = words + i / per_word * columns;
-            unsigned at = (unsigned)(i % per_word * bits);
+            uint32_t *line = out + at[m] + i / per_word * columns;
+            unsigned shift = (unsigned)(i % per_word * bits[m]);
             for (int64_t j = 0; j < cols; j++)
-                line[j] |= ((uint32_t)row[j * strides[2]] & mask) << at;
+                line[j] |= ((uint32_t)row[j * strides[2]] & mask) << shift;
         }
+    }
     return OK;
+}
+
+/* Copies matrices [rows, cols] of float32, given as their bits, to words as above. Returns
+ * OUT_OF_RANGE if one is not finite. */
+EXPORT int kronq_pack_floats(const uint32_t *values, const int64_t *strides, int64_t matrices,
+                             int64_t rows, int64_t cols, int64_t columns, const int64_t *at,
+                             uint32_t *out) {
+    const uint32_t exponent = 0x7f800000u;
+    uint32_t bad = 0;
+    for (int64_t m = 0; m < matrices; m++, values += strides[0])
+        for (int64_t i = 0; i < rows; i++) {
+            const uint32_t *row = values + i * strides[1];
+            uint32_t *line = out + at[m] + i * columns;
+            for (int64_t j = 0; j < cols; j++) {
+                line[j] = row[j * strides[2]];
+                bad |= (line[j] & exponent) == exponent;
+            }
+        }
+    return bad ? OUT_OF_RANGE : OK;
 }

@@ -41,8 +41,18 @@ static void take(Decoder *decoder, uint64_t scale, uint32_t before, uint32_t fre
     }
 }
 
-static int read_symbol(Decoder *decoder, const Context *context, int32_t *symbol) {
-    uint64_t scale, q = quantile(decoder, &scale);
+/* Reads a symbol; most are -1, 0 or 1, which take no division. */
+static inline int read_symbol(Decoder *decoder, const Context *context, int32_t *symbol) {
+    const uint32_t *zero = context->before + context->largest; /* at least 1 */
+    uint64_t scale = decoder->at.range >> PRECISION, distance = decoder->at.distance;
+    uint64_t middle_begin = scale * zero[0], middle_end = scale * zero[1];
+    if (distance >= scale * zero[-1] && distance < scale * zero[2]) {
+        int near = (distance >= middle_begin) + (distance >= middle_end) - 1;
+        take(decoder, scale, zero[near], zero[near + 1] - zero[near]);
+        *symbol = near;
+        return OK;
+    }
+    uint64_t q = distance / scale;
     if (q >> PRECISION) return DAMAGED;
     const uint16_t *place = context->first + q / ((1 << PRECISION) / PLACES);
     uint32_t low = place[0], high = place[1] + 1u;

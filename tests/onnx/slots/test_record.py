@@ -25,7 +25,7 @@ from kronq.onnx.slots.record import (
     record_tag,
 )
 from kronq.onnx.slots.record.layout import rows_in_word
-from kronq.onnx.slots.record.words import pack_in_numpy, pack_words, unpack_words
+from kronq.onnx.slots.record.words import pack_in_numpy, put_words, unpack_words
 from tests.adapters import adapter, dense, kron
 from tests.fuzzing import max_examples
 
@@ -93,10 +93,13 @@ def test_floats_are_kept_in_their_type(dtype) -> None:
 def test_words_hold_codes_of_every_width(bits, rows, cols, more, seed) -> None:
     rng = np.random.default_rng(seed)
     codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, (2, rows, cols)).astype(np.int8)
-    words = pack_words(codes, bits, cols + more)
-    assert np.array_equal(words, pack_in_numpy(codes, bits, cols + more))
+    words = pack_in_numpy(codes, bits, cols + more)
     turned = np.ascontiguousarray(codes.swapaxes(1, 2)).swapaxes(1, 2)
-    assert np.array_equal(words, pack_words(turned, bits, cols + more))
+    types, at = np.full(2, bits), 32 + words[0].nbytes * np.array([1, 0])
+    for each in (codes, turned):
+        parts = np.zeros(32 + words.nbytes, np.uint8)
+        assert put_words(each, types, cols + more, parts, at)
+        assert np.array_equal(parts[32:].view("<u4"), words[::-1].reshape(-1))
     assert words.shape == (2, -(-rows // rows_in_word(bits)), cols + more)
     for word, matrix in zip(words, codes, strict=True):
         assert np.array_equal(unpack_words(word, bits, rows, cols), matrix)
@@ -104,6 +107,21 @@ def test_words_hold_codes_of_every_width(bits, rows, cols, more, seed) -> None:
         index, place = divmod(int(row), rows_in_word(bits))
         field = int(word[index, column]) >> bits * place & (1 << bits) - 1
         assert (field - (1 << bits) if field >> bits - 1 else field) == matrix[row, column]
+
+
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_words_hold_floats_and_tell_which_are_not_finite(compiled, monkeypatch) -> None:
+    monkeypatch.setenv("KRONQ_COMPILED", compiled)
+    rng = np.random.default_rng(1)
+    for dtype, kind in ((np.float32, 32), (np.float16, 16)):
+        values = rng.standard_normal((2, 3, 5)).astype(dtype).swapaxes(1, 2)
+        words = pack_in_numpy(values, kind, 8)
+        at, parts = words[0].nbytes * np.arange(2), np.zeros(words.nbytes, np.uint8)
+        assert put_words(values, np.full(2, kind), 8, parts, at)
+        assert np.array_equal(parts, words.reshape(-1).view(np.uint8))
+        for bad in (np.nan, np.inf, -np.inf):
+            values[1, 4, 2] = bad
+            assert not put_words(values, np.full(2, kind), 8, np.zeros_like(parts), at)
 
 
 def test_layers_of_a_stack_have_the_widths_of_their_own_codes(tmp_path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter, check_finite
-from kronq.model.stacks import LayerIndex, LayerStack
+from kronq.model.stacks import LayerStack
 from kronq.onnx.slots.record.factors import Factor, stack_factors
 from kronq.onnx.slots.record.fit import fit_to_slots
 from kronq.onnx.slots.record.layout import (
@@ -25,7 +25,7 @@ from kronq.onnx.slots.record.layout import (
     round_up,
     widest_type,
 )
-from kronq.onnx.slots.record.words import pack_words
+from kronq.onnx.slots.record.words import I64, put_words
 from kronq.onnx.slots.regroup import Shapes
 
 U8 = NDArray[np.uint8]
@@ -36,35 +36,30 @@ _TOGETHER = 2**24
 
 @dataclass(frozen=True, eq=False)
 class _Stack:
-    """Layers of one layout, whose parts stand one after the other.
+    """Layers of one shape, whose parts stand one after the other.
 
     Attributes:
-        layers: Of one shape.
-        numbers: Those of them that have this layout.
-        b1: B1ᵀ of all of ``layers``.
-        b2: B2ᵀ of all of ``layers``.
-        layout: Of each part.
+        layers: The layers.
+        b1: B1ᵀ of all of them.
+        b2: B2ᵀ of all of them.
+        layouts: Of their parts, which differ in the types of numbers alone.
+        kinds: Which of the layouts each layer has.
     """
 
     layers: LayerStack
-    numbers: list[int]
     b1: Factor
     b2: Factor
-    layout: PartLayout
+    layouts: Sequence[PartLayout]
+    kinds: I64
 
-    @property
-    def names(self) -> list[str]:
-        return [self.layers.names[number] for number in self.numbers]
+    @cached_property
+    def sizes(self) -> I64:
+        """Bytes of each layer's part."""
+        return self.each("size")
 
-    @property
-    def size(self) -> int:
-        return len(self.numbers) * self.layout.size
-
-    def select(self, first: int, count: int) -> LayerIndex:
-        """Returns where so many layers are, from the ``first`` on; a slice, if it can be one."""
-        numbers = self.numbers[first : first + count]
-        whole = len(self.numbers) == len(self.layers.names)
-        return slice(first, first + len(numbers)) if whole else numbers
+    def each(self, field: str) -> I64:
+        """Returns a number of each layer's layout."""
+        return np.array([getattr(layout, field) for layout in self.layouts])[self.kinds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +81,7 @@ class RecordPlan:
         Raises:
             FormatError: Two layers have one id.
         """
-        ids = [layer_id(name) for stack in self.stacks for name in stack.names]
+        ids = [layer_id(name) for stack in self.stacks for name in stack.layers.names]
         if len(set(ids)) < len(ids):
             raise FormatError(
                 "two layers have the same id", path=self.adapter.origin.path, code="duplicate"
@@ -100,7 +95,7 @@ class RecordPlan:
     @property
     def size(self) -> int:
         """Bytes of the record."""
-        return self._directory_end + sum(stack.size for stack in self.stacks)
+        return self._directory_end + sum(int(stack.sizes.sum()) for stack in self.stacks)
 
     def chunks(self, tag: int = 0) -> Iterator[U8]:
         """Yields the record's bytes, some layers at a time.
@@ -113,9 +108,9 @@ class RecordPlan:
         """
         yield self._front(tag)
         for stack in self.stacks:
-            step = max(1, _TOGETHER // stack.layout.size)
-            for first in range(0, len(stack.numbers), step):
-                yield self._parts(stack, stack.select(first, step))
+            step = max(1, _TOGETHER // int(stack.sizes.max()))
+            for first in range(0, len(stack.sizes), step):
+                yield self._parts(stack, slice(first, min(first + step, len(stack.sizes))))
 
     def _front(self, tag: int) -> U8:
         """Returns the head and the directory."""
@@ -123,45 +118,29 @@ class RecordPlan:
         head = (MAGIC, VERSION, len(self.ids), self.size, tag, b"")
         front[: HEAD.itemsize].view(HEAD)[0] = head
         directory = front[HEAD.itemsize :][: ENTRY.itemsize * len(self.ids)].view(ENTRY)
-        sizes = np.repeat(
-            [stack.layout.size for stack in self.stacks],
-            [len(stack.numbers) for stack in self.stacks],
-        )
+        sizes = np.concatenate([stack.sizes for stack in self.stacks])
         ids = np.array(self.ids, dtype="<u8")
         order = np.argsort(ids)
         directory["layer"] = ids[order]
         directory["offset"] = (self._directory_end + np.cumsum(sizes) - sizes)[order]
         return front
 
-    def _parts(self, stack: _Stack, layers: LayerIndex) -> U8:
+    def _parts(self, stack: _Stack, layers: slice) -> U8:
         """Returns the parts of some layers, one after the other."""
-        layout = stack.layout
-        with np.errstate(over="ignore"):  # is refused below
-            a = stack.layers.scaled_a(layers)
-        count = len(a)
-        parts = np.zeros((count, layout.size), dtype=np.uint8)
-        parts[:, : PART.itemsize].view(PART)[...] = np.array(
-            (*layout.a, *layout.b, layout.rank, layout.b1, layout.b2, b""), dtype=PART
-        )
-        scales = np.ones((count, layout.rank), dtype=np.float32)
-        for factor in (stack.b1, stack.b2):
-            if factor.scales is not None:
-                scales *= factor.scales(layers)
-        finite = bool(np.isfinite(a).all() and np.isfinite(scales).all())
-        _put(parts, PART.itemsize, scales)
-        _put(parts, layout.a_at, a)
-        for factor, number_type, at, columns in (
-            (stack.b2, layout.b2, layout.b2_at, layout.lanes),
-            (stack.b1, layout.b1, layout.b1_at, layout.columns),
+        sizes = stack.sizes[layers]
+        starts = np.cumsum(sizes) - sizes
+        parts = np.zeros(int(sizes.sum()), dtype=np.uint8)
+        finite = _put_fronts(stack, layers, parts, starts)
+        first = stack.layouts[0]
+        for factor, side, columns in (
+            (stack.b2, "b2", first.lanes),
+            (stack.b1, "b1", first.columns),
         ):
-            values = factor.values(layers)
-            finite = finite and (values.dtype == np.int8 or bool(np.isfinite(values).all()))
-            _put(parts, at, pack_words(values, number_type, columns))
+            types, at = stack.each(side)[layers], starts + stack.each(f"{side}_at")[layers]
+            finite &= put_words(factor.values(layers), types, columns, parts, at)
         if not finite:
-            names = stack.layers.names
-            some = names[layers] if isinstance(layers, slice) else [names[i] for i in layers]
-            self._refuse_not_finite(some)
-        return parts.reshape(-1)
+            self._refuse_not_finite(stack.layers.names[layers])
+        return parts
 
     def _refuse_not_finite(self, names: Sequence[str]) -> None:
         check_finite(self.adapter)  # names the layer, unless the scale is what makes it too large
@@ -186,28 +165,45 @@ def plan_record(adapter: Adapter, slots: Shapes | None = None) -> RecordPlan:
         UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
     fitted = fit_to_slots(adapter, slots)
-    stacks = [stack for layers in fitted.stacks for stack in _split_by_types(layers)]
-    return RecordPlan(fitted, stacks)
+    return RecordPlan(fitted, [*map(_lay_out, fitted.stacks)])
 
 
-def _split_by_types(layers: LayerStack) -> Iterator[_Stack]:
-    """Yields a stack's layers by the types of their numbers: all bytes of narrow codes are few."""
+def _lay_out(layers: LayerStack) -> _Stack:
+    """Lays out a stack's layers, each with the widths of its own codes: wide ones are few."""
     (b1, b2), first = stack_factors(layers), layers.first
     (b_out, b_in), rank = first.b.shape, first.b.rank
-    count = max(len(b1.types), len(b2.types))
-    kinds: dict[tuple[int, int], list[int]] = {}
-    for number, kind in enumerate(zip(_each(b1, rank, count), _each(b2, b_in, count), strict=True)):
-        kinds.setdefault(kind, []).append(number)
-    for types, numbers in kinds.items():
-        layout = PartLayout(first.a.shape, (b_out, b_in), rank, *types)
-        whole = [*range(len(layers.names))] if len(kinds) == 1 else numbers
-        yield _Stack(layers, whole, b1, b2, layout)
+    kinds = np.zeros(len(layers.names), dtype=np.int64)
+    kinds += 64 * _word_types(b1, rank) + _word_types(b2, b_in)
+    found, inverse = np.unique(kinds, return_inverse=True)
+    layouts = [
+        PartLayout(first.a.shape, (b_out, b_in), rank, *divmod(k, 64)) for k in found.tolist()
+    ]
+    return _Stack(layers, b1, b2, layouts, inverse)
 
 
-def _each(factor: Factor, rows: int, count: int) -> Sequence[int]:
-    """Returns the type of each layer's words."""
+def _word_types(factor: Factor, rows: int) -> I64:
+    """Returns the type of each layer's words, or one for all."""
     wide = {each: widest_type(each, rows) for each in {*factor.types}}
-    return [wide[each] for each in factor.types] * (count if len(factor.types) == 1 else 1)
+    return np.array([wide[each] for each in factor.types], dtype=np.int64)
+
+
+def _put_fronts(stack: _Stack, layers: slice, parts: U8, starts: I64) -> bool:
+    """Puts sizes, scales and A to the beginning of each part; tells whether they are finite."""
+    with np.errstate(over="ignore"):  # is refused below
+        a = stack.layers.scaled_a(layers)
+    first, count = stack.layouts[0], len(starts)
+    fronts = np.zeros((count, first.b2_at), dtype=np.uint8)
+    heads = [(*x.a, *x.b, x.rank, x.b1, x.b2, b"") for x in stack.layouts]
+    fronts[:, : PART.itemsize].view(PART)[:, 0] = np.array(heads, dtype=PART)[stack.kinds[layers]]
+    scales = np.ones((count, first.rank), dtype=np.float32)
+    for factor in (stack.b1, stack.b2):
+        if factor.scales is not None:
+            scales *= factor.scales(layers)
+    fronts[:, PART.itemsize :].view("<f4")[:, : first.rank] = scales
+    fronts[:, first.a_at :].view("<f4")[:, : a[0].size] = a.reshape(count, -1)
+    lines = starts[:, None] // 8 + np.arange(first.b2_at // 8)
+    parts.view("<u8")[lines] = fronts.view("<u8")
+    return bool(np.isfinite(a).all() and np.isfinite(scales).all())
 
 
 def adapter_record(adapter: Adapter, slots: Shapes | None = None, *, tag: int = 0) -> U8:
@@ -219,9 +215,3 @@ def adapter_record(adapter: Adapter, slots: Shapes | None = None, *, tag: int = 
         UnsupportedError: The adapter has convolutions, DoRA's magnitudes or carried tensors.
     """
     return np.concatenate(list(plan_record(adapter, slots).chunks(tag)))
-
-
-def _put(parts: U8, at: int, numbers: NDArray[np.float32] | NDArray[np.uint32]) -> None:
-    """Puts each layer's numbers into its part, from byte ``at`` on."""
-    flat = np.ascontiguousarray(numbers).reshape(len(parts), -1)
-    parts[:, at : at + 4 * flat.shape[1]].view(flat.dtype)[...] = flat

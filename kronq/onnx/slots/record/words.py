@@ -7,14 +7,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.compiled import call, library
+from kronq.compiled import OK, call, library
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT32, FLOATS, rows_in_word
 
 U32 = NDArray[np.uint32]
+I64 = NDArray[np.int64]
 
 
-def pack_words(values: NDArray[Any], number_type: int, columns: int) -> U32:
-    """Packs matrices of one shape.
+def put_words(
+    values: NDArray[Any], types: I64, columns: int, parts: NDArray[np.uint8], at: I64
+) -> bool:
+    """Packs matrices of one shape into the parts of a record.
+
+    Args:
+        values: [matrices, rows, cols]: int8 codes, or floats of the type.
+        types: Of each matrix, as a record names them; floats are of one type.
+        columns: Words of a row, at least cols; the rest stays zeros.
+        parts: Of several layers, zeros where the words go.
+        at: Byte at which the words of each matrix begin.
+
+    Returns:
+        Whether all of them are finite.
+    """
+    functions = library()
+    in_c = values.flags.aligned and values.dtype in (np.int8, np.float32)
+    if functions is None or not in_c:
+        return _put_by_numpy(values, types, columns, parts, at)
+    strides = np.array(values.strides, dtype=np.int64) // values.itemsize
+    given = (values.__array_interface__["data"][0], strides, *values.shape)
+    words = (columns, at // 4, parts.view("<u4"))
+    if values.dtype == np.int8:
+        return call(functions, "kronq_pack_words", *given, types, *words) == OK
+    return call(functions, "kronq_pack_floats", *given, *words) == OK
+
+
+def _put_by_numpy(
+    values: NDArray[Any], types: I64, columns: int, parts: NDArray[np.uint8], at: I64
+) -> bool:
+    for number_type in np.unique(types).tolist():
+        chosen = np.flatnonzero(types == number_type)
+        packed = pack_in_numpy(values[chosen], number_type, columns)
+        for start, words in zip(at[chosen].tolist(), packed, strict=True):
+            parts[start : start + words.nbytes] = words.reshape(-1).view(np.uint8)
+    return values.dtype == np.int8 or bool(np.isfinite(values).all())
+
+
+def pack_in_numpy(values: NDArray[Any], number_type: int, columns: int) -> U32:
+    """Packs matrices of one type by NumPy: the reference for C.
 
     Args:
         values: [matrices, rows, cols]: int8 codes, or floats of the type.
@@ -24,20 +63,6 @@ def pack_words(values: NDArray[Any], number_type: int, columns: int) -> U32:
     Returns:
         uint32 [matrices, words, columns].
     """
-    functions = library()
-    if functions is None or values.dtype != np.int8:
-        return pack_in_numpy(values, number_type, columns)
-    matrices, rows, cols = values.shape
-    words = -(-rows // rows_in_word(number_type))
-    found = np.zeros((matrices, words, columns), dtype=np.uint32)
-    strides = np.array(values.strides, dtype=np.int64)
-    sizes = (matrices, rows, cols, number_type, columns, words * columns)
-    call(functions, "kronq_pack_words", values.ctypes.data, strides, *sizes, found)
-    return found
-
-
-def pack_in_numpy(values: NDArray[Any], number_type: int, columns: int) -> U32:
-    """Packs matrices by NumPy, as ``pack_words``: the reference for C."""
     matrices, rows, cols = values.shape
     per = rows_in_word(number_type)
     words = -(-rows // per)
