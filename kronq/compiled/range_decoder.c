@@ -206,13 +206,34 @@ EXPORT int kronq_decode_lanes(const uint32_t *words, uint64_t count, Position *p
     return failed;
 }
 
-/* Copies the levels of n channels, which lie one after the other, to where they belong: channel i
- * has lengths[i] of them, from out[first[i]] on in steps of steps[i]. */
-EXPORT int kronq_place_channels(const int32_t *levels, int64_t n, const int64_t *lengths,
-                                const int64_t *first, const int64_t *steps, int32_t *out) {
-    for (int64_t i = 0; i < n; i++) {
-        int32_t *to = out + first[i];
-        for (int64_t k = 0; k < lengths[i]; k++) to[k * steps[i]] = *levels++;
-    }
+/* Copies the levels of channels to matrices of one shape, one after the other in `out`. Those of
+ * channel c of matrix m begin at begins[m * channels + c] and go to its entry c * apart, in steps;
+ * a negative begin is a channel of zeros, as `out` has them already. */
+EXPORT int kronq_place_levels(const int32_t *levels, const int64_t *begins, int64_t matrices,
+                              int64_t channels, int64_t length, int64_t apart, int64_t step,
+                              int32_t *out) {
+    for (int64_t m = 0; m < matrices; m++, out += channels * length)
+        for (int64_t c = 0; c < channels; c++, begins++) {
+            if (*begins < 0) continue;
+            const int32_t *from = levels + *begins;
+            int32_t *to = out + c * apart;
+            for (int64_t k = 0; k < length; k++) to[k * step] = from[k];
+        }
+    return OK;
+}
+
+/* The same, of the levels' points, points[level + largest], times each channel's scale. */
+EXPORT int kronq_place_points(const int32_t *levels, const int64_t *begins, int64_t matrices,
+                              int64_t channels, int64_t length, int64_t apart, int64_t step,
+                              const float *points, int64_t largest, const float *scales,
+                              float *out) {
+    points += largest;
+    for (int64_t m = 0; m < matrices; m++, out += channels * length)
+        for (int64_t c = 0; c < channels; c++, begins++, scales++) {
+            if (*begins < 0) continue;
+            const int32_t *from = levels + *begins;
+            float *to = out + c * apart;
+            for (int64_t k = 0; k < length; k++) to[k * step] = points[from[k]] * *scales;
+        }
     return OK;
 }

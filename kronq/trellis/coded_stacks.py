@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,12 @@ from kronq.model.matrix import F32
 from kronq.model.stacks import ALL, LayerIndex
 from kronq.trellis import norm_classes as norms
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
-from kronq.trellis.layer_shape import I32, LayerShape, Shape, channel_axis, channel_count
+from kronq.trellis.layer_shape import I32, Shape, channel_axis, channel_count
 from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
 from kronq.trellis.range_decoder import decode_runs
-from kronq.trellis.reconstruction import scales_of_stacks, shift_levels
+from kronq.trellis.reconstruction import Shifts, points_table, scales_of_stacks, shift_levels
 from kronq.trellis.stream import LEVELS_PER_BYTE, StreamParameters, stream_shares
-from kronq.trellis.stream_layout import Run, StreamLayout, lay_out_stream
+from kronq.trellis.stream_layout import ChannelOrder, Run, order_channels
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,70 @@ class CodedGroup:
     products: tuple[tuple[Shape, ...], ...]
     scales: Sequence[float]
 
-    def shapes(self) -> list[LayerShape]:
-        """Returns the shape of each layer."""
-        return [LayerShape(self.products, scale) for scale in self.scales]
-
 
 @dataclass(frozen=True, eq=False)
 class LevelStack:
     """Decoded levels of one matrix of a group's layers; see ``MatrixLevels``.
 
     Attributes:
-        levels: int32 [layers, rows, cols].
+        stream: int32, all levels of the stream.
+        table: float32, the points of levels from the least to the largest possible one; None where
+            there would be too many.
+        shifts: Centroid shifts.
+        shape: (rows, cols).
+        by_column: Whether channels are columns.
+        begins: int64 [layers, channels]: where a channel's levels are; -1 if they are all zero.
         norm_classes: int32 [layers, channels].
         scales: float32 [layers, channels].
         offsets: Of each layer.
     """
 
-    levels: I32
+    stream: I32
+    table: F32 | None
+    shifts: Shifts
+    shape: Shape
+    by_column: bool
+    begins: NDArray[np.int64]
     norm_classes: I32
     scales: F32
     offsets: Sequence[StepOffsets]
+
+    def levels(self, layers: LayerIndex = ALL) -> I32:
+        """Returns the levels of some layers [layers, rows, cols]."""
+        begins, functions = self.begins[layers], library()
+        if functions is None:
+            return self._placed(begins)
+        levels = np.zeros((len(begins), *self.shape), dtype=np.int32)
+        places = self._places(begins)
+        call(functions, "kronq_place_levels", self.stream, begins, *places, levels)
+        return levels
+
+    def float32(self, layers: LayerIndex = ALL) -> F32:
+        """Returns the numbers that they stand for."""
+        scales, functions = self.scales[layers], library()
+        if functions is None or self.table is None:
+            points = shift_levels(self.levels(layers), self.shifts)
+            return points * (scales[:, None] if self.by_column else scales[:, :, None])
+        begins = self.begins[layers]
+        numbers = np.zeros((len(begins), *self.shape), dtype=np.float32)
+        given = (*self._places(begins), self.table, len(self.table) // 2, scales, numbers)
+        call(functions, "kronq_place_points", self.stream, begins, *given)
+        return numbers
+
+    def _places(self, begins: NDArray[np.int64]) -> tuple[int, int, int, int, int]:
+        """Returns the layers, channels, their length, and how far these and levels are apart."""
+        layers, channels = begins.shape
+        length = self.shape[0] * self.shape[1] // channels
+        return (layers, channels, length, *((1, channels) if self.by_column else (length, 1)))
+
+    def _placed(self, begins: NDArray[np.int64]) -> I32:
+        layers, channels, length, *_ = self._places(begins)
+        levels = np.zeros((layers, channels, length), dtype=np.int32)
+        coded = begins >= 0
+        levels[coded] = self.stream[begins[coded][:, None] + np.arange(length)]
+        if self.by_column:
+            return np.ascontiguousarray(levels.swapaxes(1, 2))
+        return levels.reshape(layers, *self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +128,14 @@ class CodedStack:
         return sum(chosen)
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
-        decoded = self.decode()
-        points = shift_levels(decoded.levels[layers], self.parameters.shifts)
-        scales = decoded.scales[layers]
-        points *= scales[:, None] if self.axis is None else np.expand_dims(scales, 2 - self.axis)
-        return points
+        return self.decode().float32(layers)
 
     def _share(self, layer: int) -> int:
         return self.shares[layer]
 
     def _levels(self, layer: int) -> MatrixLevels:
         stack, own = self.decode(), self.parameters
-        of_layer = (stack.levels[layer], stack.norm_classes[layer], stack.scales[layer])
+        of_layer = (stack.levels([layer])[0], stack.norm_classes[layer], stack.scales[layer])
         return MatrixLevels(*of_layer, own.step, own.shifts, stack.offsets[layer])
 
 
@@ -185,94 +224,43 @@ def decode_stream(
     Raises:
         ValueError: The stream is damaged.
     """
-    shapes = [shape for group in groups for shape in group.shapes()]
-    firsts = sum(len(group.products) * len(group.scales) for group in groups)
-    channels = sum(sum(map(channel_count, g.products)) * len(g.scales) for g in groups)
+    kinds = [(group.products, len(group.scales)) for group in groups]
+    layers = sum(count for _, count in kinds)
+    firsts = sum(len(products) * count for products, count in kinds)
+    channels = sum(sum(map(channel_count, products)) * count for products, count in kinds)
     counts = [firsts, channels - firsts]
     if parameters.has_offsets:
-        counts.append(3 * len(shapes))
-    kinds = [(group.products, len(group.scales)) for group in groups]
+        counts.append(3 * layers)
     classes: list[list[I32]] = []
-    offsets = [NO_OFFSETS] * len(shapes)
-    layout: StreamLayout
-    by_layer: list[list[I32]] = []
+    offsets = [NO_OFFSETS] * layers
+    order: ChannelOrder
 
     def runs_of(numbers: list[I32]) -> Sequence[Run]:
-        nonlocal classes, offsets, layout, by_layer
+        nonlocal classes, offsets, order
         classes = norms.norm_classes_from(kinds, numbers)
-        by_layer = [list(each) for stacks in classes for each in zip(*stacks, strict=True)]
         if parameters.has_offsets:
             offsets = norms.step_offsets_from(numbers[2])
-        layout = lay_out_stream(shapes, by_layer, offsets)
-        return layout.runs
+        order = order_channels(kinds, classes, offsets)
+        return order.runs
 
-    runs = decode_runs(data, counts, runs_of)
-    places = _Places(groups)
-    if runs:
-        places.put(np.concatenate(runs), layout)
-    ends = [*accumulate((len(group.scales) for group in groups), initial=0)]
-    found = []
-    for g, (of_group, own_classes) in enumerate(zip(places.stacks, classes, strict=True)):
-        layers = slice(ends[g], ends[g + 1])
-        own = offsets[layers]
-        scales = scales_of_stacks(shapes[layers], own_classes, parameters.step, own)
+    stream = decode_runs(data, counts, runs_of)
+    table = points_table(stream, parameters.shifts)
+    begins = order.begins
+    found, layer, at = [], 0, 0
+    for group, of_group in zip(groups, classes, strict=True):
+        own = offsets[layer : layer + len(group.scales)]
+        layer += len(group.scales)
+        scales = scales_of_stacks(group.products, group.scales, of_group, parameters.step, own)
         if not all(np.isfinite(each).all() for each in scales):
             raise ValueError("the stream of codes is damaged: a scale is not finite")
-        found.append(
-            [
-                [LevelStack(matrix, each, scale, own) for matrix in product]
-                for product, each, scale in zip(of_group, own_classes, scales, strict=True)
-            ]
-        )
+        stacks: list[list[LevelStack]] = []
+        for product, each, scale in zip(group.products, of_group, scales, strict=True):
+            stacks.append([])
+            for side, shape in enumerate(product):
+                places = begins[at : at + each.size].reshape(each.shape)
+                at += each.size
+                by_column = channel_axis(product, side) == 1
+                how = (parameters.shifts, shape, by_column)
+                stacks[-1].append(LevelStack(stream, table, *how, places, each, scale, own))
+        found.append(stacks)
     return found
-
-
-class _Places:
-    """Place of each level of a stream in one array that holds all matrices.
-
-    Args:
-        groups: Of the layers; their matrices lie group by group, those of one role together.
-    """
-
-    def __init__(self, groups: Sequence[CodedGroup]) -> None:
-        layers = sum(len(group.scales) for group in groups)
-        self.stacks: list[list[list[I32]]] = []
-        self._first = np.zeros((layers, 2, 2), dtype=np.int64)
-        self._apart = np.zeros((layers, 2, 2), dtype=np.int64)
-        self._step = np.ones((layers, 2, 2), dtype=np.int64)
-        self.levels = np.zeros(sum(s.size for g in groups for s in g.shapes()), dtype=np.int32)
-        layer = start = 0
-        for group in groups:
-            count = len(group.scales)
-            own = slice(layer, layer + count)
-            self.stacks.append([[] for _ in group.products])
-            for p, product in enumerate(group.products):
-                for side, (rows, cols) in enumerate(product):
-                    size = rows * cols
-                    self._first[own, p, side] = start + size * np.arange(count)
-                    if len(product) == 2:
-                        self._apart[own, p, side] = cols if side else 1
-                        self._step[own, p, side] = 1 if side else cols
-                    stack = self.levels[start : start + count * size]
-                    self.stacks[-1][p].append(stack.reshape(count, rows, cols))
-                    start += count * size
-            layer += count
-
-    def put(self, levels: I32, layout: StreamLayout) -> None:
-        """Copies the levels of all runs, one after the other, to their places."""
-        _, layer, product, side, channel, length = np.ascontiguousarray(layout.columns)
-        at = layer, product, side
-        first, step = self._first[at] + self._apart[at] * channel, self._step[at]
-        functions = library()
-        if functions is not None:
-            call(
-                functions,
-                "kronq_place_channels",
-                *(levels, len(length), length, first, step, self.levels),
-            )
-            return
-        begin = 0
-        for start, apart, count in zip(*map(np.ndarray.tolist, (first, step, length)), strict=True):
-            place = slice(start, start + apart * count, apart)
-            self.levels[place] = levels[begin : begin + count]
-            begin += count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,10 @@ class CompiledDecoder:
         self._call("kronq_decode_numbers", *number_table(), count, numbers)
         return numbers
 
-    def lanes(self, runs: Sequence[Run]) -> list[I32]:
-        ends = [*accumulate((run.size for run in runs), initial=0)]
-        levels = np.zeros(ends[-1], dtype=np.int32)
+    def lanes(self, runs: Sequence[Run]) -> I32:
+        levels = np.zeros(sum(run.size for run in runs), dtype=np.int32)
         self._call("kronq_decode_lanes", *run_tables(runs), levels)
-        return np.split(levels, ends[1:-1]) if runs else []
+        return levels
 
     def is_exhausted(self) -> bool:
         distance, interval, word = (int(each) for each in self._position)

@@ -23,8 +23,8 @@ class Decoder(Protocol):
     def numbers(self, count: int) -> I32:
         """Returns the next list of whole numbers."""
 
-    def lanes(self, runs: Sequence[Run]) -> list[I32]:
-        """Returns the levels of every run [size], which follow."""
+    def lanes(self, runs: Sequence[Run]) -> I32:
+        """Returns the levels of the runs that follow, one after the other."""
 
     def is_exhausted(self) -> bool:
         """Tells whether all words may have been read."""
@@ -32,13 +32,16 @@ class Decoder(Protocol):
 
 def decode_runs(
     data: bytes, counts: Sequence[int], runs_of: Callable[[list[I32]], Sequence[Run]]
-) -> list[I32]:
-    """Decodes the levels of every run.
+) -> I32:
+    """Decodes the levels of all runs.
 
     Args:
         data: The stream.
         counts: How many numbers there are in each list.
         runs_of: Returns the runs that follow, from the numbers.
+
+    Returns:
+        int32: those of each run, one after the other.
 
     Raises:
         ValueError: The stream is too short, too long or damaged.
@@ -73,10 +76,10 @@ class PythonDecoder:
     def numbers(self, count: int) -> I32:
         return code_numbers(np.zeros(count, dtype=np.int32), self._decode_block)
 
-    def lanes(self, runs: Sequence[Run]) -> list[I32]:
+    def lanes(self, runs: Sequence[Run]) -> I32:
         """Decodes all lanes side by side, position by position."""
         if not runs:
-            return []
+            return np.zeros(0, dtype=np.int32)
         ordered = contexts_of(runs)
         order = LaneOrder.create(runs)
         levels = np.zeros((LANE, len(order.lane_lengths)), dtype=np.int32)
@@ -96,7 +99,8 @@ class PythonDecoder:
             levels[t, lanes] = levels_from_codes(column, before & 1)
             state[lanes] = NEXT_STATE[before, column & 1]
         walked = np.split(levels.T, np.cumsum(order.lane_counts)[:-1])
-        return [x.reshape(-1)[: run.size] for x, run in zip(walked, runs, strict=True)]
+        each = [x.reshape(-1)[: run.size] for x, run in zip(walked, runs, strict=True)]
+        return np.concatenate(each)
 
     def is_exhausted(self) -> bool:
         return bool(self._decoder.maybe_exhausted())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronq.model.matrix import F32
-from kronq.trellis.layer_shape import I32, LayerShape
+from kronq.trellis.layer_shape import I32, LayerShape, Shape
 from kronq.trellis.norm_classes import (
     EMPTY_CHANNEL,
     NO_OFFSETS,
@@ -28,12 +28,23 @@ _LARGEST_IN_TABLE = 2**10
 
 def shift_levels(levels: NDArray[np.int32], shifts: Shifts) -> F32:
     """Returns the reconstruction point of each level: moved towards zero by its shift."""
+    table = points_table(levels, shifts)
+    if table is None:
+        return _points(levels, shifts)
+    points: F32 = table[levels + np.int32(len(table) // 2)]
+    return points
+
+
+def points_table(levels: NDArray[np.int32], shifts: Shifts) -> F32 | None:
+    """Returns the points of all levels up to the largest magnitude; None where it is too large.
+
+    Returns:
+        float32: those of -largest, …, 0, …, largest.
+    """
     largest = max(int(levels.max(initial=0)), -int(levels.min(initial=0)))
     if largest > _LARGEST_IN_TABLE:
-        return _points(levels, shifts)
-    table = _points(np.arange(-largest, largest + 1, dtype=np.int32), shifts)
-    points: F32 = table[levels + np.int32(largest)]
-    return points
+        return None
+    return _points(np.arange(-largest, largest + 1, dtype=np.int32), shifts)
 
 
 def _points(levels: NDArray[np.int32], shifts: Shifts) -> F32:
@@ -62,11 +73,13 @@ def reconstruction_scales(
         By product, float32 [channels]; both matrices of a product share them.
     """
     stacks = [each[None] for each in norm_classes]
-    return [each[0] for each in scales_of_stacks([shape], stacks, step, [offsets])]
+    found = scales_of_stacks(shape.products, [shape.scale], stacks, step, [offsets])
+    return [each[0] for each in found]
 
 
 def scales_of_stacks(
-    shapes: Sequence[LayerShape],
+    products: Sequence[Sequence[Shape]],
+    layer_scales: Sequence[float],
     norm_classes: Sequence[I32],
     step: float,
     offsets: Sequence[StepOffsets],
@@ -74,7 +87,8 @@ def scales_of_stacks(
     """Returns ``reconstruction_scales`` of layers of one shape together.
 
     Args:
-        shapes: Of the layers; they differ in their scales alone.
+        products: Of each layer.
+        layer_scales: The scale of each layer.
         norm_classes: By product, [layers, channels].
         step: The step of the whole adapter's levels.
         offsets: Of each layer.
@@ -83,16 +97,16 @@ def scales_of_stacks(
         By product, float32 [layers, channels].
     """
     found = []
-    products = shapes[0].products
+    layers = len(layer_scales)
     for p, (product, channel) in enumerate(zip(products, norm_classes, strict=True)):
-        factors, powers = [step] * len(shapes), [0] * len(shapes)
+        factors, powers = [step] * layers, [0] * layers
         if p == len(products) - 1:
             if p == 1:  # B beside an A, whose levels carry the step and the norm of ΔW
-                factors = [1.0] * len(shapes)
+                factors = [1.0] * layers
                 powers = [-2 * product_norm_class(each) for each in norm_classes[0]]
             factors = [
-                factor * (_exp2_eighths(2 * own.step) / (abs(shape.scale) or 1.0))
-                for factor, own, shape in zip(factors, offsets, shapes, strict=True)
+                factor * (_exp2_eighths(2 * own.step) / (abs(scale) or 1.0))
+                for factor, own, scale in zip(factors, offsets, layer_scales, strict=True)
             ]
         found.append(_channel_scales(channel, factors, powers, apart=len(product) > 1))
     return found

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.trellis.integer_math import doubled_log2
-from kronq.trellis.layer_shape import I32, AdapterLevels, LayerShape, channel_lengths, channel_view
-from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
+from kronq.trellis.layer_shape import (
+    I32,
+    AdapterLevels,
+    LayerShape,
+    Shape,
+    channel_lengths,
+    channel_view,
+)
+from kronq.trellis.norm_classes import EMPTY_CHANNEL, StepOffsets
 
 LANE = 128
 """Levels in a row that one path through the trellis makes."""
 
-_NO_PARTS = np.zeros((6, 0), dtype=np.int64)
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -112,41 +119,110 @@ class StreamLayout:
         return replace(self, runs=self.runs[first : last + 1], columns=columns)
 
 
+Kind = tuple[Sequence[Sequence[Shape]], int]
+"""The products of each layer of a group, and how many layers it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelOrder:
+    """Channels of all matrices, and their order in a stream.
+
+    Channels stand group by group, of each its products, of each its sides, and of these the
+    channels of all layers.
+
+    Attributes:
+        runs: In the order of the stream.
+        fields: Layer, product, side, channel and length of each channel [5, channels].
+        order: Channels that are not empty, as the stream has them.
+        run: Index of the run of each of these.
+    """
+
+    runs: Sequence[Run]
+    fields: NDArray[np.int64]
+    order: NDArray[np.int64]
+    run: NDArray[np.int64]
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """Where each channel's levels begin among those of all runs; -1 for an empty one."""
+        begins = np.full(self.fields.shape[1], -1, dtype=np.int64)
+        lengths = self.fields[4][self.order]
+        begins[self.order] = np.cumsum(lengths) - lengths
+        return begins
+
+
+def order_channels(
+    kinds: Sequence[Kind],
+    norm_classes: Sequence[Sequence[I32]],
+    offsets: Sequence[StepOffsets],
+) -> ChannelOrder:
+    """Sorts all channels that are not empty into runs of one side and context class.
+
+    Right factors are runs of their own, so that they can be fitted to coded left ones.
+
+    Args:
+        kinds: Groups of layers of one shape, one after the other.
+        norm_classes: By group and product [layers, channels].
+        offsets: Of each layer.
+    """
+    blocks: list[tuple[int, ...]] = []  # first layer, product, side, channels, length, less, offset
+    classes: list[I32] = []
+    layer = 0
+    for (products, layers), of_group in zip(kinds, norm_classes, strict=True):
+        for p, (product, each) in enumerate(zip(products, of_group, strict=True)):
+            last = p == len(products) - 1
+            for side, length in enumerate(channel_lengths(product)):
+                less = doubled_log2(length)
+                blocks.append((layer, p, side, each.shape[1], length, less, (1 + side) * last))
+                classes.append(each.reshape(-1))
+        layer += layers
+    if not blocks:
+        return ChannelOrder([], np.zeros((5, 0), np.int64), *np.zeros((2, 0), np.int64))
+    counts = [len(each) for each in classes]
+    first, p, side, channels, length, less, offset = np.repeat(np.array(blocks), counts, axis=0).T
+    number = np.arange(sum(counts)) - np.repeat(np.cumsum(counts) - counts, counts)
+    layer_of, channel = first + number // channels, number % channels
+    own = np.array(offsets, dtype=np.int64).reshape(-1, 3)
+    own[:, 0] = 0  # the offset of what is not the last product
+    norm_class = np.concatenate(classes)
+    context = norm_class - less + own[layer_of, offset]
+    order = np.flatnonzero(norm_class != EMPTY_CHANNEL)
+    within = (2 * layer_of + p) * channels.max() + channel
+    order = order[np.lexsort((within[order], context[order], side[order]))]
+    side_, context = side[order], context[order]
+    begins = np.flatnonzero((np.diff(side_, prepend=-1) != 0) | (np.diff(context, prepend=0) != 0))
+    run = np.zeros(len(order), dtype=np.int64)
+    run[begins[1:]] = 1
+    sizes = np.add.reduceat(length[order], begins).tolist() if len(begins) else []
+    runs = [*map(Run, context[begins].tolist(), sizes)]
+    fields = np.array((layer_of, p, side, channel, length), dtype=np.int64)
+    return ChannelOrder(runs, fields, order, np.cumsum(run))
+
+
 def lay_out_stream(
     shapes: Sequence[LayerShape],
     norm_classes: Sequence[Sequence[I32]],
     offsets: Sequence[StepOffsets],
 ) -> StreamLayout:
-    """Sorts all channels that are not empty into runs of one side and context class.
+    """Lays out the stream of layers.
 
-    Right factors are runs of their own, so that they can be fitted to coded left ones.
+    Args:
+        shapes: Of the layers.
+        norm_classes: By layer and product [channels].
+        offsets: Of each layer.
     """
-    rows: list[tuple[int, int, int, int, int]] = []  # layer, product, side, length, 2·log2 less
-    classes: list[I32] = []
-    for layer, (shape, layer_classes) in enumerate(zip(shapes, norm_classes, strict=True)):
-        for p, (product, each) in enumerate(zip(shape.products, layer_classes, strict=True)):
-            own = offsets[layer] if p == len(shape.products) - 1 else NO_OFFSETS
-            for side, length in enumerate(channel_lengths(product)):
-                rows.append((layer, p, side, length, doubled_log2(length) - own[1 + side]))
-                classes.append(each)
-    if not rows:
-        return StreamLayout(shapes, [], _NO_PARTS)
-    counts = [len(each) for each in classes]
-    starts = np.cumsum([0, *counts[:-1]])
-    channel = np.arange(sum(counts)) - np.repeat(starts, counts)
-    layer, p, side, length, less = np.repeat(np.array(rows), counts, axis=0).T
-    norm_class = np.concatenate(classes)
-    context = norm_class - less
-    order = np.lexsort((context, side))  # stable: then by layer, product and channel
-    order = order[norm_class[order] != EMPTY_CHANNEL]
-    side, context, length = side[order], context[order], length[order]
-    begins = np.flatnonzero((np.diff(side, prepend=-1) != 0) | (np.diff(context, prepend=0) != 0))
-    run = np.zeros(len(order), dtype=np.int64)
-    run[begins[1:]] = 1
-    columns = (np.cumsum(run), layer[order], p[order], side, channel[order], length)
-    sizes = np.add.reduceat(length, begins).tolist() if len(begins) else []
-    runs = [*map(Run, context[begins].tolist(), sizes)]
-    return StreamLayout(shapes, runs, np.array(columns, dtype=np.int64))
+    kinds: list[Kind] = []
+    stacks: list[list[I32]] = []
+    layer = 0
+    for products, group in groupby(shapes, key=lambda shape: shape.products):
+        count = len([*group])
+        kinds.append((products, count))
+        of_group = zip(*norm_classes[layer : layer + count], strict=True)
+        stacks.append([np.array(each) for each in of_group])
+        layer += count
+    found = order_channels(kinds, stacks, offsets)
+    columns = np.concatenate((found.run[None], found.fields[:, found.order]))
+    return StreamLayout(shapes, found.runs, columns)
 
 
 def split_lanes(values: NDArray[Number]) -> NDArray[Number]:

@@ -59,7 +59,7 @@ def test_what_goes_in_comes_out(
 
     found = decode_runs(data, [len(header)], runs_of)
     assert np.array_equal(seen[0], header)
-    assert all(np.array_equal(x, y) for x, y in zip(found, wanted, strict=True))
+    assert np.array_equal(found, np.concatenate(wanted or [header[:0]]))
 
 
 def test_the_stream_is_as_long_as_the_entropy() -> None:
@@ -99,7 +99,7 @@ def test_a_damaged_stream_is_decoded_or_refused(cut: int) -> None:
             found = decode_runs(bad, [], lambda _: [run])
         except ValueError:
             continue
-        assert found[0].shape == (2000,)
+        assert found.shape == (2000,)
     with pytest.raises(ValueError, match="32-bit words"):
         decode_runs(data[:-1], [], lambda _: [run])
 
