@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kronq.errors import FormatError
@@ -17,8 +21,9 @@ from kronq.io.tensor_writer import tensor_bytes
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps of each parameter."""
-
-
+_CHECKSUM = "crc32"
+_LARGEST = 1e30
+"""A loss, or a number of bytes, is below it."""
 INTERVAL = 10
 """Steps between two checkpoints."""
 
@@ -62,6 +67,7 @@ class CheckpointFile:
                 tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment].cpu().numpy()
         told = {"identity": self.identity}
         told |= {"losses": json.dumps(history.losses), "sizes": json.dumps(history.sizes)}
+        told[_CHECKSUM] = _checksum(tensors, told)
         write_file(self.path, tensor_bytes(tensors, told), force=True)
 
     def load(self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> History:
@@ -79,28 +85,62 @@ class CheckpointFile:
         file = open_tensors(self.path)
         if file.metadata.get("identity") != self.identity:
             return History()
-        try:
-            history = History(
-                [float(loss) for loss in json.loads(file.metadata["losses"])],
-                [int(size) for size in json.loads(file.metadata.get("sizes", "[]"))],
-            )
-            state = {
-                name: {m: _tensor(file.array(f"{name}.{m}"), p) for m in _MOMENTS}
-                for name, p in parameters.items()
-            }
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(_tensor(file.array(name), parameter))
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise FormatError(
-                "a damaged checkpoint", path=self.path, found=repr(error), hint="delete it"
-            ) from error
-        for name, parameter in parameters.items():
-            moments = state[name]
-            moments["step"] = moments["step"].cpu()
-            optimizer.state[parameter] = moments
+        arrays = {name: file.array(name) for name in file.entries}
+        told = {key: text for key, text in file.metadata.items() if key != _CHECKSUM}
+        if file.metadata.get(_CHECKSUM) != _checksum(arrays, told):
+            raise self._damaged("the checksum differs", "checksum")
+        if _shapes(arrays) != _shapes(_expected(parameters)):
+            raise self._damaged("parameters of other names, shapes or types", "tensors")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise self._damaged("values that are not finite", "not-finite")
+        if any(arrays[f"{n}.{m}"].min() < 0 for n in parameters for m in _MOMENTS[1:]):
+            raise self._damaged("squares or steps below zero", "format")
+        history = History(self._numbers(told, "losses"), [*map(int, self._numbers(told, "sizes"))])
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(_tensor(arrays[name], parameter))
+                moments = {m: _tensor(arrays[f"{name}.{m}"], parameter) for m in _MOMENTS}
+                optimizer.state[parameter] = moments | {"step": moments["step"].cpu()}
         return history
 
+    def _numbers(self, told: Mapping[str, str], key: str) -> list[float]:
+        try:
+            numbers = json.loads(told[key])
+        except (KeyError, ValueError, RecursionError):
+            numbers = None
+        if isinstance(numbers, list) and all(
+            isinstance(n, int | float) and abs(n) < _LARGEST for n in numbers
+        ):
+            return numbers
+        raise self._damaged(f"no list of numbers for its {key}", "format")
 
-def _tensor(array: object, like: Tensor) -> Tensor:
+    def _damaged(self, found: str, code: str) -> FormatError:
+        return FormatError(
+            "a damaged checkpoint", path=self.path, found=found, hint="delete it", code=code
+        )
+
+
+def _expected(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Returns arrays of the shapes of a checkpoint of parameters, without memory of their own."""
+    zero, shapes = np.zeros((), np.float32), {}
+    for name, parameter in parameters.items():
+        shapes |= dict.fromkeys((name, *(f"{name}.{m}" for m in _MOMENTS[:2])), parameter.shape)
+        shapes[f"{name}.step"] = torch.Size(())
+    return {name: np.broadcast_to(zero, shape) for name, shape in shapes.items()}
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, str]) -> str:
+    """Sums names, numbers and texts; it tells damage."""
+    value = zlib.crc32(json.dumps(sorted(told.items())).encode())
+    for name in sorted(arrays):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), value)
+    return f"{value:08x}"
+
+
+def _tensor(array: NDArray[Any], like: Tensor) -> Tensor:
     return torch.tensor(array, dtype=torch.float32, device=like.device)
