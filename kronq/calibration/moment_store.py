@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from kronq.calibration.batches import Batch
 from kronq.errors import FormatError, StrPath
+from kronq.io.array_checksum import CHECKSUM, array_checksum
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
 from kronq.io.safetensors_file import open_tensors
 from kronq.model.adapter import Adapter
@@ -28,7 +28,6 @@ from kronq.model.matrix import F32
 VERSION = "2"
 LARGEST_CACHE = 2**35
 _PARTIAL = "partial.safetensors"
-_CHECKSUM = "crc32"
 _DONE = "batches"
 
 
@@ -90,15 +89,17 @@ def _read(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
     """
     file = open_tensors(path)
     arrays: dict[str, F32] = {name: file.matrix(name) for name in file.entries}
-    metadata = {key: text for key, text in file.metadata.items() if key != _CHECKSUM}
-    if file.metadata.get(_CHECKSUM) != _checksum(arrays, metadata):
+    metadata = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
+    if file.metadata.get(CHECKSUM) != array_checksum(arrays, metadata):
         raise FormatError("the checksum differs", path=path, code="checksum")
     return arrays, metadata
 
 
 def _write(path: Path, arrays: Mapping[str, F32], metadata: Mapping[str, str]) -> None:
     """Writes array by array; ``safetensors.numpy.save`` would hold all of them a second time."""
-    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _checksum(arrays, metadata)}}
+    header: dict[str, Any] = {
+        "__metadata__": {**metadata, CHECKSUM: array_checksum(arrays, metadata)}
+    }
     stop = 0
     for name, array in arrays.items():
         start, stop = stop, stop + array.nbytes
@@ -109,15 +110,6 @@ def _write(path: Path, arrays: Mapping[str, F32], metadata: Mapping[str, str]) -
     with new_entry(path) as work, work.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         stream.writelines(parts)
-
-
-def _checksum(arrays: Mapping[str, F32], metadata: Mapping[str, str]) -> str:
-    value = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
-    for name in sorted(arrays):
-        value = zlib.crc32(
-            np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), value)
-        )
-    return f"{value:08x}"
 
 
 def digest_batches(batches: Iterable[Batch]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kronq import limits
 from kronq.errors import FormatError, UnsupportedError
 from kronq.io.cache import digest
 from kronq.io.json_file import read_json
@@ -83,6 +84,7 @@ def read_prints(folder: Path) -> BasePrints:
     layers, rounded = told.get("layers"), told.get("rounded")
     if not isinstance(layers, dict) or not isinstance(rounded, bool):
         raise FormatError("damaged", path=file, expected="layers, and whether they are rounded")
+    limits.LAYERS.check(len(layers), file)
     return BasePrints(file, {name: _parse(text, rounded, file) for name, text in layers.items()})
 
 

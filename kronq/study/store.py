@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kronq import __version__
 from kronq.errors import FormatError, OutputExistsError
@@ -17,6 +19,8 @@ from kronq.io.json_file import read_json
 from kronq.torch.training.output import FACTORS, PACKED
 
 T = TypeVar("T")
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+_CHECKSUM = "crc32"
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,15 @@ class Scores:
 class _Facts(BaseModel):
     """What a file of facts may say; others are kept as they are."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
-    seconds: float = 0.0
+    seconds: float = Field(0.0, ge=0)
     last_loss: float | None = None
-    bytes: int | None = None
-    parameters: int | None = None
-    shared_bytes: int = 0
+    bytes: Count | None = None
+    parameters: Count | None = None
+    shared_bytes: Count = 0
     shared: str = ""
-    tokens: int | None = None
+    tokens: Count | None = None
     nll: float | None = None
     kl_base: float | None = None
     kl_trained: float | None = None
@@ -123,14 +127,13 @@ class Store:
         path = self._facts(kind, key)
         if not path.exists():
             return None
-        told = read_json(path)
+        told = _read_sealed(path)
         _validate(TypeAdapter(_Facts), told, path)
         return told
 
     def write_facts(self, kind: str, key: str, facts: dict[str, Any]) -> None:
         """Says that a trained adapter or file is done."""
-        told = {**facts, "kronq": __version__}
-        write_file(self._facts(kind, key), (json.dumps(told) + "\n").encode(), force=True)
+        _write_sealed(self._facts(kind, key), {**facts, "kronq": __version__})
 
     def scores(self, key: str) -> Scores | None:
         """Returns scores; None before they are done.
@@ -141,25 +144,60 @@ class Store:
         path = self.root / "scores" / f"{key}.json"
         if not path.exists():
             return None
-        told = read_json(path)
+        told = _read_sealed(path)
         told.pop("kronq", None)
         scores = _validate(TypeAdapter(Scores), told, path)
-        counts = {len(scores.nll), len(scores.tokens), len(scores.recalled)}
-        if counts != {len(scores.nll)} or not scores.nll or min(scores.tokens) < 1:
+        if not _are_possible(scores):
             raise FormatError("no scores of a study", path=path, hint="delete it")
         return scores
 
     def write_scores(self, key: str, scores: Scores) -> None:
         """Keeps scores."""
         path = self.root / "scores" / f"{key}.json"
-        told = {**asdict(scores), "kronq": __version__}
-        write_file(path, (json.dumps(told) + "\n").encode(), force=True)
+        _write_sealed(path, {**asdict(scores), "kronq": __version__})
 
     def has_scores(self, key: str) -> bool:
         return (self.root / "scores" / f"{key}.json").exists()
 
     def _facts(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.json"
+
+
+def _are_possible(scores: Scores) -> bool:
+    """Whether there is as much of everything, in numbers that a table can hold."""
+    parts = [scores.nll, scores.tokens, scores.recalled]
+    judged = [part for part in (scores.right, scores.right_normalized) if part is not None]
+    return (
+        {len(part) for part in (*parts, *judged)} == {len(scores.nll)}
+        and len(judged) != 1
+        and len(scores.nll) > 0
+        and all(0 < count < 2**53 for count in scores.tokens)
+        and all(map(math.isfinite, (*scores.nll, scores.seconds)))
+        and scores.seconds >= 0
+    )
+
+
+def _write_sealed(path: Path, told: dict[str, Any]) -> None:
+    """Writes an object of JSON with a checksum of its other entries."""
+    sealed = {**told, _CHECKSUM: _checksum(told)}
+    write_file(path, (json.dumps(sealed) + "\n").encode(), force=True)
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """Reads an object; those written before there were checksums have none.
+
+    Raises:
+        FormatError: It is damaged.
+    """
+    told = read_json(path)
+    stored = told.pop(_CHECKSUM, None)
+    if stored is not None and stored != _checksum(told):
+        raise FormatError("the checksum differs", path=path, hint="delete it", code="checksum")
+    return told
+
+
+def _checksum(told: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(told, sort_keys=True).encode()):08x}"
 
 
 def _validate(kind: TypeAdapter[T], told: dict[str, Any], path: Path) -> T:

@@ -10,6 +10,7 @@ import pytest
 from kronq.errors import FormatError
 from kronq.study.config import read_study
 from kronq.study.store import Scores, Store
+from tests.attacks.refusals import assert_code
 from tests.cli.command import Kronq
 from tests.cli.test_control_characters import assert_harmless
 
@@ -160,6 +161,16 @@ def test_seeds_by_the_million(verb: Kronq, desk: Path, monkeypatch: pytest.Monke
         b'"right_normalized": null, "seconds": 1}',
         b'{"nll": [1], "tokens": [0], "recalled": [true], "right": null, '
         b'"right_normalized": null, "seconds": 1}',
+        b'{"nll": [NaN], "tokens": [1], "recalled": [true], "right": null, '
+        b'"right_normalized": null, "seconds": 1}',
+        b'{"nll": [1], "tokens": [1], "recalled": [true], "right": null, '
+        b'"right_normalized": null, "seconds": -1}',
+        b'{"nll": [1], "tokens": [1' + b"0" * 400 + b'], "recalled": [true], "right": null, '
+        b'"right_normalized": null, "seconds": 1}',
+        b'{"nll": [1], "tokens": [1], "recalled": [true], "right": [], '
+        b'"right_normalized": [], "seconds": 1}',
+        b'{"nll": [1], "tokens": [1], "recalled": [true], "right": [true], '
+        b'"right_normalized": null, "seconds": 1}',
     ],
 )
 def test_scores_of_a_folder_that_was_changed(tmp_path: Path, told: bytes) -> None:
@@ -175,7 +186,11 @@ def test_scores_of_a_folder_that_was_changed(tmp_path: Path, told: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "told", [b'{"bytes": "many"}', b'{"left_out": 1}', b'{"seconds": []}', b"null"]
+    "told",
+    [
+        *(b'{"bytes": "many"}', b'{"left_out": 1}', b'{"seconds": []}', b"null"),
+        *(b'{"bytes": -5}', b'{"weight_error": NaN}', b'{"parameters": 1' + b"0" * 400 + b"}"),
+    ],
 )
 def test_facts_of_a_folder_that_was_changed(tmp_path: Path, told: bytes) -> None:
     store = Store(tmp_path / "study")
@@ -187,6 +202,25 @@ def test_facts_of_a_folder_that_was_changed(tmp_path: Path, told: bytes) -> None
     (store.root / "files/bad.json").write_bytes(told)
     with pytest.raises(FormatError):
         store.facts("files", "bad")
+
+
+def test_a_changed_digit_of_a_result_is_noticed(tmp_path: Path) -> None:
+    """Files that were written before there were checksums are read as they are."""
+    store = Store(tmp_path / "study")
+    store.open()
+    store.write_facts("files", "a", {"bytes": 12, "seconds": 0.5})
+    store.write_scores("a", Scores((1.5,), (3,), (True,), None, None, 0.25))
+    for file, read in (
+        (store.root / "files/a.json", lambda: store.facts("files", "a")),
+        (store.root / "scores/a.json", lambda: store.scores("a")),
+    ):
+        text = file.read_text()
+        file.write_text(text.replace("5", "6", 1))
+        assert_code("checksum", read, file)
+        told = json.loads(text)
+        del told["crc32"]
+        file.write_text(json.dumps(told))
+        assert read() is not None
 
 
 def test_a_study_whose_aliases_share_settings_is_read(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from kronq.io.array_checksum import CHECKSUM, array_checksum
 from kronq.io.files import write_file
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensor_writer import tensor_bytes
-from kronq.torch.training import checkpoint
 from kronq.torch.training.checkpoint import CheckpointFile, History
 from tests.attacks.refusals import assert_code
 
@@ -40,9 +40,9 @@ def seal(file: CheckpointFile, arrays: Arrays, told: dict[str, str]) -> None:
     found = open_tensors(file.path)
     tensors = {name: np.array(found.array(name)) for name in found.entries} | arrays
     tensors = {name: array for name, array in tensors.items() if array is not None}
-    texts = {k: v for k, v in found.metadata.items() if k != checkpoint._CHECKSUM} | told
+    texts = {k: v for k, v in found.metadata.items() if k != CHECKSUM} | told
     texts = {key: text for key, text in texts.items() if text}
-    texts[checkpoint._CHECKSUM] = checkpoint._checksum(tensors, texts)
+    texts[CHECKSUM] = array_checksum(tensors, texts)
     write_file(file.path, tensor_bytes(tensors, texts), force=True)
 
 

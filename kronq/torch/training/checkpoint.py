@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kronq.errors import FormatError
+from kronq.io.array_checksum import CHECKSUM, array_checksum
 from kronq.io.files import write_file
 from kronq.io.safetensors_file import open_tensors
 from kronq.io.tensor_writer import tensor_bytes
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps of each parameter."""
-_CHECKSUM = "crc32"
 _LARGEST = 1e30
 """A loss, or a number of bytes, is below it."""
 INTERVAL = 10
@@ -67,7 +66,7 @@ class CheckpointFile:
                 tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment].cpu().numpy()
         told = {"identity": self.identity}
         told |= {"losses": json.dumps(history.losses), "sizes": json.dumps(history.sizes)}
-        told[_CHECKSUM] = _checksum(tensors, told)
+        told[CHECKSUM] = array_checksum(tensors, told)
         write_file(self.path, tensor_bytes(tensors, told), force=True)
 
     def load(self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> History:
@@ -86,8 +85,8 @@ class CheckpointFile:
         if file.metadata.get("identity") != self.identity:
             return History()
         arrays = {name: file.array(name) for name in file.entries}
-        told = {key: text for key, text in file.metadata.items() if key != _CHECKSUM}
-        if file.metadata.get(_CHECKSUM) != _checksum(arrays, told):
+        told = file.metadata
+        if told.get(CHECKSUM) != array_checksum(arrays, told):
             raise self._damaged("the checksum differs", "checksum")
         if _shapes(arrays) != _shapes(_expected(parameters)):
             raise self._damaged("parameters of other names, shapes or types", "tensors")
@@ -131,15 +130,6 @@ def _expected(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
-
-
-def _checksum(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, str]) -> str:
-    """Sums names, numbers and texts; it tells damage."""
-    value = zlib.crc32(json.dumps(sorted(told.items())).encode())
-    for name in sorted(arrays):
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), value)
-    return f"{value:08x}"
 
 
 def _tensor(array: NDArray[Any], like: Tensor) -> Tensor:
