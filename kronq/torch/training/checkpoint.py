@@ -121,10 +121,11 @@ class CheckpointFile:
 
 def _expected(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     """Returns arrays of the shapes of a checkpoint of parameters, without memory of their own."""
-    zero, shapes = np.zeros((), np.float32), {}
+    zero = np.zeros((), np.float32)
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, parameter in parameters.items():
         shapes |= dict.fromkeys((name, *(f"{name}.{m}" for m in _MOMENTS[:2])), parameter.shape)
-        shapes[f"{name}.step"] = torch.Size(())
+        shapes[f"{name}.step"] = ()
     return {name: np.broadcast_to(zero, shape) for name, shape in shapes.items()}
 
 
