@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,10 +67,25 @@ class Held:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | list[int]) -> Held | NDArray[Any]:
+        """Returns one of the arrays along the first axis, still in the file; or reads several."""
+        if not isinstance(index, int):
+            numbers = range(len(self))[index] if isinstance(index, slice) else index
+            return np.stack([np.asarray(self[number]) for number in numbers])
+        one = Held(self.file, self.start, self.shape[1:], self.dtype)
+        return replace(one, start=self.start + index * one.nbytes)
+
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("an array in a file cannot be shown without reading it")
-        data = self.file.read(self.start, self.size * self.dtype.itemsize)
+        data = self.file.read(self.start, self.nbytes)
         array = np.frombuffer(data, self.dtype).reshape(self.shape)
         return array.astype(dtype or self.dtype, copy=False)
 

@@ -18,7 +18,7 @@ from kronq.model.delta import ONE, Delta
 from kronq.model.frozen_bases import FrozenBases
 from kronq.model.layer_expressions import NameMatcher
 from kronq.model.matrix import F32
-from kronq.model.stacks import LayerStack, StackedLayers, stack_layers
+from kronq.model.stacks import LayerStack, StackedLayers, stacks_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,9 +233,7 @@ class Adapter(Mapping[str, Delta]):
     @property
     def stacks(self) -> Sequence[LayerStack]:
         """All layers, those of one shape stacked."""
-        if isinstance(self.layers, StackedLayers):
-            return self.layers.stacks
-        return stack_layers(self.layers)
+        return stacks_of(self.layers)
 
     @property
     def family(self) -> str:
@@ -302,6 +300,9 @@ def check_finite(adapter: Adapter) -> None:
     Raises:
         FormatError: A layer has such a value.
     """
+    stacks = adapter.layers.stacks if isinstance(adapter.layers, StackedLayers) else ()
+    if stacks and all(stack.surely_finite for stack in stacks):
+        return
     for name, delta in adapter.items():
         magnitude = () if delta.magnitude is None else (delta.magnitude,)
         matrices = (*delta.matrices, *magnitude)

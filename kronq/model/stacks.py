@@ -6,74 +6,25 @@ hundred, so code that needs all layers works on stacks; single layers are built 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.layer_names import name_template, natural_key
-from kronq.model.matrix import F32, Float, Matrix
-
-LayerIndex = slice | list[int]
-"""Selected layers of a stack, by number; a slice copies nothing."""
-ALL = slice(None)
-
-
-class MatrixStack(Protocol):
-    """One matrix of every layer of a stack."""
-
-    def matrix(self, layer: int) -> Matrix:
-        """Returns the matrix of one layer."""
-
-    def float32(self, layers: LayerIndex = ALL) -> F32:
-        """Returns the matrices of selected layers [layers, rows, cols]."""
-
-    def nbytes(self, layers: LayerIndex = ALL) -> int:
-        """Returns the bytes of the matrices of selected layers, when packed."""
-
-
-@dataclass(frozen=True, eq=False)
-class SeparateMatrices:
-    """Stack of matrices that are stored one by one."""
-
-    matrices: Sequence[Matrix]
-
-    def matrix(self, layer: int) -> Matrix:
-        return self.matrices[layer]
-
-    def float32(self, layers: LayerIndex = ALL) -> F32:
-        return np.stack([matrix.float32() for matrix in self._select(layers)])
-
-    def nbytes(self, layers: LayerIndex = ALL) -> int:
-        return sum(matrix.nbytes for matrix in self._select(layers))
-
-    def _select(self, layers: LayerIndex) -> Iterable[Matrix]:
-        return self.matrices[layers] if isinstance(layers, slice) else map(self.matrix, layers)
-
-
-@dataclass(frozen=True, eq=False)
-class FloatStack:
-    """Floating-point matrices as they came, [layers, rows, cols]."""
-
-    array: NDArray[Any]
-
-    def matrix(self, layer: int) -> Float:
-        return Float(self.array[layer])
-
-    def float32(self, layers: LayerIndex = ALL) -> F32:
-        return np.asarray(self.array[layers], dtype=np.float32)
-
-    def nbytes(self, layers: LayerIndex = ALL) -> int:
-        return self.matrix(0).nbytes * len(layer_numbers(len(self.array), layers))
-
-
-def layer_numbers(count: int, layers: LayerIndex) -> Sequence[int]:
-    """Returns the numbers of selected layers of ``count``."""
-    return range(count)[layers] if isinstance(layers, slice) else layers
+from kronq.model.mapped_pages import is_mapped
+from kronq.model.matrix import F32, Float
+from kronq.model.matrix_stacks import (
+    ALL,
+    CodesStack,
+    FloatStack,
+    LayerIndex,
+    MatrixStack,
+    SeparateMatrices,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +74,12 @@ class LayerStack:
         magnitude = () if self.magnitude is None else (self.magnitude,)
         return sum(stack.nbytes(layers) for stack in (*self.a, *self.b, *magnitude))
 
+    @property
+    def surely_finite(self) -> bool:
+        """Whether one look at whole stacks in memory tells that no value is NaN or infinite."""
+        matrices = (*self.a, *self.b, *(() if self.magnitude is None else (self.magnitude,)))
+        return bool(np.isfinite(self.scales).all()) and all(map(_surely_finite, matrices))
+
     def delta(self, layer: int) -> Delta:
         """Returns one layer."""
         a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
@@ -134,11 +91,24 @@ class LayerStack:
 
     def scaled_a(self, layers: LayerIndex = ALL) -> F32:
         """Returns scale · A of selected layers [layers, a_out, a_in]."""
+        return self.scaled_a64(layers).astype(np.float32)
+
+    def scaled_a64(self, layers: LayerIndex = ALL) -> F64:
+        """Returns the same in float64."""
         scales: F64 = np.array(self.scales, dtype=np.float64)[layers, None, None]
         if not self.a:
-            return scales.astype(np.float32)
+            return scales
         left, *right = (stack.float32(layers).astype(np.float64) for stack in self.a)
-        return ((left @ right[0] if right else left) * scales).astype(np.float32)
+        return (left @ right[0] if right else left) * scales
+
+
+def _surely_finite(stack: MatrixStack) -> bool:
+    if isinstance(stack, CodesStack):
+        return bool(np.isfinite(stack.scale).all())
+    if not isinstance(stack, FloatStack) or is_mapped(stack.array):
+        return False
+    array = np.asarray(stack.array)
+    return Float(array.reshape(-1, array.shape[2])).is_finite
 
 
 def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:
@@ -150,11 +120,11 @@ def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:
         magnitude = None if delta.magnitude is None else delta.magnitude.shape
         kind = (name_template(name), delta.shape, delta.kernel, magnitude, *map(tuple, shapes))
         groups.setdefault(kind, []).append((name, delta))
-    return [_stack(group) for group in groups.values()]
+    return [stack_alike(*zip(*group, strict=True)) for group in groups.values()]
 
 
-def _stack(layers: list[tuple[str, Delta]]) -> LayerStack:
-    names, deltas = zip(*layers, strict=True)
+def stack_alike(names: Sequence[str], deltas: Sequence[Delta]) -> LayerStack:
+    """Stacks layers of one kind and shape."""
     first = deltas[0]
     a = [] if first.a is ONE else [delta.a.matrices for delta in deltas]
     b = [delta.b.matrices for delta in deltas]
@@ -163,6 +133,11 @@ def _stack(layers: list[tuple[str, Delta]]) -> LayerStack:
     magnitude = SeparateMatrices(magnitudes) if magnitudes else None
     scales = [delta.scale for delta in deltas]
     return LayerStack(names, first.shape, scales, apart[0], apart[1], first.kernel, magnitude)
+
+
+def stacks_of(layers: Mapping[str, Delta]) -> Sequence[LayerStack]:
+    """Returns layers in stacks: those that they are in, or new ones."""
+    return layers.stacks if isinstance(layers, StackedLayers) else stack_layers(layers)
 
 
 class StackedLayers(Mapping[str, Delta]):

@@ -8,13 +8,15 @@ cancel: then, and where B is whole or ΔW is cropped, the norms are those of ``s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from kronq.model.delta import F64, ONE, Delta
-from kronq.model.matrix import Matrix, stack_float32
+from kronq.model.delta import F64, Delta
+from kronq.model.matrix import F32
+from kronq.model.matrix_stacks import MatrixStack, float32_once
 from kronq.model.squared_norms import SquaredNorms, squared_norms
+from kronq.model.stacks import LayerStack, stack_layers, stacks_of
 
 _CANCELS = 1e-6
 """Error, relative to the norms of the factors, below which float64 would leave too few digits."""
@@ -31,14 +33,12 @@ def total_squared_norms(
         reference: The layers with ΔW.
         approximation: The same layers with ΔŴ.
     """
-    groups: dict[object, list[tuple[Delta, Delta]]] = {}
-    for name, delta in reference.items():
-        pair = delta, approximation[name]
-        groups.setdefault(_kind(*pair), []).append(pair)
     sums: list[SquaredNorms] = []
-    for kind, pairs in groups.items():
-        together = None if kind is None else _sum_of_group(pairs)
-        sums += [together] if together else [squared_norms(*pair) for pair in pairs]
+    for pair in _paired(reference, approximation):
+        together = _sum_of_stacks(*pair) if _go_together(*pair) else None
+        apart = [] if together else range(len(pair[0].names))
+        sums += [together] if together else []
+        sums += [squared_norms(*(stack.delta(layer) for stack in pair)) for layer in apart]
     return SquaredNorms(
         sum(each.reference for each in sums),
         sum(each.approximation for each in sums),
@@ -46,25 +46,41 @@ def total_squared_norms(
     )
 
 
-def _kind(reference: Delta, approximation: Delta) -> object:
-    """Returns what layers that go together share; None for a layer that goes alone."""
-    pair = reference.b, approximation.b
-    if any(b.right is None for b in pair) or reference.shape != reference.full_shape:
-        return None
-    return tuple(m.shape for b in pair for m in b.matrices)
+def _paired(
+    reference: Mapping[str, Delta], approximation: Mapping[str, Delta]
+) -> Iterator[tuple[LayerStack, LayerStack]]:
+    """Yields stacks of the same layers."""
+    approximated = {tuple(each.names): each for each in stacks_of(approximation)}
+    for stack in stacks_of(reference):
+        names = tuple(stack.names)
+        if names in approximated:
+            yield stack, approximated[names]
+            continue
+        for other in stack_layers({name: approximation[name] for name in names}):
+            (same,) = stack_layers({name: reference[name] for name in other.names})
+            yield same, other
 
 
-def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
+def _go_together(reference: LayerStack, approximation: LayerStack) -> bool:
+    """Tells whether r×r matrices give the norms."""
+    return reference.is_uncropped and len(reference.b) == len(approximation.b) == 2
+
+
+def _sum_of_stacks(reference: LayerStack, approximation: LayerStack) -> SquaredNorms | None:
     """Returns the sums of layers of one shape; None where too few digits would be left."""
-    b = pairs[0][0].b
-    step = max(1, _TOGETHER // (max(b.shape) * 2 * b.rank))
+    first, pair = reference.first, (reference, approximation)
+    values = max(2 * max(first.b.shape) * first.b.rank, first.a.shape[0] * first.a.shape[1])
+    layers, step = len(reference.names), max(1, _TOGETHER // values)
     norms, bound = np.zeros(3), 0.0
-    largest = max(m.shape[0] * m.shape[1] for delta in pairs[0] for m in delta.b.matrices)
-    memory = np.empty(4 * min(step, len(pairs)) * largest)
-    for start in range(0, len(pairs), step):
-        some = pairs[start : start + step]
-        blocks = _grams(some, 0, memory), _grams(some, 1, memory)
-        weights = np.array([_inner_products_of_a(*pair) for pair in some]).T
+    largest = max(m.shape[0] * m.shape[1] for each in pair for m in each.first.b.matrices)
+    memory = np.empty(4 * min(step, layers) * largest)
+    for start in range(0, layers, step):
+        some = slice(start, min(start + step, layers))
+        blocks = [_grams(reference.b[i], approximation.b[i], some, i, memory) for i in (0, 1)]
+        a, near_a = (stack.scaled_a64(some) for stack in pair)
+        weights = np.array(
+            [np.einsum("lij,lij->l", *each) for each in ((a, a), (near_a, near_a), (a, near_a))]
+        )
         products = np.array([np.einsum("lij,lij->l", *each) for each in zip(*blocks, strict=True)])
         norms += (weights * products).sum(axis=1)
         traces = [
@@ -79,11 +95,15 @@ def _sum_of_group(pairs: Sequence[tuple[Delta, Delta]]) -> SquaredNorms | None:
     return SquaredNorms(exact, approximated, error)
 
 
-def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int, memory: F64) -> tuple[F64, F64, F64]:
-    """Returns the blocks of LᵀL for side 0, or RᵀR for side 1, of every layer.
+def _grams(
+    reference: MatrixStack, approximation: MatrixStack, layers: slice, side: int, memory: F64
+) -> tuple[F64, F64, F64]:
+    """Returns the blocks of LᵀL for side 0, or RᵀR for side 1, of some layers.
 
     Args:
-        pairs: The layers, of one shape.
+        reference: The factors of that side.
+        approximation: Those of B̂.
+        layers: The layers.
         side: Of the product.
         memory: Numbers to write to, at least four times those of the matrices: new arrays of this
             size take as long as the products.
@@ -91,29 +111,17 @@ def _grams(pairs: Sequence[tuple[Delta, Delta]], side: int, memory: F64) -> tupl
     Returns:
         Those of B with itself [layers, r, r], of B̂ with itself, and of both.
     """
-    reference, approximation = memory.reshape(2, -1)
+    halves = memory.reshape(2, -1)
     # BLAS multiplies a matrix with a copy of itself sooner than with itself.
-    exact, same = _write_twice([pair[0].b.matrices[side] for pair in pairs], side, reference)
-    near, alike = _write_twice([pair[1].b.matrices[side] for pair in pairs], side, approximation)
+    exact, same = _write_twice(float32_once(reference, layers), side, halves[0])
+    near, alike = _write_twice(float32_once(approximation, layers), side, halves[1])
     columns = exact.swapaxes(1, 2)
     return columns @ same, near.swapaxes(1, 2) @ alike, columns @ near
 
 
-def _write_twice(matrices: Sequence[Matrix], side: int, memory: F64) -> tuple[F64, F64]:
+def _write_twice(values: F32, side: int, memory: F64) -> tuple[F64, F64]:
     """Returns two copies of the matrices in float64, those of side 1 transposed."""
-    values = stack_float32(matrices)
     copies = memory[: 2 * values.size].reshape(2, *values.shape)
     copies[...] = values
     one, two = copies.swapaxes(2, 3) if side else copies
     return one, two
-
-
-def _inner_products_of_a(reference: Delta, approximation: Delta) -> tuple[float, float, float]:
-    """Returns ⟨A, A⟩, ⟨Â, Â⟩ and ⟨A, Â⟩, scales included."""
-    scales = reference.scale, approximation.scale
-    if reference.a is ONE and approximation.a is ONE:
-        return scales[0] ** 2, scales[1] ** 2, scales[0] * scales[1]
-    a, b = (
-        each.a.float64() * s for each, s in zip((reference, approximation), scales, strict=True)
-    )
-    return float(np.vdot(a, a)), float(np.vdot(b, b)), float(np.vdot(a, b))

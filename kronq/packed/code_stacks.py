@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kronq.model.bit_packing import WIDTH_BITS, channels_size, packed_size
 from kronq.model.matrix import F32, Quantized, dequantize_codes
-from kronq.model.stacks import ALL, LayerIndex, layer_numbers
+from kronq.model.matrix_stacks import ALL, LayerIndex, layer_numbers
 
 I8 = NDArray[np.int8]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from kronq.errors import FormatError
@@ -11,11 +11,15 @@ from kronq.model.delta import ONE, Delta
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import MAX_NAME, compress_names, name_template, natural_key
 from kronq.model.matrix import Float, Matrix, Quantized
+from kronq.model.matrix_stacks import MatrixStack, SeparateMatrices
+from kronq.model.stacks import LayerStack, StackedLayers, stack_alike
 from kronq.packed.bases import core_shape
 from kronq.packed.manifest import Group, MatrixSpec
 from kronq.trellis.coded_matrix import EntropyCoded
 
 Fields = tuple[tuple[str, object], ...]
+PRODUCTS = (("A", "A2"), ("B1", "B2"))
+"""Roles of a layer's matrices."""
 
 
 def group_layers(adapter: Adapter) -> list[list[str]]:
@@ -26,6 +30,7 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
             use.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
+    keys = _group_keys(adapter)
     for name in sorted(adapter, key=_order):
         if not 0 < len(name) <= MAX_NAME or "{" in name or "}" in name:
             raise FormatError(
@@ -42,7 +47,7 @@ def group_layers(adapter: Adapter) -> list[list[str]]:
                 found=key,
                 expected=f"up to {MAX_NAME} characters and no braces",
             )
-        kind = (*_group_key(adapter[name]), front, core_shape(adapter, name))
+        kind = (*keys[name], front, core_shape(adapter, name))
         groups.setdefault(kind, []).append(name)
     return list(groups.values())
 
@@ -62,8 +67,49 @@ def _key_front(name: str, key: str | None) -> str | bool | None:
 
 def matrices_by_role(delta: Delta) -> dict[str, Matrix]:
     """Returns the matrices of a layer by their role in the file: A, A2, B1 and B2."""
-    a = {} if delta.a is ONE else dict(zip(("A", "A2"), delta.a.matrices, strict=False))
-    return a | dict(zip(("B1", "B2"), delta.b.matrices, strict=False))
+    a = {} if delta.a is ONE else dict(zip(PRODUCTS[0], delta.a.matrices, strict=False))
+    return a | dict(zip(PRODUCTS[1], delta.b.matrices, strict=False))
+
+
+def stacks_by_role(stack: LayerStack) -> dict[str, MatrixStack]:
+    """Returns the matrices of a stack by their role in the file."""
+    pairs = zip(PRODUCTS, (stack.a, stack.b), strict=True)
+    a, b = (dict(zip(roles, each, strict=False)) for roles, each in pairs)
+    return a | b | ({} if stack.magnitude is None else {"magnitude": stack.magnitude})
+
+
+def group_stacks(adapter: Adapter, names: Sequence[str]) -> list[LayerStack]:
+    """Returns the layers of a group as stacks: those that they are in, if all of these are in it.
+
+    Args:
+        adapter: The adapter.
+        names: The group's layers, in the file's order.
+    """
+    stacks = adapter.layers.stacks if isinstance(adapter.layers, StackedLayers) else ()
+    firsts = {stack.names[0]: stack for stack in stacks}
+    found: list[LayerStack] = []
+    done = 0
+    while done < len(names) and (stack := firsts.get(names[done])) is not None:
+        if [*stack.names] != [*names[done : done + len(stack.names)]]:
+            break
+        found.append(stack)
+        done += len(stack.names)
+    if done == len(names):
+        return found
+    return [stack_alike(names, [adapter[name] for name in names])]
+
+
+def _group_keys(adapter: Adapter) -> dict[str, tuple[object, ...]]:
+    """Returns what the layers of a group share, for each layer."""
+    if not isinstance(adapter.layers, StackedLayers):
+        return {name: _group_key(delta) for name, delta in adapter.items()}
+    keys: dict[str, tuple[object, ...]] = {}
+    for stack in adapter.layers.stacks:
+        if any(isinstance(each, SeparateMatrices) for each in (*stack.a, *stack.b)):
+            keys |= {name: _group_key(adapter[name]) for name in stack.names}
+        else:
+            keys |= dict.fromkeys(stack.names, _group_key(stack.first))
+    return keys
 
 
 def _group_key(delta: Delta) -> tuple[object, ...]:
@@ -103,20 +149,20 @@ def _describe(matrix: Matrix) -> MatrixSpec:
 
 
 def describe_group(
-    names: list[str],
-    layers: list[Delta],
+    stacks: Sequence[LayerStack],
     keys: Mapping[str, str],
     core: tuple[int, int] | None = None,
 ) -> Group:
     """Returns what the manifest says of a group of layers.
 
     Args:
-        names: The layers, in the file's order.
-        layers: The same.
+        stacks: The layers, in the file's order.
         keys: Layer → its key in the source file, of those that have one.
         core: Shape of ΔW, if they are R alone.
     """
-    first, scales = layers[0], [layer.scale for layer in layers]
+    first = stacks[0].first
+    names = [name for stack in stacks for name in stack.names]
+    scales = [scale for stack in stacks for scale in stack.scales]
     specs = {role: _describe(matrix) for role, matrix in matrices_by_role(first).items()}
     front = _key_front(names[0], keys.get(names[0]))
     return Group(

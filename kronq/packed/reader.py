@@ -17,10 +17,12 @@ from kronq.model.bit_packing import unpack_codes
 from kronq.model.flat_names import flatten
 from kronq.model.layer_names import count_names, expand_templates
 from kronq.model.mapped_pages import is_mapped, release_pages
-from kronq.model.stacks import FloatStack, LayerStack, MatrixStack, StackedLayers
+from kronq.model.matrix_stacks import FloatStack, MatrixStack
+from kronq.model.stacks import LayerStack, StackedLayers
 from kronq.packed.bases import read_bases
 from kronq.packed.checksum import KEY, missing_checksum, verify_checksum
 from kronq.packed.code_stacks import CodeStack, QuantizedStack
+from kronq.packed.groups import PRODUCTS
 from kronq.packed.manifest import (
     CodesSpec,
     Group,
@@ -38,7 +40,6 @@ from kronq.trellis.stream import StreamParameters
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
 _SEALED = 4
 """First version whose files have a checksum."""
-_PRODUCTS = (("A", "A2"), ("B1", "B2"))
 """Roles of each product's matrices."""
 
 
@@ -188,7 +189,7 @@ def _open_coded_groups(
     coded: list[CodedGroup] = []
     for group, count in zip(groups, counts, strict=True):
         specs = group.specs()
-        products = [[specs[r].shape for r in product if r in specs] for product in _PRODUCTS]
+        products = [[specs[r].shape for r in product if r in specs] for product in PRODUCTS]
         shape = tuple(tuple(product) for product in products if product)
         coded.append(CodedGroup(shape, _layer_scales(file, group, count)))
     parameters = StreamParameters(codes.step, codes.shifts, codes.layer_steps)
@@ -217,7 +218,7 @@ def _layer_stack(
     magnitude = None
     if group.magnitude is not None:
         magnitude = _matrix_stack(file, f"{index}.magnitude", group.magnitude)
-    a, b = (tuple(stacks[role] for role in roles if role in stacks) for roles in _PRODUCTS)
+    a, b = (tuple(stacks[role] for role in roles if role in stacks) for roles in PRODUCTS)
     try:
         return LayerStack(names, group.shape, scales, a, b, group.kernel, magnitude)
     except ValueError as error:

@@ -6,7 +6,8 @@ Sizes are known at once; codes are packed when the tensor is written, some layer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from kronq.model.bit_packing import (
     pack_rows,
     packed_size,
 )
-from kronq.model.matrix import Float, Matrix, Quantized
+from kronq.model.matrix import Float, Quantized
+from kronq.model.matrix_stacks import CodesStack, FloatStack, MatrixStack
 from kronq.packed.mixed_widths import pack_mixed
 
 _TOGETHER = 2**20
@@ -29,44 +31,70 @@ Tensors = dict[str, Tensor]
 Make = Callable[[], Iterable[NDArray[Any]]]
 """Makes the values of a tensor."""
 
-M = TypeVar("M", bound=Matrix)
 
+def pack_stacks(name: str, stacks: Sequence[MatrixStack], counts: Sequence[int]) -> Tensors:
+    """Packs one matrix of every layer of a group; none if they are in the stream.
 
-def pack_matrices(name: str, matrices: Sequence[Matrix]) -> Tensors:
-    """Packs one matrix of every layer of a group; none if they are in the stream."""
+    Args:
+        name: Of the tensor.
+        stacks: The matrices, in the order of the layers.
+        counts: Layers of each stack.
+    """
+    arrays = [stack.array for stack in stacks if isinstance(stack, FloatStack)]
+    if len(arrays) == len(stacks):
+        return {name: _stacked(Float(arrays[0][0]), arrays, counts)}
+    codes = [stack for stack in stacks if isinstance(stack, CodesStack)]
+    if len(codes) == len(stacks):
+        packed = _packed(codes[0].matrix(0), [stack.codes for stack in codes], counts)
+        return {name: packed, f"{name}.scale": np.concatenate([stack.scale for stack in codes])}
+    layers = zip(stacks, counts, strict=True)
+    matrices = [stack.matrix(layer) for stack, count in layers for layer in range(count)]
     floats = [m for m in matrices if isinstance(m, Float)]
     if floats:
-        return {name: _stacked(floats, floats[0].array.dtype)}
+        apart = _Separate([m.array for m in floats])
+        return {name: _stacked(floats[0], [apart], [len(floats)])}
     quantized = [m for m in matrices if isinstance(m, Quantized)]
     if not quantized:
         return {}
     if quantized[0].widths is not None:
         return _pack_mixed_widths(name, quantized)
+    packed = _packed(quantized[0], [_Separate([m.codes for m in quantized])], [len(quantized)])
     scales = [m.scale for m in quantized if m.scale is not None]
-    return {name: _packed(quantized)} | ({f"{name}.scale": np.stack(scales)} if scales else {})
+    return {name: packed} | ({f"{name}.scale": np.stack(scales)} if scales else {})
 
 
-def _stacked(matrices: Sequence[Float], dtype: np.dtype[Any]) -> TensorParts:
+@dataclass(frozen=True)
+class _Separate:
+    """Arrays that are stacked when some of them are taken."""
+
+    arrays: Sequence[Any]
+
+    def __getitem__(self, some: slice) -> NDArray[Any]:
+        return np.stack([np.asarray(array) for array in self.arrays[some]])
+
+
+def _stacked(first: Float, arrays: Sequence[Any], counts: Sequence[int]) -> TensorParts:
     def make() -> Iterator[NDArray[Any]]:
-        for some in _split(matrices):
-            yield np.stack([m.array for m in some])
+        for array, count in zip(arrays, counts, strict=True):
+            yield from map(array.__getitem__, _split(count, first.shape))
 
-    return TensorParts(dtype, (len(matrices), *matrices[0].shape), make)
+    return TensorParts(first.array.dtype, (sum(counts), *first.shape), make)
 
 
-def _packed(matrices: Sequence[Quantized]) -> TensorParts:
+def _packed(first: Quantized, arrays: Sequence[Any], counts: Sequence[int]) -> TensorParts:
     """Packs codes of one width."""
-    bits, shape = matrices[0].bits, matrices[0].shape
+    bits, shape = first.bits, first.shape
 
     def make() -> Iterator[NDArray[Any]]:
-        for some in _split(matrices):
-            codes = np.stack([np.asarray(m.codes, dtype=np.int8) for m in some])
-            yield codes if bits == 8 else pack_rows(codes.reshape(len(codes), -1), bits)
+        for array, count in zip(arrays, counts, strict=True):
+            for some in _split(count, shape):
+                codes = np.asarray(array[some], dtype=np.int8)
+                yield codes if bits == 8 else pack_rows(codes.reshape(len(codes), -1), bits)
 
     if bits == 8:
-        return TensorParts(np.dtype(np.int8), (len(matrices), *shape), make)
+        return TensorParts(np.dtype(np.int8), (sum(counts), *shape), make)
     size = packed_size(shape[0] * shape[1], bits)
-    return TensorParts(np.dtype(np.uint8), (len(matrices), size), make)
+    return TensorParts(np.dtype(np.uint8), (sum(counts), size), make)
 
 
 def _pack_mixed_widths(name: str, matrices: Sequence[Quantized]) -> Tensors:
@@ -76,13 +104,13 @@ def _pack_mixed_widths(name: str, matrices: Sequence[Quantized]) -> Tensors:
     scales = [m.scale for m in matrices if m.scale is not None]
 
     def make() -> Iterator[NDArray[Any]]:
-        done = written = 0
-        for some in _split(matrices):
-            codes = [np.asarray(m.codes, dtype=np.int8) for m in some]
+        written = 0
+        for some in _split(len(matrices), matrices[0].shape):
+            codes = [np.asarray(m.codes, dtype=np.int8) for m in matrices[some]]
             channels = np.stack(codes if axis == 0 else [x.T for x in codes])
             flat = channels.reshape(-1, channels.shape[2])
-            packed = pack_mixed(flat, widths[done : done + len(some)].reshape(-1))
-            done, written = done + len(some), written + len(packed)
+            packed = pack_mixed(flat, widths[some].reshape(-1))
+            written += len(packed)
             yield packed
         yield np.zeros(max(0, _fewest_bytes(widths.size * length) - written), dtype=np.uint8)
 
@@ -122,8 +150,7 @@ def _fewest_bytes(codes: int) -> int:
     return -(-codes // CODES_PER_BYTE)
 
 
-def _split(matrices: Sequence[M]) -> Iterator[Sequence[M]]:
-    """Returns some of the matrices, of one shape, at a time."""
-    rows, cols = matrices[0].shape
-    step = max(1, _TOGETHER // (rows * cols))
-    return (matrices[start : start + step] for start in range(0, len(matrices), step))
+def _split(layers: int, shape: tuple[int, int]) -> Iterator[slice]:
+    """Returns some of the layers at a time."""
+    step = max(1, _TOGETHER // (shape[0] * shape[1]))
+    return (slice(start, start + step) for start in range(0, layers, step))

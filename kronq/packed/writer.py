@@ -16,13 +16,20 @@ from kronq.io.tensor_writer import TensorParts, tensor_bytes, tensors_size
 from kronq.model.adapter import Adapter, check_finite
 from kronq.model.bit_packing import U8
 from kronq.model.matrix import Quantized
+from kronq.model.stacks import StackedLayers
 from kronq.packed.bases import core_shape, describe_bases, pack_bases
 from kronq.packed.checksum import KEY, UNSET, write_sealed
-from kronq.packed.groups import describe_group, group_layers, matrices_by_role
+from kronq.packed.groups import (
+    describe_group,
+    group_layers,
+    group_stacks,
+    matrices_by_role,
+    stacks_by_role,
+)
 from kronq.packed.manifest import VERSION, CodesSpec, Group, Manifest, RecipeSpec
 from kronq.packed.provenance import describe_base, provenance_of, to_spec
 from kronq.packed.tensor_check import CARRIED
-from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_matrices
+from kronq.packed.tensors import Tensors, mixed_size, mixed_tensors, pack_stacks
 from kronq.trellis.coded_matrix import EntropyCoded
 from kronq.trellis.stream import EncodedStream, StreamParameters, encode_layers
 
@@ -154,6 +161,8 @@ def _stream(adapter: Adapter, stream: EncodedStream | None) -> EncodedStream | N
 
 def _has_codes(adapter: Adapter) -> bool:
     """Returns whether any layer is entropy-coded."""
+    if isinstance(adapter.layers, StackedLayers):
+        return any(isinstance(each.first.b.left, EntropyCoded) for each in adapter.layers.stacks)
     return any(isinstance(delta.b.left, EntropyCoded) for delta in adapter.values())
 
 
@@ -163,14 +172,13 @@ def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, 
     groups = []
     grouped = group_layers(adapter)
     for index, names in enumerate(grouped):
-        layers = [adapter[name] for name in names]
-        matrices = [matrices_by_role(layer) for layer in layers]
-        for role in matrices[0]:
-            tensors |= pack_matrices(f"{index}.{role}", [each[role] for each in matrices])
-        magnitudes = [m for layer in layers if (m := layer.magnitude) is not None]
-        tensors |= pack_matrices(f"{index}.magnitude", magnitudes)
+        stacks = group_stacks(adapter, names)
+        roles = [stacks_by_role(stack) for stack in stacks]
+        counts = [len(stack.names) for stack in stacks]
+        for role in roles[0]:
+            tensors |= pack_stacks(f"{index}.{role}", [each[role] for each in roles], counts)
         core = core_shape(adapter, names[0])
-        groups.append(describe_group(names, layers, adapter.origin.keys, core))
+        groups.append(describe_group(stacks, adapter.origin.keys, core))
     if stream is not None:
         tensors["codes"] = np.frombuffer(stream.data, dtype=np.uint8)
     tensors |= pack_bases(adapter, grouped)

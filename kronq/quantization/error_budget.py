@@ -40,7 +40,7 @@ def relative_error(
     or, with moments of output gradients too, the same weighed by the loss.
     """
     if moments is None:
-        norms = [total_squared_norms(reference, quantized)]
+        norms = [total_squared_norms(reference.layers, quantized.layers)]
     else:
         norms = [
             squared_activation_norms(delta, quantized[name], find_moments(moments, name))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kronq.compiled import call, library
 from kronq.model.matrix import F32, Quantized
+from kronq.model.matrix_stacks import CodesStack
 from kronq.quantization.scale_search import (
     fit_float16_scales,
     largest_of_rows,
@@ -28,12 +29,13 @@ def quantize_matrix(
     x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
 ) -> Quantized:
     """Rounds a matrix [rows, cols] to codes of one width; see ``quantize_matrices``."""
-    return quantize_matrices(x[None], bits, axis=axis, group_size=group_size, fit=fit)[0]
+    stack = quantize_matrices(x[None], bits, axis=axis, group_size=group_size, fit=fit)
+    return stack.matrix(0)
 
 
 def quantize_matrices(
     x: F32, bits: int, *, axis: int, group_size: int | None = None, fit: Fit = "mse"
-) -> list[Quantized]:
+) -> CodesStack:
     """Rounds matrices of one shape to codes of one width, each as if it were alone.
 
     Args:
@@ -63,10 +65,7 @@ def quantize_matrices(
     codes = np.ascontiguousarray(codes)
     scales = np.ascontiguousarray(scales) if grouped else scales.reshape(matrices, -1)
     clipped = clipped.reshape(matrices, -1).sum(axis=1)
-    return [
-        Quantized(*each[:2], bits, axis, size if grouped else None, clipped=each[2])
-        for each in zip(codes, scales, clipped.tolist(), strict=True)
-    ]
+    return CodesStack(codes, scales, bits, axis, size if grouped else None, clipped.tolist())
 
 
 def _split_into_groups(channels: F32, size: int) -> F32:

@@ -145,7 +145,7 @@ def _uniform(adapter: Adapter, config: Float16 | Uniform, progress: Progress | N
         else:
             a_widths = dict.fromkeys(adapter, config.a_bits)
     # One thread: the matrices are small, and two only wait for each other (measured).
-    layers = quantize_layers(adapter, recipe, a_widths, progress)
+    layers = quantize_layers(adapter.layers, recipe, a_widths, progress)
     return _refitted(adapter, replace(adapter, layers=layers, recipe=recipe), recipe.refit)
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from kronq.io.tensors import DTYPES, FLOATS
 from kronq.model.adapter import Adapter, Origin
 from kronq.model.matrix import Float, Matrix
-from kronq.model.stacks import FloatStack, LayerStack, StackedLayers
+from kronq.model.matrix_stacks import FloatStack
+from kronq.model.stacks import LayerStack, StackedLayers
 
 _MOST = 8
 """State dicts that are remembered."""

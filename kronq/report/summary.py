@@ -14,8 +14,9 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta
 from kronq.model.frozen_bases import LORA_XS
 from kronq.model.layer_names import describe_names, name_template, natural_key
+from kronq.model.matrix_stacks import SeparateMatrices
 from kronq.model.other_parts import OtherParts, other_parts
-from kronq.model.stacks import LayerStack, SeparateMatrices
+from kronq.model.stacks import LayerStack
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.summary_view import summary_line, summary_view
 from kronq.report.display.table_view import TableView

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kronq.compiled import call, library
 from kronq.errors import FormatError, StrPath
 from kronq.model.matrix import F32
-from kronq.model.stacks import ALL, LayerIndex
+from kronq.model.matrix_stacks import ALL, LayerIndex
 from kronq.trellis import norm_classes as norms
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import I32, Shape, channel_axis, channel_count

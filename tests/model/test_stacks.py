@@ -10,7 +10,8 @@ import pytest
 import kronq
 from kronq.model.adapter import Adapter
 from kronq.model.matrix import Float
-from kronq.model.stacks import LayerStack, SeparateMatrices, stack_layers
+from kronq.model.matrix_stacks import SeparateMatrices
+from kronq.model.stacks import LayerStack, stack_layers
 from kronq.quantization.config_names import config_for
 from tests.adapters import adapter, dense, kron, matrix
 

@@ -16,7 +16,7 @@ from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float, Quantized
 from kronq.packed import pack_adapter
 from kronq.quantization.config_names import config_for
-from kronq.quantization.uniform import layer as uniform
+from kronq.quantization.uniform import product as uniform
 from kronq.quantization.uniform.layer import quantize_layer
 from tests import adapters
 from tests.adapters import relative

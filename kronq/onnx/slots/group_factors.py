@@ -17,8 +17,9 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.exact_lora import exact_lora_factors
 from kronq.model.matrix import F32
+from kronq.model.matrix_stacks import LayerIndex, MatrixStack
 from kronq.model.plain import DORA_FORMS, refuse_carried, refuse_cores, refuse_magnitudes
-from kronq.model.stacks import LayerIndex, LayerStack, MatrixStack
+from kronq.model.stacks import LayerStack
 from kronq.onnx.slots.record.fit import fit_layer, refuse_missing
 from kronq.onnx.slots.refuse_other_kernels import refuse_other_kernels
 from kronq.onnx.slots.regroup import regroup_layers

@@ -20,7 +20,7 @@ MAX_FACTOR = 4.0
 
 def unbiased_factor(reference: Adapter, quantized: Adapter) -> float:
     """Returns Σ ‖ΔW‖² / Σ ⟨ΔW, ΔŴ⟩ over all layers: within [1, ``MAX_FACTOR``], to 1/100."""
-    norms = total_squared_norms(reference, quantized)
+    norms = total_squared_norms(reference.layers, quantized.layers)
     inner = (norms.reference + norms.approximation - norms.error) / 2
     if inner <= 0:
         return 1.0

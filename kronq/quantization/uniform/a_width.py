@@ -39,14 +39,16 @@ def widths_of_a(adapter: Adapter, recipe: Recipe) -> dict[str, int]:
     """
     found: dict[tuple[object, ...], int] = {}
     widths = {}
-    for name, delta in adapter.items():
-        bits = int(recipe.bits_for(name))
-        shape = (bits, *(m.shape for p in (delta.a, delta.b) for m in (p.left, p.right) if m))
-        kind = (delta.a is ONE, delta.a.right is None, *shape)
-        if kind not in found:
-            found[kind] = width_of_a(delta, bits, recipe.axis, recipe.group_size)
-        widths[name] = found[kind]
-    return widths
+    for stack in adapter.stacks:
+        delta = stack.first
+        shapes = [m.shape for p in (delta.a, delta.b) for m in (p.left, p.right) if m]
+        for name in stack.names:
+            bits = int(recipe.bits_for(name))
+            kind = (delta.a is ONE, delta.a.right is None, bits, *shapes)
+            if kind not in found:
+                found[kind] = width_of_a(delta, bits, recipe.axis, recipe.group_size)
+            widths[name] = found[kind]
+    return {name: widths[name] for name in adapter}
 
 
 def most_common_width(widths: Mapping[str, int]) -> int:

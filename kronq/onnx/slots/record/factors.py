@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from kronq.model.mapped_pages import release_pages
 from kronq.model.matrix import F32, Float, Matrix, Quantized
-from kronq.model.stacks import (
-    FloatStack,
-    LayerIndex,
-    LayerStack,
-    MatrixStack,
-    SeparateMatrices,
-)
+from kronq.model.matrix_stacks import FloatStack, LayerIndex, MatrixStack, SeparateMatrices
+from kronq.model.stacks import LayerStack
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT16, FLOAT32
 from kronq.packed.code_stacks import QuantizedStack
 
