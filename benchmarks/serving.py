@@ -116,11 +116,9 @@ def print_report(report: dict[str, Any]) -> None:
         more = "" if count == "0" else f", {(size - base) / 1e6:.1f} MB beyond it"
         print(f"anonymous memory, {int(count):,} adapters: {size / 1e6:.0f} MB{more}")
     for name, ms in report["adding"].items():
-        most = max(ms)
-        print(
-            f"{name}: median {statistics.median(ms):.1f} ms, longest {most:.1f} "
-            f"({most / statistics.median(ms):.2f})"
-        )
+        middle, most = statistics.median(ms), max(ms)
+        ratio = "" if name.startswith("held") else f" ({most / middle:.2f})"
+        print(f"{name}: median {middle:.1f} ms, longest {most:.1f}{ratio}")
 
 
 def _print_speeds(found: Sequence[dict[str, Any]]) -> None:
