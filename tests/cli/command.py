@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,13 @@ class Result:
     def json(self) -> Any:
         """All of stdout as strict JSON: no NaN, no Infinity, nothing before or behind."""
         return json.loads(self.out, parse_constant=pytest.fail)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Kronq:

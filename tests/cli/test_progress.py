@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 
@@ -11,11 +10,7 @@ import pytest
 from kronq.cli import progress
 from kronq.cli.command import verbosity
 from kronq.cli.progress import Work, format_seconds, progress_bar
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.cli.command import Terminal
 
 
 def test_a_pipe_gets_a_line_now_and_then(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import kronq as package
 from kronq import Native, Pool, convert, load, quantize, save
 from kronq.onnx.slots.record import layer_id, read_record
 from tests.adapters import adapter, dense
-from tests.cli.command import Kronq
+from tests.cli.command import Kronq, Terminal
 from tests.evaluate.tiny import tiny_adapter
 
 
@@ -52,6 +53,19 @@ def test_adapters_of_every_kind_are_added_under_their_names(kronq: Kronq, desk: 
         ]
         whole = b"".join(file.read_bytes() for file in files)
         assert pool.find("trained").source == hashlib.sha256(whole).hexdigest()
+
+
+def test_an_import_of_many_shows_how_many_are_done(
+    kronq: Kronq, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        patch.setenv("COLUMNS", "80")
+        patch.setenv("TERM", "xterm")
+        assert kronq("pool", "add", "pool", "packed", "trained", "--workers", 1).code == 0
+    assert "adding" in terminal.getvalue()
+    assert "4/4 adapters" in terminal.getvalue()
 
 
 def test_a_pattern_and_a_folder_of_runs(kronq: Kronq, desk: Path) -> None:
