@@ -19,16 +19,18 @@ from kronq.errors import (
     UnsupportedError,
 )
 from kronq.io.cache import cache_folder, digest, new_entry, read_entry, trim
-from kronq.io.checksummed import add_trailer, verify_trailer
+from kronq.io.checksummed import verify_trailer, write_with_trailer
 from kronq.io.input_path import find_input
+from kronq.io.mapped_file import MappedFile, keep_mapped, map_file
 from kronq.io.unfinished import temporary_folder
 from kronq.model.adapter import Adapter
 from kronq.model.weighted_sum import check_strength, weighted_sum
 from kronq.onnx.base_prints import BasePrints
-from kronq.onnx.slots.flatbuffer import InputStack
+from kronq.onnx.slots.flatbuffer import InputStack, flatbuffer_chunks
 from kronq.onnx.slots.slot_inputs import lazy_slot_inputs
 from kronq.onnx.slots.slot_spec import SlotSpec
 from kronq.onnx.slots.write_onnx_adapter import SUFFIX, write_inputs
+from kronq.packed.checksum import checksums
 from kronq.readers.basis import fold_basis
 from kronq.readers.find_adapters import adapter_files
 from kronq.readers.load import load
@@ -96,11 +98,12 @@ def prepare_adapter(
     origin = next(iter(strengths))
     if list(strengths.values()) == [1.0] and origin.suffix == SUFFIX:
         return AdapterFile(origin, origin, cached=True)
-    key = _cache_key(strengths, slots, basis, prints)
-    target = cache_folder("adapters", cache) / f"{key}{SUFFIX}"
-    if read_entry(target, verify_trailer) is not None:
-        return AdapterFile(target, origin, cached=True)
-    total = _load_sum(strengths, slots, basis, prints)
+    with keep_mapped():  # the bytes that the key is made of are those that are read
+        key = _cache_key(strengths, slots, basis, prints)
+        target = cache_folder("adapters", cache) / f"{key}{SUFFIX}"
+        if read_entry(target, verify_trailer) is not None:
+            return AdapterFile(target, origin, cached=True)
+        total = _load_sum(strengths, slots, basis, prints)
     return _write(lazy_slot_inputs(total, slots), target, origin)
 
 
@@ -143,8 +146,7 @@ def _write(values: Sequence[InputStack], target: Path, origin: Path) -> AdapterF
     """Writes ``target``, or a temporary file where the cache cannot be written."""
     try:
         with new_entry(target, sync=False) as work:
-            write_inputs(values, work)
-            add_trailer(work)
+            write_with_trailer(flatbuffer_chunks(values), work)
     except (OSError, KronqError):  # a full or read-only disk, or no folder at all
         return _write_scratch(values, target.name, origin)
     trim(target.parent, limit=LARGEST_CACHE, keeping=target)
@@ -165,16 +167,18 @@ def _cache_key(
     prints: BasePrints | None,
 ) -> str:
     """Returns a digest of the adapters' bytes, their strengths, the graph and the basis."""
-    contents = [
-        part
-        for path in strengths
-        for file in adapter_files(path)
-        for part in (file.name, file.read_bytes())
-    ]
+    contents: list[str | bytes] = []
+    for file in (file for path in strengths for file in adapter_files(path)):
+        contents += [file.name, *_contents(map_file(file))]
     numbers = [] if list(strengths.values()) == [1.0] else list(strengths.values())
     weights = [] if prints is None else [prints.digest]
     bases = [] if basis is None else _basis_stamp(find_input(basis, "base"))
     return digest(FORMAT, slots.digest, *contents, *map(repr, numbers), *bases, *weights)
+
+
+def _contents(file: MappedFile) -> list[bytes]:
+    """Returns digests of all bytes of a file: where it has a checksum, by what that is made of."""
+    return [*(checksums(file) or (file.sha256,))]
 
 
 def _basis_stamp(path: Path) -> list[str]:

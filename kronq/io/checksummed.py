@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,17 @@ from kronq.errors import FormatError
 _NEW, _VERIFIED = b"kronqnew", b"kronqset"
 
 
-def add_trailer(file: Path) -> None:
-    """Appends the marker of a new file and its checksum."""
-    with file.open("rb+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.write(_NEW + _checksum(stream.fileno(), size))
+def write_with_trailer(chunks: Iterable[bytes | memoryview], file: Path) -> None:
+    """Writes a file, the marker of a new one, and its checksum."""
+    total, rest = 0, b""
+    with file.open("wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+            data = rest + bytes(chunk) if rest else memoryview(chunk)
+            whole = len(data) // 8 * 8
+            total += _sum(data[:whole])
+            rest = bytes(data[whole:])
+        stream.write(_NEW + _as_bytes(total))
 
 
 def verify_trailer(file: Path) -> Path:
@@ -55,5 +62,13 @@ def _mark_verified(file: Path, size: int) -> None:
 
 def _checksum(handle: int, size: int) -> bytes:
     """Sums a file's 64-bit words: fast, and pages of zeros or of another file change it."""
-    words = np.frombuffer(mmap.mmap(handle, size, access=mmap.ACCESS_READ), "<u8", size // 8)
-    return int(words.sum(dtype=np.uint64)).to_bytes(8, "little")
+    mapped = mmap.mmap(handle, size, access=mmap.ACCESS_READ)
+    return _as_bytes(_sum(memoryview(mapped)[: size // 8 * 8]))
+
+
+def _sum(words: bytes | memoryview) -> int:
+    return int(np.frombuffer(words, "<u8").sum(dtype=np.uint64)) if words else 0
+
+
+def _as_bytes(total: int) -> bytes:
+    return (total % 2**64).to_bytes(8, "little")

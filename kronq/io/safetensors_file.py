@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from kronq import limits
 from kronq.errors import FormatError, KronqError, NotFoundError, StrPath
 from kronq.io.json_file import refuse_repeated_names
+from kronq.io.mapped_file import MappedFile, map_file
 from kronq.io.tensors import NUMBERS, Entry, Tensors
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -60,13 +61,13 @@ class TensorFile(Tensors):
         dtype = NUMBERS[entry.dtype]
         if entry.nbytes == 0:
             return np.empty(entry.shape, dtype=dtype)
-        raw = self._map[entry.offset : entry.offset + entry.nbytes]
+        raw = self.mapped.data[entry.offset : entry.offset + entry.nbytes]
         return raw.view(dtype).reshape(entry.shape)
 
     @cached_property
-    def _map(self) -> NDArray[np.uint8]:
+    def mapped(self) -> MappedFile:
         """The whole file; whoever holds a part of it holds the map."""
-        return np.memmap(self.path, np.uint8, "r").view(np.ndarray)
+        return map_file(self.path)
 
 
 _kept: ContextVar[dict[Path, TensorFile] | None] = ContextVar("_kept", default=None)

@@ -11,8 +11,10 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakKeyDictionary
 
 from kronq.errors import FormatError
+from kronq.io.mapped_file import MappedFile
 
 KEY = "checksum"
 """Name of the checksum in the file's metadata."""
@@ -41,28 +43,47 @@ def write_sealed(parts: Iterable[bytes | memoryview], stream: BinaryIO) -> None:
     stream.seek(0, 2)
 
 
-def verify_checksum(path: Path) -> None:
-    """Reads a file once, in pieces, and compares its checksum.
+def verify_checksum(file: MappedFile) -> None:
+    """Compares a file's checksum.
 
     Raises:
         FormatError: It is another one, or there is none where it belongs.
     """
-    with path.open("rb") as stream:
-        front = stream.read(_PLACE + _LENGTH)
-        if not front.startswith(_FRONT, 8):
-            raise missing_checksum(path)
-        digest = hashlib.sha256(front[:_PLACE] + UNSET.encode())
-        hashlib.file_digest(stream, lambda: digest)
-    stored, found = front[_PLACE:], _text(digest.digest())
+    sums = checksums(file)
+    if sums is None:
+        raise missing_checksum(file.path)
+    stored, found = sums
     if stored != found:
         raise FormatError(
             "the file is damaged: its checksum is of other contents",
-            path=path,
+            path=file.path,
             found=found.decode(),
             expected=stored.decode("ascii", "backslashreplace"),
             hint=f"get the file again; {_HINT}",
             code="checksum",
         )
+
+
+def checksums(file: MappedFile) -> tuple[bytes, bytes] | None:
+    """Returns the checksum that a file states, and its own; None where it states none.
+
+    All of the file is read once, and not again while ``file`` is kept.
+    """
+    if file not in _known:
+        _known[file] = _read_checksums(file)
+    return _known[file]
+
+
+_known: WeakKeyDictionary[MappedFile, tuple[bytes, bytes] | None] = WeakKeyDictionary()
+
+
+def _read_checksums(file: MappedFile) -> tuple[bytes, bytes] | None:
+    front = file.data[: _PLACE + _LENGTH].tobytes()
+    if not front.startswith(_FRONT, 8) or len(front) < _PLACE + _LENGTH:
+        return None
+    digest = hashlib.sha256(front[:_PLACE] + UNSET.encode())
+    file.feed(digest, _PLACE + _LENGTH)
+    return front[_PLACE:], _text(digest.digest())
 
 
 def missing_checksum(path: Path) -> FormatError:

@@ -113,7 +113,9 @@ class QuantizedStack:
         """Bits of each layer's codes, rounded on average."""
         if self.widths is None:
             return [self.bits] * self.codes.layers
-        return [round(mean) for mean in self.widths.mean(axis=1).tolist()]
+        means = self.widths.sum(axis=1) / self.widths.shape[1]
+        bits: list[int] = np.rint(means).astype(np.int64).tolist()
+        return bits
 
     def nbytes(self, layers: LayerIndex = ALL) -> int:
         if self.widths is None:

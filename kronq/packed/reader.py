@@ -64,7 +64,7 @@ def read_packed(path: StrPath | TensorFile, *, verify: bool = True) -> Adapter:
     """
     file = path if isinstance(path, TensorFile) else open_tensors(path)
     if verify and KEY in file.metadata:
-        verify_checksum(file.path)
+        verify_checksum(file.mapped)
     manifest = read_manifest(file)
     if verify and KEY not in file.metadata and manifest.version >= _SEALED:
         raise missing_checksum(file.path)
@@ -159,6 +159,8 @@ def _layer_scales(file: TensorFile, group: Group, layers: int) -> list[float]:
             expected=layers,
             code="manifest",
         )
+    if max(map(abs, scales), default=0) <= _LARGEST_SCALE:
+        return scales
     for layer, scale in enumerate(scales):
         if abs(scale) > _LARGEST_SCALE:
             raise FormatError(

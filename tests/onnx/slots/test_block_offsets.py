@@ -1,4 +1,4 @@
-"""Offsets of Q4_1's blocks by the compiled operator, against ONNX Runtime's own operators."""
+"""Blocks of GGUF files and their offsets by compiled operators, against ONNX Runtime's own."""
 
 from __future__ import annotations
 
@@ -76,34 +76,34 @@ def test_shapes_that_do_not_fit_are_refused(offset, message, d_in) -> None:
         operator(1).run(None, {name: each.astype(np.float32) for name, each in feeds.items()})
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["exact", "fast"])
+KINDS = ["exact-Q4_1", "fast-Q4_1", "exact-Q4_0", "fast-Q4_0", "fast-Q8_0"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def base(request, tmp_path_factory) -> Path:
-    """Two layers of one input in Q4_1, as ``kronq base`` writes them."""
+    """Two layers of one input in blocks of a type, as ``kronq base`` writes them."""
     pytest.importorskip("gguf")
     from gguf import GGMLQuantizationType, GGUFWriter, quants
 
     from kronq.base.gguf_graph import keep_blocks
 
-    folder, rng = (
-        tmp_path_factory.mktemp("fast" if request.param else "exact"),
-        np.random.default_rng(0),
-    )
+    folder, rng = tmp_path_factory.mktemp(request.param, numbered=False), np.random.default_rng(0)
+    how, _, name = request.param.partition("-")
+    kind = GGMLQuantizationType[name]
     x = ir.val("x", ir.DataType.FLOAT, ["batch", "n", D_IN])
     writer = GGUFWriter(folder / "m.gguf", "llama")
     nodes, weights = [], []
     for name, d_out in zip(NAMES, (48, 64), strict=True):
-        raw = quants.quantize(
-            rng.standard_normal((d_out, D_IN), np.float32) + 0.3, GGMLQuantizationType.Q4_1
-        )
-        writer.add_tensor(f"blk.0.ffn_{name}.weight", raw, raw_dtype=GGMLQuantizationType.Q4_1)
-        dense = quants.dequantize(raw, GGMLQuantizationType.Q4_1).T
+        raw = quants.quantize(rng.standard_normal((d_out, D_IN), np.float32) + 0.3, kind)
+        writer.add_tensor(f"blk.0.ffn_{name}.weight", raw, raw_dtype=kind)
+        dense = quants.dequantize(raw, kind).T
         weights.append(ir.val(f"w_{name}", const_value=ir.tensor(np.ascontiguousarray(dense))))
         label = f"/model/layers.0/mlp/{name}_proj/MatMul"
         nodes.append(ir.node("MatMul", [x, weights[-1]], name=label))
         out = ir.node("Neg", nodes[-1].outputs, name=f"/model/{name}/Neg")
         nodes.append(out)
-        for node, kind in ((nodes[-2], "y"), (out, "z")):
-            node.outputs[0].name = f"{kind}_{name}"
+        for node, letter in ((nodes[-2], "y"), (out, "z")):
+            node.outputs[0].name = f"{letter}_{name}"
             node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
             node.outputs[0].shape = ir.Shape(["batch", "n", d_out])
     writer.write_header_to_file()
@@ -118,7 +118,7 @@ def base(request, tmp_path_factory) -> Path:
         folder / "m.gguf",
         folder / "float.onnx",
         folder / "base" / "model.onnx",
-        fast=request.param,
+        fast=how == "fast",
     )
     assert kept.kept == len(NAMES)
     return folder / "base"
@@ -147,9 +147,10 @@ def test_an_export_computes_what_its_base_does(base: Path, form, tmp_path: Path)
     nodes = onnx.load(tmp_path / "app" / "model.onnx", load_external_data=False).graph.node
     kinds = sorted(node.op_type for node in nodes)
     slots = "PoolSlots_2" if isinstance(form, Pooled) else "RecordSlots_2"
-    fast = "BlockProducts_2" in kinds
-    assert fast == (base.parent.name.startswith("fast") and this_platform() in MEANT)
-    parts = ["BlockProducts_2"] if fast else ["BlockOffsets_2", "MatMulNBits", "MatMulNBits"]
+    how, _, kind = base.parent.name.partition("-")
+    products = how == "fast" and kind.startswith("Q4") and this_platform() in MEANT
+    offsets = ["BlockOffsets_2"] if kind == "Q4_1" else []
+    parts = ["BlockProducts_2"] if products else [*offsets, "MatMulNBits", "MatMulNBits"]
     assert kinds == [*parts, "Neg", "Neg", slots]
     record = adapter_record(given)
     x = {"x": np.random.default_rng(2).normal(size=(1, 5, D_IN)).astype(np.float32)}

@@ -9,6 +9,7 @@ from kronq.errors import MismatchError, UnsupportedError, listing
 from kronq.model.adapter import Adapter
 from kronq.model.delta import Delta
 from kronq.model.plain import DORA_FORMS, refuse_carried, refuse_cores, refuse_magnitudes
+from kronq.model.stacks import LayerStack
 from kronq.onnx.slots.regroup import Shapes, exact_lora, regroup_layers
 
 _SLOTS_HINT = "slots are opened for the layers of the adapter given to {export_onnx}"
@@ -32,6 +33,8 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
     if any(stack.magnitude is not None for stack in adapter.stacks):
         refuse_magnitudes(adapter, "a model with slots", DORA_FORMS)
     refuse_carried(adapter, "a model with slots")
+    if all(_fits_whole(stack, slots) for stack in adapter.stacks):
+        return adapter
     if slots is not None:
         adapter = regroup_layers(adapter, slots)
         refuse_missing(adapter, slots)
@@ -44,14 +47,20 @@ def fit_to_slots(adapter: Adapter, slots: Shapes | None) -> Adapter:
                 path=adapter.origin.path,
                 hint="slots with {compiled=False} take them",
             )
-        fits = slots is None or {slots.get(name) for name in stack.names} == {stack.shape}
-        if not (fits and stack.is_uncropped):
+        if not _fits_whole(stack, slots):
             for name in stack.names:
                 delta = adapter[name] if slots is None else fit_layer(adapter, name, slots)
                 if delta.shape != delta.full_shape:
                     delta = exact_lora(delta)
                 changed[name] = delta
     return replace(adapter, layers={**adapter.layers, **changed}) if changed else adapter
+
+
+def _fits_whole(stack: LayerStack, slots: Shapes | None) -> bool:
+    """Tells whether all layers are linear, of their slots' shapes, and whole products."""
+    if not stack.is_uncropped or any(size > 1 for size in stack.kernel):
+        return False
+    return slots is None or {*map(slots.get, stack.names)} == {stack.shape}
 
 
 def refuse_missing(adapter: Adapter, slots: Mapping[str, tuple[int, int]]) -> None:

@@ -151,6 +151,13 @@ def rows_in_word(number_type: int) -> int:
     return 2 if number_type == BFLOAT16 else 32 // number_type
 
 
+@lru_cache(maxsize=2**10)
+def part_layout(a: tuple[int, int], b: tuple[int, int], rank: int, b1: int, b2: int) -> PartLayout:
+    """Returns a ``PartLayout``, the same one for the same sizes: most adapters share theirs."""
+    return PartLayout(a, b, rank, b1, b2)
+
+
+@lru_cache(maxsize=2**10)
 def widest_type(number_type: int, rows: int) -> int:
     """Returns the widest type of codes that takes as many words: bytes are quick to pack."""
     if number_type in FLOATS or number_type == BFLOAT16:

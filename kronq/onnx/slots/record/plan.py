@@ -22,6 +22,7 @@ from kronq.onnx.slots.record.layout import (
     VERSION,
     PartLayout,
     layer_id,
+    part_layout,
     round_up,
     widest_type,
 )
@@ -175,9 +176,8 @@ def _lay_out(layers: LayerStack) -> _Stack:
     kinds = np.zeros(len(layers.names), dtype=np.int64)
     kinds += 64 * _word_types(b1, rank) + _word_types(b2, b_in)
     found, inverse = np.unique(kinds, return_inverse=True)
-    layouts = [
-        PartLayout(first.a.shape, (b_out, b_in), rank, *divmod(k, 64)) for k in found.tolist()
-    ]
+    sizes = (first.a.shape, (b_out, b_in), rank)
+    layouts = [part_layout(*sizes, *divmod(kind, 64)) for kind in found.tolist()]
     return _Stack(layers, b1, b2, layouts, inverse)
 
 
