@@ -269,6 +269,10 @@ def check_norms(adapter: Adapter) -> None:
     Raises:
         FormatError: A layer has such values.
     """
+    if isinstance(adapter.layers, StackedLayers) and all(
+        stack.surely_below(LARGEST_NORM) for stack in adapter.layers.stacks
+    ):
+        return
     for name, delta in adapter.items():
         norms = [_norm(m.float32()) for m in delta.matrices]
         largest = max(*norms, abs(delta.scale) * math.prod(norms))

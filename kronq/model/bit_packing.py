@@ -77,7 +77,10 @@ def pack_codes(codes: I8 | U8, bits: int) -> U8:
 def pack_rows(codes: I8 | U8, bits: int) -> U8:
     """Packs each row [rows, cols] into bytes of its own [rows, ceil(cols · bits / 8)]."""
     rows, cols = codes.shape
-    padded: U8 = np.pad(codes.view(np.uint8), ((0, 0), (0, -cols % (8 // math.gcd(bits, 8)))))
+    padded: U8 = codes.view(np.uint8)
+    if missing := -cols % (8 // math.gcd(bits, 8)):
+        padded = np.zeros((rows, cols + missing), dtype=np.uint8)
+        padded[:, :cols] = codes.view(np.uint8)
     return pack_codes(padded, bits).reshape(rows, -1)[:, : packed_size(cols, bits)]
 
 

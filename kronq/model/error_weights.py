@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kronq.errors import MismatchError
-from kronq.model.delta import F64, Delta
+from kronq.model.delta import F64, ONE, Delta
 from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments
 
@@ -37,6 +37,8 @@ def find_moments(moments: Mapping[str, LayerMoments], name: str) -> LayerMoments
 
 def error_weight(delta: Delta) -> float:
     """Returns scale²·‖A‖²: ‖ΔW − ΔŴ‖² / ‖B − B̂‖² of a layer that is not cropped."""
+    if delta.a is ONE:
+        return delta.scale**2
     return float(np.linalg.norm(delta.a.float64() * delta.scale) ** 2)
 
 

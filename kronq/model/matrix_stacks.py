@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +18,12 @@ from kronq.model.matrix import F32, Float, Matrix, Quantized, dequantize_codes, 
 LayerIndex = slice | list[int]
 """Selected layers of a stack, by number; a slice copies nothing."""
 ALL = slice(None)
+_WITHOUT_SIGN: dict[np.dtype[Any], tuple[type[np.unsignedinteger[Any]], int]] = {
+    np.dtype(np.float32): (np.uint32, 0x7FFFFFFF),
+    np.dtype(np.float16): (np.uint16, 0x7FFF),
+    np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7FFF),
+}
+"""Whole numbers of the same size as floats, and their bits but for the sign."""
 
 
 class Rows(Protocol):
@@ -67,6 +76,18 @@ class FloatStack:
     """Floating-point matrices as they came, [layers, rows, cols]."""
 
     array: NDArray[Any] | Rows
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest magnitude, NaN if a value is; infinite for values in a file, unread."""
+        if not isinstance(self.array, np.ndarray) or is_mapped(self.array):
+            return math.inf
+        if not self.array.size or self.array.dtype not in _WITHOUT_SIGN:
+            return math.inf
+        # As whole numbers without the sign, floats are in their own order, and NaN is above all.
+        number, mask = _WITHOUT_SIGN[self.array.dtype]
+        top = np.maximum.reduce(self.array.view(number) & mask, axis=None)
+        return float(np.array(top, dtype=number).view(self.array.dtype))
 
     def matrix(self, layer: int) -> Float:
         return Float(self.array[layer])

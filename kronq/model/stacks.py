@@ -6,6 +6,7 @@ hundred, so code that needs all layers works on stacks; single layers are built 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,6 @@ import numpy as np
 
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.layer_names import name_template, natural_key
-from kronq.model.mapped_pages import is_mapped
 from kronq.model.matrix import F32, Float
 from kronq.model.matrix_stacks import (
     ALL,
@@ -80,6 +80,12 @@ class LayerStack:
         matrices = (*self.a, *self.b, *(() if self.magnitude is None else (self.magnitude,)))
         return bool(np.isfinite(self.scales).all()) and all(map(_surely_finite, matrices))
 
+    def surely_below(self, norm: float) -> bool:
+        """Tells whether the largest values are small enough for every factor and every ΔW."""
+        bounds = [_bound(stack) for stack in (*self.a, *self.b)]
+        most = float(np.abs(self.scales).max())
+        return all(bound <= norm for bound in (*bounds, most * math.prod(bounds)))
+
     def delta(self, layer: int) -> Delta:
         """Returns one layer."""
         a, b = ([stack.matrix(layer) for stack in stacks] for stacks in (self.a, self.b))
@@ -105,10 +111,15 @@ class LayerStack:
 def _surely_finite(stack: MatrixStack) -> bool:
     if isinstance(stack, CodesStack):
         return bool(np.isfinite(stack.scale).all())
-    if not isinstance(stack, FloatStack) or is_mapped(stack.array):
-        return False
-    array = np.asarray(stack.array)
-    return Float(array.reshape(-1, array.shape[2])).is_finite
+    return isinstance(stack, FloatStack) and math.isfinite(stack.largest)
+
+
+def _bound(stack: MatrixStack) -> float:
+    """Returns a number that no matrix of a stack has a larger norm than."""
+    if not isinstance(stack, FloatStack):
+        return math.inf
+    rows, cols = stack.matrix(0).shape
+    return stack.largest * math.sqrt(rows * cols)
 
 
 def stack_layers(layers: Mapping[str, Delta]) -> list[LayerStack]:

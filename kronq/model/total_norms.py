@@ -57,6 +57,9 @@ def _paired(
             yield stack, approximated[names]
             continue
         for other in stack_layers({name: approximation[name] for name in names}):
+            if tuple(other.names) == names:
+                yield stack, other
+                continue
             (same,) = stack_layers({name: reference[name] for name in other.names})
             yield same, other
 

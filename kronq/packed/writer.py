@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -133,10 +133,11 @@ class SizeByWidths:
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        self._tensors, self._metadata = _contents(adapter, None)
+        grouped = group_layers(adapter)
+        self._tensors, self._metadata = _contents(adapter, None, grouped)
         self.nbytes = tensors_size(self._tensors, self._metadata)
         self._mixed: list[tuple[str, str, list[str], Quantized]] = []
-        for index, names in enumerate(group_layers(adapter)):
+        for index, names in enumerate(grouped):
             for role, matrix in matrices_by_role(adapter[names[0]]).items():
                 if isinstance(matrix, Quantized) and matrix.widths is not None:
                     self._mixed.append((f"{index}.{role}", role, names, matrix))
@@ -166,11 +167,21 @@ def _has_codes(adapter: Adapter) -> bool:
     return any(isinstance(delta.b.left, EntropyCoded) for delta in adapter.values())
 
 
-def _contents(adapter: Adapter, stream: EncodedStream | None) -> tuple[Tensors, dict[str, str]]:
-    """Returns the tensors of a file, and its manifest as metadata."""
+def _contents(
+    adapter: Adapter,
+    stream: EncodedStream | None,
+    grouped: Sequence[Sequence[str]] | None = None,
+) -> tuple[Tensors, dict[str, str]]:
+    """Returns the tensors of a file, and its manifest as metadata.
+
+    Args:
+        adapter: The adapter.
+        stream: Of its coded layers, or None.
+        grouped: Its groups, if at hand already.
+    """
     tensors: Tensors = {}
     groups = []
-    grouped = group_layers(adapter)
+    grouped = group_layers(adapter) if grouped is None else grouped
     for index, names in enumerate(grouped):
         stacks = group_stacks(adapter, names)
         roles = [stacks_by_role(stack) for stack in stacks]

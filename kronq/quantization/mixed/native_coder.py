@@ -193,7 +193,8 @@ class NativeCoder:
 
 def _held(coded: ProductCodes, overflow: Overflow) -> ProductCodes:
     """Returns the codes in memory, or in a file if there are too many."""
-    return replace(coded, codes=tuple(overflow.hold(np.asarray(each)) for each in coded.codes))
+    codes = tuple(overflow.hold(np.asarray(each)) for each in coded.codes)
+    return ProductCodes(codes, coded.widths, coded.scale, coded.clipped, coded.one_step)
 
 
 def _by_layer(coded: BatchCodes, widths: tuple[U8, ...], one_step: bool) -> list[ProductCodes]:

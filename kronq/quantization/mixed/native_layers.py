@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,8 @@ def build_layers(
             scale = np.ldexp(scales[name], -exponents[name]).astype(np.float16)
             b = _product(codes[name, "B"], scale)
             layer_scale = float(np.ldexp(delta.scale, exponents[name]))
-        layers[name] = replace(delta, a=stored[name][0], b=b, scale=layer_scale)
+        a, rest = stored[name][0], (delta.shape, delta.kernel, delta.magnitude)
+        layers[name] = Delta(a, b, layer_scale, *rest)
     return layers
 
 
