@@ -14,7 +14,7 @@ from kronq.io.extras import require
 from kronq.io.files import check_output
 
 if TYPE_CHECKING:
-    from kronq.engine.pool_bench import PoolBenchReport, PoolPoint
+    from kronq.engine.pool_points import PoolBenchReport, PoolPoint
     from kronq.report.display.table_view import TableView
 
 _NOT_FOR_A_POOL = ("base", "adapter", "basis", "llama_cpp", "provider")

@@ -6,13 +6,13 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from kronq.engine.batch_decoder import BatchDecoder
 from kronq.engine.find_adapters import find_adapters
+from kronq.engine.pool_points import PoolBenchReport, PoolPoint
 from kronq.engine.row_adapters import RowAdapters
 from kronq.errors import ArgumentError, StrPath
-from kronq.genai.bench.machine import Machine, describe_machine
+from kronq.genai.bench.machine import describe_machine
 from kronq.genai.bench.timing import Spread
 from kronq.io.progress import Progress
 from kronq.onnx.model_files import find_model
@@ -23,50 +23,6 @@ PAST = 64
 """Tokens of each row in the KV cache; less where the model has no room for them."""
 _WARM = 2
 """Turns that do not count: pages and places are not known yet."""
-
-
-@dataclass(frozen=True)
-class PoolPoint:
-    """A batch of so many rows, each with an adapter at random among the first so many of a pool.
-
-    Attributes:
-        rows: Rows of the batch.
-        adapters: Adapters that the rows choose among; 0 for the base alone.
-        step_ms: Time of a step, which is a token of every row.
-        cpu_ms: CPU time of it, of all threads.
-        tokens_per_second: Of all rows together.
-        ratio: CPU time ÷ that of the base's step in the same turn; None for the base itself.
-    """
-
-    rows: int
-    adapters: int
-    step_ms: Spread
-    cpu_ms: Spread
-    tokens_per_second: float
-    ratio: Spread | None
-
-
-@dataclass(frozen=True)
-class PoolBenchReport:
-    """All points.
-
-    Attributes:
-        model: The folder.
-        pool: The pool's folder.
-        adapters: Adapters in it.
-        rounds: Turns that count.
-        threads: Threads within an operator; None for one a core.
-        points: By rows, then by adapters.
-        machine: What it ran on.
-    """
-
-    model: str
-    pool: str
-    adapters: int
-    rounds: int
-    threads: int | None
-    points: list[PoolPoint]
-    machine: Machine
 
 
 def bench_pool(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kronq.engine.pool_bench import PoolBenchReport, PoolPoint
+from kronq.engine.pool_points import PoolBenchReport, PoolPoint
 from kronq.errors import StrPath
 from kronq.report.palette import MARKERS, METHODS
 from kronq.report.picture import draw_picture, shade
