@@ -104,7 +104,7 @@ def _figures(adapter: Adapter) -> Iterator[str]:
     yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     yield (
         "Quantized by kronq with the method "
-        f"`{recipe.method}`. The error of ΔW is ‖ΔW − ΔŴ‖ ÷ ‖ΔW‖ over all layers, measured "
+        f"`{_plain(recipe.method)}`. The error of ΔW is ‖ΔW − ΔŴ‖ ÷ ‖ΔW‖ over all layers, measured "
         "exactly; it is not the loss of a task."
     )
     if recipe.task is not None:
@@ -117,7 +117,7 @@ def _size_rows(adapter: Adapter, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if size:
         yield "quantized file", f"{size:,} bytes"
         yield "bits per weight", f"{8 * size / adapter.parameters:.2f}"
-    yield "method", f"{recipe.method}{', unbiased' if recipe.refit == 'unbiased' else ''}"
+    yield "method", f"{_plain(recipe.method)}{', unbiased' if recipe.refit == 'unbiased' else ''}"
     error = recipe.relative_error
     if error is not None:
         yield "error of ΔW", f"{100 * error:.2f} %"

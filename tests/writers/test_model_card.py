@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 import kronq
 from kronq.errors import ArgumentError
-from kronq.model.adapter import Adapter, Origin, TaskCheck
+from kronq.model.adapter import Adapter, Origin, Recipe, TaskCheck
 from kronq.writers.model_card import model_card
 from tests.cli.command import Kronq
 from tests.paths import EXAMPLE
@@ -98,6 +100,41 @@ def test_texts_of_strangers_stay_texts(text: str) -> None:
     card = hub.ModelCard(model_card(adapter, text, license=text))
     assert card.data.license == text
     assert set(card.data.to_dict()) == {"library_name", "license", "tags"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "![](http://localhost/x.png) [a](b)",
+        "a|b\n| c | d |",
+        "```\n# Not a title\n```",
+        "a`b`<img src=x onerror=1>",
+        "\x1b[2J\x9b31m\u202egnp.exe",
+        "---\nlicense: other\n---",
+        '"); import os; os.system("x',
+    ],
+)
+def test_names_of_strangers_are_no_markup(text: str) -> None:
+    check = replace(CHECK, data=text)
+    recipe = Recipe(text, 4, relative_error=0.1, task=check)
+    adapter = replace(
+        Adapter(kronq.load(EXAMPLE).layers, Origin("memory", base_model=f"a/{text}")),
+        recipe=recipe,
+    )
+    card = model_card(adapter, text)
+    assert all(line.isprintable() for line in card.splitlines())
+    header, prose, code, end = re.split(r"^---\n\n|^```(?:python)?$", card, flags=re.MULTILINE)
+    assert end == "\n"
+    assert "license" not in header
+    assert re.findall("^#+ .*", prose, flags=re.MULTILINE)[1:] == [
+        "## Size and error",
+        "## Task",
+        "## Use",
+    ]
+    assert not re.search(r"[<>\[\]]", prose)
+    assert prose.count("`") % 2 == 0
+    assert ast.literal_eval(ast.parse(code).body[-1].value.args[0]) == text
 
 
 def test_outputs_and_arguments(small: Path, tmp_path: Path, kronq_verb: Kronq) -> None:
