@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from kronq.base.hf_config import refuse_foreign_operators
+from kronq.base.hf_config import check_counts, refuse_foreign_operators
 from kronq.errors import FormatError
 from kronq.io.input_path import find_input
 from kronq.io.json_file import read_json
@@ -21,8 +21,8 @@ def check_hf_folder(folder: Path) -> None:
 
     Raises:
         NotFoundError: There is no such folder, or a part of the weights is missing.
-        FormatError: It is not a Hugging Face model folder, or its weights are damaged, or its
-            config names operators of others.
+        FormatError: It is not a Hugging Face model folder, or its weights are damaged or outside
+            of it, or its config names operators of others, or more layers than are allowed.
     """
     folder = find_input(folder)
     if not folder.is_dir():
@@ -41,6 +41,7 @@ def check_hf_folder(folder: Path) -> None:
         )
     config = read_json(config_file)
     refuse_foreign_operators(config, config_file)
+    check_counts(config, config_file)
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         architectures = []
@@ -73,4 +74,8 @@ def _check_weights(folder: Path) -> None:
         if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
             raise FormatError("no 'weight_map' in it", path=index)
         for name in sorted({*parts.values()}):
+            if PurePath(name).is_absolute() or ".." in name.replace("\\", "/").split("/"):
+                raise FormatError(
+                    "weights outside of the folder", path=index, found=name[:80], code="outside"
+                )
             open_tensors(folder / name)

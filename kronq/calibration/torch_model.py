@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from kronq.base.hf_folder import check_hf_folder
+from kronq.base.module_count import counted_modules
 from kronq.calibration.batches import Batch, Tokenize
 from kronq.calibration.linear_modules import linear_shape
 from kronq.calibration.module_prints import fingerprint_modules
@@ -88,9 +89,12 @@ def load_model(
     try:
         safe = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, **safe
-        )
+        with counted_modules(folder):
+            model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, **safe
+            )
+    except KronqError:
+        raise
     except Exception as error:  # transformers' errors share no class of their own
         refuse_damaged_json(folder)
         raise KronqError(

@@ -15,7 +15,7 @@ import click
 from kronq import __version__
 from kronq.cli.command import verbosity
 from kronq.cli.messages import error_json, error_line
-from kronq.cli.output import note, show_error, stop_printing, warnings_as_notes
+from kronq.cli.output import note, plain_logs, show_error, stop_printing, warnings_as_notes
 from kronq.cli.stopping import CTRL_C, Stopped, exit_on_signals, stopped_line
 from kronq.cli.verbs import Verbs
 from kronq.errors import KronqError, Names
@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     130 is Ctrl-C, and 128 plus its number another signal.
     """
-    with exit_on_signals(), warnings_as_notes():
+    with exit_on_signals(), warnings_as_notes(), plain_logs():
         _run(args)
 
 

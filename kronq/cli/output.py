@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -112,6 +113,24 @@ def warnings_as_notes() -> Iterator[None]:
         warnings.simplefilter("once", KronqWarning)
         warnings.showwarning = show_note
         yield
+
+
+@contextmanager
+def plain_logs() -> Iterator[None]:
+    """Escapes control characters in what libraries log, of which a part is names from files."""
+
+    def plain_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        text = record.getMessage()
+        record.msg, record.args = "\n".join(map(printable, text.split("\n"))), ()
+        return record
+
+    make = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(plain_record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 def inform(line: str) -> None:

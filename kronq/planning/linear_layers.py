@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kronq import limits
 from kronq.base.hf_config import check_counts, without_operators
+from kronq.base.module_count import counted_modules
 from kronq.calibration.linear_modules import linear_shape
 from kronq.errors import FormatError, KronqError, StrPath
 from kronq.io.extras import require
@@ -66,7 +65,7 @@ def _make_model(config: Mapping[str, Any], file: Path) -> Any:
     try:
         parsed = transformers.AutoConfig.for_model(**settings)
         made = getattr(transformers, name, None) if isinstance(name, str) else None
-        with torch.device("meta"), _counted_modules(file):
+        with torch.device("meta"), counted_modules(file):
             if isinstance(made, type) and issubclass(made, transformers.PreTrainedModel):
                 return made(parsed)
             return transformers.AutoModel.from_config(parsed)
@@ -79,22 +78,3 @@ def _make_model(config: Mapping[str, Any], file: Path) -> Any:
             found=str(error).strip().split("\n")[0][:200] or repr(error),
             hint="a newer transformers may know it",
         ) from error
-
-
-@contextmanager
-def _counted_modules(file: Path) -> Iterator[None]:
-    """Refuses a model of too many modules while it is made."""
-    from torch.nn.modules.module import register_module_module_registration_hook
-
-    made = 0
-
-    def count(*_: object) -> None:
-        nonlocal made
-        made += 1
-        limits.MODULES.check(made, file)
-
-    hook = register_module_module_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()

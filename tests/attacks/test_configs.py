@@ -132,6 +132,36 @@ def test_texts_that_are_no_config(kronq_verb: Kronq, tmp_path: Path, text: bytes
     assert_harmless(kronq_verb.refuses("plan", write(tmp_path, text)))
 
 
+def test_no_verb_opens_a_base_of_a_billion_layers(tmp_path: Path) -> None:
+    write(tmp_path, LLAMA | {"num_hidden_layers": 10**9})
+    with pytest.raises(FormatError, match="too many layers") as error:
+        check_hf_folder(tmp_path)
+    assert error.value.code == "limit"
+
+
+def test_modules_are_counted_where_a_base_is_opened_in_torch(
+    tiny_hf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kronq.calibration.torch_model import load_model
+
+    monkeypatch.setenv("KRONQ_MAX_MODULES", "20")
+    with pytest.raises(FormatError, match="too many modules") as error:
+        load_model(tiny_hf, device="cpu")
+    assert error.value.code == "limit"
+
+
+@pytest.mark.parametrize("name", ["../w.safetensors", "/w.safetensors", "a\\..\\..\\w.safetensors"])
+def test_parts_of_the_weights_outside_of_the_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path, LLAMA)
+    for file in ("tokenizer.json", "other.safetensors"):
+        (tmp_path / file).write_text("{}")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(FormatError, match="weights outside of the folder") as error:
+        check_hf_folder(tmp_path)
+    assert error.value.code == "outside"
+
+
 @pytest.mark.parametrize(
     "more",
     [

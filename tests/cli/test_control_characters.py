@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import safetensors.numpy
 
 from kronq import compare, load, save
 from kronq.cli import shared
+from kronq.cli.output import plain_logs
 from kronq.errors import KronqError, printable_json
 from kronq.report.summary import summarize
 from tests.cli.command import Kronq
@@ -119,6 +121,24 @@ def test_a_models_text_steers_no_terminal(
     monkeypatch.setattr("sys.stdout", terminal)
     shared.stream_text(text)
     assert terminal.getvalue() == "a\tb\nc\\x1b[2J\\x9b é 👩\u200d👧\n"
+
+
+def test_a_card_steers_no_terminal(kronq: Kronq, adapter: Path) -> None:
+    result = kronq("card", adapter)
+    assert (result.code, result.err) == (0, "")
+    assert_harmless(result.out)
+
+
+def test_what_libraries_log_is_escaped() -> None:
+    """transformers logs the types and names of a stranger's config."""
+    logger, shown = logging.getLogger("a library"), io.StringIO()
+    handler = logging.StreamHandler(shown)
+    logger.addHandler(handler)
+    with plain_logs():
+        logger.warning("type %r\nand %s", 7, EVIL)
+    logger.removeHandler(handler)
+    assert shown.getvalue() == f"type 7\nand {SHOWN}\n"
+    assert logging.getLogRecordFactory() is logging.LogRecord
 
 
 def test_escaped_json_means_the_same() -> None:
