@@ -124,7 +124,16 @@ def _open(path: Path) -> TensorFile:
         shape = tuple(described[name]["shape"])
         offset = 8 + len(header) + start
         entries[name] = Entry(described[name]["dtype"], shape, offset, stop - start)
-    return TensorFile(path, size, metadata, entries)
+    opened = TensorFile(path, size, metadata, entries)
+    front = opened.mapped.data[: 8 + len(header)].tobytes()
+    if len(opened.mapped.data) != size or front[8:] != header:
+        raise FormatError(
+            "another file was put in its place while it was read",
+            path=path,
+            hint="read it again",
+            code="truncated",
+        )
+    return opened
 
 
 def _unpickle_hint(path: Path) -> str:

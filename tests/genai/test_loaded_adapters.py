@@ -26,10 +26,13 @@ from kronq.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from kronq.genai import adapter_cache
+from kronq.genai.adapter_cache import prepare_adapter
 from kronq.genai.text_stream import TextStream
 from kronq.io import checksummed
 from kronq.io.cache import cache_folder
 from kronq.io.checksummed import verify_trailer
+from kronq.io.mapped_file import MappedFile
 from kronq.model.adapter import Adapter, Origin
 from kronq.onnx.forms import Slots
 from kronq.onnx.slots.flatbuffer import InputStack
@@ -206,6 +209,43 @@ def test_a_file_is_checked_once(session, files, monkeypatch):
         verify_trailer(files / "one.safetensors")
     with pytest.raises(FileNotFoundError):
         verify_trailer(files / "none")
+
+
+def test_a_first_load_hashes_a_file_once(session, files, cache, monkeypatch):
+    shutil.rmtree(cache)
+    hashed = []
+    feed = MappedFile.feed
+
+    def count(self, state, first=0):
+        hashed.append(len(self.data) - first)
+        feed(self, state, first)
+
+    monkeypatch.setattr(MappedFile, "feed", count)
+    file = files / "one.safetensors"
+    assert not prepare_adapter(file, session.adapters.slots).cached
+    assert len(hashed) == 1
+    assert prepare_adapter(file, session.adapters.slots).cached
+    assert len(hashed) == 2
+    assert file.stat().st_size - 128 < min(hashed)
+
+
+def test_a_file_replaced_while_it_is_read_is_refused(session, files, tmp_path, monkeypatch):
+    """Its key is of the old one: nothing else may be kept under it."""
+    shutil.rmtree(tmp_path / "cache" / "adapters")
+    file, slots = tmp_path / "it.safetensors", session.adapters.slots
+    shutil.copyfile(files / "one.safetensors", file)
+    key = adapter_cache._cache_key
+
+    def replace_after(*arguments):
+        found = key(*arguments)
+        other = tmp_path / "other.safetensors"
+        shutil.copyfile(files / "two.safetensors", other)
+        other.replace(file)
+        return found
+
+    monkeypatch.setattr(adapter_cache, "_cache_key", replace_after)
+    with pytest.raises(FormatError, match="another file was put in its place"):
+        prepare_adapter(file, slots)
 
 
 def test_without_a_writable_cache_a_temporary_file_is_used(session, files, tmp_path, monkeypatch):
