@@ -8,6 +8,7 @@ place of up to four products, and of those that add the offsets of Q4_1's blocks
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,38 @@ def fuse_products(model: ir.Model) -> int:
 def has_products(model: ir.Model) -> bool:
     """Says whether a graph has such operators."""
     return any(node.op_type.startswith(f"{OPERATOR}_") for node in model.graph)
+
+
+def plain_products(model: ir.Model) -> str | None:
+    """Returns how many products with int8 activations stay ONNX Runtime's, and why, if any do.
+
+    Args:
+        model: After ``fuse_products``.
+    """
+    found = [reason for reason in map(_obstacle, model.graph) if reason is not None]
+    if not found:
+        return None
+    ((most, _),) = Counter(found).most_common(1)
+    return f"{len(found)} products of the fast base stay ONNX Runtime's own: they have {most}"
+
+
+def _obstacle(node: ir.Node) -> str | None:
+    """Returns what keeps the operator from computing a product whose activations are rounded."""
+    if node.op_type != "MatMulNBits" or node.attributes.get_int("accuracy_level", 0) != ROUNDED:
+        return None
+    bits, size, d_out = (node.attributes.get_int(k, 0) for k in ("bits", "block_size", "N"))
+    x = node.inputs[0]
+    if bits != 4:
+        return f"blocks of {bits} bits"
+    if size != BLOCK:
+        return f"blocks of {size} weights"
+    if any(value is not None for value in node.inputs[3:]):
+        return "zero points of their own"
+    if x is None or x.dtype != ir.DataType.FLOAT:
+        return "activations that are not float32"
+    if d_out % PANEL:
+        return f"{d_out} outputs, which {PANEL} does not divide"
+    return "scales that float16 does not hold"
 
 
 def pack_panels(

@@ -18,7 +18,7 @@ from kronq.onnx.genai_config import GENAI_CONFIG
 from kronq.onnx.matched_base import MatchedBase
 from kronq.onnx.provider_names import CPU
 from kronq.onnx.providers import choose_target
-from kronq.onnx.slots.block_products import has_products
+from kronq.onnx.slots.block_products import MEANT, has_products, plain_products
 from kronq.onnx.slots.kernel import PROGRAM, find_libraries
 from kronq.onnx.slots.open_slots import open_slots
 from kronq.onnx.slots.slot_spec import SPEC, SlotSpec
@@ -72,6 +72,8 @@ def write_slots(base: MatchedBase, folder: Path, form: Slots | Pooled) -> Writte
     if because is not None:
         text = f"open slots, which take longer than the compiled operator: {because}"
         warnings.warn(KronqWarning(text), stacklevel=2)
+    if spec.kernel and {*spec.kernel} <= {*MEANT} and (plain := plain_products(opened.model)):
+        warnings.warn(KronqWarning(plain), stacklevel=2)
     named = next((library.name for library in libraries.values()), None)
     return WrittenForm(library=named, platforms=spec.kernel or (), open_because=because)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 import kronq
 from kronq.compiled.find import compiled_library
 from kronq.compiled.platforms import this_platform
-from kronq.errors import UnsupportedError
+from kronq.errors import KronqWarning, UnsupportedError
 from kronq.model.adapter import Adapter
 from kronq.onnx.forms import Pooled, Slots
 from kronq.onnx.slots.block_products import MEANT
@@ -142,13 +143,18 @@ def adapter() -> Adapter:
 @pytest.mark.parametrize("form", [Slots(compiled=True), Pooled()], ids=["slots", "pool"])
 def test_an_export_computes_what_its_base_does(base: Path, form, tmp_path: Path) -> None:
     given, plain = adapter(), tmp_path / "plain"
-    kronq.export_onnx(given, base, tmp_path / "app", form=form)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", KronqWarning)
+        kronq.export_onnx(given, base, tmp_path / "app", form=form)
+    why = [str(each.message) for each in told if "stay ONNX Runtime's own" in str(each.message)]
     kronq.export_onnx(given, base, plain, form="branch", verify=False)
     nodes = onnx.load(tmp_path / "app" / "model.onnx", load_external_data=False).graph.node
     kinds = sorted(node.op_type for node in nodes)
     slots = "PoolSlots_2" if isinstance(form, Pooled) else "RecordSlots_2"
     how, _, kind = base.parent.name.partition("-")
     products = how == "fast" and kind.startswith("Q4") and this_platform() in MEANT
+    plain_too = base.parent.name == "fast-Q8_0" and this_platform() in MEANT
+    assert [each[-6:] for each in why] == ["8 bits"] * plain_too
     offsets = ["BlockOffsets_2"] if kind == "Q4_1" else []
     parts = ["BlockProducts_2"] if products else [*offsets, "MatMulNBits", "MatMulNBits"]
     assert kinds == [*parts, "Neg", "Neg", slots]
