@@ -5,5 +5,6 @@ What is in C is in Python too, with the same results to the bit; C is only faste
 
 from kronq.compiled.library import OK as OK
 from kronq.compiled.library import OUT_OF_RANGE as OUT_OF_RANGE
+from kronq.compiled.library import TOO_SHORT as TOO_SHORT
 from kronq.compiled.library import call as call
 from kronq.compiled.library import library as library

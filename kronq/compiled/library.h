@@ -11,7 +11,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { OK = 0, DAMAGED = 1, NO_MEMORY = 2, OUT_OF_RANGE = 3 };
+enum { OK = 0, DAMAGED = 1, NO_MEMORY = 2, OUT_OF_RANGE = 3, TOO_SHORT = 4 };
 
 #define LANE 128  /* levels that one path through the trellis makes */
 #define STATES 32 /* of the trellis */

@@ -50,7 +50,7 @@ PROGRAM = Program(
     hint=f"{SWITCH}=0 needs none",
 )
 
-OK, DAMAGED, NO_MEMORY, OUT_OF_RANGE = range(4)
+OK, DAMAGED, NO_MEMORY, OUT_OF_RANGE, TOO_SHORT = range(5)
 """What a function returns, as in library.h."""
 
 

@@ -1,8 +1,8 @@
 /* Levels to an entropy-coded stream: formats/SPEC.md, "Coded matrices", and the same words as
  * constriction's RangeEncoder writes for kronq/trellis/range_coder.py.
  *
- * The caller's buffer has room for three words for each code, and two more: each of its up to three
- * symbols fills at most one.
+ * Each of the up to three symbols of a code fills at most one word, and the end takes two. That is
+ * the room that a list of numbers needs.
  */
 #include "contexts.h"
 
@@ -94,9 +94,16 @@ EXPORT int kronq_encode_numbers(uint32_t *words, Position *position, int64_t lar
 typedef struct {
     Context *contexts; /* of even states, and behind it of odd ones */
     int64_t lanes, last; /* how many, and the length of the last one */
-    const int32_t *levels;
+    const void *levels;
+    int64_t width; /* of a level, in bytes */
     uint8_t *states; /* of each lane */
 } Run;
+
+static int32_t level_at(const Run *run, int64_t i) {
+    if (run->width == 1) return ((const int8_t *)run->levels)[i];
+    if (run->width == 2) return ((const int16_t *)run->levels)[i];
+    return ((const int32_t *)run->levels)[i];
+}
 
 /* Writes position t of all lanes of a run; DAMAGED if a level is none of its state. */
 static int write_position(Encoder *encoder, const Run *run, int t, int64_t *at, int32_t *codes) {
@@ -105,7 +112,7 @@ static int write_position(Encoder *encoder, const Run *run, int t, int64_t *at, 
     int64_t evens = part_lanes(run->states, lanes, even, odd);
     for (int64_t lane = 0; lane < lanes; lane++) {
         unsigned state = run->states[lane];
-        int64_t level = run->levels[lane * LANE + t], size = level < 0 ? -level : level;
+        int64_t level = level_at(run, lane * LANE + t), size = level < 0 ? -level : level;
         int64_t k = (size + 1) / 2;
         if (2 * k - ((state & 1) && k) != size) return DAMAGED;
         codes[lane] = (int32_t)(level < 0 ? -k : k);
@@ -115,10 +122,13 @@ static int write_position(Encoder *encoder, const Run *run, int t, int64_t *at, 
     return failed ? failed : write_block(encoder, run->contexts + 1, codes, odd, lanes - evens);
 }
 
-/* Writes the levels of all runs; its arguments are those of kronq_decode_lanes. */
-EXPORT int kronq_encode_lanes(uint32_t *words, Position *position, int64_t n_contexts,
-                              const int64_t *largest, int64_t *counts, int64_t n_runs,
-                              const int64_t *of_run, const int64_t *sizes, const int32_t *levels) {
+/* Writes the levels of all runs. Its arguments are those of kronq_decode_lanes, but the levels of
+ * run i are at an address of their own, in whole numbers of widths[i] bytes; and it writes no more
+ * than `room` words: TOO_SHORT if they may not be enough. */
+EXPORT int kronq_encode_lanes(uint32_t *words, Position *position, int64_t room,
+                              int64_t n_contexts, const int64_t *largest, int64_t *counts,
+                              int64_t n_runs, const int64_t *of_run, const int64_t *sizes,
+                              const uint64_t *levels, const int64_t *widths) {
     Encoder encoder = {words, *position};
     int64_t all = 0, most = 0;
     for (int64_t i = 0; i < n_runs; i++) {
@@ -134,16 +144,18 @@ EXPORT int kronq_encode_lanes(uint32_t *words, Position *position, int64_t n_con
     int failed = contexts && runs && states && at && codes ? OK : NO_MEMORY;
     for (int64_t i = 0; !failed && i < n_runs; i++) {
         int64_t lanes = (sizes[i] + LANE - 1) / LANE;
-        Run run = {contexts + of_run[i], lanes, sizes[i] - (lanes - 1) * LANE, levels, state};
+        const void *own = (const void *)(uintptr_t)levels[i];
+        Run run = {contexts + of_run[i], lanes, sizes[i] - (lanes - 1) * LANE, own, widths[i],
+                   state};
         runs[i] = run;
-        levels += sizes[i];
         state += lanes;
     }
     for (int t = 0; !failed && t < LANE; t++) {
         if (t && (t & (t - 1)) == 0)
             for (int64_t i = 0; i < n_contexts; i++) renew(contexts + i);
         for (int64_t i = 0; !failed && i < n_runs; i++)
-            if (runs[i].lanes) failed = write_position(&encoder, runs + i, t, at, codes);
+            if ((int64_t)encoder.at.next + 3 * runs[i].lanes > room) failed = TOO_SHORT;
+            else if (runs[i].lanes) failed = write_position(&encoder, runs + i, t, at, codes);
     }
     free(codes);
     free(at);

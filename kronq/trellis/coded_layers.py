@@ -14,10 +14,10 @@ from kronq.model.adapter import Adapter
 from kronq.model.delta import ONE, Delta, Product
 from kronq.trellis.coded_matrix import EntropyCoded, KnownLevels, MatrixLevels
 from kronq.trellis.layer_shape import channel_axis, layer_shape
+from kronq.trellis.product_target import LayerTarget
 from kronq.trellis.reconstruction import reconstruction_scales
 from kronq.trellis.rounding import RoundedLevels
 from kronq.trellis.stream import EncodedStream, decoded_levels, stream_shares
-from kronq.trellis.targets import LayerTarget
 
 
 def build_coded_layers(
@@ -25,21 +25,23 @@ def build_coded_layers(
 ) -> dict[str, Delta]:
     """Returns the adapter's layers with these levels as their matrices."""
     layers = {}
-    for (name, delta), target, levels, classes in zip(
-        adapter.items(), targets, rounded.levels, rounded.norm_classes, strict=True
+    step, shifts = rounded.step, rounded.shifts
+    for i, ((name, delta), target, classes) in enumerate(
+        zip(adapter.items(), targets, rounded.norm_classes, strict=True)
     ):
-        shape, step, offsets = target.shape, rounded.step, target.offsets
+        shape, offsets = target.shape, target.offsets
         scales = reconstruction_scales(shape, classes, step, offsets)
         products = []
-        for p, matrices in enumerate(levels):
+        for p, shapes in enumerate(shape.products):
+            own = classes[p], scales[p], step, shifts, offsets
             known = [
-                MatrixLevels(matrix, classes[p], scales[p], step, rounded.shifts, offsets)
-                for matrix in matrices
+                KnownLevels(MatrixLevels(rounded.levels.reader((i, p, side)), *own))
+                for side in range(len(shapes))
             ]
             products.append(
                 [
-                    EntropyCoded(size, channel_axis(shape.products[p], side), 0, KnownLevels(each))
-                    for side, (size, each) in enumerate(zip(shape.products[p], known, strict=True))
+                    EntropyCoded(size, channel_axis(shapes, side), 0, each)
+                    for side, (size, each) in enumerate(zip(shapes, known, strict=True))
                 ]
             )
         layers[name] = _with_products(delta, products)

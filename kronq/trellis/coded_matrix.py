@@ -12,13 +12,15 @@ from kronq.trellis.layer_shape import I32
 from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
 from kronq.trellis.reconstruction import Shifts, shift_levels
 
+_LARGEST_LEVEL = 2**31
+
 
 @dataclass(frozen=True, eq=False)
 class MatrixLevels:
     """Decoded levels of one matrix, and all that turns them into numbers.
 
     Attributes:
-        levels: int32 [rows, cols]; even and odd ones, by the state of the trellis.
+        read: Returns ``levels``.
         norm_classes: int32, of each channel, or one for a whole matrix: 4·log2 of its norm in
             levels; ``EMPTY_CHANNEL`` for one that is all zero.
         scale: float32, of each channel, or one.
@@ -27,12 +29,17 @@ class MatrixLevels:
         offsets: The layer's step offsets.
     """
 
-    levels: I32
+    read: Callable[[], I32]
     norm_classes: I32
     scale: F32
     step: float
     shifts: Shifts
     offsets: StepOffsets = NO_OFFSETS
+
+    @property
+    def levels(self) -> I32:
+        """int32 [rows, cols]; even and odd ones, by the state of the trellis."""
+        return self.read()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +70,10 @@ class EntropyCoded:
     @property
     def is_finite(self) -> bool:
         decoded = self.decode()
-        largest = np.abs(decoded.levels).max(initial=0) + 1
         with np.errstate(over="ignore"):
+            if np.isfinite(decoded.scale * np.float32(_LARGEST_LEVEL)).all():
+                return True  # as it is nearly always; no levels are put together for it
+            largest = np.abs(decoded.levels).max(initial=0) + 1
             return bool(np.isfinite(decoded.scale * np.float32(largest)).all())
 
     def float32(self) -> F32:

@@ -74,6 +74,11 @@ class LevelStack:
         call(functions, "kronq_place_levels", self.stream, begins, *places, levels)
         return levels
 
+    def of_layer(self, layer: int) -> I32:
+        """Returns the levels of one layer [rows, cols]."""
+        levels: I32 = self.levels([layer])[0]
+        return levels
+
     def float32(self, layers: LayerIndex = ALL) -> F32:
         """Returns the numbers that they stand for."""
         scales, functions = self.scales[layers], library()
@@ -135,7 +140,8 @@ class CodedStack:
 
     def _levels(self, layer: int) -> MatrixLevels:
         stack, own = self.decode(), self.parameters
-        of_layer = (stack.levels([layer])[0], stack.norm_classes[layer], stack.scales[layer])
+        read = partial(stack.of_layer, layer)
+        of_layer = read, stack.norm_classes[layer], stack.scales[layer]
         return MatrixLevels(*of_layer, own.step, own.shifts, stack.offsets[layer])
 
 

@@ -18,8 +18,6 @@ from kronq.model.delta import ONE, Delta
 
 I32 = NDArray[np.int32]
 Shape = tuple[int, int]
-AdapterLevels = list[list[list[I32]]]
-"""Levels of every matrix: [layer][product][side]."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,3 @@ def channel_view(
     if len(product) == 1:
         return matrix.reshape(-1)
     return matrix[:, channel] if side == 0 else matrix[channel]
-
-
-def zero_levels(shapes: Sequence[LayerShape]) -> AdapterLevels:
-    """Returns zeros in the shape of all matrices: [layer][product][side]."""
-    return [
-        [[np.zeros(shape, dtype=np.int32) for shape in product] for product in layer.products]
-        for layer in shapes
-    ]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kronq.compiled import library
 from kronq.trellis.coding_context import BlockCoder, Context, contexts_of, import_constriction
@@ -26,7 +27,9 @@ _SHORTEST_BLOCK = 16
 ESCAPE_BITS = 20
 
 
-def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I32]) -> bytes:
+def encode_runs(
+    numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[NDArray[Any]]
+) -> bytes:
     """Encodes numbers, and then the levels of every run, as one stream.
 
     Args:
@@ -59,7 +62,7 @@ def encode_runs(numbers: Sequence[I32], runs: Sequence[Run], levels: Sequence[I3
     return bytes(encoder.get_compressed().astype("<u4").tobytes())
 
 
-def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> None:
+def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[NDArray[Any]]) -> None:
     """Encodes all lanes side by side, position by position.
 
     Raises:
@@ -67,7 +70,7 @@ def _encode_lanes(encoder: Any, runs: Sequence[Run], levels: Sequence[I32]) -> N
     """
     ordered = contexts_of(runs)
     # A copy by positions: what follows reads one position of all lanes at a time.
-    wanted = np.ascontiguousarray(np.concatenate([split_lanes(x) for x in levels]).T)
+    wanted = np.ascontiguousarray(np.concatenate([split_lanes(x) for x in levels]).T, np.int32)
     codes = codes_from_levels(wanted)
     order = LaneOrder.create(runs)
     largest = np.repeat([context.largest for context in ordered[::2]], order.lane_counts)

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
+
+from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.model.delta import ONE, Delta
@@ -20,7 +23,8 @@ from kronq.trellis.layer_shape import I32, LayerShape, layer_shape
 from kronq.trellis.norm_classes import NO_OFFSETS
 from kronq.trellis.range_coder import encode_runs
 from kronq.trellis.reconstruction import Shifts
-from kronq.trellis.stream_layout import StreamLayout, lay_out_stream
+from kronq.trellis.run_levels import LevelsOf, RunLevels
+from kronq.trellis.stream_layout import MatrixKey, StreamLayout, lay_out_stream
 
 LEVELS_PER_BYTE = 256
 """The most levels per byte of a stream: bounds the memory that a small file can ask for."""
@@ -98,16 +102,35 @@ def _known_stream(coded: Sequence[Delta]) -> EncodedStream | None:
     return stream if own == [(id(stream), i) for i in range(len(matrices))] else None
 
 
-def lay_out_layers(coded: Sequence[Delta]) -> tuple[StreamLayout, list[I32]]:
+def lay_out_layers(coded: Sequence[Delta]) -> tuple[StreamLayout, list[NDArray[Any]]]:
     """Returns the layout of coded layers in their stream, and the levels of every run [size]."""
     matrices = [decoded_levels(delta) for delta in coded]
+    kept = _kept_levels(matrices)
+    if kept is not None:
+        return kept.layout, kept.runs
     offsets = [products[-1][0].offsets for products in matrices]
     shapes = [layer_shape(delta) for delta in coded]
     layout = lay_out_stream(shapes, _norm_classes(matrices), offsets)
-    levels = layout.gather(
-        lambda part: layout.view(matrices[part.layer][part.product][part.side].levels, part)
-    )
-    return layout, levels
+
+    def levels_of(key: MatrixKey) -> I32:
+        layer, product, side = key
+        return matrices[layer][product][side].levels
+
+    return layout, layout.gather(levels_of)
+
+
+def _kept_levels(matrices: Sequence[Sequence[Sequence[MatrixLevels]]]) -> RunLevels | None:
+    """Returns the levels of runs that these matrices are, in this order, if they are kept so."""
+    first = matrices[0][0][0].read
+    if not isinstance(first, LevelsOf) or len(first.kept.layout.shapes) != len(matrices):
+        return None
+    kept = first.kept
+    for layer, products in enumerate(matrices):
+        for p, product in enumerate(products):
+            for side, matrix in enumerate(product):
+                if matrix.read != kept.reader((layer, p, side)):
+                    return None
+    return kept
 
 
 def _norm_classes(matrices: Sequence[Sequence[Sequence[MatrixLevels]]]) -> list[list[I32]]:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kronq.trellis.integer_math import doubled_log2
-from kronq.trellis.layer_shape import (
-    I32,
-    AdapterLevels,
-    LayerShape,
-    Shape,
-    channel_lengths,
-    channel_view,
-)
+from kronq.trellis.layer_shape import I32, LayerShape, Shape, channel_lengths, channel_view
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, StepOffsets
 
 LANE = 128
@@ -47,24 +40,11 @@ class Run:
         return np.minimum(LANE, self.size - np.arange(0, self.size, LANE, dtype=np.int32))
 
 
-class ChannelPart(NamedTuple):
-    """One channel of one matrix, and the run that its levels are in.
+MatrixKey = tuple[int, int, int]
+"""A layer, one of its products (A's before B's), and the left (or only) or right matrix of it."""
 
-    Attributes:
-        run: Index of the run.
-        layer: Index of the layer.
-        product: Index of the layer's product.
-        side: 0 for a product's left (or only) matrix, 1 for its right one.
-        channel: Index of the product's channel.
-        length: How many levels.
-    """
-
-    run: int
-    layer: int
-    product: int
-    side: int
-    channel: int
-    length: int
+Piece = tuple[int, int, int, int]
+"""A channel in the stream: its run, where it begins there, which channel it is, how many levels."""
 
 
 @dataclass(frozen=True)
@@ -74,39 +54,46 @@ class StreamLayout:
     Attributes:
         shapes: Of the layers.
         runs: In the order of the stream: those of left matrices first, each side by class.
-        columns: What is in the runs, in order: each field of all ``parts`` [6, parts].
+        columns: The channels in the runs, in order: run, layer, product, side (0 for a product's
+            left or only matrix, 1 for its right one), channel and length of each [6, parts].
     """
 
     shapes: Sequence[LayerShape]
     runs: Sequence[Run]
     columns: NDArray[np.int64]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @cached_property
-    def parts(self) -> Sequence[ChannelPart]:
-        """What is in the runs, in order."""
-        return [*map(ChannelPart._make, zip(*self.columns.tolist(), strict=True))]
+    def starts(self) -> NDArray[np.int64]:
+        """Where each part begins in its run."""
+        run, length = self.columns[0], self.columns[5]
+        begins = np.cumsum([0, *(each.size for each in self.runs)])
+        starts: NDArray[np.int64] = np.cumsum(length) - length - begins[run]
+        return starts
 
-    def view(self, matrix: NDArray[Any], part: ChannelPart) -> NDArray[Any]:
-        """Returns the entries of ``matrix`` that are the channel's."""
-        product = self.shapes[part.layer].products[part.product]
-        return channel_view(matrix, product, part.side, part.channel)
+    @cached_property
+    def pieces(self) -> dict[MatrixKey, list[Piece]]:
+        """The channels of each matrix that has any."""
+        found: dict[MatrixKey, list[Piece]] = {}
+        run, layer, product, side, channel, length = self.columns.tolist()
+        keys = zip(layer, product, side, strict=True)
+        pieces = zip(run, self.starts.tolist(), channel, length, strict=True)
+        for key, piece in zip(keys, pieces, strict=True):
+            found.setdefault(key, []).append(piece)
+        return found
 
-    def gather(self, values: Callable[[ChannelPart], NDArray[Any]]) -> list[NDArray[Any]]:
-        """Joins values of all channels, each [length], to those of every run [size]."""
-        gathered: list[list[NDArray[Any]]] = [[] for _ in self.runs]
-        for part in self.parts:
-            gathered[part.run].append(values(part))
-        return [np.concatenate(each) for each in gathered]
-
-    def scatter(self, runs: Sequence[I32], levels: AdapterLevels) -> None:
-        """Copies the levels of runs to where they belong in ``levels`` [layer][product][side]."""
-        start = [0] * len(runs)
-        for run, layer, product, side, channel, length in zip(*self.columns.tolist(), strict=True):
-            first = start[run]
-            start[run] = end = first + length
-            shapes = self.shapes[layer].products[product]
-            matrix = levels[layer][product][side]
-            channel_view(matrix, shapes, side, channel)[:] = runs[run][first:end]
+    def gather(self, levels_of: Callable[[MatrixKey], I32]) -> list[I32]:
+        """Joins the levels of all matrices to those of every run [size]."""
+        runs = [np.empty(run.size, dtype=np.int32) for run in self.runs]
+        for key, pieces in self.pieces.items():
+            layer, product, side = key
+            matrix, shapes = levels_of(key), self.shapes[layer].products[product]
+            for run, start, channel, length in pieces:
+                view = channel_view(matrix, shapes, side, channel)
+                runs[run][start : start + length] = view
+        return runs
 
     def of_side(self, side: int) -> StreamLayout:
         """Returns the layout of left (0) or right (1) matrices alone."""

@@ -10,7 +10,7 @@ from kronq.model.delta import F64
 from kronq.model.matrix import F32
 from kronq.trellis.layer_shape import I32, LayerShape
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, least_norm_class, product_norm_class
-from kronq.trellis.targets import LayerTarget
+from kronq.trellis.product_target import LayerTarget
 
 _RIDGE = 1e-9
 """Share of the trace that keeps the least squares solvable where columns are alike."""
@@ -62,44 +62,40 @@ def _channel_norms(classes: I32) -> F64:
     return norms
 
 
-def left_levels(target: LayerTarget, classes: Sequence[I32], step: float) -> list[F32]:
-    """Returns every product's left matrix in levels, in the gauge in which all count the same."""
-    matrices = []
-    for p, product in enumerate(target.products):
-        norms = _norms_in_levels(target, classes, step, p)
-        if product.right is not None:
-            norms = np.sqrt(norms * _channel_norms(classes[p]))
-        matrices.append((product.left * norms).astype(np.float32))
-    return matrices
+def left_levels(target: LayerTarget, classes: Sequence[I32], step: float, p: int) -> F32:
+    """Returns a product's left matrix in levels, in the gauge in which all count the same."""
+    product = target.products[p]
+    norms = _norms_in_levels(target, classes, step, p)
+    if product.kept[1] is not None:
+        norms = np.sqrt(norms * _channel_norms(classes[p]))
+    return (product.left * norms).astype(np.float32)
 
 
 def right_levels(
-    target: LayerTarget, classes: Sequence[I32], left: Sequence[F32], step: float
-) -> list[F32]:
-    """Returns every product's right matrix in levels, by least squares on the coded left one.
+    target: LayerTarget, classes: Sequence[I32], left: F32, step: float, p: int
+) -> F32:
+    """Returns a product's right matrix in levels, by least squares on the coded left one.
 
     Args:
         target: The layer.
         classes: Norm classes of its channels, by product.
-        left: Every product's left matrix as it is read, in levels.
+        left: The product's left matrix as it is read, in levels.
         step: Of the levels.
+        p: The product, of two matrices.
 
     Returns:
-        By product, [r, cols]; [0, 0] for a product of one matrix.
+        [r, cols].
     """
-    matrices = []
-    for p, product in enumerate(target.products):
-        if product.right is None:
-            matrices.append(np.zeros((0, 0), dtype=np.float32))
-            continue
-        x = left[p].astype(np.float64)
-        # B in levels: left · diag(2^(-class/4)) · right, to be fitted to u·diag(norms)·vᵀ.
-        weights = product.weights[0]
-        weighted = x if weights is None else weights.matrix @ x
-        gram = weighted.T @ x
-        cross = (weighted.T @ product.left) * _norms_in_levels(target, classes, step, p)
-        ridge = _RIDGE * float(np.trace(gram)) + 1e-300
-        solved = np.linalg.solve(gram + np.eye(len(gram)) * ridge, cross)
-        solved *= _channel_norms(classes[p])[:, None]
-        matrices.append((solved @ product.right.T).astype(np.float32))
-    return matrices
+    product = target.products[p]
+    right = product.right
+    assert right is not None  # noqa: S101
+    x = left.astype(np.float64)
+    # B in levels: left · diag(2^(-class/4)) · right, to be fitted to u·diag(norms)·vᵀ.
+    weights = product.weights[0]
+    weighted = x if weights is None else weights.matrix @ x
+    gram = weighted.T @ x
+    cross = (weighted.T @ product.left) * _norms_in_levels(target, classes, step, p)
+    ridge = _RIDGE * float(np.trace(gram)) + 1e-300
+    solved = np.linalg.solve(gram + np.eye(len(gram)) * ridge, cross)
+    solved *= _channel_norms(classes[p])[:, None]
+    return (solved @ right.T).astype(np.float32)

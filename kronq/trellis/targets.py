@@ -13,67 +13,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kronq.io.overflow import Overflow
+from kronq.io.threads import LARGE
 from kronq.model.adapter import Adapter
 from kronq.model.delta import F64, ONE, Delta, Product
 from kronq.model.error_weights import error_weight, find_moments, reduce_moments
-from kronq.model.matrix import F32
 from kronq.model.second_moments import LayerMoments
 from kronq.model.small_svd import decompose_product
-from kronq.trellis.layer_shape import LayerShape, layer_shape
+from kronq.trellis.layer_shape import layer_shape
 from kronq.trellis.norm_classes import NO_OFFSETS, StepOffsets
+from kronq.trellis.product_target import ErrorWeights, LayerTarget, ProductTarget, UnitMatrix
 
 _DAMPING = 1e-3
 """Share of a moment's mean that is added to its diagonal: calibration saw only so much text."""
 _NEGLIGIBLE = 1e-6
 """Norm of a channel, relative to the largest, below which it has no say in the step offsets."""
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorWeights:
-    """Weights of errors in one factor, relative to their mean: Σ_k δ_kᵀ·matrix·δ_k.
-
-    Attributes:
-        matrix: [n, n], of mean diagonal 1.
-    """
-
-    matrix: F64
-
-    @property
-    def diagonal(self) -> F32:
-        """Weight of a squared error in each entry [n]."""
-        return np.diag(self.matrix).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class ProductTarget:
-    """A product to be coded, as it is before rounding.
-
-    Attributes:
-        norms: Of every channel, in the units in which errors count: [r], or [1] for one matrix.
-        left: Columns [rows, r] of norm 1 or so, or the one matrix with norm 1.
-        right: Columns [cols, r] of norm 1 or so, or None.
-        weights: Of errors in left and right; None where all count the same.
-    """
-
-    norms: F64
-    left: F64
-    right: F64 | None
-    weights: tuple[ErrorWeights | None, ErrorWeights | None] = (None, None)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTarget:
-    """A layer to be coded.
-
-    Attributes:
-        shape: Of the layer.
-        products: The targets of its products, A's first if it has one.
-        offsets: Its step offsets.
-    """
-
-    shape: LayerShape
-    products: tuple[ProductTarget, ...]
-    offsets: StepOffsets = NO_OFFSETS
 
 
 def prepare_targets(
@@ -88,37 +42,41 @@ def prepare_targets(
     Raises:
         KronqError: A layer has no second moments.
     """
+    overflow = Overflow()
     return [
-        _layer_target(delta, None if moments is None else find_moments(moments, name))
+        _layer_target(delta, None if moments is None else find_moments(moments, name), overflow)
         for name, delta in adapter.items()
     ]
 
 
-def _layer_target(delta: Delta, moment: LayerMoments | None) -> LayerTarget:
+def _layer_target(delta: Delta, moment: LayerMoments | None, overflow: Overflow) -> LayerTarget:
     offsets = NO_OFFSETS
     if moment is None or not error_weight(delta):
-        b = _plain_target(delta.b)
+        b = _plain_target(delta.b, overflow)
         b = replace(b, norms=b.norms * np.sqrt(error_weight(delta)))
     elif delta.b.right is None:
-        b, offsets = _weighted_matrix(delta, moment)
+        b, offsets = _weighted_matrix(delta, moment, overflow)
     else:
-        b, offsets = _weighted_product(delta, moment)
+        b, offsets = _weighted_product(delta, moment, overflow)
     if delta.a is ONE:
         return LayerTarget(layer_shape(delta), (b,), offsets)
-    a = _plain_target(delta.a)
+    a = _plain_target(delta.a, overflow)
     norm = float(np.linalg.norm(a.norms))
     a = replace(a, norms=a.norms * float(np.linalg.norm(b.norms)) / (norm or 1.0))
     return LayerTarget(layer_shape(delta), (a, b), offsets)
 
 
-def _plain_target(product: Product) -> ProductTarget:
+def _plain_target(product: Product, overflow: Overflow) -> ProductTarget:
     """Returns the target of a product whose errors all count the same."""
-    left, right = (None if x is None else x.astype(np.float64) for x in product.float32())
-    assert left is not None  # noqa: S101
-    if right is None:
-        norm = float(np.linalg.norm(left))
-        return ProductTarget(np.array([norm]), left / norm if norm else left, None)
-    return ProductTarget(*_svd_of_product(left, right))
+    if product.right is None:
+        values = product.left.float32().astype(np.float64)
+        norm = float(np.linalg.norm(values))
+        unit = UnitMatrix(product.left, norm)
+        kept = unit if values.size >= LARGE else overflow.hold(np.asarray(unit))
+        return ProductTarget(np.array([norm]), (kept, None))
+    left, right = (x.astype(np.float64) for x in product.float32() if x is not None)
+    norms, u, v = _svd_of_product(left, right)
+    return ProductTarget(norms, (overflow.hold(u), overflow.hold(v)))
 
 
 def _svd_of_product(left: F64, right: F64) -> tuple[F64, F64, F64]:
@@ -133,13 +91,15 @@ def _svd_of_product(left: F64, right: F64) -> tuple[F64, F64, F64]:
     return norms, u_full, v_full
 
 
-def _weighted_matrix(delta: Delta, moment: LayerMoments) -> tuple[ProductTarget, StepOffsets]:
+def _weighted_matrix(
+    delta: Delta, moment: LayerMoments, overflow: Overflow
+) -> tuple[ProductTarget, StepOffsets]:
     """Returns the target of a B of one matrix, and its step.
 
     Its entries are coded as if all errors in it counted the mean, but beside other layers its
     errors have to count as theirs do.
     """
-    b = _plain_target(delta.b)
+    b = _plain_target(delta.b, overflow)
     means = [
         1.0 if x is None else float(np.trace(x)) / len(x) for x in reduce_moments(delta, moment)
     ]
@@ -159,7 +119,9 @@ def _step_offset(delta: Delta, mean: float) -> tuple[int, float]:
     return step, float(2.0 ** ((exact - step) / 4))
 
 
-def _weighted_product(delta: Delta, moment: LayerMoments) -> tuple[ProductTarget, StepOffsets]:
+def _weighted_product(
+    delta: Delta, moment: LayerMoments, overflow: Overflow
+) -> tuple[ProductTarget, StepOffsets]:
     """Returns the target of a B of two matrices where errors count tr(left·E·right·Eᵀ)."""
     left, right = reduce_moments(delta, moment)
     roots = [None if x is None else _moment_root(x) for x in (left, right)]
@@ -175,8 +137,19 @@ def _weighted_product(delta: Delta, moment: LayerMoments) -> tuple[ProductTarget
     u, v = u * np.sqrt(rest), v * np.sqrt(rest)
     present = norms > norms.max() * _NEGLIGIBLE
     offsets = StepOffsets(step, *(_size_class(x[:, present]) for x in (u, v)))
-    weights = [None if root is None else ErrorWeights(root.moment / root.mean) for root in roots]
-    return ProductTarget(norms, u, v, (weights[0], weights[1])), offsets
+    weights = [
+        None if root is None else _error_weights(root, overflow, whole=side == 0)
+        for side, root in enumerate(roots)
+    ]
+    kept = overflow.hold(u), overflow.hold(v)
+    return ProductTarget(norms, kept, (weights[0], weights[1])), offsets
+
+
+def _error_weights(root: _MomentRoot, overflow: Overflow, *, whole: bool) -> ErrorWeights:
+    """Returns the weights of errors in a factor: the whole ones for the left, to fit the right."""
+    matrix = root.moment / root.mean
+    diagonal = np.diag(matrix).astype(np.float32)
+    return ErrorWeights(overflow.hold(matrix) if whole else None, diagonal)
 
 
 def _size_class(columns: F64) -> int:

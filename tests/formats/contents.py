@@ -33,12 +33,13 @@ from kronq.packed import pack_adapter
 from kronq.packed.manifest import Manifest
 from kronq.report.report import Report
 from kronq.trellis.coded_layers import build_coded_layers
-from kronq.trellis.layer_shape import LayerShape, zero_levels
+from kronq.trellis.layer_shape import LayerShape
 from kronq.trellis.norm_classes import EMPTY_CHANNEL, NO_OFFSETS, StepOffsets
+from kronq.trellis.product_target import LayerTarget
 from kronq.trellis.rounding import RoundedLevels
+from kronq.trellis.run_levels import RunLevels
 from kronq.trellis.states import NEXT_STATE, levels_from_codes
 from kronq.trellis.stream_layout import LANE, lay_out_stream
-from kronq.trellis.targets import LayerTarget
 from tests.adapters import dense
 from tests.paths import ROOT
 
@@ -220,11 +221,9 @@ def layers_of_classes(
         _path(np.arange(run.size) * 7 % 11 - 5 + 300 * (np.arange(run.size) % 37 == 5))
         for run in layout.runs
     ]
-    levels = zero_levels([*shapes.values()])
-    layout.scatter(flat, levels)
     adapter = Adapter({name: _like(shape) for name, shape in shapes.items()})
     targets = [LayerTarget(s, (), own) for s, own in zip(shapes.values(), offsets, strict=True)]
-    rounded = RoundedLevels(1 / 64, (20, 10, -5), norm_classes, levels)
+    rounded = RoundedLevels(1 / 64, (20, 10, -5), norm_classes, RunLevels(layout, flat))
     return replace(adapter, layers=build_coded_layers(adapter, targets, rounded))
 
 

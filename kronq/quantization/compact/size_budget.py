@@ -21,10 +21,11 @@ from kronq.quantization.file_size import SMALL_FILE, file_size
 from kronq.trellis.coded_layers import build_coded_layers, share_stream
 from kronq.trellis.coded_matrix import EntropyCoded, MatrixLevels
 from kronq.trellis.layer_shape import channel_lengths
+from kronq.trellis.product_target import LayerTarget
 from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.rounding import round_and_learn, round_targets
 from kronq.trellis.stream import encode_layers
-from kronq.trellis.targets import LayerTarget, prepare_targets
+from kronq.trellis.targets import prepare_targets
 
 _PASSES = 12
 _LEARNING_PASSES = 3

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from kronq.model.adapter import Adapter, Recipe
 from kronq.model.layer_names import natural_key
 from kronq.model.matrix import F32
@@ -20,22 +18,20 @@ from kronq.quantization.compact.size_budget import fill_size, order_as_in_file
 from kronq.quantization.compact.unbiased import unbiased_factor
 from kronq.quantization.file_size import file_size
 from kronq.trellis.coded_layers import build_coded_layers, share_stream
+from kronq.trellis.lane_windows import Values
 from kronq.trellis.layer_shape import I32
 from kronq.trellis.rate_tables import RateTables
 from kronq.trellis.reconstruction import reconstruction_scales, shift_levels
 from kronq.trellis.rounding import (
     RoundedLevels,
-    RoundingPlan,
-    plan_rounding,
     round_and_learn,
     round_side,
     round_targets,
 )
+from kronq.trellis.rounding_plan import RoundingPlan, plan_rounding
 from kronq.trellis.stream import encode_layers
+from kronq.trellis.stream_layout import MatrixKey
 from kronq.trellis.targets import prepare_targets
-
-MatrixKey = tuple[int, int, int]
-"""A layer, one of its products (A's before B's), and the left or right matrix of it."""
 
 _LEARNING_PASSES = 3
 
@@ -85,7 +81,7 @@ def initialize_latents(
     round_side(plan, 0, lefts, levels)
     rights = plan.right(levels)
     values = {
-        (i, p, side): matrices[i][p]
+        (i, p, side): matrices(i, p)
         for side, matrices in enumerate((lefts, rights))
         for i, target in enumerate(targets)
         for p, product in enumerate(target.shape.products)
@@ -103,12 +99,8 @@ def round_latents(latents: Latents, multiplier: float) -> RoundedLevels:
     return RoundedLevels(plan.step * latents.gain, plan.tables.shifts, plan.norm_classes, levels)
 
 
-def _values_of_side(latents: Latents, side: int) -> list[list[F32]]:
-    none = np.zeros((0, 0), dtype=np.float32)
-    return [
-        [latents.values.get((i, p, side), none) for p, _ in enumerate(target.shape.products)]
-        for i, target in enumerate(latents.plan.targets)
-    ]
+def _values_of_side(latents: Latents, side: int) -> Values:
+    return lambda layer, product: latents.values[layer, product, side]
 
 
 def matrix_scales(latents: Latents) -> dict[MatrixKey, F32]:

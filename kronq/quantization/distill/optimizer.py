@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kronq.model.matrix import F32
-from kronq.quantization.distill.latents import MatrixKey
+from kronq.trellis.stream_layout import MatrixKey
 
 
 @dataclass

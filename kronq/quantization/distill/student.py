@@ -9,8 +9,9 @@ from kronq.calibration.torch_factors import TorchFactors
 from kronq.model.matrix import F32
 from kronq.quantization.distill.choice_rows import Question, build_rows
 from kronq.quantization.distill.divergence import can_share_prompts, divergence, predict_targets
-from kronq.quantization.distill.latents import Latents, MatrixKey, matrix_scales, reconstruct
+from kronq.quantization.distill.latents import Latents, matrix_scales, reconstruct
 from kronq.trellis.rounding import RoundedLevels
+from kronq.trellis.stream_layout import MatrixKey
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +77,7 @@ class Student:
         device = next(self._model.parameters()).device
         leaves = {}
         for key, scale in self._scales.items():
-            layer, product, side = key
-            value = reconstruct(levels.levels[layer][product][side], scale, self._latents)
+            value = reconstruct(levels.levels.matrix(key), scale, self._latents)
             leaves[key] = torch.from_numpy(value).to(device).requires_grad_()
         return leaves
 

@@ -26,9 +26,10 @@ from kronq.torch.adapted_model import adapted_layers, read_trained
 from kronq.torch.training.checkpoint import INTERVAL
 from kronq.torch.training.settings import TrainingSettings
 from kronq.trellis.coded_layers import build_coded_layers
+from kronq.trellis.product_target import LayerTarget, ProductTarget
 from kronq.trellis.rounding import round_targets
 from kronq.trellis.stream import encode_layers
-from kronq.trellis.targets import LayerTarget, ProductTarget, prepare_targets
+from kronq.trellis.targets import prepare_targets
 from kronq.units import parse_size
 
 
