@@ -115,6 +115,8 @@ def _obstacle(node: ir.Node) -> str | None:
     """Returns what keeps the operator from computing a product whose activations are rounded."""
     if node.op_type != "MatMulNBits" or node.attributes.get_int("accuracy_level", 0) != ROUNDED:
         return None
+    if node.outputs[0].is_graph_output():  # the logits: no layer's product
+        return None
     bits, size, d_out = (node.attributes.get_int(k, 0) for k in ("bits", "block_size", "N"))
     x = node.inputs[0]
     if bits != 4:
