@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kronq.errors import ArgumentError
 from kronq.model.delta import ONE, Delta, Product
 from kronq.model.matrix import Float
+from kronq.torch.factor_product import FrozenWithFactors, add_product, blocks, mix
 
 
 class KronLinear(nn.Module):  # type: ignore[misc]
@@ -19,7 +20,9 @@ class KronLinear(nn.Module):  # type: ignore[misc]
     PEFT's and LyCORIS's LoKr build the Kronecker product, as large as W, and multiply by it, in
     every step forth and back. Here x is read as [a_in, b_in], since
     (A ⊗ B)·x = A · X · Bᵀ, and B stays B1·B2: three small products a token, and no gradient of the
-    size of W. Outputs and gradients are the same up to rounding.
+    size of W. Outputs and gradients are the same up to rounding. W·x and the adapter are one
+    operation of autograd, which can be differentiated once; under autocast, with dropout, hooks on
+    the base or a base that is trained too they are several.
 
     W is frozen. B1 (B, where it is whole) begins at zero, so ΔW does; A and B2 begin uniform, as
     ``torch.nn.Linear`` does.
@@ -70,23 +73,32 @@ class KronLinear(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns y [..., d_out] of x [..., d_in]."""
-        y: Tensor = self.base(x)
-        x = self.dropout(x)
+        if self._is_one_operation(x):
+            frozen = (self.base.weight, self.base.bias)
+            factors = (self.a, self.b1, self.b2)
+            y: Tensor = FrozenWithFactors.apply(x, frozen, *factors, self.scale)[0]
+            return y
+        whole = self.b1 if self.b2 is None else self.b2
         a_out, a_in = (1, 1) if self.a is None else self.a.shape
-        b_in = self.b1.shape[1] if self.b2 is None else self.b2.shape[1]
-        b_out = self.b1.shape[0]
-        if a_in * b_in > x.shape[-1]:
-            x = nn.functional.pad(x, (0, a_in * b_in - x.shape[-1]))
-        h = x.reshape(-1, a_in, b_in)
+        h = blocks(self.dropout(x), a_in, whole.shape[1]).t()
         if self.b2 is not None:
-            h = nn.functional.linear(h, self.b2)
-        if self.a is not None:
-            h = nn.functional.linear(h.transpose(1, 2), self.a).transpose(1, 2)
-        rows, left = h.reshape(-1, h.shape[-1]), self.b1.t()
-        if a_out * b_out == y.shape[-1]:
-            return torch.addmm(y.reshape(-1, b_out), rows, left, alpha=self.scale).view(y.shape)
-        z = (rows @ left).view(-1, a_out * b_out)[:, : y.shape[-1]]
-        return torch.add(y, z.reshape(y.shape), alpha=self.scale)
+            h = self.b2.mm(h)
+        return add_product(
+            self.base(x), a_out, mix(h, self.a), self.b1.t().contiguous(), self.scale
+        )
+
+    def _is_one_operation(self, x: Tensor) -> bool:
+        """Whether nothing looks or reaches into what ``FrozenWithFactors`` computes at once."""
+        base = self.base
+        return (
+            self.b2 is not None
+            and type(base) is nn.Linear
+            and not (base._forward_hooks or base._forward_pre_hooks or "forward" in vars(base))
+            and not any(p.requires_grad for p in base.parameters())
+            and not (self.training and isinstance(self.dropout, nn.Dropout))
+            and x.dtype == base.weight.dtype == self.b1.dtype
+            and not torch.is_autocast_enabled(x.device.type)
+        )
 
     def delta(self) -> Delta:
         """Returns the adapter as it is now, copied to float32."""

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 import transformers
 from peft import LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
 
@@ -125,6 +126,80 @@ def test_the_papers_shapes_against_the_product(shape, size, lead) -> None:
     wanted = torch.autograd.grad(expected.square().sum(), [x, *parameters_of(layer)])
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def seen(layer: KronLinear, x: torch.Tensor) -> list[torch.Tensor]:
+    """Returns the output and the gradients of x and the factors."""
+    y = layer(x)
+    return [y, *torch.autograd.grad(y.square().sum(), [x, *parameters_of(layer)])]
+
+
+LOOKED_INTO = {
+    "a hook on the base": lambda layer: layer.base.register_forward_hook(lambda *_: None),
+    "dropout of almost nothing": lambda layer: setattr(layer, "dropout", torch.nn.Dropout(1e-12)),
+    "a base that is trained too": lambda layer: layer.base.requires_grad_(True),
+    "a base whose forward is another's": lambda layer: setattr(
+        layer.base, "forward", lambda x: torch.nn.Linear.forward(layer.base, x)
+    ),
+    "a base of a class of its own": lambda layer: setattr(
+        layer.base, "__class__", type("Other", (torch.nn.Linear,), {})
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOOKED_INTO)
+@pytest.mark.parametrize("shape", [AdapterShape("kron", 3, b_out=10), AdapterShape("lora", 2)])
+def test_what_looks_into_a_layer_changes_nothing(case, shape) -> None:
+    torch.manual_seed(0)
+    layer = KronLinear(torch.nn.Linear(11, 23).double(), make_delta(shape, 23, 11), scale=1.7)
+    grow(layer)
+    x = torch.randn(2, 3, 11, dtype=torch.float64, requires_grad=True)
+    expected = seen(layer, x)
+    assert "FrozenWithFactors" in type(layer(x).grad_fn).__name__
+    LOOKED_INTO[case](layer)
+    assert "FrozenWithFactors" not in type(layer(x).grad_fn).__name__
+    for found, wanted in zip(seen(layer, x), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_hook_of_the_base_sees_its_own_output() -> None:
+    torch.manual_seed(0)
+    base = torch.nn.Linear(8, 6)
+    layer = KronLinear(base, make_delta(AdapterShape("lora", 2), 6, 8))
+    grow(layer)
+    kept = []
+    base.register_forward_hook(lambda _module, _x, y: kept.append(y))
+    x = torch.randn(3, 8)
+    layer(x)
+    assert torch.equal(kept[0], torch.nn.functional.linear(x, base.weight, base.bias))
+
+
+def test_other_users_of_autograd() -> None:
+    torch.manual_seed(0)
+    shape = AdapterShape("lokr", 2, factor=2)
+    layer = KronLinear(torch.nn.Linear(32, 48), make_delta(shape, 48, 32))
+    grow(layer)
+    x = torch.randn(5, 32, requires_grad=True)
+    expected = seen(layer, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = layer(x)
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), expected[0], rtol=0.05, atol=0.05)
+    again = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    found = torch.autograd.grad(again.square().sum(), [x, *parameters_of(layer)])
+    assert all(map(torch.equal, found, expected[1:]))
+    values = {n: p.detach() for n, p in layer.named_parameters() if p.requires_grad}
+
+    def loss(values: dict, row: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, values, (row[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(values, x.detach())
+    for name, total in zip(("a", "b1", "b2"), expected[2:], strict=True):
+        torch.testing.assert_close(each[name].sum(0), total)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+    assert layer(torch.randn(0, 32)).shape == (0, 48)
 
 
 def test_nothing_changes_before_training_and_nothing_else_is_trained() -> None:
