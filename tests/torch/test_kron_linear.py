@@ -174,6 +174,7 @@ def test_a_hook_of_the_base_sees_its_own_output() -> None:
     assert torch.equal(kept[0], torch.nn.functional.linear(x, base.weight, base.bias))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_other_users_of_autograd() -> None:
     torch.manual_seed(0)
     shape = AdapterShape("lokr", 2, factor=2)
