@@ -10,7 +10,7 @@ python -m benchmarks.pool       a pool of 10,000 adapters (3 minutes, 11 GB of d
 python -m benchmarks.large      185 and 218 million parameters (5 minutes)
 python -m benchmarks.serving  a mix of requests, pools of 1 to 10,000, beside llama.cpp (6 minutes)
 python -m benchmarks.soak       100,000 steps of an engine, every text compared (15 minutes)
-python -m benchmarks.training   KronLinear beside PEFT's LoKr (6 minutes)
+python -m benchmarks.training   KronLinear beside PEFT's LoKr, and kronq train's step (12 minutes)
 python -m benchmarks.llama_cpp  a GGUF file beside llama.cpp, speed and agreement (10 minutes)
 python -m benchmarks.wide       4-bit layers of a 7B model (2 minutes)
 """

@@ -1,12 +1,13 @@
 """Training by ``KronLinear`` beside PEFT's LoKr: CPU time of a step, and memory.
 
-python -m benchmarks.training      SmolLM2's shapes, one thread (10 minutes)
+python -m benchmarks.training      SmolLM2's shapes, one thread (12 minutes)
 
 The model has random weights: time does not depend on them. Two tables:
 
 The module alone: forward and backward of 8 × 64 tokens, each with its logits, over a model whose
-linear layers are adapted by one or the other. Without an adapter nothing is trained, but the
-gradient goes down to the first layer: no adapter can take less.
+linear layers are adapted by one or the other, at rank 8. Without an adapter nothing is trained,
+but the gradient goes down to the first layer: no adapter can take less. The paper's shapes are A
+[·, 2] with b_out about 200, cropped.
 
 A whole step: ``kronq train``'s (packed rows, logits where an answer is asked for) beside PEFT's
 LoKr by padded rows, as PEFT's users train, on the same batches of eight texts as long as
@@ -29,7 +30,8 @@ from typing import Any
 
 from benchmarks.turns import in_a_process, shuffled, told
 
-ALONE = ("no adapter", "KronLinear", "PEFT LoKr", "PEFT LoRA")
+LOKR, LORA, KRON = "KronLinear, LoKr", "KronLinear, LoRA", "KronLinear, paper's"
+ALONE = ("no adapter", LOKR, KRON, LORA, "PEFT LoKr", "PEFT LoRA")
 WHOLE = ("kronq train", "PEFT LoKr, padded")
 VOCABULARY = 49152
 
@@ -66,8 +68,9 @@ def adapted(side: str, layers: int) -> Any:
     if side == "no adapter":
         base.requires_grad_(False).enable_input_require_grads()
         return base
-    if side in {"KronLinear", "kronq train"}:
-        adapt_linears(base, AdapterShape("lokr", 8))
+    families = {LOKR: "lokr", LORA: "lora", KRON: "kron", "kronq train": "lokr"}
+    if side in families:
+        adapt_linears(base, AdapterShape(families[side], 8))
         return base
     if side == "PEFT LoRA":
         config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
@@ -167,12 +170,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     args = parser.parse_args()
     print(f"training, {args.layers} layers of SmolLM2's shapes, one thread\n")
-    measure("the module alone, 8 × 64 tokens", ALONE, ALONE[2], args)
+    measure("the module alone, 8 × 64 tokens", ALONE, ("PEFT LoKr", "no adapter"), args)
     print()
-    measure("a whole step, 8 texts of 11 to 95 tokens", WHOLE, WHOLE[1], args)
+    measure("a whole step, 8 texts of 11 to 95 tokens", WHOLE, WHOLE[1:], args)
 
 
-def measure(title: str, sides: Sequence[str], to: str, args: argparse.Namespace) -> None:
+def measure(title: str, sides: Sequence[str], to: Sequence[str], args: argparse.Namespace) -> None:
     ask = {"layers": args.layers, "turns": args.turns}
     runs = [
         in_a_process(__spec__.name, {**ask, "sides": sides, "seed": seed})["seconds"]
@@ -182,13 +185,12 @@ def measure(title: str, sides: Sequence[str], to: str, args: argparse.Namespace)
         side: in_a_process(__spec__.name, {**ask, "turns": 1, "sides": [side], "seed": 0})["peak"]
         for side in sides
     }
-    of = f"of {to.partition(',')[0]}"
-    print(f"{title:<40}\n  {'':<18} {'s a step':>9} {of:>22} {'peak MB':>8} {of:>13}")
+    heads = "".join(f" {'of ' + other:>22}" for other in to)
+    print(f"{title}\n  {'':<20} {'s a step':>9}{heads} {'peak MB':>8}")
     for side in sides:
         seconds = sorted(run[side] for run in runs)[len(runs) // 2]
-        share = told([run[side] / run[to] for run in runs])
-        memory = alone[side] / alone[to]
-        print(f"  {side:<18} {seconds:>9.2f} {share:>22} {alone[side] / 1e6:>8.0f} {memory:>13.2f}")
+        shares = "".join(f" {told([run[side] / run[o] for run in runs]):>22}" for o in to)
+        print(f"  {side:<20} {seconds:>9.2f}{shares} {alone[side] / 1e6:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,20 +120,24 @@ def test_a_study_is_taken_up_and_makes_only_what_is_new(command, desk, verb) -> 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_study_killed_again_and_again_ends_as_one_that_never_was(command, desk) -> None:
-    """In two processes; CPU times differ, and nothing else."""
+    """In two processes; CPU times differ, and nothing else. Each is killed while it makes files."""
     out, rng = desk / "out", random.Random(0)  # noqa: S311
     python = [sys.executable, "-m", "kronq", *command, "--jobs", "2"]
     subprocess.run(python, check=True, capture_output=True)
-    whole = made_of(out)
+    whole, files = made_of(out), len(contents(out))
     shutil.rmtree(out)
-    for _ in range(8):
+    killed = 0
+    for more in [rng.randrange(1, files // 4) for _ in range(8)]:
+        before = len([*out.rglob("*")])
         with subprocess.Popen(
             python, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as child:
-            try:
-                child.wait(rng.uniform(6, 14))
-            except subprocess.TimeoutExpired:
-                child.kill()
+            while len([*out.rglob("*")]) < before + more and child.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.3))
+            killed += child.poll() is None
+            child.kill()
+    assert killed >= 3
     subprocess.run(python, check=True, capture_output=True)
     assert made_of(out) == whole
     left = [
