@@ -82,7 +82,7 @@ class FrozenWithFactors(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(x, frozen[0], a, b1, b2, h, t)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Returns the gradients of x, A, B1 and B2."""
         x, weight, a, b1, b2, h, t = ctx.saved_tensors
