@@ -72,11 +72,9 @@ def adapted(side: str, layers: int) -> Any:
     if side in families:
         adapt_linears(base, AdapterShape(families[side], 8))
         return base
-    if side == "PEFT LoRA":
-        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
-    else:
-        config = peft.LoKrConfig(r=8, alpha=16, decompose_factor=4, target_modules="all-linear")
-    return peft.get_peft_model(base, config)
+    lora = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+    lokr = peft.LoKrConfig(r=8, alpha=16, decompose_factor=4, target_modules="all-linear")
+    return peft.get_peft_model(base, lora if side == "PEFT LoRA" else lokr)
 
 
 def make_step(side: str, layers: int) -> Step:
