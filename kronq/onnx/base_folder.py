@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +161,24 @@ def copy_data(model: ir.Model, base: Path, folder: Path) -> None:
     ]
     if inline:
         tensors = [value.const_value for value in inline if value.const_value is not None]
+        _refuse_larger_than_file(tensors, base)
         moved = ir.external_data.convert_tensors_to_external(tensors, folder, DATA)
         for value, tensor in zip(inline, moved, strict=True):
             value.const_value = tensor
+
+
+def _refuse_larger_than_file(tensors: Iterable[ir.TensorProtocol], base: Path) -> None:
+    """Refuses weights in a file whose shapes say more bytes than the file has."""
+    size = base.stat().st_size
+    for tensor in tensors:
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes > size:
+            raise FormatError(
+                "a weight is larger than the file that it is in",
+                path=base,
+                found=f"{tensor.nbytes:,} bytes of {tensor.name!r}",
+                expected=f"at most {size:,}",
+                code="truncated",
+            )
 
 
 def copy_file(source: Path, target: Path) -> None:

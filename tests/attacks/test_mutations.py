@@ -46,3 +46,14 @@ def test_a_hundred_thousand_mutated_files(
     record_property("refused", sum(each.refused for each in done))
     record_property("seconds", max(each.seconds for each in done))
     record_property("megabytes", max(each.megabytes for each in done))
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("ONNX base, MatMulNBits", 1_795_866_428),  # N without a value
+        ("ONNX base, DequantizeLinear", 1_795_866_660),  # a weight of 2**62 bytes by its shape
+    ],
+)
+def test_what_was_found_once(name: str, seed: int, tmp_path: Path) -> None:
+    assert attempt(name, seed, good_files(name, tmp_path / "good"), tmp_path / "bad").refused

@@ -153,6 +153,8 @@ def integer_node_types(model: ir.Model) -> list[str]:
 def _site_of(node: ir.Node) -> Site | None:
     if (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
         shape = (node.attributes["N"].as_int(), node.attributes["K"].as_int())
+        if not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ValueError(f"MatMulNBits of the shape {shape}")
         codes = node.inputs[1]
         return Site(node, None, (), True, shape, tuple(site_names(node, codes)), codes=codes)
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm", "Conv"):
