@@ -167,7 +167,7 @@ def test_c_and_numpy_alike(
     x = (np.rint(x * 4) / 4 if ties else x).astype(np.float32)
 
     def everything() -> list[NDArray[np.generic]]:
-        quantized = [quantize_matrices(x[None], bits, axis=0, fit=fit)[0] for fit in FITS]
+        quantized = [quantize_matrices(x[None], bits, axis=0, fit=fit).matrix(0) for fit in FITS]
         codes = [np.asarray(each.codes) for each in quantized]
         scales = [each.scale for each in quantized if each.scale is not None]
         counts = [np.array(each.clipped) for each in quantized]

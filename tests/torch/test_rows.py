@@ -89,9 +89,15 @@ def test_an_adapter_gets_the_gradients_of_plain_padding() -> None:
     for layer in kronq.torch.adapt_linears(model, AdapterShape("kron", 2, b_out=12)):
         torch.nn.init.normal_(layer.b1)
     loss, wanted = plain_gradients(model, batch)
-    assert add_gradients(model.float(), batch, pack_rows) == pytest.approx(loss, rel=1e-5)
-    for name, gradient in take_gradients(model).items():
-        assert (gradient - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name
+    model.float()
+    assert add_gradients(model, batch, pack_rows) == pytest.approx(loss, rel=1e-5)
+    packed = take_gradients(model)
+    _, padded = plain_gradients(model, batch)
+
+    def error(found: dict[str, torch.Tensor]) -> float:
+        return max(float((found[n] - wanted[n]).norm() / wanted[n].norm()) for n in wanted)
+
+    assert error(packed) <= 2 * error(padded) < 5e-5  # float32's own, of this model
 
 
 def test_a_large_batch_is_read_in_parts_of_similar_length(monkeypatch) -> None:
