@@ -125,7 +125,7 @@ def new_folder(
         for entry in [*work.rglob("*"), work]:
             sync_path(entry)
         if _replaceable_inode(target, subfolders) != before:
-            raise OutputExistsError("the output exists, and was written by another program", path=path)
+            raise OutputExistsError("the output exists, written by another program", path=path)
         _replace_folder(work, target)
 
 
@@ -247,7 +247,7 @@ def _rename_to_new(work: Path, target: Path) -> None:
     except OSError as error:
         if target.exists() or target.is_symlink():
             raise OutputExistsError(
-                "the output exists, and was written by another program", path=target
+                "the output exists, written by another program", path=target
             ) from error
         if work.is_dir():
             raise
