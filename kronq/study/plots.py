@@ -49,21 +49,29 @@ def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figu
                         markersize=4,
                     )
                     handles.setdefault(label, line)
-            base = [getattr(c, kind) for c in cells if not c.label and c.task == task]
-            if base and base[0] is not None:
-                axes.axhline(base[0], color=shade(BASELINE, dark=False), linewidth=0.8)
+            bases = [getattr(c, kind) for c in cells if not c.label and c.task == task]
+            base = next((value for value in bases if value is not None), None)
             axes.set(
                 xscale="log",
                 xlabel="whole file, bytes",
-                title=printable(task),
+                title=printable(task) + ("" if base is None else f" (the base alone: {base:.3f})"),
                 ylabel="NLL, nats a token" if kind == "nll" else "accuracy",
             )
+            if base is not None:
+                _draw_base(axes, base)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_size(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(visible=True, which="major", linewidth=0.6)
             axes.set_axisbelow(True)
     names = [printable(name) for name in handles]
     figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
+
+
+def _draw_base(axes: Any, value: float) -> None:
+    """Draws a line at the base's value, unless the curves would be flat beside it."""
+    low, high = axes.get_ylim()
+    if low - (high - low) <= value <= high + (high - low):
+        axes.axhline(value, color=shade(BASELINE, dark=False), linewidth=0.8)
 
 
 def plot_contrasts(contrasts: Sequence[Contrast], path: Path) -> Path:
