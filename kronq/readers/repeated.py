@@ -7,7 +7,7 @@ the next one's tensors are copied to the same places, stacked, and nothing is re
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ _MOST = 8
 _DTYPES = {DTYPES[name] for name in FLOATS}
 """Of tensors that stay as they come."""
 
-Kind = tuple[bytes, tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]]
+Kind = tuple[str, tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]]
 """What alike state dicts share: settings, and the tensors' names, shapes and dtypes, in order."""
 Names = tuple[tuple[str, ...], ...]
 
@@ -65,8 +65,8 @@ def kind_of(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> 
     if any(array.dtype not in _DTYPES for array in arrays.values()):
         return None
     try:
-        told = pickle.dumps(settings)
-    except Exception:
+        told = json.dumps(settings)
+    except (TypeError, ValueError):
         return None
     return told, tuple((name, array.shape, array.dtype) for name, array in arrays.items())
 
