@@ -9,7 +9,7 @@
 #define PRECISION 24 /* frequencies add up to 2^24 */
 #define COUNTED 4096 /* what a symbol adds to its count */
 #define SUM_BITS 38  /* of the counts that frequencies are made of */
-#define PLACES 1024  /* of a quantile: where to begin to look for its symbol */
+#define PLACES 256   /* of a quantile: where to begin to look for its symbol */
 #define ESCAPE_BITS 20
 #define SHORTEST_BLOCK 16 /* of numbers; later ones are half as long as what is before them */
 

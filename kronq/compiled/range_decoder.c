@@ -31,28 +31,25 @@ static uint64_t quantile(const Decoder *decoder, uint64_t *scale) {
     return decoder->at.distance / *scale;
 }
 
-static void take(Decoder *decoder, uint64_t scale, uint32_t before, uint32_t frequency) {
+/* Makes the range longer than a word again. */
+static inline void fill(Decoder *decoder) {
     Position *at = &decoder->at;
-    at->distance -= scale * before;
-    at->range = scale * frequency;
     if (at->range >> 32 == 0) {
         at->range <<= 32;
         at->distance = at->distance << 32 | next_word(decoder);
     }
 }
 
-/* Reads a symbol; most are -1, 0 or 1, which take no division. */
-static inline int read_symbol(Decoder *decoder, const Context *context, int32_t *symbol) {
-    const uint32_t *zero = context->before + context->largest; /* at least 1 */
-    uint64_t scale = decoder->at.range >> PRECISION, distance = decoder->at.distance;
-    uint64_t middle_begin = scale * zero[0], middle_end = scale * zero[1];
-    if (distance >= scale * zero[-1] && distance < scale * zero[2]) {
-        int near = (distance >= middle_begin) + (distance >= middle_end) - 1;
-        take(decoder, scale, zero[near], zero[near + 1] - zero[near]);
-        *symbol = near;
-        return OK;
-    }
-    uint64_t q = distance / scale;
+static void take(Decoder *decoder, uint64_t scale, uint32_t before, uint32_t frequency) {
+    Position *at = &decoder->at;
+    at->distance -= scale * before;
+    at->range = scale * frequency;
+    fill(decoder);
+}
+
+/* Reads a symbol that the search by quantile finds. */
+static int search_symbol(Decoder *decoder, const Context *context, int32_t *symbol) {
+    uint64_t scale, q = quantile(decoder, &scale);
     if (q >> PRECISION) return DAMAGED;
     const uint16_t *place = context->first + q / ((1 << PRECISION) / PLACES);
     uint32_t low = place[0], high = place[1] + 1u;
@@ -88,17 +85,47 @@ static int read_escape(Decoder *decoder, int32_t *code) {
     return OK;
 }
 
-/* Reads the symbols of one block into codes[at[0]], codes[at[1]], ..., and then their escapes. */
+/* Returns `yes` where `condition` is 1 and `no` where it is 0, without a jump. */
+static inline uint64_t choose(uint64_t condition, uint64_t yes, uint64_t no) {
+    return no ^ ((no ^ yes) & (0 - condition));
+}
+
+/* Reads the symbols of one block into codes[at[0]], codes[at[1]], ..., and then their escapes.
+ *
+ * Most are -1, 0 or 1. Each waits for the one before, so that these take no division, no jump that
+ * depends on which it is, and no memory: the table and the position are in registers. */
 static int read_block(Decoder *decoder, Context *context, int32_t *codes, const int64_t *at,
                       int64_t n) {
-    int escapes = 0;
+    Decoder own = *decoder;
+    const uint32_t *zero = context->before + context->largest; /* at least 1 */
+    const uint64_t left = zero[-1], middle = zero[0], right = zero[1], beyond = zero[2];
+    int64_t zeros = 0, ones = 0;
+    int escapes = context->largest == 1;
     for (int64_t i = 0; i < n; i++) {
+        uint64_t scale = own.at.range >> PRECISION, distance = own.at.distance;
+        uint64_t begin = scale * left, end = scale * beyond;
         int32_t code;
-        if (read_symbol(decoder, context, &code)) return DAMAGED;
+        if (distance >= begin && distance < end) {
+            uint64_t in_middle = scale * middle, in_right = scale * right;
+            uint64_t not_left = distance >= in_middle, is_right = distance >= in_right;
+            end = choose(is_right, end, choose(not_left, in_right, in_middle));
+            begin = choose(is_right, in_right, choose(not_left, in_middle, begin));
+            code = (int32_t)(not_left + is_right) - 1;
+            zeros += (int64_t)(not_left - is_right);
+            ones++;
+            own.at.distance = distance - begin;
+            own.at.range = end - begin;
+            fill(&own);
+        } else {
+            if (search_symbol(&own, context, &code)) return DAMAGED;
+            count(context, code);
+            escapes |= code == context->largest || code == -context->largest;
+        }
         codes[at[i]] = code;
-        count(context, code);
-        escapes |= code == context->largest || code == -context->largest;
     }
+    context->counts[0] += COUNTED * zeros;
+    context->counts[1] += COUNTED * (ones - zeros);
+    *decoder = own;
     for (int64_t i = 0; escapes && i < n; i++) {
         int32_t code = codes[at[i]];
         if (code != context->largest && code != -context->largest) continue;
@@ -151,11 +178,13 @@ static int read_position(Decoder *decoder, Context *contexts, const Run *run, in
     int64_t evens = part_lanes(run->states, lanes, even, odd);
     if (read_block(decoder, contexts + run->even, codes, even, evens)) return DAMAGED;
     if (read_block(decoder, contexts + run->odd, codes, odd, lanes - evens)) return DAMAGED;
+    uint8_t *restrict states = run->states;
+    int32_t *restrict levels = run->levels + t;
     for (int64_t lane = 0; lane < lanes; lane++) {
-        unsigned state = run->states[lane];
+        unsigned state = states[lane];
         int32_t code = codes[lane], sign = (code > 0) - (code < 0);
-        run->levels[lane * LANE + t] = 2 * code - sign * (int32_t)(state & 1);
-        run->states[lane] = (uint8_t)next_state(state, code & 1);
+        levels[lane * LANE] = 2 * code - sign * (int32_t)(state & 1);
+        states[lane] = (uint8_t)next_state(state, code & 1);
     }
     return OK;
 }
@@ -222,18 +251,24 @@ EXPORT int kronq_place_levels(const int32_t *levels, const int64_t *begins, int6
     return OK;
 }
 
-/* The same, of the levels' points, points[level + largest], times each channel's scale. */
+/* Puts the levels' points, points[level + largest], times each channel's scale, to out: channel c
+ * of matrix m begins at entry at[m] + c * apart. Returns OUT_OF_RANGE if one is not finite. */
 EXPORT int kronq_place_points(const int32_t *levels, const int64_t *begins, int64_t matrices,
                               int64_t channels, int64_t length, int64_t apart, int64_t step,
                               const float *points, int64_t largest, const float *scales,
-                              float *out) {
+                              const int64_t *at, float *out) {
+    int bad = 0;
     points += largest;
-    for (int64_t m = 0; m < matrices; m++, out += channels * length)
+    for (int64_t m = 0; m < matrices; m++)
         for (int64_t c = 0; c < channels; c++, begins++, scales++) {
             if (*begins < 0) continue;
             const int32_t *from = levels + *begins;
-            float *to = out + c * apart;
-            for (int64_t k = 0; k < length; k++) to[k * step] = points[from[k]] * *scales;
+            float *to = out + at[m] + c * apart;
+            for (int64_t k = 0; k < length; k++) {
+                float value = points[from[k]] * *scales;
+                to[k * step] = value;
+                bad |= !(value - value == 0.0f);
+            }
         }
-    return OK;
+    return bad ? OUT_OF_RANGE : OK;
 }

@@ -30,6 +30,7 @@ def write_with_trailer(chunks: Iterable[bytes | memoryview], file: Path) -> None
             whole = len(data) // 8 * 8
             total += _sum(data[:whole])
             rest = bytes(data[whole:])
+            del chunk, data  # before the next one is made
         stream.write(_NEW + _as_bytes(total))
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kronq.compiled import call, library
+from kronq.compiled import OK, call, library
 from kronq.errors import FormatError, StrPath
 from kronq.model.matrix import F32
 from kronq.model.matrix_stacks import ALL, LayerIndex
@@ -81,15 +81,40 @@ class LevelStack:
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
         """Returns the numbers that they stand for."""
-        scales, functions = self.scales[layers], library()
-        if functions is None or self.table is None:
+        count, (rows, cols) = len(self.scales[layers]), self.shape
+        numbers = np.zeros((count, rows, cols), dtype=np.float32)
+        at = rows * cols * np.arange(count)
+        if self.put_float32(layers, numbers.reshape(-1), at, cols, 1) is None:
+            scales = self.scales[layers]
             points = shift_levels(self.levels(layers), self.shifts)
             return points * (scales[:, None] if self.by_column else scales[:, :, None])
-        begins = self.begins[layers]
-        numbers = np.zeros((len(begins), *self.shape), dtype=np.float32)
-        given = (*self._places(begins), self.table, len(self.table) // 2, scales, numbers)
-        call(functions, "kronq_place_points", self.stream, begins, *given)
         return numbers
+
+    def put_float32(
+        self, layers: LayerIndex, out: F32, at: NDArray[np.int64], row: int, col: int
+    ) -> bool | None:
+        """Puts these numbers into a larger array at once, if C can.
+
+        Args:
+            layers: The matrices.
+            out: Zeros [size].
+            at: Where each matrix begins in it [matrices].
+            row: How far apart a matrix's rows are in it.
+            col: How far apart its columns are.
+
+        Returns:
+            Whether all are finite; None, and nothing is changed, where C cannot.
+        """
+        functions = library()
+        if functions is None or self.table is None:
+            return None
+        scales, begins = self.scales[layers], self.begins[layers]
+        matrices, channels = begins.shape
+        length = self.shape[0] * self.shape[1] // channels
+        apart, step = (col, row) if self.by_column else (row, col)
+        places = (begins, matrices, channels, length, apart, step)
+        points = (self.table, len(self.table) // 2, scales)
+        return call(functions, "kronq_place_points", self.stream, *places, *points, at, out) == OK
 
     def _places(self, begins: NDArray[np.int64]) -> tuple[int, int, int, int, int]:
         """Returns the layers, channels, their length, and how far these and levels are apart."""
@@ -134,6 +159,12 @@ class CodedStack:
 
     def float32(self, layers: LayerIndex = ALL) -> F32:
         return self.decode().float32(layers)
+
+    def put_float32(
+        self, layers: LayerIndex, out: F32, at: NDArray[np.int64], row: int, col: int
+    ) -> bool | None:
+        """Puts the numbers of some layers into a larger array: ``LevelStack.put_float32``."""
+        return self.decode().put_float32(layers, out, at, row, col)
 
     def _share(self, layer: int) -> int:
         return self.shares[layer]

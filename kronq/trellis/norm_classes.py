@@ -48,11 +48,12 @@ def least_norm_class(product: Sequence[Shape]) -> int:
 
 def product_norm_class(classes: I32) -> int:
     """Returns the norm class of a whole product: 2·log2 of its channels' summed squared norms."""
-    return _summed_class(tuple(each for each in classes.tolist() if each != EMPTY_CHANNEL))
+    return _summed_class(tuple(classes.tolist()))
 
 
 @functools.lru_cache(maxsize=4096)
-def _summed_class(present: tuple[int, ...]) -> int:
+def _summed_class(classes: tuple[int, ...]) -> int:
+    present = [each for each in classes if each != EMPTY_CHANNEL]
     if not present:
         return 0
     least = min(0, 2 * min(present))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kronq import Compact, load, quantize, save
+from kronq.compiled import library
 from kronq.trellis.coded_stacks import CodedStack
 from kronq.trellis.reconstruction import _points, shift_levels
 from kronq.trellis.stream import stream_shares
@@ -36,6 +39,27 @@ def test_a_stack_equals_its_matrices(compiled, tmp_path, monkeypatch):
                     assert np.array_equal(found.levels, known.levels)
                     assert np.array_equal(found.norm_classes, known.norm_classes)
                     assert np.array_equal(found.scale, known.scale)
+
+
+def test_numbers_are_put_into_a_larger_array(tmp_path):
+    """In rows or columns that are apart, and what is not finite is told."""
+    save(quantize(adapters.adapter(), Compact(bpw=4)), tmp_path / "small.safetensors")
+    if library() is None:
+        pytest.skip("C does it")
+    for stack in load(tmp_path / "small.safetensors").stacks:
+        for coded in stack.b:
+            rows, cols = coded.shape
+            size, at = rows * (cols + 3), np.arange(len(stack.names))[::-1] * (cols + 3) * rows
+            for row, col in ((cols + 3, 1), (1, rows)):
+                out = np.zeros(size * len(stack.names), np.float32)
+                assert coded.put_float32(slice(None), out, at, row, col)
+                places = at[:, None, None] + row * np.arange(rows)[:, None] + col * np.arange(cols)
+                assert np.array_equal(out[places], coded.float32())
+                assert np.count_nonzero(out) == np.count_nonzero(coded.float32())
+            levels = coded.decode()
+            huge = replace(levels, scales=np.full_like(levels.scales, np.inf))
+            all_zero = levels.begins.max() < 0
+            assert huge.put_float32(slice(None), out, at, row, col) == all_zero
 
 
 def test_points_are_looked_up_or_computed():

@@ -121,6 +121,7 @@ def _data_chunks(stack: InputStack) -> Iterator[bytes | memoryview]:
         yield struct.pack(f"<{_LINE - 4}xI", size)
         for chunk in stack.make():
             yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+            del chunk  # before the next one is made
         yield bytes(-size % _LINE)
         return
     (numbers,) = stack.make()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -20,7 +21,9 @@ from kronq.model.matrix import F32, Float, Matrix, Quantized
 from kronq.model.matrix_stacks import FloatStack, LayerIndex, MatrixStack, SeparateMatrices
 from kronq.model.stacks import LayerStack
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT16, FLOAT32
+from kronq.onnx.slots.record.words import I64, U8, put_words
 from kronq.packed.code_stacks import QuantizedStack
+from kronq.trellis.coded_stacks import CodedStack
 
 _TYPES = {
     np.dtype(np.float16): FLOAT16,
@@ -39,11 +42,19 @@ class Factor:
         types: Of its numbers in each layer, as a record names them; one for all if there is one.
         values: Returns the codes or floats of some layers [layers, rows, cols].
         scales: Returns the components' scales [layers, rank]; None where there are none.
+        put: Puts the values of some layers into the parts of a record as ``put_words`` does,
+            without an array of their own; it or its answer is None where that cannot be.
     """
 
     types: Sequence[int]
     values: Callable[[LayerIndex], NDArray[Any]]
     scales: Callable[[LayerIndex], F32] | None = None
+    put: Callable[[LayerIndex, int, U8, I64], bool | None] | None = None
+
+    def put_layers(self, layers: LayerIndex, types: I64, columns: int, parts: U8, at: I64) -> bool:
+        """Packs some layers into the parts of a record; see ``put_words``."""
+        done = self.put(layers, columns, parts, at) if self.put else None
+        return put_words(self.values(layers), types, columns, parts, at) if done is None else done
 
 
 def stack_factors(stack: LayerStack) -> tuple[Factor, Factor]:
@@ -79,7 +90,14 @@ def _factor(stack: MatrixStack, axis: int) -> Factor:
         found = _of_separate(stack.matrices, axis)
         if found is not None:
             return found
-    return Factor([FLOAT32], lambda layers: stack.float32(layers).swapaxes(1, 2))
+    put = partial(_put_coded, stack) if isinstance(stack, CodedStack) else None
+    return Factor([FLOAT32], lambda layers: stack.float32(layers).swapaxes(1, 2), put=put)
+
+
+def _put_coded(
+    stack: CodedStack, layers: LayerIndex, columns: int, parts: U8, at: I64
+) -> bool | None:
+    return stack.put_float32(layers, parts.view("<f4"), at // 4, 1, columns)
 
 
 def _of_codes(stack: QuantizedStack) -> Factor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kronq.errors import FormatError
 from kronq.model.adapter import Adapter, check_finite
@@ -26,13 +25,11 @@ from kronq.onnx.slots.record.layout import (
     round_up,
     widest_type,
 )
-from kronq.onnx.slots.record.words import I64, put_words
+from kronq.onnx.slots.record.words import I64, U8
 from kronq.onnx.slots.regroup import Shapes
 
-U8 = NDArray[np.uint8]
-
-_TOGETHER = 2**24
-"""Bytes that are made at once."""
+_TOGETHER = 3 * 2**18
+"""Bytes that are made at once: little beside what a stream of codes takes while it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +106,8 @@ class RecordPlan:
         """
         yield self._front(tag)
         for stack in self.stacks:
-            step = max(1, _TOGETHER // int(stack.sizes.max()))
+            pieces = -(-int(stack.sizes.sum()) // _TOGETHER)
+            step = -(-len(stack.sizes) // pieces)
             for first in range(0, len(stack.sizes), step):
                 yield self._parts(stack, slice(first, min(first + step, len(stack.sizes))))
 
@@ -138,7 +136,7 @@ class RecordPlan:
             (stack.b1, "b1", first.columns),
         ):
             types, at = stack.each(side)[layers], starts + stack.each(f"{side}_at")[layers]
-            finite &= put_words(factor.values(layers), types, columns, parts, at)
+            finite &= factor.put_layers(layers, types, columns, parts, at)
         if not finite:
             self._refuse_not_finite(stack.layers.names[layers])
         return parts

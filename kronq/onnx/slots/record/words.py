@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from kronq.compiled import OK, call, library
 from kronq.onnx.slots.record.layout import BFLOAT16, FLOAT32, FLOATS, rows_in_word
 
+U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
 
-def put_words(
-    values: NDArray[Any], types: I64, columns: int, parts: NDArray[np.uint8], at: I64
-) -> bool:
+def put_words(values: NDArray[Any], types: I64, columns: int, parts: U8, at: I64) -> bool:
     """Packs matrices of one shape into the parts of a record.
 
     Args:
@@ -41,9 +40,7 @@ def put_words(
     return call(functions, "kronq_pack_floats", *given, *words) == OK
 
 
-def _put_by_numpy(
-    values: NDArray[Any], types: I64, columns: int, parts: NDArray[np.uint8], at: I64
-) -> bool:
+def _put_by_numpy(values: NDArray[Any], types: I64, columns: int, parts: U8, at: I64) -> bool:
     for number_type in np.unique(types).tolist():
         chosen = np.flatnonzero(types == number_type)
         packed = pack_in_numpy(values[chosen], number_type, columns)
