@@ -3,10 +3,10 @@
     python -m benchmarks.llama_cpp MODEL.gguf [--processes 5] [--keep FILE] [--no-agreement]
 
 The exact 4-bit base and the fast one, each with compiled slots, and llama.cpp on the file itself:
-without an adapter, with the Kron adapter of the examples and with a LoRA of rank 8, in float32 and
-of 8 bits, and each base as ``kronq base`` writes it, one thread, by CPU time, so that other work on
-the machine counts less. Then how far each is from float32 on the
-same text, with the Kron adapter.
+without an adapter, with the Kron adapter of the examples and with a LoRA of rank 8, in float32, and
+in the slots as kronq's codes of 8 and 4 bits too; and each base as ``kronq base`` writes it. One
+thread, by CPU time, so that other work on the machine counts less. Then how far each is from
+float32 on the same text, with the Kron adapter.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ from kronq.onnx.slots.write_onnx_adapter import write_onnx_adapter
 
 BASES = {"exact 4 bits": False, "--fast": True}
 LLAMA, NONE, KRON, LORA = "llama.cpp", "no adapter", "Kron", "LoRA-8"
-LORA_8_BITS = "LoRA-8 of 8 bits"
+CODED = {
+    "Kron of 4 bits": (KRON, 4),
+    "LoRA-8 of 8 bits": (LORA, 8),
+    "LoRA-8 of 4 bits": (LORA, 4),
+}
 PLAIN = " base"
 """What the name of a base's own folder ends in, without slots."""
 WORK = Workload(128, 32)
@@ -68,12 +72,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _write(gguf: Path, scratch: Path) -> dict[str, Any]:
     """Writes all bases and adapters; returns model folder or file → adapter's name → file."""
     adapters = {KRON: kronq.load(ADAPTER), LORA: random_lora(kronq.load(ADAPTER), 8)}
-    adapters[LORA_8_BITS] = kronq.quantize(adapters[LORA], bits=8)
     sides: dict[str, dict[str, str | None]] = {LLAMA: {NONE: None}}
     models = {LLAMA: str(gguf)}
     for name, adapter in adapters.items():
         file = kronq.convert(adapter, scratch / f"{name}.gguf", to="gguf", base_model=str(gguf))
         sides[LLAMA][name] = str(file)
+    for name, (own, bits) in CODED.items():
+        adapters[name] = kronq.quantize(adapters[own], bits=bits)
     for label, fast in BASES.items():
         folder = scratch / label.strip("-").replace(" ", "-")
         kronq.build_base(gguf, folder / "base", fast=fast)
@@ -130,7 +135,8 @@ def _print_speeds(found: list[dict[str, dict[str, float]]]) -> None:
     heads += "".join(f"{head:>24}" for head in ("llama.cpp's ÷, decode", "prefill"))
     print(f"{'':<26}{heads}")
     for name in sorted(found[0]):
-        rival = f"{LLAMA}, {name.partition(', ')[2]}"
+        adapter = name.partition(", ")[2]
+        rival = f"{LLAMA}, {CODED.get(adapter, (adapter,))[0]}"
         cells = [
             [1 / one[name]["step"] for one in found],
             [WORK.prompt_tokens / one[name]["prefill"] for one in found],
@@ -141,7 +147,7 @@ def _print_speeds(found: list[dict[str, dict[str, float]]]) -> None:
         line += "".join(f"{_told(cell, 3):>24}" for cell in cells[2:])
         print(f"{name:<26}{line}")
     for label in BASES:
-        for name in (KRON, LORA, LORA_8_BITS):
+        for name in (KRON, LORA, *CODED):
             for other, called in ((label, "without"), (label + PLAIN, "the base's own folder")):
                 ratios = [
                     one[f"{label}, {name}"]["step"] / one[f"{other}, {NONE}"]["step"]
