@@ -59,7 +59,7 @@ RECIPE = "Recipe"
     type=float,
     group=RECIPE,
     metavar="X",
-    help="Learning rate.  [default: 0.004; LoRA 0.001, LoRA-XS 0.015; of PEFT's, its paper's]",
+    help="Learning rate.  [default: 0.004; LoRA 0.001, LoRA-XS 0.24/r; of PEFT's, its paper's]",
 )
 @option("--seed", type=int, default=0, group=RECIPE, show_default=True)
 @option("--alpha", type=float, group=RECIPE, help="α.  [default: 2·rank; rslora 2·√8]")

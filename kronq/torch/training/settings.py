@@ -15,7 +15,7 @@ RATES = {
     **{"lora": 1e-3, "kron": 4e-3, "lokr": 4e-3, "lora-xs": 1.5e-2},
     **{name: family.rate for name, family in PEFT_FAMILIES.items()},
 }
-"""Family → learning rate. That of LoRA-XS is for R between orthonormal bases."""
+"""Family → learning rate. That of LoRA-XS is for R of rank 16 between orthonormal bases."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class TrainingSettings:
             output embedding if None.
         steps: Number of batches.
         batch: Examples in each.
-        rate: Learning rate after the warm-up; that of ``RATES`` if None.
+        rate: Learning rate after the warm-up; that of ``RATES`` if None, for LoRA-XS times
+            16/r: a step moves each of R's r² entries as far, and ΔW r times as far.
         warmup: Steps over which it rises from 0; a seventh of ``steps`` if None.
         clip: Largest norm of the gradient.
         dropout: Probability that an entry of an adapter's input is left out.
@@ -100,7 +101,10 @@ class TrainingSettings:
     @property
     def learning_rate(self) -> float:
         """Learning rate after the warm-up."""
-        return RATES[self.shape.family] if self.rate is None else self.rate
+        if self.rate is not None:
+            return self.rate
+        rate, rank = RATES[self.shape.family], self.shape.rank
+        return rate * 16 / rank if self.shape.family == "lora-xs" and rank else rate
 
     @property
     def warmup_steps(self) -> int:
