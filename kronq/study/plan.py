@@ -116,12 +116,17 @@ def _chain(sources: Sources, label: str, task: str, seed: int, start: Start | No
 
 
 def _scored(sources: Sources, chain: Chain) -> Chain:
-    """Returns a chain with all scores of its adapter and files."""
+    """Returns a chain with all scores of its adapter and files.
+
+    What is trained for a size is its file; the floats behind the codes were never run.
+    """
     study = sources.study
     tasks = [chain.task, *(to for start, to in study.transfer if start == chain.task)]
     if chain.start is not None and chain.start.task not in tasks:
         tasks.append(chain.start.task)
-    made = [("trained", chain.key, "trained"), *((f.key, f.key, "files") for f in chain.files)]
+    made = [(file.key, file.key, "files") for file in chain.files]
+    if chain.settings is None or chain.settings.target is None:
+        made.insert(0, ("trained", chain.key, "trained"))
     scores = [_score(sources, source, t, key, kind) for t in tasks for source, key, kind in made]
     texts = [
         _text(sources, source, label, key, chain.key)
