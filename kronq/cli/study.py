@@ -14,6 +14,7 @@ from kronq.cli.command import OUTPUT, Command, option
 if TYPE_CHECKING:
     from kronq.report.comparison_models import Baseline
     from kronq.study.config import Study
+    from kronq.study.published import Published
     from kronq.study.steps import Plan
     from kronq.study.store import Store
 
@@ -21,6 +22,7 @@ EXAMPLES = """\b
 Examples:
   kronq study pilot.yaml -o pilot/ --data questions/ --dry-run
   kronq study pilot.yaml -o pilot/ --data questions/ --base SmolLM2/ --jobs 2
+  kronq study mine.yaml -o mine/ --data questions/ --base SmolLM2/ --table pilot/table.parquet
 """
 
 
@@ -35,6 +37,13 @@ Examples:
 @click.option("--data", metavar="DIR", help="What paths of CONFIG begin in.  [default: its own]")
 @click.option("--base", metavar="PATH", help="The base, a Hugging Face folder or a .gguf file.")
 @click.option("--onnx", metavar="DIR", help="The base as 'kronq base' builds it.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="FILE",
+    help="Take results that another study's table.parquet has. May be repeated.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -51,6 +60,7 @@ def command(
     data: str | None,
     base: str | None,
     onnx: str | None,
+    tables: tuple[str, ...],
     jobs: int,
     dry_run: bool,
     as_json: bool,
@@ -62,8 +72,9 @@ def command(
     made, under a digest of what it was made of. A study that was stopped, even by force, goes on
     where it was when the same command is given again, and one whose CONFIG grew makes what is new.
     """
-    shared.check_inputs(config, data, base, onnx)
+    shared.check_inputs(config, data, base, onnx, *tables)
     from kronq.study.config import read_study
+    from kronq.study.published import Published
     from kronq.study.run import plan_study
     from kronq.study.sources import folder_for
     from kronq.study.store import Store
@@ -72,14 +83,14 @@ def command(
     given = {"base": base, "onnx": onnx}
     study = study.model_copy(update={k: str(Path(v).absolute()) for k, v in given.items() if v})
     folder, store = folder_for(config, data), Store(Path(output))
-    baselines = _baselines(study)
+    published, baselines = Published.read(map(Path, tables)), _baselines(study)
     if not dry_run:
         store.open()
     plan = plan_study(study, folder, store, baselines)
     if dry_run:
-        _show_plan(plan, store, as_json)
+        _show_plan(plan, store, published, as_json)
         return
-    _run(plan, store, folder, baselines, jobs, as_json)
+    _run(plan, store, folder, baselines, published, jobs, as_json)
 
 
 def _baselines(study: Study) -> Mapping[str, Baseline]:
@@ -90,10 +101,10 @@ def _baselines(study: Study) -> Mapping[str, Baseline]:
     return {baseline.name: baseline for baseline in find_baselines()}
 
 
-def _show_plan(plan: Plan, store: Store, as_json: bool) -> None:
+def _show_plan(plan: Plan, store: Store, published: Published, as_json: bool) -> None:
     from kronq.study.dry_run import describe
 
-    described = describe(plan, store)
+    described = describe(plan, store, published)
     if as_json:
         shared.show_json(described)
     else:
@@ -105,6 +116,7 @@ def _run(
     store: Store,
     folder: Path,
     baselines: Mapping[str, Baseline],
+    published: Published,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -116,9 +128,9 @@ def _run(
         progress.step("the base", 0, len(plan.chains))
         build_base(plan.study, plan.base, folder, progress.step)
         watch = Watch(progress.step, progress)
-        failed = run_plan(plan, store, baselines, jobs=jobs, watch=watch)
+        failed = run_plan(plan, store, baselines, published=published, jobs=jobs, watch=watch)
         progress.step("the table", len(plan.chains), len(plan.chains))
-        report = write_results(plan, store, failed)
+        report = write_results(plan, store, failed, published)
     if as_json:
         shared.show_json(report)
     else:

@@ -17,6 +17,7 @@ from kronq.readers.load import load
 from kronq.readers.peft_tuners import TUNERS
 from kronq.report.comparison_models import Baseline
 from kronq.study.family import PEFT
+from kronq.study.published import Needs
 from kronq.study.sources import Base, TaskExamples, TextSource
 from kronq.study.steps import Chain
 from kronq.study.store import Store
@@ -33,6 +34,7 @@ class Bench:
         dtype: Of adapters as trained.
         baselines: Name → baseline.
         texts: Label → text.
+        needs: What has to be made.
     """
 
     store: Store
@@ -41,6 +43,7 @@ class Bench:
     dtype: str
     baselines: Mapping[str, Baseline]
     texts: Mapping[str, TextSource] = field(default_factory=dict)
+    needs: Needs = field(default_factory=Needs)
 
 
 def size_facts(bench: Bench, chain: Chain) -> dict[str, Any]:

@@ -49,20 +49,22 @@ def run_chain(bench: Bench, chain: Chain, follow: Follow | None = None) -> str |
         Why the adapter could not be trained; None where nothing failed.
     """
     follow = follow or (lambda _done, _total: None)
+    if not bench.needs.chain(chain):
+        return None
     if chain.settings is not None:
         try:
             _train(bench, chain, follow)
         except KronqError as error:
             return f"{chain.name}: {error}"
         for step in chain.files:
-            if bench.store.facts("files", step.key) is None:
+            if bench.needs.file(chain, step) and bench.store.facts("files", step.key) is None:
                 _make_file(bench, chain, step)
     for score in chain.scores:
-        if not bench.store.has_scores(score.key):
+        if bench.needs.result(score) and not bench.store.has_scores(score.key):
             _score(bench, chain, score, follow)
     references: References = {}
     for text in chain.texts:
-        if bench.store.facts("texts", text.key) is None:
+        if bench.needs.result(text) and bench.store.facts("texts", text.key) is None:
             _compare(bench, chain, text, references)
     return None
 

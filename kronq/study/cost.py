@@ -12,6 +12,7 @@ from pathlib import Path
 from kronq.io.examples import Example
 from kronq.io.safetensors_file import open_tensors
 from kronq.quantization.configs import Tuned
+from kronq.study.published import Needs, Published
 from kronq.study.steps import Chain, FileStep, Plan
 from kronq.study.store import Store
 
@@ -30,7 +31,8 @@ class Item:
     """One thing that a study makes.
 
     Attributes:
-        kind: ``training``, ``quantizing``, ``tuning``, ``scoring`` or ``comparing texts``.
+        kind: ``training``, ``quantizing``, ``tuning``, ``scoring``, ``comparing texts`` or
+            ``published``.
         estimate: CPU seconds by the constants above.
         measured: CPU seconds that it took; None before it is done.
     """
@@ -57,9 +59,10 @@ class Cost:
     seconds_left: float
 
 
-def estimate(plan: Plan, store: Store) -> list[Cost]:
+def estimate(plan: Plan, store: Store, published: Published) -> list[Cost]:
     """Estimates what is left of each kind of work."""
-    items = [item for chain in plan.chains for item in items_of(plan, store, chain)]
+    needs = Needs.of(plan, published)
+    items = [item for chain in plan.chains for item in items_of(plan, store, needs, chain)]
     by_kind: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_kind[item.kind].append(item)
@@ -75,8 +78,12 @@ def _cost(kind: str, items: Sequence[Item]) -> Cost:
     return Cost(kind, len(done), len(left), factor * sum(item.estimate for item in left))
 
 
-def items_of(plan: Plan, store: Store, chain: Chain) -> Iterator[Item]:
-    """Yields what a chain makes."""
+def items_of(plan: Plan, store: Store, needs: Needs, chain: Chain) -> Iterator[Item]:
+    """Yields what a chain makes, and what of it is published."""
+    published = len(chain.results) - sum(map(needs.result, chain.results))
+    yield from [Item("published", 0.0, 0.0)] * published
+    if not needs.chain(chain):
+        return
     weights = _weights(plan.base.hf)
     if chain.settings is not None:
         tokens = _tokens(plan.tasks[chain.task].learned)
@@ -84,17 +91,17 @@ def items_of(plan: Plan, store: Store, chain: Chain) -> Iterator[Item]:
         step = _TRAINING * weights * chain.settings.batch * learned
         facts = store.facts("trained", chain.key) or {}
         yield Item("training", chain.settings.steps * step, facts.get("seconds"))
-        for file in chain.files:
+        for file in (each for each in chain.files if needs.file(chain, each)):
             facts = store.facts("files", file.key) or {}
             tuned = isinstance(file.config, Tuned)
             kind = "tuning" if tuned else "quantizing"
             yield Item(kind, _file_seconds(file, step), facts.get("seconds"))
-    for score in chain.scores:
+    for score in filter(needs.result, chain.scores):
         examples = plan.tasks[score.task].scored
         tokens = _tokens(examples, choices=score.choices)
         found = store.scores(score.key)
         yield Item("scoring", _SCORING * weights * tokens, found.seconds if found else None)
-    for text in chain.texts:
+    for text in filter(needs.result, chain.texts):
         facts = store.facts("texts", text.key) or {}
         read = 2 * _SCORING * weights * plan.texts[text.text].tokens
         yield Item("comparing texts", read, facts.get("seconds"))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.study.cost import estimate
+from kronq.study.published import Published
 from kronq.study.steps import Plan
 from kronq.study.store import Store
 
@@ -45,11 +46,11 @@ class PlannedStudy(Displayed):
         )
 
 
-def describe(plan: Plan, store: Store) -> PlannedStudy:
+def describe(plan: Plan, store: Store, published: Published) -> PlannedStudy:
     """Describes what a study would do, and how long it would take."""
     work = [
         Work(kind=c.kind, done=c.done, left=c.left, cpu_hours_left=c.seconds_left / 3600)
-        for c in estimate(plan, store)
+        for c in estimate(plan, store, published)
     ]
     return PlannedStudy(
         name=plan.study.name,

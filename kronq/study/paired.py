@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.model.delta import F64
 from kronq.report.task import Interval
 from kronq.study.config import Pair
-from kronq.study.table import Row
+from kronq.study.row import Row
 
 RESAMPLES = 4000
 _CHUNK = 2**21

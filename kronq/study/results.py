@@ -11,19 +11,22 @@ from kronq.study.page import write_page
 from kronq.study.paired import contrasts
 from kronq.study.pareto import family_deltas, is_on_front
 from kronq.study.plots import plot_contrasts, plot_pareto
+from kronq.study.published import Published
+from kronq.study.row import Row
 from kronq.study.seeds import seed_spreads, seed_variances
 from kronq.study.steps import Plan
 from kronq.study.store import Store
 from kronq.study.summary import Cell, StudyReport, summarize
-from kronq.study.table import Row, collect, write_table
+from kronq.study.table import collect
+from kronq.study.table_file import write_table
 
 TABLE, REPORT, PAGE = "table.parquet", "report.json", "page.html"
 PARETO, CONTRASTS = "pareto.svg", "contrasts.svg"
 
 
-def write_results(plan: Plan, store: Store, failed: list[str]) -> StudyReport:
+def write_results(plan: Plan, store: Store, failed: list[str], published: Published) -> StudyReport:
     """Writes the table, plots, page and report of all that is done, and returns the report."""
-    rows, root = collect(plan, store), store.root
+    rows, root = collect(plan, store, published), store.root
     write_table(rows, root / TABLE)
     report = analyse(plan, rows, failed)
     pictures: dict[str, Path] = {}

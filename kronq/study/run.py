@@ -14,6 +14,7 @@ from kronq.study.adapters import Bench
 from kronq.study.chain import run_chain
 from kronq.study.config import Study
 from kronq.study.plan import Sources, make_plan
+from kronq.study.published import Needs, Published
 from kronq.study.sources import find_base, read_task, read_text
 from kronq.study.steps import Chain, Plan
 from kronq.study.store import Store
@@ -58,6 +59,7 @@ def run_plan(
     store: Store,
     baselines: Mapping[str, Baseline],
     *,
+    published: Published | None = None,
     jobs: int = 1,
     watch: Watch | None = None,
 ) -> list[str]:
@@ -67,6 +69,7 @@ def run_plan(
         plan: The plan; its base is there in both forms.
         store: Where results are kept.
         baselines: Name → baseline.
+        published: Results of other studies that are not made again.
         jobs: Processes, each with one thread.
         watch: Who is told how far it is.
 
@@ -74,7 +77,8 @@ def run_plan(
         Adapters that could not be trained, and why.
     """
     watch = watch or Watch()
-    bench = Bench(store, plan.base, plan.tasks, plan.study.dtype, baselines, plan.texts)
+    needs = Needs.of(plan, published or Published())
+    bench = Bench(store, plan.base, plan.tasks, plan.study.dtype, baselines, plan.texts, needs)
     waves = [[c for c in plan.chains if (c.start is None) == first] for first in (True, False)]
     done, total, failed = 0, len(plan.chains), []
     for wave in waves:  # what goes on from another adapter needs it

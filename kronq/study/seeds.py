@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kronq.model.delta import F64
-from kronq.study.table import Row
+from kronq.study.row import Row
 
 WANTED = 0.003
 """Relative difference of the NLL that a design has to see."""

@@ -122,6 +122,11 @@ class Chain:
         return f"{self.start.task}{between}, then {self.task}"
 
     @property
+    def results(self) -> tuple[ScoreStep | TextStep, ...]:
+        """All scores and comparisons on texts."""
+        return (*self.scores, *self.texts)
+
+    @property
     def name(self) -> str:
         return f"{self.family}, {self.trained_on}, seed {self.seed}" if self.family else "the base"
 

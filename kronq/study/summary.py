@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kronq.report.display.displayed import Displayed
 from kronq.report.display.table_view import TableView
 from kronq.study.paired import Contrast
+from kronq.study.row import Row
 from kronq.study.seeds import SeedSpread, SeedVariance
-from kronq.study.table import Row
 
 _Training = tuple[str, str, str, int | None]
 """Label, task that was trained on, task that is scored, seed."""

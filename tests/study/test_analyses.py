@@ -14,8 +14,8 @@ import torch  # noqa: F401 - kronq.study imports it
 from kronq.study.config import Pair
 from kronq.study.paired import Differences, contrasts, hierarchical_interval
 from kronq.study.pareto import bjontegaard
+from kronq.study.row import Row
 from kronq.study.seeds import SeedVariance, crossed_variances, seed_variances
-from kronq.study.table import Row
 
 
 def draw_crossed(rng, seeds: int, questions: int, sds: tuple[float, float, float]) -> np.ndarray:
