@@ -50,6 +50,8 @@ _TYPES = {
 }
 """Column → its type in Parquet; text for all others."""
 
+_ROW = TypeAdapter(Row)
+
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
     """Writes a table."""
@@ -102,7 +104,7 @@ def _schema() -> pa.Schema:
 def _row(told: dict[str, Any], path: Path) -> Row:
     """Returns a row, whose figures fit those of its questions."""
     try:
-        row = TypeAdapter(Row).validate_python(told)
+        row = _ROW.validate_python(told)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
