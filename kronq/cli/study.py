@@ -22,7 +22,7 @@ EXAMPLES = """\b
 Examples:
   kronq study pilot.yaml -o pilot/ --data questions/ --dry-run
   kronq study pilot.yaml -o pilot/ --data questions/ --base SmolLM2/ --jobs 2
-  kronq study mine.yaml -o mine/ --data questions/ --base SmolLM2/ --table pilot/table.parquet
+  kronq study mine.yaml -o mine/ --base SmolLM2/ --table pilot/table.parquet
 """
 
 
