@@ -21,6 +21,7 @@ from kronq import limits
 from kronq.cores.sources import Pair, StoredBases, pair_digest
 from kronq.errors import FormatError, StrPath
 from kronq.io.files import write_file
+from kronq.io.refused_field import first_refused
 from kronq.io.safetensors_file import TensorFile, open_tensors
 from kronq.io.tensor_writer import tensor_bytes
 from kronq.model.frozen_bases import BasisRecipe
@@ -89,10 +90,9 @@ def open_basis_file(path: Path) -> StoredBases:
     try:
         found = _Description.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        place, wrong = first_refused(error)
         raise FormatError(
-            f"bad description at {where!r}: {first['msg']}", path=path, code="manifest"
+            f"bad description at {place!r}: {wrong}", path=path, code="manifest"
         ) from None
     recipe = None if found.recipe is None else BasisRecipe(**found.recipe.model_dump())
     if {len(digests) for digests in found.layers.values()} - {1 if recipe is None else 2}:

@@ -18,6 +18,7 @@ from pydantic import (
 from kronq import limits
 from kronq.errors import FormatError, KronqError, UnsupportedError
 from kronq.io.json_file import refuse_repeated_names
+from kronq.io.refused_field import first_refused
 from kronq.io.safetensors_file import TensorFile
 from kronq.model.layer_expressions import check_expression
 from kronq.model.layer_names import MAX_NAME
@@ -299,8 +300,7 @@ def read_manifest(file: TensorFile) -> Manifest:
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        place, wrong = first_refused(error)
         raise FormatError(
-            f"bad manifest at {where!r}: {first['msg']}", path=file.path, code="manifest"
+            f"bad manifest at {place!r}: {wrong}", path=file.path, code="manifest"
         ) from None

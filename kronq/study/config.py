@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from kronq.errors import FormatError, StrPath
+from kronq.io.refused_field import first_refused
 from kronq.study.family import Family, Part, Recipe
 from kronq.study.yaml_file import read_yaml
 
@@ -180,6 +181,5 @@ def read_study(path: StrPath) -> Study:
     try:
         return Study.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the study"
-        raise FormatError(f"{place}: {first['msg']}", path=path) from None
+        place, wrong = first_refused(error)
+        raise FormatError(f"{place or 'the study'}: {wrong}", path=path) from None

@@ -16,6 +16,7 @@ from kronq.errors import FormatError, OutputExistsError
 from kronq.evaluate.score import ExampleScore
 from kronq.io.files import MARK, write_file
 from kronq.io.json_file import read_json
+from kronq.io.refused_field import first_refused
 from kronq.torch.training.output import FACTORS, PACKED
 
 T = TypeVar("T")
@@ -204,9 +205,8 @@ def _validate(kind: TypeAdapter[T], told: dict[str, Any], path: Path) -> T:
     try:
         return kind.validate_python(told)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        message = f"no file of a study's results: {place}: {first['msg']}"
+        place, wrong = first_refused(error)
+        message = f"no file of a study's results: {place}: {wrong}"
         raise FormatError(message, path=path, hint="delete it") from None
 
 

@@ -15,6 +15,7 @@ from kronq import limits
 from kronq.errors import FormatError
 from kronq.io.files import write_file
 from kronq.io.input_path import find_input
+from kronq.io.refused_field import first_refused
 from kronq.study.row import Row
 
 if TYPE_CHECKING:
@@ -106,9 +107,8 @@ def _row(told: dict[str, Any], path: Path) -> Row:
     try:
         row = _ROW.validate_python(told)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise FormatError(f"no table of a study: {place}: {first['msg']}", path=path) from None
+        place, wrong = first_refused(error)
+        raise FormatError(f"no table of a study: {place}: {wrong}", path=path) from None
     if not row.key:
         raise FormatError("no table of a study: a row without a key", path=path)
     if not (row.left_out or _fits(row)):

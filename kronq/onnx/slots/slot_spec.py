@@ -27,6 +27,7 @@ from pydantic import (
 from kronq import limits
 from kronq.errors import FormatError, StrPath, UnsupportedError
 from kronq.io.json_file import read_json
+from kronq.io.refused_field import first_refused
 from kronq.onnx.slots.pool_inputs import STACK_TAGS
 
 SPEC = "kronq_slots.json"
@@ -197,9 +198,9 @@ class SlotSpec(BaseModel):
         try:
             spec = cls.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise FormatError("damaged", path=file, found=f"{where}: {first['msg']}") from None
+            place, wrong = first_refused(error)
+            found = f"{place or 'the file'}: {wrong}"
+            raise FormatError("damaged", path=file, found=found) from None
         read_json(file)  # for what pydantic allows: names that occur twice
         if spec.version not in (1, 2, COMPILED, STACKED):
             raise UnsupportedError(
