@@ -71,6 +71,7 @@ def command(
     each adapter and file, and the figures of each question; page.html; and everything that was
     made, under a digest of what it was made of. A study that was stopped, even by force, goes on
     where it was when the same command is given again, and one whose CONFIG grew makes what is new.
+    An adapter that cannot be trained stops no other; the exit code is then 2.
     """
     shared.check_inputs(config, data, base, onnx, *tables)
     from kronq.study.config import read_study
@@ -135,3 +136,7 @@ def _run(
         shared.show_json(report)
     else:
         shared.show(report.view())
+    for line in failed:
+        shared.note(f"kronq: error: {line}")
+    if failed:
+        click.get_current_context().exit(2)

@@ -88,7 +88,8 @@ class FrozenWithFactors(torch.autograd.Function):  # type: ignore[misc]
         x, weight, a, b1, b2, h, t = ctx.saved_tensors
         a_out, a_in = (1, 1) if a is None else a.shape
         of_y = blocks(grad, a_out, len(b1))
-        of_t = b1.t().contiguous().mul_(ctx.scale).mm(of_y.t())
+        # b1.t().contiguous() would be b1 itself where it has one column or one row.
+        of_t = (b1 * ctx.scale).t().contiguous().mm(of_y.t())
         of_b1 = t.mm(of_y).t() * ctx.scale
         of_a = None if a is None else of_t.view(-1, a_out).t().mm(h.view(-1, a_in))
         of_h = mix(of_t, None if a is None else a.t())

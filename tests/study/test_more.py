@@ -200,6 +200,19 @@ def test_divergence_on_a_text_is_that_of_torch(run, tmp_path, tiny_hf) -> None:
 
 
 @pytest.mark.slow
+def test_an_adapter_that_cannot_be_trained_stops_no_other(run, tmp_path, tiny_hf, capsys) -> None:
+    wild = "families:\n  wild: {family: lora, rank: 1, rate: 1e30}\n"
+    (tmp_path / "study.yaml").write_text(one_task(HEAD) + LORA.replace("families:\n", wild))
+    config = tmp_path / "study.yaml"
+    found = Kronq(capsys)("study", config, "-o", tmp_path / "out", "--base", tiny_hf, "-q")
+    assert found.code == 2
+    assert found.err.startswith("kronq: error: wild, sums, seed 0: the loss is not a number")
+    assert found.err.count("\n") == 1
+    rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
+    assert {row["label"] for row in rows if row["label"]} == {"lora"}
+
+
+@pytest.mark.slow
 def test_a_sequence_goes_on_from_the_first_adapter(run, tmp_path, tiny_hf) -> None:
     between = "sequential: [{first: sums, then: words, between: [{method: native, bits: [2]}]}]\n"
     families = LORA.replace("methods:", "  xs: {family: lora-xs, rank: 4}\nmethods:")

@@ -86,6 +86,67 @@ def test_outputs_and_gradients_are_pefts(case) -> None:
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
+STEPPED = CASES | {
+    "lora, rank 1": (
+        AdapterShape("lora", 1),
+        LoraConfig(r=1, lora_alpha=2, target_modules="all-linear"),
+    ),
+    "lokr, rank 1": (
+        AdapterShape("lokr", 1),
+        LoKrConfig(r=1, alpha=2, decompose_factor=4, target_modules="all-linear"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STEPPED)
+def test_four_steps_end_where_pefts_do(case) -> None:
+    shape, config = STEPPED[case]
+    base = tiny_llama()
+    peft = get_peft_model(copy.deepcopy(base), config)
+    grow(peft)
+    model = copy.deepcopy(base)
+    kronq.torch.adapt_linears(model, shape)
+    pairs = []
+    for name, layer in layers_of(model).items():
+        found = peft_parameters(peft.base_model.model.get_submodule(name))
+        pairs += zip(parameters_of(layer), found, strict=True)
+    with torch.no_grad():
+        for mine, theirs in pairs:
+            mine.copy_(theirs)
+    ids = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(2))
+    for each, parameters in zip((model, peft), zip(*pairs, strict=True), strict=True):
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            each(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (AdapterShape("lora", 1), (24, 10)),
+        (AdapterShape("kron", 1, a_in=2, a_out=3), (24, 10)),
+        (AdapterShape("kron", 3, a_in=2, b_out=1), (6, 10)),
+        (AdapterShape("lokr", 50, factor=2), (12, 8)),
+        (AdapterShape("lora", 3), (1, 10)),
+        (AdapterShape("lora", 3), (10, 1)),
+    ],
+)
+def test_gradients_leave_values_as_they_are(shape, size) -> None:
+    torch.manual_seed(0)
+    layer = KronLinear(torch.nn.Linear(size[1], size[0]), make_delta(shape, *size), scale=1.7)
+    grow(layer)
+    x = torch.randn(3, size[1], requires_grad=True)
+    tensors = [x, layer.base.weight, *parameters_of(layer)]
+    before = [each.detach().clone() for each in tensors]
+    layer(x).square().sum().backward()
+    for now, then in zip(tensors, before, strict=True):
+        torch.testing.assert_close(now.detach(), then, rtol=0, atol=0)
+
+
 def layers_of(model: torch.nn.Module) -> dict[str, KronLinear]:
     return {n: each for n, each in model.named_modules() if isinstance(each, KronLinear)}
 
