@@ -63,13 +63,13 @@ def _front(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def family_deltas(
     cells: Sequence[Cell], reference: str
 ) -> dict[tuple[str, str, str], float | None]:
-    """Returns (label, trained on, task) → Bjøntegaard delta of the NLL against the reference."""
+    """Returns (curve, trained on, task) → Bjøntegaard delta of the NLL against the reference."""
     curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for cell in cells:
         if cell.bytes is not None:
-            key = (cell.label, cell.trained_on, cell.task)
+            key = (cell.curve, cell.trained_on, cell.task)
             curves.setdefault(key, []).append((cell.bytes, cell.nll))
     return {
-        (label, start, task): bjontegaard(curve, curves.get((reference, start, task), []))
-        for (label, start, task), curve in curves.items()
+        (name, start, task): bjontegaard(curve, curves.get((reference, start, task), []))
+        for (name, start, task), curve in curves.items()
     }

@@ -7,12 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kronq.errors import printable
 from kronq.report.html.chart import format_size
 from kronq.report.palette import BASELINE, MARKERS, METHODS, method_colour
 from kronq.report.picture import draw_picture, shade
 from kronq.study.paired import Contrast
 from kronq.study.summary import Cell
+
+_BEYOND = 1.3
+"""Where an axis is cropped: distance from the least loss, relative to the upper quartile's."""
+_FLAT = 4.0
+"""How many times as far the worst must be for that."""
 
 
 def plot_pareto(cells: Sequence[Cell], path: Path) -> Path:
@@ -28,13 +35,13 @@ def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figu
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     grid = figure.subplots(len(kinds), len(tasks), squeeze=False)
-    labels = list(dict.fromkeys(c.label for c in cells if c.label))
+    curves = list(dict.fromkeys(c.curve for c in cells if c.label))
     colours = [shade(colour, dark=False) for colour in METHODS.values()]
     handles: dict[str, Any] = {}
     for row, kind in zip(grid, kinds, strict=True):
         for axes, task in zip(row, tasks, strict=True):
-            for index, label in enumerate(labels):
-                mine = [c for c in cells if (c.label, c.task) == (label, task)]
+            for index, curve in enumerate(curves):
+                mine = [c for c in cells if (c.curve, c.task) == (curve, task)]
                 points = sorted(
                     (c.bytes, getattr(c, kind))
                     for c in mine
@@ -48,7 +55,7 @@ def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figu
                         marker=MARKERS[index % len(MARKERS)],
                         markersize=4,
                     )
-                    handles.setdefault(label, line)
+                    handles.setdefault(curve, line)
             bases = [getattr(c, kind) for c in cells if not c.label and c.task == task]
             base = next((value for value in bases if value is not None), None)
             axes.set(
@@ -57,6 +64,9 @@ def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figu
                 title=printable(task) + ("" if base is None else f" (the base alone: {base:.3f})"),
                 ylabel="NLL, nats a token" if kind == "nll" else "accuracy",
             )
+            losses = [c.nll for c in cells if c.label and c.bytes and c.task == task]
+            if kind == "nll" and losses:
+                _crop(axes, losses)
             if base is not None:
                 _draw_base(axes, base)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_size(value)))
@@ -65,6 +75,18 @@ def _draw_pareto(cells: Sequence[Cell], tasks: list[str], kinds: list[str], figu
             axes.set_axisbelow(True)
     names = [printable(name) for name in handles]
     figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
+
+
+def _crop(axes: Any, losses: Sequence[float]) -> None:
+    """Ends the axis of losses where the worst would flatten all others, and counts these."""
+    least, high = min(losses), float(np.quantile(losses, 0.75))
+    top = least + _BEYOND * (high - least)
+    if max(losses) - least < _FLAT * (top - least):
+        return
+    above = sum(loss > top for loss in losses)
+    axes.set_ylim(least - 0.05 * (top - least), top)
+    text = f"{above} more {'lies' if above == 1 else 'lie'} above"
+    axes.text(0.01, 0.99, text, transform=axes.transAxes, va="top", fontsize=8)
 
 
 def _draw_base(axes: Any, value: float) -> None:

@@ -70,5 +70,5 @@ def _placed(
 ) -> Cell:
     if cell.text_tokens is not None:
         return cell
-    bd = deltas.get((cell.label, cell.trained_on, cell.task))
+    bd = deltas.get((cell.curve, cell.trained_on, cell.task))
     return cell.model_copy(update={"on_front": is_on_front(cell, cells), "bd_nll": bd})

@@ -44,8 +44,15 @@ class Cell(BaseModel):
     bd_nll: float | None = Field(
         default=None,
         description="Of the whole family: mean difference of the NLL to the reference family at "
-        "equal bytes, over the logarithm of bytes (Bjøntegaard delta).",
+        "equal bytes, over the logarithm of bytes (Bjøntegaard delta); a baseline's files count "
+        "apart from kronq's.",
     )
+
+    @property
+    def curve(self) -> str:
+        """Files that a plot joins: the label, and the baseline's name where one made the file."""
+        by_baseline = self.method != "" and self.method == self.setting
+        return f"{self.label}, {self.method.split()[0]}" if by_baseline else self.label
 
 
 class StudyReport(Displayed):

@@ -13,9 +13,11 @@ import torch  # noqa: F401 - kronq.study imports it
 
 from kronq.study.config import Pair
 from kronq.study.paired import Differences, contrasts, hierarchical_interval
-from kronq.study.pareto import bjontegaard
+from kronq.study.pareto import bjontegaard, family_deltas
+from kronq.study.plots import plot_pareto
 from kronq.study.row import Row
 from kronq.study.seeds import SeedVariance, crossed_variances, seed_variances
+from kronq.study.summary import Cell
 
 
 def draw_crossed(rng, seeds: int, questions: int, sds: tuple[float, float, float]) -> np.ndarray:
@@ -120,3 +122,31 @@ def test_bjontegaards_delta_is_the_distance_of_two_lines() -> None:
     worse = [(1500, 4.0), *curve]  # a point off the front changes nothing
     assert bjontegaard(worse, curve) == pytest.approx(0.0, abs=1e-12)
     assert not math.isnan(bjontegaard(curve, curve) or 0.0)
+
+
+def cell(label: str, nbytes: float, nll: float, tool: str = "") -> Cell:
+    method, setting = (tool, tool) if tool else ("compact", "bpw 1.0")
+    figures = {"accuracy": None, "recall": 0.0, "nll_change": None, "shared_bytes": 0, "seeds": 1}
+    places = {"trained_on": "sums", "task": "sums"}
+    return Cell(
+        label=label, method=method, setting=setting, bytes=nbytes, nll=nll, **figures, **places
+    )
+
+
+def test_a_baselines_files_are_no_part_of_the_familys_curve() -> None:
+    own = [cell("lora", 1000 * 2**i, 3 - 0.1 * i) for i in range(5)]
+    theirs = [cell("lora", 1000 * 2**i, 3.2 - 0.1 * i, f"signs {i} (our code)") for i in range(5)]
+    early = cell("lora", 100, 9.0, "signs early")  # would be on the front of all files
+    lokr = [cell("lokr", 1000 * 2**i, 3.1 - 0.1 * i) for i in range(5)]
+    found = family_deltas([*own, *theirs, early, *lokr], "lora")
+    assert found["lora", "sums", "sums"] == pytest.approx(0.0)
+    assert found["lora, signs", "sums", "sums"] == pytest.approx(0.2)
+    assert found["lokr", "sums", "sums"] == pytest.approx(0.1)
+
+
+def test_a_plot_ends_below_losses_that_would_flatten_it(tmp_path) -> None:
+    near = [cell("lora", 1000 * 2**i, 3 - 0.1 * i) for i in range(8)]
+    plain = plot_pareto(near, tmp_path / "near.svg").read_text("utf-8")
+    cropped = plot_pareto([*near, cell("lora", 500, 30.0, "signs")], tmp_path / "far.svg")
+    assert "1 more lies above" in cropped.read_text("utf-8")
+    assert "above" not in plain
