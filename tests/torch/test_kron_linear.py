@@ -69,10 +69,8 @@ def test_outputs_and_gradients_are_pefts(case) -> None:
     kronq.torch.adapt_linears(model, shape)
     kronq.torch.read_factors(model, trained)
     with torch.no_grad():  # the factors in float64, as PEFT's are
-        for name, layer in layers_of(model).items():
-            found = peft.base_model.model.get_submodule(name)
-            for mine, theirs in zip(parameters_of(layer), peft_parameters(found), strict=True):
-                mine.copy_(theirs)
+        for mine, theirs in paired_parameters(model, peft):
+            mine.copy_(theirs)
     ids = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(2))
     losses = []
     for each in (peft, model):
@@ -80,10 +78,8 @@ def test_outputs_and_gradients_are_pefts(case) -> None:
         out.loss.backward()
         losses.append(out)
     torch.testing.assert_close(losses[1].logits, losses[0].logits, rtol=1e-10, atol=1e-10)
-    for name, layer in layers_of(model).items():
-        found = peft.base_model.model.get_submodule(name)
-        for mine, theirs in zip(parameters_of(layer), peft_parameters(found), strict=True):
-            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    for mine, theirs in paired_parameters(model, peft):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
 STEPPED = CASES | {
@@ -106,10 +102,7 @@ def test_four_steps_end_where_pefts_do(case) -> None:
     grow(peft)
     model = copy.deepcopy(base)
     kronq.torch.adapt_linears(model, shape)
-    pairs = []
-    for name, layer in layers_of(model).items():
-        found = peft_parameters(peft.base_model.model.get_submodule(name))
-        pairs += zip(parameters_of(layer), found, strict=True)
+    pairs = paired_parameters(model, peft)
     with torch.no_grad():
         for mine, theirs in pairs:
             mine.copy_(theirs)
@@ -149,6 +142,15 @@ def test_gradients_leave_values_as_they_are(shape, size) -> None:
 
 def layers_of(model: torch.nn.Module) -> dict[str, KronLinear]:
     return {n: each for n, each in model.named_modules() if isinstance(each, KronLinear)}
+
+
+def paired_parameters(model, peft) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+    """Returns each trained parameter beside PEFT's."""
+    pairs: list[tuple[torch.nn.Parameter, torch.nn.Parameter]] = []
+    for name, layer in layers_of(model).items():
+        theirs = peft_parameters(peft.base_model.model.get_submodule(name))
+        pairs += zip(parameters_of(layer), theirs, strict=True)
+    return pairs
 
 
 def parameters_of(layer: KronLinear) -> list[torch.nn.Parameter]:
