@@ -5,8 +5,8 @@ python -m benchmarks.second_base OUT FILE … [--steps 4000] [--width 256]
 No package with weights of another family was found in the package index, so one is made: Qwen2's
 architecture (biases in q, k and v, tied embeddings), six layers, 5.5 M weights at width 256, with a
 byte-level BPE of 4,096 tokens that is learned of the same files. FILE … are read as ``kronq train``
-reads them; leave the questions out that a study scores. A step reads 2,048 tokens in 1.2 seconds of
-one core: 4,000 steps are 1.3 hours.
+reads them; leave the questions out that a study scores. A step reads 2,048 tokens in a second
+of one core: 4,000 steps are an hour. ``benchmarks/study/second.yaml`` says what its base read.
 """
 
 from __future__ import annotations
