@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import kronq
 from benchmarks.baselines import BASELINES
 from kronq.evaluate.score import score_examples
 from kronq.evaluate.task_model import TaskModel
+from kronq.model.matrix import Float
 from kronq.study.config import Task
 from kronq.study.sources import read_task
 from kronq.torch import Place, TrainingSettings, train
@@ -253,6 +255,44 @@ def test_a_training_that_goes_on_for_nothing_ends_where_it_began(tiny_hf, tmp_pa
             begun = kronq.load(start, basis=basis)
             for name, delta in kronq.load(then.path).items():
                 np.testing.assert_allclose(dense(delta), dense(begun[name]), atol=2e-6)
+
+
+@pytest.mark.parametrize("family", ["lora", "kron", "lokr"])
+@pytest.mark.parametrize(
+    "config", [kronq.Native(4), kronq.Native(2), kronq.Compact(size=4000)], ids=["4", "2", "4KB"]
+)
+def test_what_goes_on_from_codes_learns_as_from_floats(family, config, tiny_hf, tmp_path) -> None:
+    """Codes divide ΔW among factors of other sizes, and a step of AdamW is of the rate's."""
+    data = tmp_path / "sums.jsonl"
+    data.write_text("\n".join(map(json.dumps, SUMS)))
+    shape = kronq.AdapterShape(family, 2, b_out=24)
+    first = train(tiny_hf, data, tmp_path / "1", TrainingSettings(shape, steps=20, batch=4))
+    packed = tmp_path / "packed.safetensors"
+    kronq.save(kronq.quantize(kronq.load(first.path), config), packed)
+    again = TrainingSettings(shape, steps=20, batch=4, warmup=0, alpha=1.0)
+    losses = []
+    for number, start in enumerate((first.path, packed)):
+        out = tmp_path / f"from-{number}"
+        train(tiny_hf, data, out, again, start=start)
+        losses.append(json.loads((out / "train.json").read_text())["losses"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+
+
+def test_a_component_without_codes_can_learn(tiny_hf, tmp_path) -> None:
+    data = tmp_path / "sums.jsonl"
+    data.write_text("\n".join(map(json.dumps, SUMS)))
+    shape = kronq.AdapterShape("lora", 2)
+    settings = TrainingSettings(shape, steps=5, batch=4)
+    first = kronq.load(train(tiny_hf, data, tmp_path / "one", settings).path)
+    empty = {}
+    for name, delta in first.items():
+        left, right = (matrix.copy() for matrix in delta.b.float32())
+        left[:, 1], right[1] = 0, 0
+        b = replace(delta.b, left=Float(left), right=Float(right))
+        empty[name] = replace(delta, b=b)
+    start = kronq.Adapter(empty)
+    then = kronq.load(train(tiny_hf, data, tmp_path / "two", settings, start=start).path)
+    assert all(np.linalg.matrix_rank(dense(delta)) == 2 for delta in then.values())
 
 
 def test_other_shapes_are_no_start(tiny_hf, tmp_path, capsys) -> None:
