@@ -11,10 +11,12 @@ from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter
 from kronq.model.frozen_bases import BasisRecipe, FrozenBases, joint_digest
 from kronq.model.layer_expressions import NameMatcher
+from kronq.model.matrix import Float
 from kronq.planning.families import AdapterShape, make_delta
 from kronq.readers.basis import open_basis
 from kronq.torch.core_linear import CoreLinear
 from kronq.torch.kron_linear import KronLinear
+from kronq.torch.training_gauge import to_training_gauge
 
 Adapted = KronLinear | CoreLinear
 
@@ -135,6 +137,9 @@ def read_trained(model: nn.Module) -> Adapter:
 def read_factors(model: nn.Module, adapter: Adapter) -> None:
     """Loads an adapter's factors into the adapted layers of a model, to train on.
 
+    Floats are taken as they are. Those of a quantized adapter get the norms that a new layer
+    begins with, of which a training's rate is (``to_training_gauge``); ΔW is the same.
+
     Raises:
         ArgumentError: The layers are others, or of other shapes.
     """
@@ -142,4 +147,7 @@ def read_factors(model: nn.Module, adapter: Adapter) -> None:
     if other := {*layers} ^ {*adapter}:
         raise ArgumentError("the adapter has other layers", found=sorted(other)[0])
     for name, layer in layers.items():
-        layer.load(adapter[name])
+        delta = adapter[name]
+        if not all(isinstance(matrix, Float) for matrix in delta.matrices):
+            delta = to_training_gauge(delta, layer.delta())
+        layer.load(delta)

@@ -112,8 +112,12 @@ class KronLinear(nn.Module):  # type: ignore[misc]
         Raises:
             ArgumentError: It has other shapes.
         """
-        if [m.shape for m in (*delta.a.matrices, *delta.b.matrices)] != self._shapes():
-            raise ArgumentError("an adapter of other shapes", found=repr(delta))
+        size = (self.base.out_features, self.base.in_features)
+        shapes = [m.shape for m in (*delta.a.matrices, *delta.b.matrices)]
+        if delta.shape != size or shapes != self._shapes():
+            raise ArgumentError(
+                "an adapter of other shapes", found=repr(delta), expected=f"ΔW {size}"
+            )
         pairs: list[tuple[Any, Any]] = [(self.b1, delta.b.left), (self.b2, delta.b.right)]
         if self.a is not None:
             pairs.append((self.a, delta.a.left))

@@ -294,6 +294,36 @@ def test_an_adapter_goes_to_a_file_and_back(tmp_path) -> None:
         assert np.array_equal(again[name].b.left.float32(), read[name].b.left.float32())
 
 
+@pytest.mark.parametrize("family", ["lora", "kron", "lokr"])
+@pytest.mark.parametrize("config", [kronq.Native(4), kronq.Compact(size=1500)], ids=["4", "small"])
+def test_own_training_goes_on_from_codes_as_from_floats(family, config) -> None:
+    """Codes divide ΔW otherwise: with a B1 of a thousandth AdamW's first steps would destroy it."""
+    shape = AdapterShape(family, 4, b_out=16)
+    start = tiny_llama()
+    kronq.torch.adapt_linears(start, shape)
+    grow(start)
+    quantized = kronq.quantize(kronq.torch.read_trained(start), config)
+    wanted = {name: delta.dense() for name, delta in quantized.items()}
+    ids = torch.randint(0, 64, (4, 9), generator=torch.Generator().manual_seed(2))
+    losses = []
+    for adapter in (kronq.torch.read_trained(start), quantized):
+        model = tiny_llama()
+        kronq.torch.adapt_linears(model, shape)
+        kronq.torch.read_factors(model, adapter)
+        if adapter is quantized:
+            for name, delta in kronq.torch.read_trained(model).items():
+                np.testing.assert_allclose(delta.dense(), wanted[name], atol=1e-6)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-2)
+        for _ in range(20):
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     model = tiny_llama()
     with pytest.raises(kronq.ArgumentError, match="no linear layer"):
@@ -308,6 +338,9 @@ def test_what_does_not_fit_is_refused() -> None:
     adapter = kronq.torch.read_trained(model)
     with pytest.raises(kronq.ArgumentError, match="other shapes"):
         next(iter(layers_of(model).values())).load(make_delta(AdapterShape("lora", 3), 48, 48))
+    cropped = KronLinear(torch.nn.Linear(48, 47), make_delta(AdapterShape("kron", 2), 47, 48))
+    with pytest.raises(kronq.ArgumentError, match="other shapes"):  # the same factors, cropped less
+        cropped.load(make_delta(AdapterShape("kron", 2, a_out=1), 47, 47))
     part = kronq.Adapter({name: adapter[name] for name in [*adapter][:1]})
     with pytest.raises(kronq.ArgumentError, match="other layers"):
         kronq.torch.read_factors(model, part)
