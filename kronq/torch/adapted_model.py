@@ -11,12 +11,13 @@ from kronq.io.blas import small_matrices
 from kronq.model.adapter import Adapter
 from kronq.model.frozen_bases import BasisRecipe, FrozenBases, joint_digest
 from kronq.model.layer_expressions import NameMatcher
-from kronq.model.matrix import Float
+from kronq.model.matrix import Quantized
 from kronq.planning.families import AdapterShape, make_delta
 from kronq.readers.basis import open_basis
 from kronq.torch.core_linear import CoreLinear
 from kronq.torch.kron_linear import KronLinear
 from kronq.torch.training_gauge import to_training_gauge
+from kronq.trellis.coded_matrix import EntropyCoded
 
 Adapted = KronLinear | CoreLinear
 
@@ -148,6 +149,6 @@ def read_factors(model: nn.Module, adapter: Adapter) -> None:
         raise ArgumentError("the adapter has other layers", found=sorted(other)[0])
     for name, layer in layers.items():
         delta = adapter[name]
-        if not all(isinstance(matrix, Float) for matrix in delta.matrices):
+        if any(isinstance(matrix, Quantized | EntropyCoded) for matrix in delta.matrices):
             delta = to_training_gauge(delta, layer.delta())
         layer.load(delta)

@@ -16,6 +16,7 @@ import kronq.torch
 from kronq import AdapterShape
 from kronq.planning.families import make_delta
 from kronq.torch import KronLinear
+from kronq.writers.balance import balance_layer
 
 
 def tiny_llama() -> torch.nn.Module:
@@ -292,6 +293,17 @@ def test_an_adapter_goes_to_a_file_and_back(tmp_path) -> None:
     again = kronq.torch.read_trained(other)
     for name in read:
         assert np.array_equal(again[name].b.left.float32(), read[name].b.left.float32())
+
+
+def test_floats_that_are_made_when_they_are_used_are_taken_as_they_are() -> None:
+    model = tiny_llama()
+    kronq.torch.adapt_linears(model, AdapterShape("lokr", 4))
+    grow(model)
+    adapter = kronq.torch.read_trained(model)
+    made = {name: balance_layer(delta) for name, delta in adapter.items()}
+    kronq.torch.read_factors(model, kronq.Adapter(made))
+    for name, delta in kronq.torch.read_trained(model).items():
+        assert np.array_equal(delta.b.left.float32(), made[name].b.left.float32())
 
 
 @pytest.mark.parametrize("family", ["lora", "kron", "lokr"])
